@@ -1,0 +1,136 @@
+"""What the commands share at a terminal: streams, bars, errors in words, signals and exit codes.
+
+Data go to stdout; messages and bars to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 75 preempted and worth requeueing,
+130 stopped by Ctrl-C.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from stores.errors import DamagedStoreError
+
+FAILED = 1
+USAGE = 2
+DONE_IN_PART = 3
+PREEMPTED = 75
+INTERRUPTED = 130
+
+_PLAIN_INTERVAL_S = 10.0  # off a terminal, a line this often at most
+
+
+class CommandGroup(click.Group):
+    """A click group in which a user's mistake is one sentence and an exit code, never a traceback (FLOWCPC_TRACEBACK=1 shows one)."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn errors that are meant for users into sentences."""
+        try:
+            return super().invoke(ctx)
+        except (ValueError, FileNotFoundError, FileExistsError, KeyError) as error:
+            self._fail(error, USAGE)
+        except (DamagedStoreError, OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and type(error).__module__ == "builtins":
+                raise  # ours carry a name; a bare one is a bug and shows itself
+            self._fail(error, FAILED)
+
+    def _fail(self, error: BaseException, code: int) -> None:
+        if os.environ.get("FLOWCPC_TRACEBACK") == "1":
+            raise error
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        say(f"Error: {text}")
+        sys.exit(code)
+
+
+def say(message: str) -> None:
+    """Print a message for people, on stderr."""
+    click.echo(message, err=True)
+
+
+class Stop:
+    """Becomes true when a signal asks the process to stop; `exit_code` is the one that the signal deserves."""
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+
+    def __call__(self) -> bool:
+        return self.exit_code != 0
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Note the signal; a second Ctrl-C no longer waits for the work in hand."""
+        if number == signal.SIGINT and self.exit_code:
+            raise KeyboardInterrupt
+        self.exit_code = INTERRUPTED if number == signal.SIGINT else PREEMPTED
+        say("stopping: saving what is done ...")
+
+    def leave(self, command: str) -> None:
+        """Say how to go on, and exit."""
+        say(f"stopped before the end; go on with the same command: {command}")
+        sys.exit(self.exit_code)
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Yield a Stop that Ctrl-C, SIGTERM and SIGUSR1 set, instead of ending the process in the middle of something."""
+    stop = Stop()
+    earlier = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield stop
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+class Bar:
+    """A progress display: `bar(done, total, fields)`. On a terminal a live bar, elsewhere a line now and then."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._console = Console(stderr=True)
+        self._live: Progress | None = None
+        self._task: Any = None
+        self._began = self._printed = time.monotonic()
+        self._last: tuple[int, int, Mapping[str, float | str]] | None = None
+        self._unprinted = False
+
+    def __enter__(self) -> "Bar":
+        if self._console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("ETA"))
+            self._live = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[values]}"), console=self._console)
+            self._live.start()
+            self._task = self._live.add_task(self._title, total=None, values="")
+        return self
+
+    def __call__(self, done: int, total: int, fields: Mapping[str, float | str]) -> None:
+        self._last, self._unprinted = (done, total, fields), True
+        if self._live is not None:
+            self._live.update(self._task, completed=done, total=total, values=_join(fields))
+        elif time.monotonic() - self._printed >= _PLAIN_INTERVAL_S:
+            self._print_line()
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+        elif self._unprinted:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        assert self._last is not None
+        done, total, fields = self._last
+        self._printed, self._unprinted = time.monotonic(), False
+        elapsed = self._printed - self._began
+        share = done / total if total else 1.0
+        eta = f"{elapsed / share - elapsed:.0f} s" if share > 0 else "?"
+        say(f"{self._title}: {share:.0%}, {elapsed:.0f} s, ETA {eta}, {_join(fields)}")
+
+
+def _join(fields: Mapping[str, float | str]) -> str:
+    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in fields.items())

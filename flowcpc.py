@@ -1,0 +1,45 @@
+"""flowcpc: optical-flow feature stores for video, and contrastive predictive coding trained from them.
+
+What a notebook needs, loaded when first used:
+
+- open_store(path): a store, with `.videos()`, `.segments()`, `.failures()` as DataFrames and `.read_flow(video_id, start, stop)` in px;
+- read_embeddings(store, run): (DataFrame, float32 (n, D));
+- compute_flow(frames): TV-L1 flow of gray frames;
+- load_encoder(run): the trained encoder of a run.
+"""
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.tvl1.solver import compute_flow as compute_flow
+    from stores.embeddings import read_embeddings as read_embeddings
+    from stores.flow_store import open_store as open_store
+    from train.checkpoint import load_encoder as load_encoder
+
+__all__ = ["compute_flow", "load_encoder", "open_store", "read_embeddings"]
+
+_HOMES = {
+    "compute_flow": "pipeline.tvl1.solver",
+    "load_encoder": "train.checkpoint",
+    "open_store": "stores.flow_store",
+    "read_embeddings": "stores.embeddings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return metadata.version("flowcpc")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'flowcpc' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+if __name__ == "__main__":
+    from cli import main
+
+    main()

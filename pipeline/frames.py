@@ -1,0 +1,104 @@
+"""Video files to gray frames of one size, and what the decoder really gave.
+
+OpenCV's bundled FFmpeg decodes; it turns frames by the file's rotation metadata. Only containers that hold their own data are opened: a
+playlist could make FFmpeg read other local files.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,asf,flv,ogg,m4v"
+os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"format_whitelist;{_CONTAINERS}"
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a broken video becomes a row in failures, not lines on stderr
+
+import cv2  # noqa: E402  (FFmpeg reads the variables above when cv2 loads it)
+import numpy as np  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
+
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+# Extensions by which a file in a folder counts as a video.
+VIDEO_SUFFIXES = (".avi", ".mp4", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv", ".ogv", ".3gp")
+RESIZE_RULE = "gray, then area where both sides shrink, else bilinear"
+DECODER = f"opencv-ffmpeg {cv2.__version__}"
+
+
+class VideoError(ValueError):
+    """A video file cannot be used; the message says why."""
+
+
+class FrameReader:
+    """Decodes one video to gray frames of `height` x `width`, in blocks, in order.
+
+    After the blocks are used up: `decoded_frames`; `header_frames` (None where the header names no count); `fps`; `source_height` and
+    `source_width` as decoded (after rotation); `times`, seconds of every decoded frame.
+
+    Raises VideoError when the file cannot be opened or yields no frame.
+    """
+
+    def __init__(self, path: Path, height: int, width: int, *, block: int = 32) -> None:
+        self._path = path
+        self._size = (height, width)
+        self._block = block
+        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        if not self._capture.isOpened():
+            raise VideoError(_why_unreadable(path))
+        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.header_frames = int(count) if 0 < count < 1e9 else None
+        self.fps = float(fps) if 0 < fps < 1e6 else None
+        self.decoded_frames = 0
+        self.source_height = 0
+        self.source_width = 0
+        self._stamps: list[float] = []
+
+    def blocks(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield uint8 (n, H, W) with 1 <= n <= `block`, until the decoder gives no more."""
+        frames = []
+        while True:
+            good, frame = self._capture.read()
+            if not good:
+                break
+            if self.decoded_frames == 0:
+                self.source_height, self.source_width = frame.shape[:2]
+            self._stamps.append(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+            self.decoded_frames += 1
+            frames.append(to_gray(frame, *self._size))
+            if len(frames) == self._block:
+                yield np.stack(frames)
+                frames = []
+        self._capture.release()
+        if frames:
+            yield np.stack(frames)
+        if self.decoded_frames == 0:
+            raise VideoError("opens, but no frame can be decoded")
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """Seconds of every decoded frame: the presentation times, or frame number / fps where those do not increase (AVI with B-frames)."""
+        stamps = np.array(self._stamps, np.float64)
+        if np.all(np.diff(stamps) > 0):
+            return stamps
+        return np.arange(len(stamps)) / (self.fps or 25.0)
+
+
+def to_gray(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Return a decoded frame, uint8 (h, w, 3) BGR, as gray uint8 (height, width)."""
+    gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+    if gray.shape != (height, width):
+        shrinks = gray.shape[0] >= height and gray.shape[1] >= width
+        gray = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.asarray(gray, np.uint8)
+
+
+def _why_unreadable(path: Path) -> str:
+    if not path.exists():
+        return "the file does not exist"
+    if path.is_dir():
+        return "is a folder, not a video file"
+    if not os.access(path, os.R_OK):
+        return "the file may not be read (permissions)"
+    if path.stat().st_size == 0:
+        return "the file is empty (0 bytes)"
+    return "is not a video that can be decoded (unknown or refused container, or no video stream)"

@@ -1,0 +1,91 @@
+"""What an extraction has to do, by what the store's records say: nothing is computed twice and no video is forgotten."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.extract import KIND_FILE, KIND_MISSING, Settings, record_failure, source_stamp
+from pipeline.sources import Video
+from stores.flow_store import FlowStore
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A video to extract and the size of its file in bytes, by which progress is weighed."""
+
+    video: Video
+    source_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Every video of a data set is in exactly one of these.
+
+    Attributes
+    ----------
+    tasks : list of Task
+        To extract now, the largest file first so that no straggler is left for the end.
+    stored : int
+        Videos whose flow is there and whose source has not changed.
+    standing : list of str
+        Failures (absent, or the file is to blame) that would only fail again.
+    """
+
+    tasks: list[Task]
+    stored: int
+    standing: list[str]
+
+
+def plan_extraction(store: FlowStore, settings: Settings, videos: Sequence[Video], *, retry_failed: bool = False) -> Plan:
+    """Compare `videos` with the records of `store` and return what is left to do.
+
+    A stored video whose source changed (size or mtime) is extracted again; one whose label, group or folds changed gets a new record. Failures
+    of the machine are tried again, failures of the file when their source changed or `retry_failed` is set. Absent videos are recorded.
+    """
+    stored = _by_id(store.videos())
+    failed = _by_id(store.failures())
+    tasks, standing, kept = [], [], 0
+    for video in videos:
+        path = Path(settings.videos, video.path)
+        stamp = source_stamp(path)
+        row = stored.get(video.video_id)
+        if row is not None and (stamp["source_bytes"] is None or _same_source(row, stamp)):
+            kept += 1  # a source that has gone since does not take its flow along
+            _update_record(store, video, row)
+        elif stamp["source_bytes"] is None:
+            standing.append(video.video_id)
+            if failed.get(video.video_id, {}).get("kind") != KIND_MISSING:
+                record_failure(store, video, KIND_MISSING, "the file does not exist", stamp)
+        elif not retry_failed and _would_fail_again(failed.get(video.video_id), stamp):
+            standing.append(video.video_id)
+        else:
+            tasks.append(Task(video, stamp["source_bytes"]))
+    tasks.sort(key=lambda task: (-task.source_bytes, task.video.video_id))
+    return Plan(tasks, kept, standing)
+
+
+def _by_id(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    return {row["video_id"]: row for row in table.to_dict("records")}
+
+
+def _same_source(row: dict[str, Any], stamp: dict[str, int | None]) -> bool:
+    # An empty cell equals nothing, not even an absent source's None.
+    return all(not pd.isna(row[name]) and row[name] == value for name, value in stamp.items())
+
+
+def _would_fail_again(failure: dict[str, Any] | None, stamp: dict[str, int | None]) -> bool:
+    return failure is not None and failure["kind"] == KIND_FILE and _same_source(failure, stamp)
+
+
+def _update_record(store: FlowStore, video: Video, row: dict[str, Any]) -> None:
+    folds = {name: value for name, value in row.items() if name.startswith("fold") and isinstance(value, str)}
+    known = {name: row[name] if isinstance(row[name], str) else None for name in ("path", "label", "group")}
+    wanted = video.to_record()
+    if wanted == {"video_id": video.video_id, **known, "folds": folds}:
+        return
+    commit = store.commit_of(video.video_id)
+    if commit is not None:
+        store.relabel(commit, wanted)

@@ -1,0 +1,1 @@
+"""TV-L1 optical flow: parameters, the solver's front door and its backends."""

@@ -1,0 +1,66 @@
+"""Parameters of TV-L1: part of a store's numerics, because they decide every stored value."""
+
+import dataclasses
+from typing import Any
+
+PROFILES = ("opencv-cpu",)
+
+
+@dataclasses.dataclass(frozen=True)
+class TVL1Parameters:
+    """Parameters of TV-L1 optical flow; the defaults are OpenCV's, which the field's data sets were made with.
+
+    Raises ValueError for a value outside its range.
+
+    Attributes
+    ----------
+    profile : str
+        Whose border and interpolation rules hold; "opencv-cpu" are those of OpenCV's CPU code.
+    tau : float
+        Dual step; larger converges faster up to 0.25.
+    lambda_ : float
+        Attachment to the data, for intensities on 0..255; smaller gives smoother flow.
+    theta : float
+        Coupling between the data term and the smooth term.
+    scales, scale_step : int, float
+        Levels of the pyramid, and the size of each relative to the one below.
+    warps : int
+        Re-linearisations per level.
+    epsilon : float
+        A warp ends when the mean squared update of the flow is at most epsilon squared, px.
+    inner_iterations, outer_iterations : int
+        Their product bounds the iterations of a warp.
+    median : int
+        Side of the median filter of the flow before every outer iteration; 1 is none.
+    """
+
+    profile: str = "opencv-cpu"
+    tau: float = 0.25
+    lambda_: float = 0.15
+    theta: float = 0.3
+    scales: int = 5
+    scale_step: float = 0.8
+    warps: int = 5
+    epsilon: float = 0.01
+    inner_iterations: int = 30
+    outer_iterations: int = 10
+    median: int = 5
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            raise ValueError(f"profile={self.profile!r} is unknown; choose one of {', '.join(PROFILES)}")
+        for name in ("tau", "lambda_", "theta", "epsilon"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "must be greater than 0")
+        _require(0 < self.scale_step < 1, "scale_step", self.scale_step, "must lie between 0 and 1")
+        for name in ("scales", "warps", "inner_iterations", "outer_iterations"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
+        _require(self.median in (1, 3, 5), "median", self.median, "must be 1, 3 or 5")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the parameters as a store's numerics keep them."""
+        return dataclasses.asdict(self)
+
+
+def _require(holds: bool, name: str, value: object, rule: str) -> None:
+    if not holds:
+        raise ValueError(f"{name}={value!r} {rule}")

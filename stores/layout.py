@@ -1,0 +1,79 @@
+"""What a store directory holds: names of files and folders, dimensions, format version.
+
+```
+STORE/
+  store.json                       format version and numerics
+  flow/<hh>/<key>.<generation>/    one zarr v3 group per video with the array `flow`
+  commits/<hh>/<key>.json          the video exists if and only if this file does
+  failures/<hh>/<key>.json         why a video failed
+  index/*.parquet, index.json      tables rebuilt from commits and failures at any time
+  embeddings/<run>-<hash>/*.parquet
+```
+Every path inside is relative, so a store can be moved or copied.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+FORMAT = "flowcpc-store"
+FORMAT_VERSION = 1
+ARRAY_FORMAT = "zarr"
+ARRAY_NAME = "flow"
+DIMENSIONS = ("frame", "component", "y", "x")
+COMPONENTS = ("u", "v")
+STORE_FILE = "store.json"
+LOCK_FILE = ".lock"
+INDEX_STAMP = "index.json"
+WHOLE_VIDEO = -1  # the `start` of an embedding that stands for a whole video
+
+MAX_KEY_BYTES = 180
+_ESCAPED = re.compile(r"[/\\%~\x00-\x1f\x7f]|^[.-]")
+
+
+def video_key(video_id: str) -> str:
+    r"""Return a file name for `video_id`: one name per id, one id per name, at most 180 bytes of UTF-8.
+
+    `/`, `\\`, control characters, `%`, `~` and a leading `.` or `-` are percent-escaped; a longer name is cut and ends in a hash of the whole id.
+
+    >>> video_key("v_Archery_g01_c01"), video_key("Archery/-clip")
+    ('v_Archery_g01_c01', 'Archery%2F-clip')
+    """
+    key = _ESCAPED.sub(lambda match: f"%{ord(match.group()):02X}", video_id)
+    encoded = key.encode()
+    if len(encoded) <= MAX_KEY_BYTES:
+        return key
+    digest = hashlib.sha256(video_id.encode()).hexdigest()[:24]
+    return encoded[: MAX_KEY_BYTES - 25].decode(errors="ignore") + "~" + digest
+
+
+def hash_folder(video_id: str) -> str:
+    """Return two hex digits of the hash of `video_id`, so that no folder holds hundreds of thousands of entries."""
+    return hashlib.sha256(video_id.encode()).hexdigest()[:2]
+
+
+def commit_path(store: Path, video_id: str) -> Path:
+    """Return where the commit record of `video_id` lives."""
+    return store / "commits" / hash_folder(video_id) / f"{video_key(video_id)}.json"
+
+
+def failure_path(store: Path, video_id: str) -> Path:
+    """Return where the failure record of `video_id` lives."""
+    return store / "failures" / hash_folder(video_id) / f"{video_key(video_id)}.json"
+
+
+def generation_path(video_id: str, generation: str) -> Path:
+    """Return where a generation of `video_id` lives, relative to the store."""
+    return Path("flow") / hash_folder(video_id) / f"{video_key(video_id)}.{generation}"
+
+
+def flows_per_chunk(height: int, width: int) -> int:
+    """Return how many flows of `height` x `width` share a chunk: about 256 KiB of codes, a divisor of a shard, at most 10.
+
+    Small flows share a chunk because each chunk costs a fixed decoding call; large ones do not because a window would decode too much.
+    """
+    fitting = [count for count in (1, 2, 4, 5, 8, 10) if count * 2 * height * width <= 256 * 1024]
+    return max(fitting, default=1)
+
+
+FLOWS_PER_SHARD = 1000

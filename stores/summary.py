@@ -1,0 +1,68 @@
+"""What is in a store, for `flowcpc info`."""
+
+import dataclasses
+from typing import Any
+
+import pandas as pd
+
+from stores.flow_store import FlowStore
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreSummary:
+    """Counts over one store; `by_class` has a row per label and a column per split of each fold."""
+
+    path: str
+    numerics: dict[str, Any]
+    videos: int
+    flows: int
+    bytes: int
+    failures: int
+    miscounted: int
+    by_class: pd.DataFrame
+    embeddings: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as JSON values."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**values, "by_class": self.by_class.reset_index().to_dict("records")}
+
+    def to_text(self) -> str:
+        """Return the summary as lines for a person."""
+        per_flow = f" ({self.bytes / self.flows / 1e3:.3g} KB per flow)" if self.flows else ""
+        tvl1 = self.numerics.get("tvl1", {})
+        lines = [
+            f"store      {self.path}",
+            f"flow       {self.numerics['height']}x{self.numerics['width']} px, {self.numerics['encoding']['name']}, profile {tvl1.get('profile')}",
+            f"videos     {self.videos} with {self.flows} flows in {self.bytes / 1e6:.3g} MB{per_flow}",
+            f"failures   {self.failures} videos of the data set have no flow",
+            f"miscounted {self.miscounted} videos decode to another number of frames than their header says",
+            f"embeddings {', '.join(self.embeddings) or 'none'}",
+        ]
+        if len(self.by_class):
+            lines += ["", self.by_class.to_string()]
+        return "\n".join(lines)
+
+
+def summarise(store: FlowStore) -> StoreSummary:
+    """Return counts over `store`."""
+    videos = store.videos()
+    folds = [name for name in videos.columns if name.startswith("fold")]
+    columns = {"videos": videos.groupby("label", dropna=False).size()} if len(videos) else {}
+    for fold in folds:
+        for split, count in videos.groupby(fold)["label"].value_counts().unstack(0, fill_value=0).items():
+            columns[f"{fold} {split}"] = count
+    by_class = pd.DataFrame(columns).fillna(0).astype(int)
+    by_class.index.name = "label"
+    folder = store.path / "embeddings"
+    return StoreSummary(
+        path=str(store.path),
+        numerics=store.numerics,
+        videos=len(videos),
+        flows=int(videos["flows"].sum()),
+        bytes=int(videos["bytes"].sum()) if "bytes" in videos else 0,
+        failures=len(store.failures()),
+        miscounted=int((~videos["decoded_is_header"].astype(bool)).sum()) if "decoded_is_header" in videos else 0,
+        by_class=by_class,
+        embeddings=sorted(path.name for path in folder.iterdir()) if folder.is_dir() else [],
+    )

@@ -1,0 +1,112 @@
+"""Fixtures that several test modules share."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline.segmentation import frame_statistics, segment_statistics
+from stores.encoding import Encoding
+from stores.flow_store import FlowStore, create_store, open_store
+
+ROOT = Path(__file__).resolve().parent.parent
+Flows = Mapping[str, NDArray[np.float32]]
+Names = Mapping[str, str]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real clips, or a skip where a clone has none."""
+    path = Path(os.environ.get("FLOWCPC_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not (path / "videos.csv").is_file():
+        pytest.skip(f"no real clips at {path}; set FLOWCPC_TEST_DATA to a folder that has them")
+    return path
+
+
+def commit_flow(store: FlowStore, video_id: str, flow: NDArray[np.float32], **source: object) -> None:
+    """Commit one video's flow, float32 (n, 2, H, W) px, with the statistics that an extraction would record."""
+    codes = store.encoding.encode(flow)
+    decoded = store.encoding.decode(codes)
+    frames = frame_statistics(decoded, store.encoding.clipped(flow))
+    frames["time_s"] = [t / 25.0 for t in range(len(flow))]
+    described = {"path": f"{video_id}.avi", "label": None, "group": None, "folds": {}} | source | {"video_id": video_id}
+    with store.write_video(video_id) as writer:
+        writer.append(codes)
+        writer.commit(described, {"fps": 25.0, "decoded_frames": len(flow) + 1}, frames, segment_statistics(frames))
+
+
+@pytest.fixture
+def make_store() -> Callable[..., Path]:
+    """A function that makes a store out of arrays: make_store(tmp_path, videos={id: flow (n, 2, H, W)}, labels=, groups=, folds=)."""
+
+    def make(
+        tmp_path: Path, videos: Flows, labels: Names | None = None, groups: Names | None = None, folds: Mapping[str, Names] | None = None
+    ) -> Path:
+        height, width = next(iter(videos.values())).shape[-2:]
+        store = create_store(tmp_path / "store.flow", {"height": height, "width": width, "encoding": Encoding().to_json()})
+        for video_id, flow in videos.items():
+            commit_flow(
+                store,
+                video_id,
+                flow,
+                label=(labels or {}).get(video_id),
+                group=(groups or {}).get(video_id),
+                folds=dict((folds or {}).get(video_id, {})),
+            )
+        store.consolidate()
+        return store.path
+
+    return make
+
+
+def moving_texture(frames: int, height: int, width: int, *, step: tuple[float, float], seed: int = 0) -> NDArray[np.uint8]:
+    """A smooth random texture that moves by `step` = (dx, dy) px per frame: uint8 (frames, height, width)."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    waves = [(rng.uniform(-0.5, 0.5, 2), rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.0)) for _ in range(24)]
+    out = np.empty((frames, height, width))
+    for t in range(frames):
+        moved = [a * np.sin(k[0] * (x - t * step[0]) + k[1] * (y - t * step[1]) + phase) for k, phase, a in waves]
+        out[t] = sum(moved)
+    return np.round(128 + out * (100 / np.abs(out).max())).astype(np.uint8)
+
+
+def write_video(path: Path, frames: NDArray[np.uint8], *, fps: float = 25.0) -> Path:
+    """Write gray frames, uint8 (T, H, W), as a Motion JPEG file and return its path."""
+    import cv2
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, frames.shape[:0:-1], True)
+    assert writer.isOpened()
+    for frame in frames:
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))
+    writer.release()
+    return path
+
+
+def write_class_folders(root: Path, classes: Mapping[str, tuple[float, float]], *, clips: int = 3, frames: int = 6) -> Path:
+    """Write clips of moving textures as ROOT/<Class>/v_<Class>_gGG_c01.avi and return ROOT."""
+    for c, (label, step) in enumerate(sorted(classes.items())):
+        for clip in range(clips):
+            texture = moving_texture(frames, 24, 32, step=step, seed=100 * c + clip)
+            write_video(root / label / f"v_{label}_g{clip + 1:02d}_c01.avi", texture)
+    return root
+
+
+def assert_same_store(first: Path, second: Path) -> None:
+    """Two stores hold the same arrays and index values; what names a run (times, host, generations) aside."""
+    import pandas as pd
+
+    a, b = open_store(first), open_store(second)
+    assert a.numerics == b.numerics
+    for table in ("videos", "segments", "frames", "failures"):
+        left, right = getattr(a, table)(), getattr(b, table)()
+        names_of_a_run = ["seconds", "host", "committed", "generation", "time", "attempts"]
+        pd.testing.assert_frame_equal(
+            left.drop(columns=names_of_a_run, errors="ignore"), right.drop(columns=names_of_a_run, errors="ignore")
+        )
+    for video_id in a.videos()["video_id"]:
+        np.testing.assert_array_equal(a.read_codes(video_id), b.read_codes(video_id))

@@ -1,0 +1,44 @@
+"""Oracles as obvious loops: slow, short, and written without looking at the code they check."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def nearest_level(value: float, levels: NDArray[np.float32]) -> float:
+    """The level closest to `value`."""
+    best = levels[0]
+    for level in levels:
+        if abs(float(level) - value) < abs(float(best) - value):
+            best = level
+    return float(best)
+
+
+def windows(
+    flows: list[NDArray[np.uint8]],
+    videos: list[int],
+    starts: NDArray[np.int64],
+    num_flows: int,
+    corners: NDArray[np.int64],
+    size: tuple[int, int],
+) -> NDArray[np.uint8]:
+    """Windows of codes, (B, T, N, 2, h, w), pixel by pixel; the last flow of a video is repeated past its end."""
+    batch, segments = starts.shape
+    out = np.zeros((batch, segments, num_flows, 2, *size), np.uint8)
+    for b in range(batch):
+        codes = flows[videos[b]]
+        for t in range(segments):
+            for n in range(num_flows):
+                frame = min(int(starts[b, t]) + n, len(codes) - 1)
+                for y in range(size[0]):
+                    for x in range(size[1]):
+                        out[b, t, n, :, y, x] = codes[frame, :, corners[b, t, 0] + y, corners[b, t, 1] + x]
+    return out
+
+
+def mean_magnitude(flow: NDArray[np.float32]) -> float:
+    """Mean length of the vectors of one flow, (2, H, W)."""
+    total = 0.0
+    for y in range(flow.shape[1]):
+        for x in range(flow.shape[2]):
+            total += float(np.hypot(float(flow[0, y, x]), float(flow[1, y, x])))
+    return total / (flow.shape[1] * flow.shape[2])

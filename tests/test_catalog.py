@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import commit_flow
+from test_flow_store import NUMERICS, failure, some_flow
+
+from stores import catalog
+from stores.flow_store import FlowStore, create_store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FlowStore:
+    store = create_store(tmp_path / "s.flow", NUMERICS)
+    commit_flow(store, "b", some_flow(12), label="Y", group="g1", folds={"fold1": "test"})
+    commit_flow(store, "a", some_flow(3, seed=1), label="X", folds={"fold1": "train", "fold2": "test"})
+    store.record_failure(failure("c", "is empty"))
+    return store
+
+
+def test_tables_follow_from_the_records(store: FlowStore) -> None:
+    videos = store.videos()
+    assert videos["video_id"].tolist() == ["a", "b"]
+    assert videos.columns[:7].tolist() == ["video_id", "path", "label", "group", "fold1", "fold2", "flows"]
+    assert videos["flows"].tolist() == [3, 12]
+    assert pd.isna(videos["fold2"][1])
+    assert store.failures()[["video_id", "fold1", "reason"]].values.tolist() == [["c", "test", "is empty"]]
+    assert store.segments()[["video_id", "start", "stop"]].values.tolist() == [["a", 0, 3], ["b", 0, 10], ["b", 10, 12]]
+    assert store.frames()["frame"].tolist() == [*range(3), *range(12)]
+
+
+def test_frame_means_are_those_of_the_decoded_flow(store: FlowStore) -> None:
+    frames = store.frames().set_index("video_id").loc["b"]
+    decoded = store.read_flow("b").mean(axis=(2, 3), dtype=np.float64)
+    np.testing.assert_allclose(frames[["mean_u", "mean_v"]].to_numpy(), decoded, atol=1e-6)
+
+
+def test_index_and_records_answer_alike(store: FlowStore) -> None:
+    before = {name: catalog.read_table(store.path, name) for name in catalog.TABLES}
+    store.consolidate()
+    for name in catalog.TABLES:
+        pd.testing.assert_frame_equal(catalog.read_table(store.path, name), before[name])
+        assert (store.path / "index" / f"{name}.parquet").is_file()
+
+
+def test_a_stale_index_is_never_believed(store: FlowStore) -> None:
+    store.consolidate()
+    commit_flow(store, "d", some_flow(2))
+    assert store.videos()["video_id"].tolist() == ["a", "b", "d"]
+    store.invalidate_index()
+    commit_flow(store, "d", some_flow(5))
+    assert store.videos()["flows"].tolist() == [3, 12, 5]
+
+
+def test_a_fresh_index_is_used(store: FlowStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.consolidate()
+    monkeypatch.setattr(catalog, "build_tables", lambda path: pytest.fail("the index should have answered"))
+    assert len(store.videos()) == 2
+
+
+def test_a_commit_beats_an_older_failure(store: FlowStore) -> None:
+    store.record_failure(failure("a", "worker was killed"))
+    assert store.failures()["video_id"].tolist() == ["c"]
+
+
+def test_an_empty_store_has_empty_tables(tmp_path: Path) -> None:
+    store = create_store(tmp_path / "empty.flow", NUMERICS)
+    store.consolidate()
+    for table in (store.videos(), store.segments(), store.frames(), store.failures()):
+        assert len(table) == 0
+        assert "video_id" in table

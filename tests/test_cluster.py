@@ -1,0 +1,130 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, assert_same_store, moving_texture, write_class_folders, write_video
+
+from pipeline import cluster
+from pipeline.cluster import Summary, run_extraction
+from pipeline.extract import Settings, StoreWriteError
+from pipeline.sources import read_dataset
+from stores.flow_store import open_store
+
+CLASSES = {"Left": (-1.0, 0.0), "Right": (1.0, 0.0), "Up": (0.0, -1.0)}
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    return write_class_folders(tmp_path / "videos", CLASSES)
+
+
+def extract(videos: Path, store: Path, *, workers: int = 0, **options: object) -> Summary:
+    return run_extraction(Settings(str(videos), str(store), 24, 32), read_dataset(videos, "folder").videos, workers=workers, **options)
+
+
+def test_processes_and_this_process_make_the_same_store(videos: Path, tmp_path: Path) -> None:
+    shown: list[tuple[int, int, str]] = []
+    alone = extract(videos, tmp_path / "alone", progress=lambda done, total, fields: shown.append((done, total, str(fields["videos"]))))
+    together = extract(videos, tmp_path / "together", workers=2)
+    for summary in (alone, together):
+        assert (summary.finished, summary.videos, summary.stored, summary.pairs, summary.failed) == (True, 9, 9, 45, [])
+    assert_same_store(tmp_path / "alone", tmp_path / "together")
+    assert shown[-1][0] == shown[-1][1]
+    assert shown[-1][2] == "9/9"
+
+
+def test_a_second_run_does_nothing(videos: Path, tmp_path: Path) -> None:
+    extract(videos, tmp_path / "s")
+    generations = open_store(tmp_path / "s").videos()["generation"].tolist()
+    said: list[str] = []
+    again = extract(videos, tmp_path / "s", workers=2, announce=said.append)
+    assert (again.stored, again.stored_before) == (0, 9)
+    assert said == ["0 to do, 9 stored already"]
+    assert open_store(tmp_path / "s").videos()["generation"].tolist() == generations
+
+
+def test_bad_videos_are_rows_and_the_rest_goes_on(videos: Path, tmp_path: Path) -> None:
+    (videos / "Up" / "broken.avi").write_bytes(b"junk")
+    write_video(videos / "Up" / "single.avi", moving_texture(1, 24, 32, step=(0, 0)))
+    summary = extract(videos, tmp_path / "s", workers=2)
+    assert summary.stored == 9
+    assert [video_id for video_id, _ in summary.failed] == ["Up/broken", "Up/single"]
+    assert open_store(tmp_path / "s").failures()["kind"].tolist() == ["file", "file"]
+
+
+def test_a_video_that_kills_its_worker_is_recorded_with_its_name(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_extract_on_worker", _die_on_one_video)
+    summary = extract(videos, tmp_path / "s", workers=2)
+    assert summary.stored == 8
+    (failed,) = summary.failed
+    assert failed[0] == "Up/v_Up_g02_c01"
+    assert "killed its worker process" in failed[1]
+    assert open_store(tmp_path / "s").failures()["kind"].tolist() == ["machine"]
+    monkeypatch.undo()
+    assert extract(videos, tmp_path / "s").stored == 1, "a failure of the machine is tried again"
+    extract(videos, tmp_path / "undisturbed")
+    assert_same_store(tmp_path / "s", tmp_path / "undisturbed")
+
+
+def _die_on_one_video(settings: Settings, video: object) -> object:
+    from pipeline.extract import extract_video
+
+    if video.video_id == "Up/v_Up_g02_c01":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return extract_video(settings, video)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stop_keeps_what_is_done_and_the_next_run_goes_on(videos: Path, tmp_path: Path, workers: int) -> None:
+    done: list[int] = []
+    stopped = extract(
+        videos, tmp_path / "s", workers=workers, progress=lambda now, total, fields: done.append(now), should_stop=lambda: done[-1] > 0
+    )
+    assert not stopped.finished
+    committed = len(open_store(tmp_path / "s").videos())
+    assert 0 < stopped.stored <= committed < 9, "a video in hand may end after the stop"
+    assert extract(videos, tmp_path / "s").stored == 9 - committed
+    extract(videos, tmp_path / "undisturbed")
+    assert_same_store(tmp_path / "s", tmp_path / "undisturbed")
+
+
+def test_an_unwritable_store_stops_the_whole_run(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("stores.flow_store.sync_folder", full)
+    with pytest.raises(StoreWriteError, match="No space left"):
+        extract(videos, tmp_path / "s")
+
+
+def test_kill_9_in_the_middle_then_the_same_command(tmp_path: Path) -> None:
+    """The real command, its whole process group killed at several moments; in the end the store equals an undisturbed one."""
+    videos = write_class_folders(tmp_path / "videos", CLASSES, clips=4, frames=24)
+    command = [sys.executable, str(ROOT / "cli.py"), "extract-flow", str(videos), str(tmp_path / "s"), "--size", "24x32", "--workers", "2"]
+    committed_at_kill = []
+    for wanted in (1, 4, 8):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while _commits(tmp_path / "s") < wanted and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        committed_at_kill.append(_commits(tmp_path / "s"))
+    assert committed_at_kill[0] < 12, "the first kill came too late to test anything"
+    last = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+    assert f"{12 - committed_at_kill[-1]} to do" in last.stderr
+    run_extraction(Settings(str(videos), str(tmp_path / "calm"), 24, 32), read_dataset(videos, "folder").videos, workers=0)
+    assert_same_store(tmp_path / "s", tmp_path / "calm")
+    leftovers = [path for path in (tmp_path / "s").rglob("*.tmp")]
+    assert leftovers == []
+    assert len(list((tmp_path / "s" / "flow").glob("*/*"))) == 12, "a generation that no commit names was left behind"
+
+
+def _commits(store: Path) -> int:
+    return len(list((store / "commits").glob("*/*.json")))

@@ -1,0 +1,161 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import moving_texture, write_video
+
+from pipeline import extract, ledger
+from pipeline.extract import FAILED, STORED, Settings, StoreWriteError, extract_video
+from pipeline.frames import FrameReader
+from pipeline.sources import Video
+from pipeline.tvl1.solver import compute_flow
+from stores.flow_store import FlowStore, create_store
+
+CLIP = Video("clip", "X/clip.avi", "X", "g1", {"fold1": "train"})
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    write_video(tmp_path / "videos" / CLIP.path, moving_texture(11, 24, 32, step=(1, 0.5)))
+    return Settings(str(tmp_path / "videos"), str(tmp_path / "s.flow"), 24, 32)
+
+
+@pytest.fixture
+def store(settings: Settings) -> FlowStore:
+    return create_store(settings.store, settings.numerics())
+
+
+def test_flow_in_the_store_is_the_solver_s_flow(settings: Settings, store: FlowStore) -> None:
+    outcome = extract_video(settings, CLIP)
+    assert (outcome.status, outcome.flows) == (STORED, 10)
+    frames = np.concatenate(list(FrameReader(Path(settings.videos, CLIP.path), 24, 32).blocks()))
+    np.testing.assert_array_equal(store.read_codes("clip"), store.encoding.encode(compute_flow(frames)))
+
+
+def test_blocks_lose_no_pair(settings: Settings, store: FlowStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    extract_video(settings, CLIP)
+    whole = store.read_codes("clip")
+    for block in (1, 3, 10, 11):
+        monkeypatch.setattr(extract, "FrameReader", lambda *args, block=block: FrameReader(*args, block=block))
+        pairs: list[int] = []
+        extract_video(settings, CLIP, pairs.append)
+        assert sum(pairs) == 10
+        np.testing.assert_array_equal(store.read_codes("clip"), whole)
+
+
+def test_the_row_of_a_video(settings: Settings, store: FlowStore) -> None:
+    extract_video(settings, CLIP)
+    (row,) = store.videos().to_dict("records")
+    wanted = {
+        "label": "X", "group": "g1", "fold1": "train", "flows": 10, "decoded_frames": 11, "header_frames": 11, "decoded_is_header": True,
+        "fps": 25.0, "source_height": 24, "source_width": 32, "height": 24, "width": 32, "clip_rate": 0.0, "backend": "opencv",
+    }  # fmt: skip
+    assert {name: row[name] for name in wanted} == wanted
+    assert row["path"] == "X/clip.avi"
+    assert len(row["source_sha256"]) == 64
+    assert 0 < row["encoding_error"] < 0.0625
+    assert row["magnitude"] == pytest.approx(np.hypot(1, 0.5), abs=0.15)
+    np.testing.assert_allclose(store.frames()["time_s"], np.arange(10) / 25)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "words"), [(b"", "file", "is empty"), (b"junk", "file", "cannot|can be decoded"), (None, "missing", "does not exist")]
+)
+def test_a_bad_video_is_a_row_in_failures(settings: Settings, store: FlowStore, content: bytes | None, kind: str, words: str) -> None:
+    path = Path(settings.videos, CLIP.path)
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert extract_video(settings, CLIP).status == FAILED
+    (row,) = store.failures().to_dict("records")
+    assert (row["video_id"], row["label"], row["fold1"], row["kind"], row["attempts"]) == ("clip", "X", "train", kind, 1)
+    assert any(word in row["reason"] for word in words.split("|"))
+    assert list((store.path / "flow").glob("*/*")) == []
+
+
+def test_one_frame_is_too_few(settings: Settings, store: FlowStore) -> None:
+    write_video(Path(settings.videos, CLIP.path), moving_texture(1, 24, 32, step=(0, 0)))
+    assert "has 1 frame; flow needs at least 2" in extract_video(settings, CLIP).reason
+
+
+def test_an_unexpected_error_fails_one_video(settings: Settings, store: FlowStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError("out of memory")
+
+    monkeypatch.setattr(extract, "compute_flow", no_memory)
+    assert extract_video(settings, CLIP).reason == "MemoryError: out of memory"
+    assert store.failures()["kind"].tolist() == ["machine"]
+
+
+def test_a_full_disk_is_no_video_s_fault(settings: Settings, store: FlowStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("stores.zarr_arrays.sync_file", full)
+    with pytest.raises(StoreWriteError, match="cannot be written .No space left on device.; what was committed is safe"):
+        extract_video(settings, CLIP)
+    assert len(store.failures()) == 0
+    assert list((store.path / "flow").glob("*/*")) == []
+
+
+def test_sizes_below_the_solver_s_are_refused() -> None:
+    with pytest.raises(ValueError, match="size 8x32 is too small"):
+        Settings("v", "s", 8, 32)
+
+
+def plan(store: FlowStore, settings: Settings, *videos: Video, retry_failed: bool = False) -> tuple[list[str], int, list[str]]:
+    made = ledger.plan_extraction(store, settings, videos or (CLIP,), retry_failed=retry_failed)
+    return [task.video.video_id for task in made.tasks], made.stored, made.standing
+
+
+def test_a_stored_video_is_not_done_again_unless_its_source_changed(settings: Settings, store: FlowStore) -> None:
+    assert plan(store, settings) == (["clip"], 0, [])
+    extract_video(settings, CLIP)
+    assert plan(store, settings) == ([], 1, [])
+    write_video(Path(settings.videos, CLIP.path), moving_texture(5, 24, 32, step=(1, 0)))
+    assert plan(store, settings) == (["clip"], 0, [])
+
+
+def test_a_source_that_went_away_keeps_its_flow(settings: Settings, store: FlowStore) -> None:
+    extract_video(settings, CLIP)
+    Path(settings.videos, CLIP.path).unlink()
+    assert plan(store, settings) == ([], 1, [])
+
+
+def test_failures_of_the_file_stand_and_those_of_the_machine_do_not(settings: Settings, store: FlowStore) -> None:
+    path = Path(settings.videos, CLIP.path)
+    path.write_bytes(b"junk")
+    extract_video(settings, CLIP)
+    assert plan(store, settings) == ([], 0, ["clip"])
+    assert plan(store, settings, retry_failed=True) == (["clip"], 0, [])
+    store.record_failure({**store.failure_of("clip"), "kind": "machine"})
+    assert plan(store, settings) == (["clip"], 0, [])
+    extract_video(settings, CLIP)
+    write_video(path, moving_texture(5, 24, 32, step=(1, 0)))
+    assert plan(store, settings) == (["clip"], 0, []), "the file was mended"
+
+
+def test_an_absent_video_is_recorded_once_and_looked_for_again(settings: Settings, store: FlowStore) -> None:
+    absent = Video("gone", "X/gone.avi", "X", None, {"fold1": "test"})
+    for _ in range(2):
+        assert plan(store, settings, absent) == ([], 0, ["gone"])
+        assert store.failures()["attempts"].tolist() == [1]
+    write_video(Path(settings.videos, absent.path), moving_texture(3, 24, 32, step=(0, 0)))
+    assert plan(store, settings, absent) == (["gone"], 0, [])
+
+
+def test_new_labels_and_folds_reach_the_record_without_new_flow(settings: Settings, store: FlowStore) -> None:
+    extract_video(settings, CLIP)
+    generation = store.videos()["generation"][0]
+    renamed = Video("clip", "X/clip.avi", "Y", "g2", {"fold1": "test", "fold2": "train"})
+    assert plan(store, settings, renamed) == ([], 1, [])
+    (row,) = store.videos().to_dict("records")
+    assert (row["label"], row["group"], row["fold1"], row["fold2"], row["generation"]) == ("Y", "g2", "test", "train", generation)
+
+
+def test_large_files_come_first(settings: Settings, store: FlowStore) -> None:
+    for name, frames in (("short", 3), ("long", 30)):
+        write_video(Path(settings.videos, f"X/{name}.avi"), moving_texture(frames, 24, 32, step=(0, 0)))
+    videos = [Video(name, f"X/{name}.avi", "X", None, {}) for name in ("short", "clip", "long")]
+    assert plan(store, settings, *videos)[0] == ["long", "clip", "short"]

@@ -1,0 +1,1 @@
+"""Stage 2: a store in; models, embeddings and results out."""
