@@ -20,22 +20,17 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 
 
-class Size(click.ParamType):
-    """HxW in px, for example 256x342."""
-
-    name = "HxW"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Return (height, width)."""
-        if isinstance(value, tuple):
-            return value
-        parts = str(value).lower().split("x")
-        if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
-            self.fail(f"{value!r} is not HxW; write height x width in px, for example 256x342", param, ctx)
-        return int(parts[0]), int(parts[1])
+def _size(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
+    """Return (height, width) of HxW in px."""
+    parts = value.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"{value!r} is not HxW; write height x width in px, for example 256x342", ctx, param)
+    return int(parts[0]), int(parts[1])
 
 
-@click.group(cls=console.CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=console.CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(package_name="flowcpc")
 def main() -> None:
     """Optical-flow feature stores for video, and contrastive predictive coding (CPC) trained from them."""
@@ -44,11 +39,30 @@ def main() -> None:
 @main.command("extract-flow")
 @click.argument("videos", type=_PATH)
 @click.argument("store", type=_PATH)
-@click.option("--dataset", type=click.Choice(["ucf101", "folder", "csv"]), default="folder", show_default=True, help="How VIDEOS is laid out.")
-@click.option("--annotations", type=_PATH, help="ucf101: the folder of the official lists; csv: the file (path, label, group, split).")
+@click.option(
+    "--dataset",
+    type=click.Choice(["ucf101", "folder", "csv"]),
+    default="folder",
+    show_default=True,
+    help="How VIDEOS is laid out.",
+)
+@click.option(
+    "--annotations",
+    type=_PATH,
+    help="ucf101: the folder of the official lists; csv: the file (path, label, group, split).",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Take only N videos, balanced over the classes.")
-@click.option("--size", type=Size(), default="256x342", show_default=True, help="Height x width that frames are brought to before flow.")
-@click.option("--backend", type=click.Choice(["auto", "opencv"]), default="auto", show_default=True, help="The flow solver.")
+@click.option(
+    "--size",
+    metavar="HxW",
+    callback=_size,
+    default="256x342",
+    show_default=True,
+    help="Height x width that frames are brought to before flow.",
+)
+@click.option(
+    "--backend", type=click.Choice(["auto", "opencv"]), default="auto", show_default=True, help="The flow solver."
+)
 @click.option("--workers", type=click.IntRange(min=0), help="Processes; 0 works in this one.  [default: one per core]")
 @click.option("--retry-failed", is_flag=True, help="Try again the videos that failed because of their file.")
 def extract_flow(
@@ -87,7 +101,9 @@ def extract_flow(
         )
     if summary.stored or not summary.finished:
         rate = summary.pairs / summary.seconds
-        say(f"stored {summary.stored} videos ({summary.pairs} pairs, {rate:.3g} pairs/s) in {summary.seconds:.0f} s; {store} is up to date")
+        say(
+            f"stored {summary.stored} videos ({summary.pairs} pairs, {rate:.3g} pairs/s) in {summary.seconds:.0f} s; {store} is up to date"
+        )
     elif not summary.failed:
         say(f"nothing to do: the flow of all {summary.videos} videos is in {store}")
     if summary.failed:
@@ -131,7 +147,9 @@ def show(store: Path, videos: tuple[str, ...], out: Path) -> None:
 @click.option("--groups", type=int, default=25, show_default=True, help="Groups of clips that share their appearance.")
 @click.option("--clips-per-group", type=int, default=4, show_default=True, help="Clips of each class in each group.")
 @click.option("--frames", type=int, default=60, show_default=True, help="Frames of each clip.")
-@click.option("--size", type=Size(), default="120x160", show_default=True, help="Height x width of the clips.")
+@click.option(
+    "--size", metavar="HxW", callback=_size, default="120x160", show_default=True, help="Height x width of the clips."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides every pixel.")
 def synth(out: Path, groups: int, clips_per_group: int, frames: int, size: tuple[int, int], seed: int) -> None:
     """Write a synthetic data set into OUT whose classes are motion alone, laid out and listed as UCF-101 is."""
@@ -139,7 +157,14 @@ def synth(out: Path, groups: int, clips_per_group: int, frames: int, size: tuple
 
     with stop_on_signals() as stop, Bar("synth") as bar:
         summary = write_dataset(
-            out, groups=groups, clips_per_group=clips_per_group, frames=frames, size=size, seed=seed, progress=bar, should_stop=stop
+            out,
+            groups=groups,
+            clips_per_group=clips_per_group,
+            frames=frames,
+            size=size,
+            seed=seed,
+            progress=bar,
+            should_stop=stop,
         )
     if not summary.finished:
         stop.leave(_command())
@@ -150,7 +175,9 @@ def synth(out: Path, groups: int, clips_per_group: int, frames: int, size: tuple
 @click.argument("store", type=_PATH)
 @click.argument("run", type=_PATH)
 @click.option("--preset", default="table1-flow", show_default=True, help="Named settings; `tiny` is for a CPU.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting of the preset; may be repeated.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting of the preset; may be repeated."
+)
 @click.option("--steps", type=click.IntRange(min=1), help="Iterations; a finished run goes on when they are more.")
 def pretrain(store: Path, run: Path, preset: str, settings: tuple[str, ...], steps: int | None) -> None:
     """Pretrain CPC on the flow in STORE; checkpoints, metrics and configuration go to the folder RUN.
@@ -171,8 +198,16 @@ def pretrain(store: Path, run: Path, preset: str, settings: tuple[str, ...], ste
 @main.command()
 @click.argument("store", type=_PATH)
 @click.argument("run", type=_PATH)
-@click.option("--mode", type=click.Choice(["linear"]), default="linear", show_default=True, help="linear: a dense layer on the frozen encoder.")
-@click.option("--fold", type=click.IntRange(min=1), default=1, show_default=True, help="Which train/test split of the data set.")
+@click.option(
+    "--mode",
+    type=click.Choice(["linear"]),
+    default="linear",
+    show_default=True,
+    help="linear: a dense layer on the frozen encoder.",
+)
+@click.option(
+    "--fold", type=click.IntRange(min=1), default=1, show_default=True, help="Which train/test split of the data set."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides the draws of the evaluation.")
 @click.option("--allow-missing", is_flag=True, help="Evaluate although some test videos have no flow.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
@@ -181,7 +216,9 @@ def evaluate(store: Path, run: Path, mode: str, fold: int, seed: int, allow_miss
     from train import probe
 
     with stop_on_signals() as stop, Bar(f"evaluate {mode}") as bar:
-        result = probe.evaluate_linear(store, run, fold=fold, seed=seed, allow_missing=allow_missing, progress=bar, announce=say, should_stop=stop)
+        result = probe.evaluate_linear(
+            store, run, fold=fold, seed=seed, allow_missing=allow_missing, progress=bar, announce=say, should_stop=stop
+        )
     if not result.finished:
         stop.leave(_command())
     click.echo(_as_json(result.table) if as_json else result.to_text())

@@ -1,7 +1,7 @@
 """What the commands share at a terminal: streams, bars, errors in words, signals and exit codes.
 
-Data go to stdout; messages and bars to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 75 preempted and worth requeueing,
-130 stopped by Ctrl-C.
+Data go to stdout; messages and bars to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 75 preempted and
+worth requeueing, 130 stopped by Ctrl-C.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from stores.errors import DamagedStoreError
+from stores.errors import OperationError
 
 FAILED = 1
 USAGE = 2
@@ -29,7 +29,9 @@ _PLAIN_INTERVAL_S = 10.0  # off a terminal, a line this often at most
 
 
 class CommandGroup(click.Group):
-    """A click group in which a user's mistake is one sentence and an exit code, never a traceback (FLOWCPC_TRACEBACK=1 shows one)."""
+    """A click group in which a user's mistake is one sentence and an exit code, never a traceback (FLOWCPC_TRACEBACK=1
+    shows one).
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn errors that are meant for users into sentences."""
@@ -37,9 +39,7 @@ class CommandGroup(click.Group):
             return super().invoke(ctx)
         except (ValueError, FileNotFoundError, FileExistsError, KeyError) as error:
             self._fail(error, USAGE)
-        except (DamagedStoreError, OSError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and type(error).__module__ == "builtins":
-                raise  # ours carry a name; a bare one is a bug and shows itself
+        except (OperationError, OSError) as error:
             self._fail(error, FAILED)
 
     def _fail(self, error: BaseException, code: int) -> None:
@@ -103,8 +103,16 @@ class Bar:
 
     def __enter__(self) -> "Bar":
         if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("ETA"))
-            self._live = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[values]}"), console=self._console)
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeElapsedColumn(),
+                TextColumn("ETA"),
+            )
+            self._live = Progress(
+                *columns, TimeRemainingColumn(), TextColumn("{task.fields[values]}"), console=self._console
+            )
             self._live.start()
             self._task = self._live.add_task(self._title, total=None, values="")
         return self
@@ -133,4 +141,6 @@ class Bar:
 
 
 def _join(fields: Mapping[str, float | str]) -> str:
-    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in fields.items())
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in fields.items()
+    )

@@ -1,7 +1,8 @@
-"""Extraction over many processes: one task per video, a bounded window of them, every outcome in the store. The only file that imports dask.
+"""Extraction over many processes: one task per video, a bounded window of them, every outcome in the store. The only
+file that imports dask.
 
-The ledger is on disk, never in the scheduler: a task commits its own video, so a client, a worker or a scheduler may die at any moment
-and the next run goes on from the records.
+The ledger is on disk, never in the scheduler: a task commits its own video, so a client, a worker or a scheduler may
+die at any moment and the next run goes on from the records.
 """
 
 import contextlib
@@ -16,7 +17,17 @@ from pathlib import Path
 import dask
 from distributed import Client, Future, KilledWorker, LocalCluster, get_worker, wait
 
-from pipeline.extract import FAILED, KIND_MACHINE, STORED, Outcome, Settings, StoreWriteError, extract_video, record_failure, source_stamp
+from pipeline.extract import (
+    FAILED,
+    KIND_MACHINE,
+    STORED,
+    Outcome,
+    Settings,
+    StoreWriteError,
+    extract_video,
+    record_failure,
+    source_stamp,
+)
 from pipeline.ledger import Plan, Task, plan_extraction
 from pipeline.sources import Video
 from stores.flow_store import FlowStore, create_store
@@ -57,7 +68,8 @@ def run_extraction(
     announce: Callable[[str], None] = lambda message: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Summary:
-    """Extract the flow of every video that the store lacks, on `workers` processes (0: in this one), and rebuild the index.
+    """Extract the flow of every video that the store lacks, on `workers` processes (0: in this one), and rebuild the
+    index.
 
     Raises ValueError for a store of other numerics and StoreWriteError when the store cannot be written. `progress` counts bytes of video
     files; its fields are videos, failed, pairs/s.
@@ -76,7 +88,9 @@ def run_extraction(
                 _work_off(run, store, settings, plan, summary, progress, should_stop)
             failures = store.consolidate()["failures"].set_index("video_id")["reason"]
     except OSError as error:
-        raise StoreWriteError(f"store {settings.store} cannot be written ({error.strerror or error}); mend it and run again") from error
+        raise StoreWriteError(
+            f"store {settings.store} cannot be written ({error.strerror or error}); mend it and run again"
+        ) from error
     wanted = {video.video_id for video in videos}
     summary.failed = [(str(video_id), str(reason)) for video_id, reason in failures.items() if video_id in wanted]
     summary.seconds = time.perf_counter() - began
@@ -132,7 +146,12 @@ class _InProcess:
         yield
 
     def outcomes(
-        self, store: FlowStore, settings: Settings, tasks: Sequence[Task], show: Callable[[], None], should_stop: Callable[[], bool]
+        self,
+        store: FlowStore,
+        settings: Settings,
+        tasks: Sequence[Task],
+        show: Callable[[], None],
+        should_stop: Callable[[], bool],
     ) -> Iterator[tuple[Task, Outcome]]:
         def on_pairs(pairs: int) -> None:
             self.pairs += pairs
@@ -154,11 +173,15 @@ class _OnDask:
 
     @contextlib.contextmanager
     def started(self) -> Iterator[None]:
-        quiet = {"distributed.admin.log-length": 100, "logging.distributed": "critical", "distributed.comm.timeouts.connect": "60s"}
+        quiet = {
+            "distributed.admin.log-length": 100,
+            "logging.distributed": "critical",
+            "distributed.comm.timeouts.connect": "60s",
+        }
         with (
             dask.config.set(quiet),
             LocalCluster(
-                n_workers=self._workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+                n_workers=self._workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=50
             ) as cluster,
             Client(cluster) as client,
         ):
@@ -171,11 +194,16 @@ class _OnDask:
         self.pairs += event[1]
 
     def outcomes(
-        self, store: FlowStore, settings: Settings, tasks: Sequence[Task], show: Callable[[], None], should_stop: Callable[[], bool]
+        self,
+        store: FlowStore,
+        settings: Settings,
+        tasks: Sequence[Task],
+        show: Callable[[], None],
+        should_stop: Callable[[], bool],
     ) -> Iterator[tuple[Task, Outcome]]:
         assert self._client is not None
         waiting = deque(tasks)
-        running: dict[Future, Task] = {}
+        running: dict[Future[Outcome], Task] = {}
         while waiting or running:
             if should_stop():
                 self._client.cancel(list(running))
@@ -183,7 +211,9 @@ class _OnDask:
             # One task per worker and no more: Dask blames a dead worker on every task that it had in hand.
             while waiting and len(running) < self._workers:
                 task = waiting.popleft()
-                future = self._client.submit(_extract_on_worker, settings, task.video, key=f"extract-{task.video.video_id}", pure=False)
+                future = self._client.submit(
+                    _extract_on_worker, settings, task.video, key=f"extract-{task.video.video_id}", pure=False
+                )
                 running[future] = task
             try:
                 done = wait(list(running), timeout=0.5, return_when="FIRST_COMPLETED").done
@@ -195,14 +225,18 @@ class _OnDask:
                 yield task, _outcome(future, store, settings, task.video)
 
 
-def _outcome(future: Future, store: FlowStore, settings: Settings, video: Video) -> Outcome:
+def _outcome(future: Future[Outcome], store: FlowStore, settings: Settings, video: Video) -> Outcome:
     if future.status == "finished":
         result: Outcome = future.result()
         return result
     error = future.exception()
     if isinstance(error, StoreWriteError):
         raise error
-    reason = "killed its worker process again and again" if isinstance(error, KilledWorker) else f"{type(error).__name__}: {error}"
+    reason = (
+        "killed its worker process again and again"
+        if isinstance(error, KilledWorker)
+        else f"{type(error).__name__}: {error}"
+    )
     record_failure(store, video, KIND_MACHINE, reason, source_stamp(Path(settings.videos, video.path)))
     return Outcome(video.video_id, FAILED, reason=reason)
 

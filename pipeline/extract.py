@@ -20,7 +20,7 @@ from pipeline.sources import Video
 from pipeline.tvl1.parameters import TVL1Parameters
 from pipeline.tvl1.solver import MIN_SIDE, compute_flow, resolve_backend
 from stores.encoding import Encoding
-from stores.errors import DamagedStoreError
+from stores.errors import DamagedStoreError, OperationError
 from stores.flow_store import FlowStore, open_store
 from stores.layout import flows_per_chunk
 
@@ -73,7 +73,9 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one video: `status` is STORED or FAILED, `reason` says why it failed, `flows` and `seconds` what it took."""
+    """What became of one video: `status` is STORED or FAILED, `reason` says why it failed, `flows` and `seconds` what
+    it took.
+    """
 
     video_id: str
     status: str
@@ -82,7 +84,7 @@ class Outcome:
     reason: str = ""
 
 
-class StoreWriteError(RuntimeError):
+class StoreWriteError(OperationError):
     """The store cannot be written (disk full, read-only): no video's fault, so the whole extraction stops."""
 
 
@@ -121,10 +123,14 @@ def record_failure(store: FlowStore, video: Video, kind: str, reason: str, stamp
     """Write down that `video` has no flow and why, counting the attempts."""
     earlier = store.failure_of(video.video_id)
     attempts = 1 + (earlier["attempts"] if earlier else 0)
-    store.record_failure({**video.to_record(), "kind": kind, "reason": reason, "attempts": attempts, "time": time.time(), **stamp})
+    store.record_failure(
+        {**video.to_record(), "kind": kind, "reason": reason, "attempts": attempts, "time": time.time(), **stamp}
+    )
 
 
-def _fail(store: FlowStore, video: Video, kind: str, reason: str, stamp: dict[str, int | None], began: float) -> Outcome:
+def _fail(
+    store: FlowStore, video: Video, kind: str, reason: str, stamp: dict[str, int | None], began: float
+) -> Outcome:
     try:
         record_failure(store, video, kind, reason, stamp)
     except OSError as error:
@@ -133,7 +139,9 @@ def _fail(store: FlowStore, video: Video, kind: str, reason: str, stamp: dict[st
 
 
 def _unwritable(store: FlowStore, error: BaseException) -> StoreWriteError:
-    return StoreWriteError(f"store {store.path} cannot be written ({_first_line(error)}); what was committed is safe: mend it and run again")
+    return StoreWriteError(
+        f"store {store.path} cannot be written ({_first_line(error)}); what was committed is safe: mend it and run again"
+    )
 
 
 def _extract(
@@ -191,7 +199,9 @@ def _extract(
 
 
 def _overlapping(blocks: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-    """Yield blocks of at least two frames in which each begins with the last frame of the one before, so that no pair is lost."""
+    """Yield blocks of at least two frames in which each begins with the last frame of the one before, so that no pair
+    is lost.
+    """
     last: NDArray[np.uint8] | None = None
     for block in blocks:
         frames = block if last is None else np.concatenate([last, block])

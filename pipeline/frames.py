@@ -1,7 +1,7 @@
 """Video files to gray frames of one size, and what the decoder really gave.
 
-OpenCV's bundled FFmpeg decodes; it turns frames by the file's rotation metadata. Only containers that hold their own data are opened: a
-playlist could make FFmpeg read other local files.
+OpenCV's bundled FFmpeg decodes; it turns frames by the file's rotation metadata. Only containers that hold their own
+data are opened: a playlist could make FFmpeg read other local files.
 """
 
 import os
@@ -31,7 +31,8 @@ class VideoError(ValueError):
 class FrameReader:
     """Decodes one video to gray frames of `height` x `width`, in blocks, in order.
 
-    After the blocks are used up: `decoded_frames`; `header_frames` (None where the header names no count); `fps`; `source_height` and
+    After the blocks are used up: `decoded_frames`; `header_frames` (None where the header names no count); `fps`;
+    `source_height` and
     `source_width` as decoded (after rotation); `times`, seconds of every decoded frame.
 
     Raises VideoError when the file cannot be opened or yields no frame.
@@ -64,7 +65,7 @@ class FrameReader:
                 self.source_height, self.source_width = frame.shape[:2]
             self._stamps.append(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
             self.decoded_frames += 1
-            frames.append(to_gray(frame, *self._size))
+            frames.append(to_gray(np.asarray(frame, np.uint8), *self._size))
             if len(frames) == self._block:
                 yield np.stack(frames)
                 frames = []
@@ -76,7 +77,9 @@ class FrameReader:
 
     @property
     def times(self) -> NDArray[np.float64]:
-        """Seconds of every decoded frame: the presentation times, or frame number / fps where those do not increase (AVI with B-frames)."""
+        """Seconds of every decoded frame: the presentation times, or frame number / fps where those do not increase
+        (AVI with B-frames).
+        """
         stamps = np.array(self._stamps, np.float64)
         if np.all(np.diff(stamps) > 0):
             return stamps

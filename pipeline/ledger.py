@@ -39,11 +39,14 @@ class Plan:
     standing: list[str]
 
 
-def plan_extraction(store: FlowStore, settings: Settings, videos: Sequence[Video], *, retry_failed: bool = False) -> Plan:
+def plan_extraction(
+    store: FlowStore, settings: Settings, videos: Sequence[Video], *, retry_failed: bool = False
+) -> Plan:
     """Compare `videos` with the records of `store` and return what is left to do.
 
-    A stored video whose source changed (size or mtime) is extracted again; one whose label, group or folds changed gets a new record. Failures
-    of the machine are tried again, failures of the file when their source changed or `retry_failed` is set. Absent videos are recorded.
+    A stored video whose source changed (size or mtime) is extracted again; one whose label, group or folds changed gets
+    a new record. Failures of the machine are tried again, failures of the file when their source changed or
+    `retry_failed` is set. Absent videos are recorded.
     """
     stored = _by_id(store.videos())
     failed = _by_id(store.failures())
@@ -68,7 +71,7 @@ def plan_extraction(store: FlowStore, settings: Settings, videos: Sequence[Video
 
 
 def _by_id(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    return {row["video_id"]: row for row in table.to_dict("records")}
+    return {row["video_id"]: {str(name): value for name, value in row.items()} for row in table.to_dict("records")}
 
 
 def _same_source(row: dict[str, Any], stamp: dict[str, int | None]) -> bool:

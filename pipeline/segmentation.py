@@ -53,5 +53,7 @@ def segment_statistics(frames: Mapping[str, list[float]], length: int = SEGMENT_
     }
     for name in _MEANS:
         values = frames[name]
-        columns[name] = [round(float(np.mean(values[start:stop])), _DIGITS) for start, stop in zip(starts, stops, strict=True)]
+        columns[name] = [
+            round(float(np.mean(values[start:stop])), _DIGITS) for start, stop in zip(starts, stops, strict=True)
+        ]
     return columns

@@ -54,7 +54,8 @@ class Dataset:
 
 
 def read_dataset(root: Path, dataset: str, annotations: Path | None = None, *, seed: int = 0) -> Dataset:
-    """Return the videos of a data set under `root`. A listed video that is absent is still a row; extraction records it as failed.
+    """Return the videos of a data set under `root`. A listed video that is absent is still a row; extraction records it
+    as failed.
 
     Raises ValueError or FileNotFoundError, in a sentence, for a folder or list that cannot be what it should be.
     """
@@ -64,10 +65,14 @@ def read_dataset(root: Path, dataset: str, annotations: Path | None = None, *, s
         raise ValueError(f"{root} is a file; VIDEOS must be the folder that holds the videos")
     if dataset == "folder":
         if annotations is not None:
-            raise ValueError("--annotations does not go with --dataset folder, whose classes are its folders; drop it, or use --dataset csv")
+            raise ValueError(
+                "--annotations does not go with --dataset folder, whose classes are its folders; drop it, or use --dataset csv"
+            )
         found = _read_folder(root, seed)
     elif annotations is None:
-        wanted = "the folder of classInd.txt, trainlist01.txt, testlist01.txt ..." if dataset == "ucf101" else "the CSV file"
+        wanted = (
+            "the folder of classInd.txt, trainlist01.txt, testlist01.txt ..." if dataset == "ucf101" else "the CSV file"
+        )
         raise ValueError(f"--dataset {dataset} needs --annotations: {wanted}")
     elif dataset == "ucf101":
         found = _read_ucf101(root, annotations)
@@ -80,9 +85,11 @@ def read_dataset(root: Path, dataset: str, annotations: Path | None = None, *, s
 
 
 def limit_videos(videos: Sequence[Video], limit: int) -> list[Video]:
-    """Return `limit` videos, class-balanced, sorted by video_id: the same ones every time, and those of a smaller limit among them.
+    """Return `limit` videos, class-balanced, sorted by video_id: the same ones every time, and those of a smaller limit
+    among them.
 
-    Within a class, splits of the first fold come in proportion, and groups by turns, so that few videos still cover many groups.
+    Within a class, splits of the first fold come in proportion, and groups by turns, so that few videos still cover
+    many groups.
     """
     by_class: dict[str, list[Video]] = defaultdict(list)
     for video in sorted(videos, key=lambda video: video.video_id):
@@ -97,7 +104,7 @@ def _interleave_splits(videos: list[Video]) -> list[Video]:
     by_split: dict[str, list[Video]] = defaultdict(list)
     for video in videos:
         by_split[next(iter(video.folds.values()), "")].append(video)
-    placed = []
+    placed: list[tuple[float, Video]] = []
     for of_split in by_split.values():
         by_group: dict[str, list[Video]] = defaultdict(list)
         for video in of_split:
@@ -109,7 +116,9 @@ def _interleave_splits(videos: list[Video]) -> list[Video]:
 
 def _read_ucf101(root: Path, annotations: Path) -> Dataset:
     if not annotations.is_dir():
-        raise FileNotFoundError(f"annotations folder {annotations} does not exist; give the folder of classInd.txt and the train and test lists")
+        raise FileNotFoundError(
+            f"annotations folder {annotations} does not exist; give the folder of classInd.txt and the train and test lists"
+        )
     classes = _read_class_index(annotations / "classInd.txt")
     folds: dict[str, dict[str, str]] = defaultdict(dict)
     for fold, split in itertools.product((1, 2, 3), ("train", "test")):
@@ -120,19 +129,33 @@ def _read_ucf101(root: Path, annotations: Path) -> Dataset:
             path = line.split()[0]
             label = PurePosixPath(path).parent.name
             if label not in classes:
-                raise ValueError(f"{file}, line {number}: class {label!r} of {path} is not in classInd.txt; mend the list, or use the lists that belong together")
+                raise ValueError(
+                    f"{file}, line {number}: class {label!r} of {path} is not in classInd.txt; mend the list, or use the lists that belong together"
+                )
             if folds[path].setdefault(f"fold{fold}", split) != split:
-                raise ValueError(f"{file}, line {number}: {path} is in train and test of fold {fold}; a video may be in one of them")
+                raise ValueError(
+                    f"{file}, line {number}: {path} is in train and test of fold {fold}; a video may be in one of them"
+                )
     if not folds:
-        raise FileNotFoundError(f"{annotations} has no trainlist01.txt or testlist01.txt; give the folder of the official lists")
+        raise FileNotFoundError(
+            f"{annotations} has no trainlist01.txt or testlist01.txt; give the folder of the official lists"
+        )
     videos = [
-        Video(PurePosixPath(path).stem, path, PurePosixPath(path).parent.name, _ucf_group(PurePosixPath(path).stem), dict(sorted(membership.items())))
+        Video(
+            PurePosixPath(path).stem,
+            path,
+            PurePosixPath(path).parent.name,
+            _ucf_group(PurePosixPath(path).stem),
+            dict(sorted(membership.items())),
+        )
         for path, membership in folds.items()
     ]
     unlisted = len({str(path.relative_to(root).as_posix()) for path in _video_files(root)} - folds.keys())
     remarks = [f"{unlisted} video files under {root} are in no list and are left out"] if unlisted else []
     if all(not (root / video.path).exists() for video in videos):
-        raise ValueError(f"none of the {len(videos)} listed videos is under {root}; it must hold folders of classes, as in {root / videos[0].path}")
+        raise ValueError(
+            f"none of the {len(videos)} listed videos is under {root}; it must hold folders of classes, as in {root / videos[0].path}"
+        )
     return Dataset(videos, remarks)
 
 
@@ -158,14 +181,18 @@ def _lines(file: Path) -> list[str]:
 
 
 def _ucf_group(stem: str) -> str:
-    """Return class and group of v_<Class>_gGG_cCC, so that equal numbers in two classes are two groups; the stem itself otherwise."""
+    """Return class and group of v_<Class>_gGG_cCC, so that equal numbers in two classes are two groups; the stem itself
+    otherwise.
+    """
     return stem.rpartition("_c")[0] if _GROUP.search(stem) else stem
 
 
 def _read_folder(root: Path, seed: int) -> Dataset:
     files = [path.relative_to(root) for path in _video_files(root)]
     if not files:
-        raise ValueError(f"{root} holds no video file ({', '.join(VIDEO_SUFFIXES)}); give the folder above the class folders")
+        raise ValueError(
+            f"{root} holds no video file ({', '.join(VIDEO_SUFFIXES)}); give the folder above the class folders"
+        )
     with_splits = {path.parts[0] for path in files if len(path.parts) > 2} & set(SPLITS)
     depth = 1 if with_splits else 0
     videos, misplaced = [], []
@@ -174,24 +201,32 @@ def _read_folder(root: Path, seed: int) -> Dataset:
             misplaced.append(path)
             continue
         folds = {"fold1": path.parts[0]} if with_splits else {}
-        videos.append(Video(path.with_suffix("").as_posix(), path.as_posix(), path.parts[depth], _ucf_group(path.stem), folds))
+        videos.append(
+            Video(path.with_suffix("").as_posix(), path.as_posix(), path.parts[depth], _ucf_group(path.stem), folds)
+        )
     if misplaced:
         form = "SPLIT/CLASS/VIDEO" if with_splits else "CLASS/VIDEO"
-        raise ValueError(f"{root / misplaced[0]} and {len(misplaced) - 1} more are not placed as {form}; move them, or use --dataset csv")
+        raise ValueError(
+            f"{root / misplaced[0]} and {len(misplaced) - 1} more are not placed as {form}; move them, or use --dataset csv"
+        )
     if with_splits:
         return Dataset(videos, [f"splits are the folders {', '.join(sorted(with_splits))}"])
     return Dataset(
         _split_by_groups(videos, seed),
-        [f"no train/test folders: a split by groups was drawn within each class, about 70 % train and 30 % test (seed {seed})"],
+        [
+            f"no train/test folders: a split by groups was drawn within each class, about 70 % train and 30 % test (seed {seed})"
+        ],
     )
 
 
 def _split_by_groups(videos: list[Video], seed: int) -> list[Video]:
-    """Give each class's groups, in an order drawn from (seed, group), to test until it has 30 % of the class; one group stays in train."""
+    """Give each class's groups, in an order drawn from (seed, group), to test until it has 30 % of the class; one group
+    stays in train.
+    """
     by_class: dict[str, dict[str, list[Video]]] = defaultdict(lambda: defaultdict(list))
     for video in videos:
         by_class[video.label or ""][video.group or video.video_id].append(video)
-    done = []
+    done: list[Video] = []
     for label, groups in by_class.items():
         order = sorted(groups, key=lambda group: hashlib.sha256(f"{seed}/{label}/{group}".encode()).digest())
         wanted = _FOLDER_TEST_SHARE * sum(map(len, groups.values()))
@@ -207,12 +242,16 @@ def _split_by_groups(videos: list[Video], seed: int) -> list[Video]:
 
 def _read_csv(root: Path, file: Path) -> Dataset:
     if not file.is_file():
-        raise FileNotFoundError(f"annotations file {file} does not exist; give a CSV with the columns path, label, group, split")
+        raise FileNotFoundError(
+            f"annotations file {file} does not exist; give a CSV with the columns path, label, group, split"
+        )
     with open(file, newline="", encoding="utf-8-sig") as handle:
         reader = csv.DictReader(handle)
         columns = reader.fieldnames or []
         if "path" not in columns or "label" not in columns:
-            raise ValueError(f"{file} has the columns {', '.join(columns) or '(none)'}; it needs path and label, and may have group and split")
+            raise ValueError(
+                f"{file} has the columns {', '.join(columns) or '(none)'}; it needs path and label, and may have group and split"
+            )
         rows = [(reader.line_num, {key: (value or "").strip() for key, value in row.items() if key}) for row in reader]
     if not rows:
         raise ValueError(f"{file} has no rows; it needs one row per video")
@@ -224,12 +263,18 @@ def _csv_video(root: Path, file: Path, number: int, row: dict[str, str]) -> Vide
     if path.is_absolute() and path.is_relative_to(root.resolve()):
         path = path.relative_to(root.resolve())
     if not row["path"] or path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{file}, line {number}: path {row['path']!r} is not inside {root}; write paths relative to it")
+        raise ValueError(
+            f"{file}, line {number}: path {row['path']!r} is not inside {root}; write paths relative to it"
+        )
     split = row.get("split", "")
     if split and split not in SPLITS:
-        raise ValueError(f"{file}, line {number}: split {split!r} is unknown; use {', '.join(SPLITS)} or leave it empty")
+        raise ValueError(
+            f"{file}, line {number}: split {split!r} is unknown; use {', '.join(SPLITS)} or leave it empty"
+        )
     name = path.with_suffix("").as_posix()
-    return Video(name, path.as_posix(), row["label"] or None, row.get("group") or name, {"fold1": split} if split else {})
+    return Video(
+        name, path.as_posix(), row["label"] or None, row.get("group") or name, {"fold1": split} if split else {}
+    )
 
 
 def _video_files(root: Path) -> list[Path]:
@@ -240,4 +285,6 @@ def _refuse_twins(videos: Iterable[Video]) -> None:
     seen: dict[str, str] = {}
     for video in videos:
         if seen.setdefault(video.video_id, video.path) != video.path:
-            raise ValueError(f"{seen[video.video_id]} and {video.path} would both be called {video.video_id!r}; rename one of them")
+            raise ValueError(
+                f"{seen[video.video_id]} and {video.path} would both be called {video.video_id!r}; rename one of them"
+            )

@@ -1,7 +1,8 @@
 """Tables over a store: videos, segments, frames and failures, built from the records of commits and failures.
 
-The Parquet files under `index/` are a cache of what the records say. They carry a stamp of the record names they were made from; where
-the stamp does not fit (an extraction was killed, or is running), the tables are made from the records instead, so an answer is never stale.
+The Parquet files under `index/` are a cache of what the records say. They carry a stamp of the record names they were
+made from; where the stamp does not fit (an extraction was killed, or is running), the tables are made from the records
+instead, so an answer is never stale.
 """
 
 import hashlib
@@ -19,8 +20,24 @@ from stores.errors import DamagedStoreError
 from stores.layout import INDEX_STAMP
 
 TABLES = ("videos", "segments", "frames", "failures")
-_KEYS = {"videos": ["video_id"], "segments": ["video_id", "segment"], "frames": ["video_id", "frame"], "failures": ["video_id"]}
-_FAILURE_COLUMNS = ["video_id", "path", "label", "group", "kind", "reason", "attempts", "time", "source_bytes", "source_mtime_ns"]
+_KEYS = {
+    "videos": ["video_id"],
+    "segments": ["video_id", "segment"],
+    "frames": ["video_id", "frame"],
+    "failures": ["video_id"],
+}
+_FAILURE_COLUMNS = [
+    "video_id",
+    "path",
+    "label",
+    "group",
+    "kind",
+    "reason",
+    "attempts",
+    "time",
+    "source_bytes",
+    "source_mtime_ns",
+]
 _NULLABLE_INTEGERS = ("source_bytes", "source_mtime_ns", "header_frames")  # nanoseconds do not survive a float
 _VIDEO_COLUMNS = ["video_id", "path", "label", "group", "flows"]
 _FRAME_COLUMNS = {
@@ -37,17 +54,26 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write `record` as JSON with a checksum of itself, atomically."""
     body = json.dumps(record, ensure_ascii=False, sort_keys=True)
     checksum = hashlib.sha256(body.encode()).hexdigest()
-    replace_file(path, json.dumps({"checksum": checksum, "record": record}, ensure_ascii=False, sort_keys=True).encode())
+    replace_file(
+        path, json.dumps({"checksum": checksum, "record": record}, ensure_ascii=False, sort_keys=True).encode()
+    )
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Return the record at `path`. Raises FileNotFoundError, or DamagedStoreError when the bytes do not fit their checksum."""
+    """Return the record at `path`. Raises FileNotFoundError, or DamagedStoreError when the bytes do not fit their
+    checksum.
+    """
     try:
         value = json.loads(path.read_bytes())
         record: dict[str, Any] = value["record"]
-        intact = hashlib.sha256(json.dumps(record, ensure_ascii=False, sort_keys=True).encode()).hexdigest() == value["checksum"]
+        intact = (
+            hashlib.sha256(json.dumps(record, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+            == value["checksum"]
+        )
     except (ValueError, KeyError, TypeError) as error:
-        raise DamagedStoreError(f"{path} is not a whole record ({error}); delete it and run extract-flow again") from error
+        raise DamagedStoreError(
+            f"{path} is not a whole record ({error}); delete it and run extract-flow again"
+        ) from error
     if not intact:
         raise DamagedStoreError(f"{path} does not fit its checksum; delete it and run extract-flow again")
     return record
@@ -58,7 +84,9 @@ def record_paths(store: Path, kind: str) -> list[Path]:
     root = store / kind
     if not root.is_dir():
         return []
-    return sorted(path for folder in root.iterdir() if folder.is_dir() for path in folder.iterdir() if path.suffix == ".json")
+    return sorted(
+        path for folder in root.iterdir() if folder.is_dir() for path in folder.iterdir() if path.suffix == ".json"
+    )
 
 
 def read_table(store: Path, name: str) -> pd.DataFrame:
@@ -92,7 +120,9 @@ def build_tables(store: Path) -> dict[str, pd.DataFrame]:
     # A crash between a commit and the removal of an older failure leaves both; the commit is the truth.
     failures = [record for record in _read_all(record_paths(store, "failures")) if record["video_id"] not in committed]
     tables = {
-        "videos": pd.DataFrame([_video_row(commit) for commit in commits]).reindex(columns=_columns(commits, _VIDEO_COLUMNS)),
+        "videos": pd.DataFrame([_video_row(commit) for commit in commits]).reindex(
+            columns=_columns(commits, _VIDEO_COLUMNS)
+        ),
         "segments": _long_table(commits, "segments", _SEGMENT_COLUMNS),
         "frames": _long_table(commits, "frames", _FRAME_COLUMNS),
         "failures": pd.DataFrame([_flat(record) for record in failures]).reindex(columns=_failure_columns(failures)),
@@ -148,7 +178,9 @@ def _long_table(commits: list[dict[str, Any]], name: str, columns: dict[str, str
 
 
 def _stamp(store: Path) -> dict[str, Any]:
-    """Name the set of records. Only names count, so that a copied store keeps its index whatever happened to the time stamps."""
+    """Name the set of records. Only names count, so that a copied store keeps its index whatever happened to the time
+    stamps.
+    """
     digest = hashlib.sha256()
     counts = {}
     for kind in ("commits", "failures"):

@@ -32,14 +32,19 @@ def vectors_from_arrow(column: pa.ChunkedArray) -> NDArray[np.float32]:
     return values.reshape(len(flat), flat.type.list_size)
 
 
-def write_embeddings(store: FlowStore, run: str, config_hash: str, rows: pd.DataFrame, vectors: NDArray[np.float32]) -> Path:
-    """Write embeddings of one run into the store, replacing those of the same run and configuration; returns the folder.
+def write_embeddings(
+    store: FlowStore, run: str, config_hash: str, rows: pd.DataFrame, vectors: NDArray[np.float32]
+) -> Path:
+    """Write embeddings of one run into the store, replacing those of the same run and configuration; returns the
+    folder.
 
     `rows` has at least video_id and start (the first flow of the segment, -1 for a whole video); `vectors` is float32 (n, D).
     """
     if len(rows) != len(vectors):
         raise ValueError(f"{len(rows)} rows were given for {len(vectors)} embeddings; there must be one row each")
-    table = pa.Table.from_pandas(rows.assign(run=run), preserve_index=False).append_column(_COLUMN, vectors_to_arrow(vectors))
+    table = pa.Table.from_pandas(rows.assign(run=run), preserve_index=False).append_column(
+        _COLUMN, vectors_to_arrow(vectors)
+    )
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     folder = store.path / "embeddings" / f"{_run_folder(run)}-{config_hash}"
@@ -47,19 +52,27 @@ def write_embeddings(store: FlowStore, run: str, config_hash: str, rows: pd.Data
     return folder
 
 
-def read_embeddings(store: FlowStore | str | os.PathLike[str], run: str | os.PathLike[str]) -> tuple[pd.DataFrame, NDArray[np.float32]]:
+def read_embeddings(
+    store: FlowStore | str | os.PathLike[str], run: str | os.PathLike[str]
+) -> tuple[pd.DataFrame, NDArray[np.float32]]:
     """Return (rows, vectors): a DataFrame with video_id, start, label ..., and float32 (n, D) in the same order.
 
     `run` is the run's folder or its name. Raises FileNotFoundError when the store has no embeddings of it, ValueError when it has several.
     """
     store = store if isinstance(store, FlowStore) else open_store(store)
     name = Path(run).resolve().name
-    found = [path for path in (store.path / "embeddings").glob("*-*") if path.name.rpartition("-")[0] == _run_folder(name)]
+    found = [
+        path for path in (store.path / "embeddings").glob("*-*") if path.name.rpartition("-")[0] == _run_folder(name)
+    ]
     if not found:
-        raise FileNotFoundError(f"{store.path} has no embeddings of run {name}; make them with: flowcpc embed {store.path} {run}")
+        raise FileNotFoundError(
+            f"{store.path} has no embeddings of run {name}; make them with: flowcpc embed {store.path} {run}"
+        )
     if len(found) > 1:
         names = ", ".join(sorted(path.name for path in found))
-        raise ValueError(f"{store.path} has embeddings of several runs called {name}: {names}; delete or rename those that are not meant")
+        raise ValueError(
+            f"{store.path} has embeddings of several runs called {name}: {names}; delete or rename those that are not meant"
+        )
     table = pq.read_table(found[0] / _FILE)
     return table.drop_columns([_COLUMN]).to_pandas(), vectors_from_arrow(table[_COLUMN])
 

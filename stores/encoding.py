@@ -1,7 +1,8 @@
 """Pixels per frame <-> stored integers: a companded 8-bit code with an exact zero.
 
-The field's convention (clip to +-20 px, 255 even steps) has no code for zero and clips fast motion. Here the steps are fine and even where
-flow is small and grow geometrically above, so nothing below 64 px is clipped (spec store.md, Companded 8 bit).
+The field's convention (clip to +-20 px, 255 even steps) has no code for zero and clips fast motion. Here the steps are
+fine and even where flow is small and grow geometrically above, so nothing below 64 px is clipped (spec store.md,
+Companded 8 bit).
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Encoding:
     @property
     def magnitudes(self) -> NDArray[np.float32]:
         """The 128 non-negative levels, float32 (128,), px."""
-        even = int(round(self.linear_limit / self.step))
+        even = round(self.linear_limit / self.step)
         growing = _ZERO - even
         linear = np.arange(even + 1, dtype=np.float64) * self.step
         geometric = self.linear_limit * (self.bound / self.linear_limit) ** (np.arange(1, growing + 1) / growing)
@@ -44,12 +45,15 @@ class Encoding:
         return np.concatenate([-positive[:0:-1], positive, np.array([np.nan], np.float32)])
 
     def encode(self, flow: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Return the code of the nearest level for every value of `flow` (any shape, px); beyond +-`bound` the last level.
+        """Return the code of the nearest level for every value of `flow` (any shape, px); beyond +-`bound` the last
+        level.
 
         Raises ValueError when a value is not finite.
         """
         if not np.isfinite(flow).all():
-            raise ValueError(f"flow of shape {flow.shape} has values that are not finite; a store holds finite flow only")
+            raise ValueError(
+                f"flow of shape {flow.shape} has values that are not finite; a store holds finite flow only"
+            )
         magnitudes = self.magnitudes.astype(np.float64)
         middles = ((magnitudes[1:] + magnitudes[:-1]) / 2).astype(np.float32)
         level = np.searchsorted(middles, np.abs(flow), side="left")
@@ -71,7 +75,9 @@ class Encoding:
     def from_json(value: dict[str, Any]) -> "Encoding":
         """Return the encoding that `store.json` names. Raises ValueError for one that this release does not know."""
         if value.get("name") != Encoding.name:
-            raise ValueError(f"encoding {value.get('name')!r} is unknown to this release, which reads {Encoding.name!r}; update flowcpc")
+            raise ValueError(
+                f"encoding {value.get('name')!r} is unknown to this release, which reads {Encoding.name!r}; update flowcpc"
+            )
         return Encoding(**value)
 
     def attributes(self) -> dict[str, Any]:

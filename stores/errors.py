@@ -1,5 +1,9 @@
-"""The one error that is nobody's typing mistake."""
+"""Errors whose message is a sentence for the user although nothing was typed wrong."""
 
 
-class DamagedStoreError(RuntimeError):
+class OperationError(RuntimeError):
+    """Something outside the program went wrong; the message says what and what to do. Commands exit 1 with it."""
+
+
+class DamagedStoreError(OperationError):
     """Stored bytes are missing or fail their checksum; the message names the file and what to do."""

@@ -1,7 +1,8 @@
 """FlowStore: create, open, commit one video atomically, read.
 
-A commit record is the only switch. A video's arrays are written as a new generation under a name of their own, synced, read back and compared,
-and only then named by `commits/<hh>/<key>.json`, itself put in place by one rename. Killed at any moment, a store holds whole videos only.
+A commit record is the only switch. A video's arrays are written as a new generation under a name of their own, synced,
+read back and compared, and only then named by `commits/<hh>/<key>.json`, itself put in place by one rename. Killed at
+any moment, a store holds whole videos only.
 """
 
 import contextlib
@@ -37,7 +38,9 @@ def open_store(path: str | os.PathLike[str]) -> "FlowStore":
     root = Path(path)
     file = root / layout.STORE_FILE
     if not file.is_file():
-        raise FileNotFoundError(f"{root} is not a flowcpc store (it has no {layout.STORE_FILE}); make one with: flowcpc extract-flow VIDEOS {root}")
+        raise FileNotFoundError(
+            f"{root} is not a flowcpc store (it has no {layout.STORE_FILE}); make one with: flowcpc extract-flow VIDEOS {root}"
+        )
     try:
         meta = json.loads(file.read_bytes())
     except ValueError as error:
@@ -47,12 +50,15 @@ def open_store(path: str | os.PathLike[str]) -> "FlowStore":
     if meta.get("format_version") != layout.FORMAT_VERSION or meta.get("array_format") != layout.ARRAY_FORMAT:
         found = f"format version {meta.get('format_version')} ({meta.get('array_format')})"
         reads = f"{layout.FORMAT_VERSION} ({layout.ARRAY_FORMAT})"
-        raise ValueError(f"{root} has {found}, this release reads {reads}; use the release that wrote it, or extract into a new store")
+        raise ValueError(
+            f"{root} has {found}, this release reads {reads}; use the release that wrote it, or extract into a new store"
+        )
     return FlowStore(root, meta["numerics"])
 
 
 def create_store(path: str | os.PathLike[str], numerics: Mapping[str, Any]) -> "FlowStore":
-    """Return a store at `path` that holds flow of `numerics`: a new one, or the one that is there if its numerics are the same.
+    """Return a store at `path` that holds flow of `numerics`: a new one, or the one that is there if its numerics are
+    the same.
 
     `numerics` is everything that decides a stored value: `height`, `width`, `encoding` (Encoding.to_json) and whatever produced the flow.
     Raises ValueError naming every difference with both values, or when `path` is a folder of something else.
@@ -62,12 +68,19 @@ def create_store(path: str | os.PathLike[str], numerics: Mapping[str, Any]) -> "
     if not (root / layout.STORE_FILE).exists():
         if root.exists() and (not root.is_dir() or any(entry.name != layout.LOCK_FILE for entry in root.iterdir())):
             raise ValueError(f"{root} exists and is not a flowcpc store; give a new or empty folder")
-        meta = {"format": layout.FORMAT, "format_version": layout.FORMAT_VERSION, "array_format": layout.ARRAY_FORMAT, "numerics": wanted}
+        meta = {
+            "format": layout.FORMAT,
+            "format_version": layout.FORMAT_VERSION,
+            "array_format": layout.ARRAY_FORMAT,
+            "numerics": wanted,
+        }
         replace_file(root / layout.STORE_FILE, json.dumps(meta, indent=2).encode())
     store = open_store(root)
     differences = _differences(store.numerics, wanted)
     if differences:
-        raise ValueError(f"store {root} was made with other numerics: {'; '.join(differences)}; use the same options, or another store")
+        raise ValueError(
+            f"store {root} was made with other numerics: {'; '.join(differences)}; use the same options, or another store"
+        )
     return store
 
 
@@ -92,10 +105,13 @@ class FlowStore:
         self.width = int(numerics["width"])
         self.encoding = Encoding.from_json(numerics["encoding"])
 
-    # -- tables ----------------------------------------------------------------------------------------------------------------------
+    # -- tables
+    # ----------------------------------------------------------------------------------------------------------------------
 
     def videos(self) -> pd.DataFrame:
-        """Return one row per stored video, sorted by video_id: label, group, folds, flows, fps, statistics, source and provenance."""
+        """Return one row per stored video, sorted by video_id: label, group, folds, flows, fps, statistics, source and
+        provenance.
+        """
         return catalog.read_table(self.path, "videos")
 
     def segments(self) -> pd.DataFrame:
@@ -114,10 +130,12 @@ class FlowStore:
         """Rebuild the Parquet tables under `index/` from the records, and return them by name."""
         return catalog.consolidate(self.path)
 
-    # -- reading ---------------------------------------------------------------------------------------------------------------------
+    # -- reading
+    # ---------------------------------------------------------------------------------------------------------------------
 
     def read_flow(self, video_id: str, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
-        """Return flows [start, stop) of a video, float32 (stop - start, 2, H, W) in px per frame, components (u, v) = (x, y).
+        """Return flows [start, stop) of a video, float32 (stop - start, 2, H, W) in px per frame, components (u, v) =
+        (x, y).
 
         Raises KeyError for an unknown video, ValueError for a range outside it, DamagedStoreError for damaged bytes.
         """
@@ -128,7 +146,9 @@ class FlowStore:
         array = self.open_video(video_id)
         stop = array.shape[0] if stop is None else stop
         if not 0 <= start <= stop <= array.shape[0]:
-            raise ValueError(f"flows [{start}, {stop}) of {video_id} were asked for, but it has {array.shape[0]}; ask within [0, {array.shape[0]})")
+            raise ValueError(
+                f"flows [{start}, {stop}) of {video_id} were asked for, but it has {array.shape[0]}; ask within [0, {array.shape[0]})"
+            )
         return array.read(start, stop)
 
     def open_video(self, video_id: str) -> ArrayReader:
@@ -139,7 +159,9 @@ class FlowStore:
         array = ArrayReader(self.path / layout.generation_path(video_id, commit["generation"]))
         expected = (commit["video"]["flows"], 2, self.height, self.width)
         if array.shape != expected:
-            raise DamagedStoreError(f"the array of {video_id} has shape {array.shape}, its commit says {expected}; extract the video again")
+            raise DamagedStoreError(
+                f"the array of {video_id} has shape {array.shape}, its commit says {expected}; extract the video again"
+            )
         return array
 
     def commit_of(self, video_id: str) -> Record | None:
@@ -164,7 +186,8 @@ class FlowStore:
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{video_id} is not in {self.path}{hint}"
 
-    # -- writing ---------------------------------------------------------------------------------------------------------------------
+    # -- writing
+    # ---------------------------------------------------------------------------------------------------------------------
 
     def write_video(self, video_id: str) -> "VideoWriter":
         """Return a writer of a new generation of a video. Nothing is visible until its `commit`."""
@@ -175,7 +198,9 @@ class FlowStore:
         catalog.write_record(layout.commit_path(self.path, commit["video_id"]), {**commit, **source})
 
     def record_failure(self, record: Mapping[str, Any]) -> None:
-        """Write down why a video has no flow: video_id, path, label, group, folds, kind, reason, attempts, time and the source's stamp."""
+        """Write down why a video has no flow: video_id, path, label, group, folds, kind, reason, attempts, time and the
+        source's stamp.
+        """
         catalog.write_record(layout.failure_path(self.path, record["video_id"]), dict(record))
 
     def invalidate_index(self) -> None:
@@ -191,7 +216,9 @@ class FlowStore:
             yield
 
     def collect_garbage(self) -> int:
-        """Delete generations that no commit names and temporary files, unless another process is writing. Returns how many went."""
+        """Delete generations that no commit names and temporary files, unless another process is writing. Returns how
+        many went.
+        """
         with open(self.path / layout.LOCK_FILE, "ab") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -240,7 +267,13 @@ class VideoWriter:
         self._digest.update(np.ascontiguousarray(codes).tobytes())
         self._array.append(codes)
 
-    def commit(self, source: Mapping[str, Any], video: Mapping[str, Any], frames: Mapping[str, Any], segments: Mapping[str, Any]) -> Record:
+    def commit(
+        self,
+        source: Mapping[str, Any],
+        video: Mapping[str, Any],
+        frames: Mapping[str, Any],
+        segments: Mapping[str, Any],
+    ) -> Record:
         """Sync and check what was appended, then make it the video's flow. Returns the commit record.
 
         `source` has video_id, path, label, group, folds; `video` the columns of the videos table; `frames` and `segments` lists of equal length.
@@ -248,9 +281,20 @@ class VideoWriter:
         """
         flows = self._array.close()
         self._check(flows)
-        files = {str(path.relative_to(self.path)): _file_record(path) for path in sorted(self.path.rglob("*")) if path.is_file()}
+        files = {
+            str(path.relative_to(self.path)): _file_record(path)
+            for path in sorted(self.path.rglob("*"))
+            if path.is_file()
+        }
         video = {**video, "flows": flows, "bytes": sum(entry["bytes"] for entry in files.values())}
-        record = {**source, "generation": self._generation, "files": files, "video": video, "frames": dict(frames), "segments": dict(segments)}
+        record = {
+            **source,
+            "generation": self._generation,
+            "files": files,
+            "video": video,
+            "frames": dict(frames),
+            "segments": dict(segments),
+        }
         sync_folder(self.path.parent)
         catalog.write_record(layout.commit_path(self._store.path, self._video_id), record)
         self._committed = True
@@ -279,5 +323,9 @@ def _file_record(path: Path) -> Record:
 def _differences(stored: Any, wanted: Any, name: str = "") -> list[str]:
     if isinstance(stored, dict) and isinstance(wanted, dict):
         keys = sorted(stored.keys() | wanted.keys())
-        return [line for key in keys for line in _differences(stored.get(key), wanted.get(key), f"{name}.{key}" if name else key)]
+        return [
+            line
+            for key in keys
+            for line in _differences(stored.get(key), wanted.get(key), f"{name}.{key}" if name else key)
+        ]
     return [] if stored == wanted else [f"{name} is {stored!r} in the store and {wanted!r} here"]

@@ -68,9 +68,10 @@ def generation_path(video_id: str, generation: str) -> Path:
 
 
 def flows_per_chunk(height: int, width: int) -> int:
-    """Return how many flows of `height` x `width` share a chunk: about 256 KiB of codes, a divisor of a shard, at most 10.
+    """Return how many flows share a chunk: at most 10, a divisor of a shard, about 256 KiB of codes.
 
-    Small flows share a chunk because each chunk costs a fixed decoding call; large ones do not because a window would decode too much.
+    Small flows share a chunk because each chunk costs a fixed decoding call; large ones do not because a window would
+    decode too much.
     """
     fitting = [count for count in (1, 2, 4, 5, 8, 10) if count * 2 * height * width <= 256 * 1024]
     return max(fitting, default=1)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from stores.flow_store import FlowStore
 from stores.zarr_arrays import ArrayReader
 
-# One read from the first to the last flow of a sequence beats one read per segment until most of what is read is left out.
+# One read from the first to the last flow of a sequence beats one read per segment until most of what is read is left
+# out.
 _DENSE_ENOUGH = 3
 
 
@@ -64,7 +65,9 @@ class WindowReader:
             Used in a process forked from the one that made it: zarr's threads do not survive a fork.
         """
         if os.getpid() != self._process:
-            raise RuntimeError("a WindowReader does not survive a fork; start loader processes by forkserver or spawn, and make it there")
+            raise RuntimeError(
+                "a WindowReader does not survive a fork; start loader processes by forkserver or spawn, and make it there"
+            )
         height, width = size or (self._store.height, self._store.width)
         if corners is None:
             corners = np.zeros((*starts.shape, 2), np.int64)
@@ -94,8 +97,12 @@ class WindowReader:
     def _check(self, starts: NDArray[np.int64], corners: NDArray[np.int64], height: int, width: int) -> None:
         limit = (self._store.height - height, self._store.width - width)
         if min(limit) < 0:
-            raise ValueError(f"a crop of {height}x{width} does not fit flow of {self._store.height}x{self._store.width}; ask for a smaller one")
+            raise ValueError(
+                f"a crop of {height}x{width} does not fit flow of {self._store.height}x{self._store.width}; ask for a smaller one"
+            )
         if (corners < 0).any() or (corners > np.array(limit)).any():
-            raise ValueError(f"a crop of {height}x{width} leaves flow of {self._store.height}x{self._store.width}; corners go from (0, 0) to {limit}")
+            raise ValueError(
+                f"a crop of {height}x{width} leaves flow of {self._store.height}x{self._store.width}; corners go from (0, 0) to {limit}"
+            )
         if (starts < 0).any():
             raise ValueError(f"a segment starts at flow {int(starts.min())}; starts are >= 0")

@@ -17,7 +17,9 @@ from stores.layout import ARRAY_NAME, DIMENSIONS, FLOWS_PER_SHARD, flows_per_chu
 
 
 class ArrayWriter:
-    """Writes codes of one video shard by shard: at most one shard (1,000 flows) is held in memory, each shard is written once."""
+    """Writes codes of one video shard by shard: at most one shard (1,000 flows) is held in memory, each shard is
+    written once.
+    """
 
     def __init__(self, path: Path, height: int, width: int, attributes: Mapping[str, Any]) -> None:
         self._path = path
@@ -53,7 +55,8 @@ class ArrayWriter:
         codes = np.concatenate(self._pending)
         self._pending, self._pending_flows = [], 0
         if self._array is None:
-            # A short video gets a shard of its own length: the shard's index has an entry for every chunk it could hold.
+            # A short video gets a shard of its own length: the shard's index has an entry for every chunk it could
+            # hold.
             shard = min(FLOWS_PER_SHARD, -(-len(codes) // self._chunk) * self._chunk)
             self._array = zarr.create_group(self._path).create_array(
                 ARRAY_NAME,
@@ -82,15 +85,23 @@ class ArrayReader:
         try:
             self._array: Any = zarr.open_array(path / ARRAY_NAME, mode="r")
         except (OSError, ValueError, KeyError) as error:
-            raise DamagedStoreError(f"{path} cannot be opened as a zarr array ({error}); its video has to be extracted again") from error
+            raise DamagedStoreError(
+                f"{path} cannot be opened as a zarr array ({error}); its video has to be extracted again"
+            ) from error
         self.shape: tuple[int, ...] = self._array.shape
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Return codes of flows [start, stop), uint8 (n, 2, H, W). Raises DamagedStoreError when a checksum fails or a chunk is missing."""
+        """Return codes of flows [start, stop), uint8 (n, 2, H, W). Raises DamagedStoreError when a checksum fails or a
+        chunk is missing.
+        """
         try:
             codes: NDArray[np.uint8] = self._array[start:stop]
         except (OSError, ValueError, RuntimeError) as error:
-            raise DamagedStoreError(f"flows [{start}, {stop}) of {self._path} are damaged ({error}); extract the video again") from error
+            raise DamagedStoreError(
+                f"flows [{start}, {stop}) of {self._path} are damaged ({error}); extract the video again"
+            ) from error
         if codes.size and codes.max() == MISSING_CODE:
-            raise DamagedStoreError(f"flows [{start}, {stop}) of {self._path} have chunks missing; extract the video again")
+            raise DamagedStoreError(
+                f"flows [{start}, {stop}) of {self._path} have chunks missing; extract the video again"
+            )
         return codes

@@ -40,13 +40,21 @@ def commit_flow(store: FlowStore, video_id: str, flow: NDArray[np.float32], **so
 
 @pytest.fixture
 def make_store() -> Callable[..., Path]:
-    """A function that makes a store out of arrays: make_store(tmp_path, videos={id: flow (n, 2, H, W)}, labels=, groups=, folds=)."""
+    """A function that makes a store out of arrays: make_store(tmp_path, videos={id: flow (n, 2, H, W)}, labels=,
+    groups=, folds=).
+    """
 
     def make(
-        tmp_path: Path, videos: Flows, labels: Names | None = None, groups: Names | None = None, folds: Mapping[str, Names] | None = None
+        tmp_path: Path,
+        videos: Flows,
+        labels: Names | None = None,
+        groups: Names | None = None,
+        folds: Mapping[str, Names] | None = None,
     ) -> Path:
         height, width = next(iter(videos.values())).shape[-2:]
-        store = create_store(tmp_path / "store.flow", {"height": height, "width": width, "encoding": Encoding().to_json()})
+        store = create_store(
+            tmp_path / "store.flow", {"height": height, "width": width, "encoding": Encoding().to_json()}
+        )
         for video_id, flow in videos.items():
             commit_flow(
                 store,
@@ -62,7 +70,9 @@ def make_store() -> Callable[..., Path]:
     return make
 
 
-def moving_texture(frames: int, height: int, width: int, *, step: tuple[float, float], seed: int = 0) -> NDArray[np.uint8]:
+def moving_texture(
+    frames: int, height: int, width: int, *, step: tuple[float, float], seed: int = 0
+) -> NDArray[np.uint8]:
     """A smooth random texture that moves by `step` = (dx, dy) px per frame: uint8 (frames, height, width)."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width].astype(np.float64)
@@ -87,7 +97,9 @@ def write_video(path: Path, frames: NDArray[np.uint8], *, fps: float = 25.0) -> 
     return path
 
 
-def write_class_folders(root: Path, classes: Mapping[str, tuple[float, float]], *, clips: int = 3, frames: int = 6) -> Path:
+def write_class_folders(
+    root: Path, classes: Mapping[str, tuple[float, float]], *, clips: int = 3, frames: int = 6
+) -> Path:
     """Write clips of moving textures as ROOT/<Class>/v_<Class>_gGG_c01.avi and return ROOT."""
     for c, (label, step) in enumerate(sorted(classes.items())):
         for clip in range(clips):
@@ -110,3 +122,19 @@ def assert_same_store(first: Path, second: Path) -> None:
         )
     for video_id in a.videos()["video_id"]:
         np.testing.assert_array_equal(a.read_codes(video_id), b.read_codes(video_id))
+
+
+def machine_record() -> str:
+    """One line for a benchmark's record: commit, processor, cores, versions."""
+    import platform
+    import subprocess
+    from importlib import metadata
+
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    packages = ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("numpy", "zarr", "numba", "torch", "opencv-contrib-python-headless")
+    )
+    processor = names[0] if names else platform.processor()
+    return f"Commit {commit or 'unknown'}; {processor}, {os.cpu_count()} cores; Python {platform.python_version()}, {packages}."

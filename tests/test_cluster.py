@@ -23,12 +23,18 @@ def videos(tmp_path: Path) -> Path:
 
 
 def extract(videos: Path, store: Path, *, workers: int = 0, **options: object) -> Summary:
-    return run_extraction(Settings(str(videos), str(store), 24, 32), read_dataset(videos, "folder").videos, workers=workers, **options)
+    return run_extraction(
+        Settings(str(videos), str(store), 24, 32), read_dataset(videos, "folder").videos, workers=workers, **options
+    )
 
 
 def test_processes_and_this_process_make_the_same_store(videos: Path, tmp_path: Path) -> None:
     shown: list[tuple[int, int, str]] = []
-    alone = extract(videos, tmp_path / "alone", progress=lambda done, total, fields: shown.append((done, total, str(fields["videos"]))))
+    alone = extract(
+        videos,
+        tmp_path / "alone",
+        progress=lambda done, total, fields: shown.append((done, total, str(fields["videos"]))),
+    )
     together = extract(videos, tmp_path / "together", workers=2)
     for summary in (alone, together):
         assert (summary.finished, summary.videos, summary.stored, summary.pairs, summary.failed) == (True, 9, 9, 45, [])
@@ -84,7 +90,11 @@ def _die_on_one_video(settings: Settings, video: object) -> object:
 def test_a_stop_keeps_what_is_done_and_the_next_run_goes_on(videos: Path, tmp_path: Path, workers: int) -> None:
     done: list[int] = []
     stopped = extract(
-        videos, tmp_path / "s", workers=workers, progress=lambda now, total, fields: done.append(now), should_stop=lambda: done[-1] > 0
+        videos,
+        tmp_path / "s",
+        workers=workers,
+        progress=lambda now, total, fields: done.append(now),
+        should_stop=lambda: done[-1] > 0,
     )
     assert not stopped.finished
     committed = len(open_store(tmp_path / "s").videos())
@@ -106,10 +116,22 @@ def test_an_unwritable_store_stops_the_whole_run(videos: Path, tmp_path: Path, m
 def test_kill_9_in_the_middle_then_the_same_command(tmp_path: Path) -> None:
     """The real command, its whole process group killed at several moments; in the end the store equals an undisturbed one."""
     videos = write_class_folders(tmp_path / "videos", CLASSES, clips=4, frames=24)
-    command = [sys.executable, str(ROOT / "cli.py"), "extract-flow", str(videos), str(tmp_path / "s"), "--size", "24x32", "--workers", "2"]
+    command = [
+        sys.executable,
+        str(ROOT / "cli.py"),
+        "extract-flow",
+        str(videos),
+        str(tmp_path / "s"),
+        "--size",
+        "24x32",
+        "--workers",
+        "2",
+    ]
     committed_at_kill = []
     for wanted in (1, 4, 8):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         deadline = time.monotonic() + 120
         while _commits(tmp_path / "s") < wanted and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -119,7 +141,9 @@ def test_kill_9_in_the_middle_then_the_same_command(tmp_path: Path) -> None:
     assert committed_at_kill[0] < 12, "the first kill came too late to test anything"
     last = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     assert f"{12 - committed_at_kill[-1]} to do" in last.stderr
-    run_extraction(Settings(str(videos), str(tmp_path / "calm"), 24, 32), read_dataset(videos, "folder").videos, workers=0)
+    run_extraction(
+        Settings(str(videos), str(tmp_path / "calm"), 24, 32), read_dataset(videos, "folder").videos, workers=0
+    )
     assert_same_store(tmp_path / "s", tmp_path / "calm")
     leftovers = [path for path in (tmp_path / "s").rglob("*.tmp")]
     assert leftovers == []

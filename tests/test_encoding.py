@@ -58,7 +58,9 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
 
 
 def test_clipped_counts_beyond_the_bound_only() -> None:
-    np.testing.assert_array_equal(ENCODING.clipped(np.array([64, -64, 64.1, -70], np.float32)), [False, False, True, True])
+    np.testing.assert_array_equal(
+        ENCODING.clipped(np.array([64, -64, 64.1, -70], np.float32)), [False, False, True, True]
+    )
 
 
 def test_json_round_trip_and_unknown_encoding() -> None:

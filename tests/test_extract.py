@@ -60,16 +60,25 @@ def test_the_row_of_a_video(settings: Settings, store: FlowStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "kind", "words"), [(b"", "file", "is empty"), (b"junk", "file", "cannot|can be decoded"), (None, "missing", "does not exist")]
+    ("content", "kind", "words"),
+    [(b"", "file", "is empty"), (b"junk", "file", "cannot|can be decoded"), (None, "missing", "does not exist")],
 )
-def test_a_bad_video_is_a_row_in_failures(settings: Settings, store: FlowStore, content: bytes | None, kind: str, words: str) -> None:
+def test_a_bad_video_is_a_row_in_failures(
+    settings: Settings, store: FlowStore, content: bytes | None, kind: str, words: str
+) -> None:
     path = Path(settings.videos, CLIP.path)
     path.unlink()
     if content is not None:
         path.write_bytes(content)
     assert extract_video(settings, CLIP).status == FAILED
     (row,) = store.failures().to_dict("records")
-    assert (row["video_id"], row["label"], row["fold1"], row["kind"], row["attempts"]) == ("clip", "X", "train", kind, 1)
+    assert (row["video_id"], row["label"], row["fold1"], row["kind"], row["attempts"]) == (
+        "clip",
+        "X",
+        "train",
+        kind,
+        1,
+    )
     assert any(word in row["reason"] for word in words.split("|"))
     assert list((store.path / "flow").glob("*/*")) == []
 
@@ -79,7 +88,9 @@ def test_one_frame_is_too_few(settings: Settings, store: FlowStore) -> None:
     assert "has 1 frame; flow needs at least 2" in extract_video(settings, CLIP).reason
 
 
-def test_an_unexpected_error_fails_one_video(settings: Settings, store: FlowStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_fails_one_video(
+    settings: Settings, store: FlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_memory(*_: object, **__: object) -> None:
         raise MemoryError("out of memory")
 
@@ -93,7 +104,9 @@ def test_a_full_disk_is_no_video_s_fault(settings: Settings, store: FlowStore, m
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr("stores.zarr_arrays.sync_file", full)
-    with pytest.raises(StoreWriteError, match="cannot be written .No space left on device.; what was committed is safe"):
+    with pytest.raises(
+        StoreWriteError, match=r"cannot be written .No space left on device.; what was committed is safe"
+    ):
         extract_video(settings, CLIP)
     assert len(store.failures()) == 0
     assert list((store.path / "flow").glob("*/*")) == []
@@ -104,7 +117,9 @@ def test_sizes_below_the_solver_s_are_refused() -> None:
         Settings("v", "s", 8, 32)
 
 
-def plan(store: FlowStore, settings: Settings, *videos: Video, retry_failed: bool = False) -> tuple[list[str], int, list[str]]:
+def plan(
+    store: FlowStore, settings: Settings, *videos: Video, retry_failed: bool = False
+) -> tuple[list[str], int, list[str]]:
     made = ledger.plan_extraction(store, settings, videos or (CLIP,), retry_failed=retry_failed)
     return [task.video.video_id for task in made.tasks], made.stored, made.standing
 
@@ -151,7 +166,13 @@ def test_new_labels_and_folds_reach_the_record_without_new_flow(settings: Settin
     renamed = Video("clip", "X/clip.avi", "Y", "g2", {"fold1": "test", "fold2": "train"})
     assert plan(store, settings, renamed) == ([], 1, [])
     (row,) = store.videos().to_dict("records")
-    assert (row["label"], row["group"], row["fold1"], row["fold2"], row["generation"]) == ("Y", "g2", "test", "train", generation)
+    assert (row["label"], row["group"], row["fold1"], row["fold2"], row["generation"]) == (
+        "Y",
+        "g2",
+        "test",
+        "train",
+        generation,
+    )
 
 
 def test_large_files_come_first(settings: Settings, store: FlowStore) -> None:

@@ -2,7 +2,6 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,13 @@ def test_any_flow_comes_back_within_the_encoding_s_error(tmp_path: Path) -> None
     store = create_store(tmp_path / "s.flow", NUMERICS)
 
     @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    @given(hnp.arrays(np.float32, st.tuples(st.integers(1, 12), st.just(2), st.just(16), st.just(20)), elements=st.floats(-64, 64, width=32)))
+    @given(
+        hnp.arrays(
+            np.float32,
+            st.tuples(st.integers(1, 12), st.just(2), st.just(16), st.just(20)),
+            elements=st.floats(-64, 64, width=32),
+        )
+    )
     def check(flow: np.ndarray) -> None:
         commit_flow(store, "v", flow)
         np.testing.assert_allclose(store.read_flow("v"), flow, rtol=0.0175, atol=0.0626)
@@ -43,7 +48,9 @@ def test_any_flow_comes_back_within_the_encoding_s_error(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("shard", [10, 1000])
-def test_any_window_equals_the_slice_of_the_whole(store: FlowStore, monkeypatch: pytest.MonkeyPatch, shard: int) -> None:
+def test_any_window_equals_the_slice_of_the_whole(
+    store: FlowStore, monkeypatch: pytest.MonkeyPatch, shard: int
+) -> None:
     monkeypatch.setattr(zarr_arrays, "FLOWS_PER_SHARD", shard)
     commit_flow(store, "v", some_flow(27))
     whole = store.read_flow("v")
@@ -64,7 +71,7 @@ def test_unknown_video_names_the_nearest_and_a_failed_one_its_reason(store: Flow
     store.record_failure(failure("v_Broken", "is empty"))
     with pytest.raises(KeyError, match="did you mean v_Archery_g01_c01"):
         store.read_flow("v_Archery_g01_c02")
-    with pytest.raises(KeyError, match="has no flow in .*: is empty"):
+    with pytest.raises(KeyError, match=r"has no flow in .*: is empty"):
         store.read_flow("v_Broken")
 
 
@@ -79,10 +86,14 @@ def test_plain_zarr_reads_a_video_and_its_attributes_decode_it(store: FlowStore)
 
 
 def test_nothing_is_visible_before_the_commit_and_nothing_left_after_an_error(store: FlowStore) -> None:
-    with pytest.raises(RuntimeError, match="boom"), store.write_video("v") as writer:
-        writer.append(Encoding().encode(some_flow(4)))
-        assert len(store.videos()) == 0
-        raise RuntimeError("boom")
+    def fail() -> None:
+        with store.write_video("v") as writer:
+            writer.append(Encoding().encode(some_flow(4)))
+            assert len(store.videos()) == 0
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        fail()
     assert len(store.videos()) == 0
     assert list((store.path / "flow").glob("*/*")) == []
 
@@ -214,4 +225,12 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
 
 def failure(video_id: str, reason: str) -> dict[str, object]:
     source = {"video_id": video_id, "path": f"{video_id}.avi", "label": "X", "group": None, "folds": {"fold1": "test"}}
-    return {**source, "kind": "file", "reason": reason, "attempts": 1, "time": 0.0, "source_bytes": 1, "source_mtime_ns": 1}
+    return {
+        **source,
+        "kind": "file",
+        "reason": reason,
+        "attempts": 1,
+        "time": 0.0,
+        "source_bytes": 1,
+        "source_mtime_ns": 1,
+    }

@@ -46,7 +46,7 @@ def test_whole_frames_into_a_given_array(reader: WindowReader) -> None:
         ({"size": (10, 10), "corners": np.array([[[-1, 0]]])}, "leaves flow"),
     ],
 )
-def test_crops_outside_are_refused(reader: WindowReader, arguments: dict, words: str) -> None:
+def test_crops_outside_are_refused(reader: WindowReader, arguments: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         reader.read_windows(np.array([1]), np.array([[0]]), 2, **arguments)
 

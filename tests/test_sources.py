@@ -59,7 +59,7 @@ def test_ucf101_without_what_it_needs(tmp_path: Path, lists: Path) -> None:
         read_dataset(root, "ucf101")
     with pytest.raises(FileNotFoundError, match=r"classInd\.txt does not exist"):
         read_dataset(root, "ucf101", root)
-    with pytest.raises(FileNotFoundError, match="annotations folder .* does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"annotations folder .* does not exist"):
         read_dataset(root, "ucf101", tmp_path / "nowhere")
 
 
@@ -78,7 +78,10 @@ def test_folders_of_classes_are_split_by_groups(tmp_path: Path) -> None:
     assert len(found.videos) == 40
     assert "70 % train and 30 % test (seed 0)" in found.remarks[0]
     for label in ("A", "B"):
-        groups = {split: {v.group for v in found.videos if v.label == label and v.folds["fold1"] == split} for split in ("train", "test")}
+        groups = {
+            split: {v.group for v in found.videos if v.label == label and v.folds["fold1"] == split}
+            for split in ("train", "test")
+        }
         assert not groups["train"] & groups["test"]
         assert (len(groups["train"]), len(groups["test"])) == (7, 3)
     assert read_dataset(tmp_path, "folder").videos == found.videos
@@ -138,7 +141,8 @@ videos_of = st.lists(
     st.tuples(st.sampled_from("ABC"), st.integers(1, 6), st.integers(1, 3)), unique=True, min_size=1, max_size=40
 ).map(
     lambda rows: [
-        Video(f"v_{c}_g{g:02d}_c{k:02d}", "", c, f"v_{c}_g{g:02d}", {"fold1": "test" if g < 3 else "train"}) for c, g, k in rows
+        Video(f"v_{c}_g{g:02d}_c{k:02d}", "", c, f"v_{c}_g{g:02d}", {"fold1": "test" if g < 3 else "train"})
+        for c, g, k in rows
     ]
 )
 
@@ -161,5 +165,7 @@ def test_official_ucf101_lists_have_the_published_counts(real_data: Path, tmp_pa
     for fold, counts in {"fold1": (9537, 3783), "fold2": (9586, 3734), "fold3": (9624, 3696)}.items():
         found = Counter(video.folds[fold] for video in videos if fold in video.folds)
         assert (found["train"], found["test"]) == counts
-        groups = {split: {video.group for video in videos if video.folds.get(fold) == split} for split in ("train", "test")}
+        groups = {
+            split: {video.group for video in videos if video.folds.get(fold) == split} for split in ("train", "test")
+        }
         assert not groups["train"] & groups["test"]

@@ -37,7 +37,14 @@ def test_opencv_backend_is_opencv() -> None:
 def test_parameters_reach_the_solver() -> None:
     frames = moving_texture(2, 40, 56, step=(1.2, -0.4))
     default = compute_flow(frames)
-    for changed in ({"lambda_": 0.01}, {"warps": 1}, {"scales": 1}, {"theta": 0.1}, {"median": 1}, {"outer_iterations": 1}):
+    for changed in (
+        {"lambda_": 0.01},
+        {"warps": 1},
+        {"scales": 1},
+        {"theta": 0.1},
+        {"median": 1},
+        {"outer_iterations": 1},
+    ):
         assert not np.array_equal(compute_flow(frames, parameters=TVL1Parameters(**changed)), default), changed
 
 

@@ -10,14 +10,19 @@ MIN_SIDE = 16
 
 
 def resolve_backend(backend: str) -> str:
-    """Return the backend that "auto" stands for on this machine, or `backend` itself. Raises ValueError for an unknown one."""
+    """Return the backend that "auto" stands for on this machine, or `backend` itself. Raises ValueError for an unknown
+    one.
+    """
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
     return "opencv" if backend == "auto" else backend
 
 
-def compute_flow(frames: NDArray[np.uint8], *, parameters: TVL1Parameters = TVL1Parameters(), backend: str = "auto") -> NDArray[np.float32]:
-    """Return TV-L1 optical flow between consecutive frames, float32 (T-1, 2, H, W), px per frame, components (u, v) = (x, y).
+def compute_flow(
+    frames: NDArray[np.uint8], *, parameters: TVL1Parameters = TVL1Parameters(), backend: str = "auto"
+) -> NDArray[np.float32]:
+    """Return TV-L1 optical flow between consecutive frames, float32 (T-1, 2, H, W), px per frame, components (u, v) =
+    (x, y).
 
     A point at (x, y) in frame t is at (x + u, y + v) in frame t+1. Identical frames give exactly zero.
 

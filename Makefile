@@ -1,0 +1,55 @@
+# Every target sets up .venv by itself when it is missing or older than requirements.txt or pyproject.toml.
+# `make help` lists the targets; `make PYTHON=python3.12 test` chooses the Python that a new .venv is made with.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+PIP := PYTHONUNBUFFERED=1 $(BIN)/python -m pip --disable-pip-version-check install
+DEMO := demo
+BENCHES := $(sort $(wildcard tests/bench_*.py))
+
+help:  ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | awk -F '\t' '{ printf "make %-6s %s\n", $$1, $$2 }'
+
+demo: $(READY)  ## synthetic videos -> flow -> pretraining -> evaluation, in the folder demo/; goes on where it stopped
+	$(BIN)/flowcpc synth $(DEMO)/synth --groups 10 --clips-per-group 1
+	$(BIN)/flowcpc extract-flow $(DEMO)/synth/videos $(DEMO)/store --dataset ucf101 \
+	    --annotations $(DEMO)/synth/annotations --backend opencv --size 48x64
+	$(BIN)/flowcpc info $(DEMO)/store
+	$(BIN)/flowcpc show $(DEMO)/store --out $(DEMO)/flows.png
+	$(BIN)/flowcpc pretrain $(DEMO)/store $(DEMO)/run --preset tiny
+	$(BIN)/flowcpc evaluate $(DEMO)/store $(DEMO)/run --mode linear
+
+test: lint  ## lint, then all tests
+	$(BIN)/pytest
+
+lint: $(READY)  ## style, format, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(READY)  ## every benchmark, tests/bench_*.py, one after the other
+	@if [ -z "$(BENCHES)" ]; then echo "There is no tests/bench_*.py to run." >&2; exit 1; fi
+	@for bench in $(BENCHES); do echo "== $$bench"; $(BIN)/python "$$bench"; done
+
+clean:  ## remove the demo's folder, builds and caches; .venv stays
+	rm -rf $(DEMO) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find pipeline stores tests train -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf __pycache__
+
+$(READY): requirements.txt pyproject.toml
+	@command -v "$(PYTHON)" >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer, or name it, as in: make PYTHON=python3.12 test" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("$(PYTHON) is Python %d.%d and flowcpc needs 3.11 or newer: name one, as in: make PYTHON=python3.12 test" % v[:2])'
+	@echo "Setting up .venv from requirements.txt (the first time takes minutes, most of it for torch) ..."
+	@"$(PYTHON)" -m venv .venv
+	@$(PIP) -r requirements.txt | sed -unE -e 's/^Collecting ([^ ]+).*/  \1/p' -e 's/^Installing collected.*/  installing all of them .../p'
+	@$(PIP) --quiet --no-deps --no-build-isolation -e . --config-settings editable_mode=compat
+	@touch $@
+	@echo ".venv is ready."

@@ -1,0 +1,94 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import console
+from stores.errors import DamagedStoreError
+
+
+def run(error: BaseException) -> tuple[int, str, str]:
+    @click.group(cls=console.CommandGroup)
+    def group() -> None: ...
+
+    @group.command()
+    def fail() -> None:
+        raise error
+
+    result = CliRunner().invoke(group, ["fail"], standalone_mode=True)
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("size 3 is too small"), console.USAGE),
+        (FileNotFoundError("no such store"), console.USAGE),
+        (KeyError("v_X is not in the store"), console.USAGE),
+        (DamagedStoreError("chunk 3 is damaged"), console.FAILED),
+        (PermissionError(13, "Permission denied", "/x"), console.FAILED),
+    ],
+)
+def test_a_mistake_is_one_sentence_on_stderr(error: BaseException, code: int) -> None:
+    found, out, err = run(error)
+    text = error.args[0] if len(error.args) == 1 else str(error)
+    assert (found, out, err) == (code, "", f"Error: {text}\n")
+
+
+def test_a_bug_shows_itself() -> None:
+    result = run(RuntimeError("bug"))
+    assert result[0] == 1
+    assert "Error: bug" not in result[2]
+
+
+def test_tracebacks_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWCPC_TRACEBACK", "1")
+    assert "Error:" not in run(ValueError("x"))[2]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, console.INTERRUPTED), (signal.SIGTERM, console.PREEMPTED), (signal.SIGUSR1, console.PREEMPTED)],
+)
+def test_signals_ask_for_a_stop(number: signal.Signals, code: int) -> None:
+    before = signal.getsignal(number)
+    with console.stop_on_signals() as stop:
+        assert not stop()
+        os.kill(os.getpid(), number)
+        deadline = time.monotonic() + 5
+        while not stop() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert stop.exit_code == code
+        with pytest.raises(SystemExit) as left:
+            stop.leave("flowcpc extract-flow a b")
+        assert left.value.code == code
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_interrupt_does_not_wait() -> None:
+    with console.stop_on_signals() as stop:
+        stop.handle(signal.SIGINT, None)
+        with pytest.raises(KeyboardInterrupt):
+            stop.handle(signal.SIGINT, None)
+
+
+def test_off_a_terminal_a_bar_is_plain_lines_on_stderr() -> None:
+    code = (
+        "import console\n"
+        "console._PLAIN_INTERVAL_S = 0.0\n"
+        "with console.Bar('extract') as bar:\n"
+        "    bar(1, 4, {'pairs/s': 12.5})\n"
+        "    bar(4, 4, {'pairs/s': 50.0, 'videos': '4/4'})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    first, last = done.stderr.splitlines()
+    assert first.startswith("extract: 25%, 0 s, ETA ")
+    assert first.endswith("pairs/s 12.5")
+    assert last.startswith("extract: 100%")
+    assert last.endswith("pairs/s 50, videos 4/4")
