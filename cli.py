@@ -144,12 +144,10 @@ def show(store: Path, videos: tuple[str, ...], out: Path) -> None:
 
 @main.command()
 @click.argument("out", type=_PATH)
-@click.option("--groups", type=int, default=25, show_default=True, help="Groups of clips that share their appearance.")
+@click.option("--groups", type=int, default=25, show_default=True, help="Groups of clips that share their looks.")
 @click.option("--clips-per-group", type=int, default=4, show_default=True, help="Clips of each class in each group.")
-@click.option("--frames", type=int, default=60, show_default=True, help="Frames of each clip.")
-@click.option(
-    "--size", metavar="HxW", callback=_size, default="120x160", show_default=True, help="Height x width of the clips."
-)
+@click.option("--frames", type=int, default=81, show_default=True, help="Frames of each clip.")
+@click.option("--size", metavar="HxW", callback=_size, default="96x128", show_default=True, help="Size of the clips.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides every pixel.")
 def synth(out: Path, groups: int, clips_per_group: int, frames: int, size: tuple[int, int], seed: int) -> None:
     """Write a synthetic data set into OUT whose classes are motion alone, laid out and listed as UCF-101 is."""
@@ -168,7 +166,7 @@ def synth(out: Path, groups: int, clips_per_group: int, frames: int, size: tuple
         )
     if not summary.finished:
         stop.leave(_command())
-    say(f"{out}: {summary.clips} clips of {summary.classes} classes ({summary.written} written now)")
+    say(f"{out}: {summary.videos} clips of {len(summary.classes)} classes ({summary.written} written now)")
 
 
 @main.command()

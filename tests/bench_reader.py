@@ -46,9 +46,7 @@ def readers(store: FlowStore, folder: Path) -> dict[str, Callable[[Windows], np.
     """Functions that read the same windows from the same values."""
     names = [f"v{n}" for n in range(VIDEOS)]
     own = WindowReader(store, names)
-    paths = [
-        store.path / layout.generation_path(name, store.commit_of(name)["generation"]) for name in names
-    ]
+    paths = [store.path / layout.generation_path(name, store.commit_of(name)["generation"]) for name in names]
     arrays = [zarr.open_group(path, mode="r")["flow"] for path in paths]
     raw = []
     for name in names:

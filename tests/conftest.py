@@ -130,11 +130,14 @@ def machine_record() -> str:
     import subprocess
     from importlib import metadata
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     packages = ", ".join(
-        f"{name} {metadata.version(name)}" for name in ("numpy", "zarr", "numba", "torch", "opencv-contrib-python-headless")
+        f"{name} {metadata.version(name)}"
+        for name in ("numpy", "zarr", "numba", "torch", "opencv-contrib-python-headless")
     )
     processor = names[0] if names else platform.processor()
     return f"Commit {commit or 'unknown'}; {processor}, {os.cpu_count()} cores; Python {platform.python_version()}, {packages}."

@@ -1,0 +1,77 @@
+"""The README's Python runs, as a newcomer would run it, on a small data set under the README's own names."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from conftest import ROOT
+
+import cli
+
+SMALL_RUN = [
+    "--preset", "tiny", "--steps", "4", "--set", "batch_size=4", "--set", "num_flows=2", "--set", "crop=32x32", "--set", "width=4",
+    "--set", "linear_steps=4",
+]  # fmt: skip
+
+
+def flowcpc(*words: object) -> None:
+    result = CliRunner().invoke(cli.main, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the README's ucf101.flow and runs/conv3d, made by the README's commands from synthetic videos."""
+    folder = tmp_path_factory.mktemp("readme")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        flowcpc("synth", "synth", "--groups", 4, "--clips-per-group", 1, "--frames", 15, "--size", "48x64")
+        lists = ["--dataset", "ucf101", "--annotations", "synth/annotations"]
+        flowcpc("extract-flow", "synth/videos", "ucf101.flow", *lists, "--size", "32x32", "--workers", 0, "--limit", 26)
+        flowcpc("pretrain", "ucf101.flow", "runs/conv3d", *SMALL_RUN)
+        flowcpc("evaluate", "ucf101.flow", "runs/conv3d", "--mode", "linear", "--fold", 1)
+        flowcpc("embed", "ucf101.flow", "runs/conv3d")
+    yield folder
+
+
+def python_blocks(document: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+
+
+def test_the_readme_s_pandas_examples_run(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workplace)
+    blocks = python_blocks("README.md")
+    assert len(blocks) == 3
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)
+    assert len(names["videos"]) == 26
+    assert names["flow"].shape == (10, 2, 32, 32)
+    assert names["vectors"].shape[1] == 32
+    assert set(names["results"]["encoder"]) == {"pretrained", "random"}
+    assert "TranslateLeft" in capsys.readouterr().out
+
+
+def test_the_store_page_s_plain_zarr_example_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    (block,) = python_blocks("docs/store.md")
+    (path, *_) = sorted(Path("ucf101.flow/flow").glob("*/*"))
+    names: dict[str, object] = {}
+    exec(re.sub(r'"ucf101\.flow/flow/[^"]*"', repr(str(path)), block), names)
+    assert names["flow"].shape == (10, 2, 32, 32)
+
+
+def test_the_tree_in_the_readme_is_the_tree() -> None:
+    tree = re.search(r"## The tree\n+```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert tree is not None
+    named = set(re.findall(r"[\w*]+\.py", tree[1]))
+    modules = {path.name for room in ("pipeline", "stores", "train") for path in (ROOT / room).glob("*.py")} - {
+        "__init__.py"
+    }
+    assert modules <= named, f"the README's tree lacks {sorted(modules - named)}"
+    absent = {name for name in named if not list(ROOT.glob(name)) and not list(ROOT.glob(f"*/{name}"))}
+    assert not absent, f"the README's tree names {sorted(absent)}"

@@ -1,0 +1,261 @@
+"""Everything that decides a run, in one frozen dataclass, and the paper's settings by name."""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Schedule = tuple[tuple[int, float], ...]
+
+SELECTIONS = ("variable", "spaced", "consecutive", "overlap")
+SPLITS = ("train", "all")
+EVALUATION_SEGMENTS = 8  # segments that stand for a video (paper, section 4.1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Settings of one run; the defaults are the paper's (Lorre et al. 2019, sections 4.3 and 5) with model 1 and Conv3D.
+
+    Parameters
+    ----------
+    preset : str
+        The name that the settings started from; a label.
+    num_segments, num_observed, num_flows : int
+        T segments of N flows make a sequence; the first `num_observed` are the context, the rest is predicted.
+    selection : str
+        How far apart segments start: `consecutive` N flows, `spaced` N + spacing, `overlap` N - spacing, `variable` N + s with s drawn uniformly
+        from 0..spacing for every sequence. A larger spacing asks for predictions further away.
+    spacing : int
+        Flows left out between segments: always (`spaced`), at most (`variable`); flows that two neighbours share (`overlap`).
+    crop : (int, int)
+        Height and width that the encoder sees, px. One random place for the context, another for every predicted segment.
+    width : int
+        Channels of the encoder's first stage; latents have 8 * width. 64 is ResNet-18.
+    difficult_negatives : bool
+        Let a video's own other segments be negatives too.
+    batch_size : int
+        Videos in a batch; negatives come from the others, so more make the task harder.
+    steps : int
+        Iterations. The schedule's boundaries stay where they are: fewer steps cut it off, more go on at its last rate.
+    learning_rates : ((first step, rate), ...)
+        The rate from each step on, counted from 0.
+    momentum, weight_decay : float
+        Of SGD, for pretraining and for the linear probe.
+    fold : int
+        Whose split decides which videos are trained on.
+    split : str
+        `train`, or `all` to pretrain on the test videos' flow too (transductive).
+    seed : int
+        Decides initial weights and every draw.
+    checkpoint_every, log_every : int
+        Steps between checkpoints and between lines of metrics; a line holds means since the line before.
+    linear_steps, linear_batch_size, linear_learning_rates
+        The linear probe's schedule.
+    """
+
+    preset: str = "table1-flow"
+    num_segments: int = 8
+    num_observed: int = 4
+    num_flows: int = 10
+    selection: str = "variable"
+    spacing: int = 10
+    crop: tuple[int, int] = (224, 224)
+    width: int = 64
+    difficult_negatives: bool = False
+    batch_size: int = 16
+    steps: int = 60_000
+    learning_rates: Schedule = ((0, 0.01), (3_000, 0.005), (10_000, 0.001), (20_000, 0.0005))
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    fold: int = 1
+    split: str = "train"
+    seed: int = 0
+    checkpoint_every: int = 1_000
+    log_every: int = 20
+    linear_steps: int = 20_000
+    linear_batch_size: int = 16
+    linear_learning_rates: Schedule = ((0, 0.005), (10_000, 0.001))
+
+    def __post_init__(self) -> None:
+        for name in ("num_flows", "width", "steps", "fold", "checkpoint_every", "log_every"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("linear_steps", "linear_batch_size"):
+            _at_least(name, getattr(self, name), 1)
+        _at_least("batch_size", self.batch_size, 2, "the negatives are the other videos of the batch")
+        _at_least("num_observed", self.num_observed, 3, "the first 3-D convolution spans three segments")
+        reason = "at least one segment has to be left for the prediction"
+        _at_least("num_segments", self.num_segments, self.num_observed + 1, reason)
+        for name in ("spacing", "seed", "weight_decay", "momentum"):
+            _at_least(name, getattr(self, name), 0)
+        if self.momentum >= 1:
+            raise ValueError(f"momentum={self.momentum} would never forget a gradient; take less than 1")
+        _one_of("selection", self.selection, SELECTIONS)
+        _one_of("split", self.split, SPLITS)
+        if self.selection == "consecutive" and self.spacing:
+            raise ValueError(
+                f"selection=consecutive leaves no flows out, but spacing={self.spacing}; set spacing=0, or selection=spaced"
+            )
+        if self.selection == "overlap" and not 0 < self.spacing < self.num_flows:
+            raise ValueError(
+                f"selection=overlap shares spacing={self.spacing} of num_flows={self.num_flows} flows; take 1 to {self.num_flows - 1}"
+            )
+        if len(self.crop) != 2 or min(self.crop) < 1:
+            raise ValueError(f"crop={self.crop} is not (height, width) in px; write for example 224x224")
+        for name in ("learning_rates", "linear_learning_rates"):
+            _check_schedule(name, getattr(self, name))
+
+    @property
+    def num_predicted(self) -> int:
+        """Segments to predict, P."""
+        return self.num_segments - self.num_observed
+
+    @property
+    def latent_size(self) -> int:
+        """Length D of a latent z."""
+        return 8 * self.width
+
+    @property
+    def classes(self) -> int:
+        """How many candidates each prediction is compared with, the right one included."""
+        own = self.num_segments if self.difficult_negatives else 1
+        return (self.batch_size - 1) * self.num_segments + own
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON values; `from_json` is the inverse."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> "PretrainConfig":
+        """Return the settings that `values` holds; all keys must be there. Raises ValueError naming those that are not."""
+        wrong = sorted(set(_FIELDS).symmetric_difference(values))
+        if wrong:
+            raise ValueError(
+                f"the saved settings and this release differ in {', '.join(wrong)}; use the release that made the run"
+            )
+        schedules = ("learning_rates", "linear_learning_rates")
+        turned = {name: tuple((int(step), float(rate)) for step, rate in values[name]) for name in schedules}
+        return PretrainConfig(**{**values, **turned, "crop": tuple(values["crop"])})
+
+    def identity(self) -> str:
+        """Return 12 hex digits that name the settings, apart from the preset's name and how long the run is."""
+        values = {name: value for name, value in self.to_json().items() if name not in ("preset", "steps")}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+_FIELDS = {field.name: field.type for field in dataclasses.fields(PretrainConfig)}
+
+def _suggestion(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+
+
+def _at_least(name: str, value: float, least: float, why: str = "") -> None:
+    if not value >= least:
+        raise ValueError(f"{name}={value} is too small{f' ({why})' if why else ''}; take {least} or more")
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{name}={value!r} is unknown; {_suggestion(value, known)}")
+
+
+def _check_schedule(name: str, schedule: Schedule) -> None:
+    starts = [step for step, _ in schedule]
+    if not schedule or starts[0] != 0 or starts != sorted(set(starts)):
+        raise ValueError(f"{name} begins at steps {starts}; the first has to be 0 and each later than the one before")
+    if not all(0 < rate < float("inf") for _, rate in schedule):
+        raise ValueError(f"{name} has the rates {[rate for _, rate in schedule]}; every one has to be above 0")
+
+
+# Tables 1, 3 and 5 share one pretraining: model 1, Conv3D, ten flows, variable spacing.
+_PAPER_CONV3D = ("table1-flow", "table3-model1-conv3d", "table5-conv3d")
+PRESETS = {name: PretrainConfig(preset=name) for name in _PAPER_CONV3D} | {
+    # For a CPU: flow of 48x64 px and clips of about 36 flows or more.
+    "tiny": PretrainConfig(
+        preset="tiny",
+        num_segments=6,
+        num_observed=3,
+        num_flows=4,
+        spacing=2,
+        crop=(40, 56),
+        width=16,
+        batch_size=8,
+        steps=600,
+        learning_rates=((0, 0.01), (400, 0.002)),
+        checkpoint_every=100,
+        linear_steps=300,
+        linear_learning_rates=((0, 0.05), (200, 0.01)),
+    )
+}
+
+
+def preset(name: str) -> PretrainConfig:
+    """Return the settings called `name`. Raises ValueError naming the nearest ones when there are none."""
+    if name not in PRESETS:
+        raise ValueError(f"there is no preset {name!r}; {_suggestion(name, PRESETS)}")
+    return PRESETS[name]
+
+
+def with_settings(config: PretrainConfig, settings: Sequence[str]) -> PretrainConfig:
+    """Return `config` with every `key=value` of `settings` put in.
+
+    Sizes are written 224x224, schedules `0:0.01,3000:0.005`, switches true or false. Raises ValueError naming the key and the value that cannot
+    be taken; for an unknown key the nearest one.
+
+    >>> with_settings(preset("tiny"), ["crop=32x48", "learning_rates=0:0.1,50:0.01"]).learning_rates
+    ((0, 0.1), (50, 0.01))
+    """
+    changes: dict[str, Any] = {}
+    keys = [name for name in _FIELDS if name != "preset"]
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        key = key.strip()
+        if not equals:
+            raise ValueError(f"{setting!r} is not key=value; write for example batch_size=8")
+        if key not in keys:
+            raise ValueError(f"there is no setting {key!r}; {_suggestion(key, keys)}")
+        changes[key] = _parse(key, text.strip(), getattr(config, key))
+    return dataclasses.replace(config, **changes)
+
+
+def learning_rate(schedule: Schedule, step: int) -> float:
+    """Return the rate of the 0-based `step`: the last one that begins at or before it.
+
+    >>> [learning_rate(((0, 0.1), (3, 0.01)), step) for step in (0, 2, 3, 9)]
+    [0.1, 0.1, 0.01, 0.01]
+    """
+    return [rate for begin, rate in schedule if begin <= step][-1]
+
+
+def named_seed(seed: int, *names: object) -> int:
+    """Return a seed of 63 bits for one purpose of a run; other names give unrelated draws."""
+    text = "/".join(map(str, (seed, *names)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def _parse(key: str, text: str, current: Any) -> Any:
+    """Return `text` as the type of the setting's present value."""
+    try:
+        if isinstance(current, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if key == "crop":
+            height, width = text.lower().split("x")
+            return int(height), int(width)
+        if isinstance(current, tuple):
+            pairs = (part.split(":") for part in text.split(","))
+            return tuple((int(step), float(rate)) for step, rate in pairs)
+        return type(current)(text)
+    except (ValueError, KeyError):
+        kind = "true or false" if isinstance(current, bool) else f"of the form {_written(key, current)}"
+        raise ValueError(f"{key}={text} cannot be read; {key} is {kind}") from None
+
+
+def _written(key: str, value: Any) -> str:
+    if key == "crop":
+        return "x".join(map(str, value))
+    if isinstance(value, tuple):
+        return ",".join(f"{step}:{rate}" for step, rate in value)
+    return str(value)

@@ -1,0 +1,78 @@
+"""Which videos of a store are trained on and which are tested."""
+
+import pandas as pd
+
+from stores.flow_store import FlowStore
+
+_NAMED_IN_MESSAGES = 5
+
+
+def videos_of(store: FlowStore, fold: int, split: str) -> pd.DataFrame:
+    """Return the rows of `store.videos()` in one split of a fold ("train", "val", "test"), or in all; sorted by video_id.
+
+    Raises ValueError when the store does not have the fold, or has no video in the split.
+    """
+    videos = store.videos()
+    if split != "all":
+        column = fold_column(videos, fold, store)
+        videos = videos[videos[column] == split]
+    if videos.empty:
+        where = "" if split == "all" else f" in the {split} split of fold {fold}"
+        raise ValueError(f"{store.path} has no videos{where}; extract some, or choose another fold or split")
+    return videos.reset_index(drop=True)
+
+
+def fold_column(videos: pd.DataFrame, fold: int, store: FlowStore) -> str:
+    """Return the name of the fold's column in `videos`. Raises ValueError naming the folds that there are."""
+    column = f"fold{fold}"
+    if column not in videos:
+        known = [name.removeprefix("fold") for name in videos.columns if name.startswith("fold")]
+        has = f"has the folds {', '.join(known)}" if known else "has no folds, its data set comes without splits"
+        raise ValueError(f"fold={fold} was asked for, but {store.path} {has}")
+    return column
+
+
+def labelled_split(store: FlowStore, fold: int, *, allow_missing: bool) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """Return (train rows, test rows, number of test videos left out) for a supervised evaluation on one fold.
+
+    Raises
+    ------
+    ValueError
+        Videos of the test split have no flow, or videos have no label, unless `allow_missing`, which leaves them out; a group is on both sides; a
+        side is empty or all training videos are of one class.
+    """
+    failures = store.failures()
+    videos = store.videos()
+    column = fold_column(videos, fold, store)
+    absent = failures.loc[failures[column] == "test", "video_id"].tolist() if column in failures else []
+    in_fold = videos[videos[column].isin(("train", "test"))]
+    unlabelled = in_fold.loc[in_fold["label"].isna(), "video_id"].tolist()
+    if not allow_missing:
+        for names, lack in ((absent, "have no flow"), (unlabelled, "have no label")):
+            if names:
+                raise ValueError(
+                    f"{len(names)} videos of fold {fold}{' (test split)' if names is absent else ''} {lack}: {name_some(names)}; "
+                    f"an accuracy without them is another number. Extract or label them, or allow missing videos"
+                )
+    labelled = in_fold[in_fold["label"].notna()]
+    train = labelled[labelled[column] == "train"].reset_index(drop=True)
+    test = labelled[labelled[column] == "test"].reset_index(drop=True)
+    for rows, split in ((train, "train"), (test, "test")):
+        if rows.empty:
+            raise ValueError(f"{store.path} has no labelled videos in the {split} split of fold {fold}; extract some")
+    shared = sorted(set(train["group"].dropna()) & set(test["group"].dropna()))
+    if shared:
+        raise ValueError(
+            f"{len(shared)} groups of fold {fold} are in both train and test: {name_some(shared)}; "
+            f"clips of one group look alike, so correct the split"
+        )
+    if train["label"].nunique() < 2:
+        raise ValueError(f"all training videos of fold {fold} are of class {train['label'][0]}; two classes are needed")
+    unlabelled_tests = int((in_fold["label"].isna() & (in_fold[column] == "test")).sum())
+    return train, test, len(absent) + unlabelled_tests
+
+
+def name_some(names: list[str]) -> str:
+    """Return the first few of `names` for a message."""
+    more = len(names) - _NAMED_IN_MESSAGES
+    return ", ".join(names[:_NAMED_IN_MESSAGES]) + (f" and {more} more" if more > 0 else "")
