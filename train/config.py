@@ -101,7 +101,7 @@ class PretrainConfig:
             raise ValueError(
                 f"selection=overlap shares spacing={self.spacing} of num_flows={self.num_flows} flows; take 1 to {self.num_flows - 1}"
             )
-        if len(self.crop) != 2 or min(self.crop) < 1:
+        if min(self.crop) < 1:
             raise ValueError(f"crop={self.crop} is not (height, width) in px; write for example 224x224")
         for name in ("learning_rates", "linear_learning_rates"):
             _check_schedule(name, getattr(self, name))
@@ -110,6 +110,12 @@ class PretrainConfig:
     def num_predicted(self) -> int:
         """Segments to predict, P."""
         return self.num_segments - self.num_observed
+
+    @property
+    def shortest_span(self) -> int:
+        """Flows that a sequence covers with the smallest stride that `selection` allows."""
+        spacing = {"spaced": self.spacing, "overlap": -self.spacing}.get(self.selection, 0)
+        return self.num_segments * self.num_flows + (self.num_segments - 1) * spacing
 
     @property
     def latent_size(self) -> int:
@@ -146,6 +152,7 @@ class PretrainConfig:
 
 
 _FIELDS = {field.name: field.type for field in dataclasses.fields(PretrainConfig)}
+
 
 def _suggestion(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

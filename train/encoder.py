@@ -1,5 +1,6 @@
 """ResNet-18 on stacked flow (He et al. 2016; Lorre et al. 2019, section 4.3)."""
 
+import torch
 from torch import Tensor, nn
 
 from train.config import PretrainConfig
@@ -35,10 +36,12 @@ class Encoder(nn.Module):
             _stage(4 * width, 8 * width, stride=2),
         )
         initialise(self)
+        # channels_last is many times faster on CPUs; torch declares this form of `to` for tensors only
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, stacks: Tensor) -> Tensor:
         """Return feature maps (n, D, h', w') of stacks (n, 2N, h, w) in px, after the last ReLU; h' is about h / 32."""
-        features: Tensor = self.stages(self.stem(stacks))
+        features: Tensor = self.stages(self.stem(stacks.contiguous(memory_format=torch.channels_last)))
         return features
 
     def forward(self, stacks: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ def uniform_starts(flows: Integers, *, num_segments: int, num_flows: int) -> Int
     return room[:, None] * np.arange(num_segments) // max(num_segments - 1, 1)
 
 
-@njit(cache=False)  # type: ignore[untyped-decorator]
+@njit(cache=False)
 def draw_integers(seed: int, purpose: int, step: int, limits: Integers) -> Integers:
     """Return an integer of [0, limit) for every limit >= 1; int64 of the shape (B, K) of `limits`."""
     out = np.empty_like(limits)
@@ -131,7 +131,7 @@ def draw_integers(seed: int, purpose: int, step: int, limits: Integers) -> Integ
     return out
 
 
-@njit(cache=False)  # type: ignore[untyped-decorator]
+@njit(cache=False)
 def _select(
     flows: Integers, seed: int, step: int, num_segments: int, num_flows: int, stride: int, largest_spacing: int
 ) -> tuple[Integers, Integers]:
@@ -149,7 +149,7 @@ def _select(
     return starts, strides
 
 
-@njit(cache=False)  # type: ignore[untyped-decorator]
+@njit(cache=False)
 def _permute(seed: int, epoch: int, num_videos: int) -> Integers:
     order = np.arange(num_videos)
     for last in range(num_videos - 1, 0, -1):
@@ -158,16 +158,16 @@ def _permute(seed: int, epoch: int, num_videos: int) -> Integers:
     return order
 
 
-@njit(cache=False)  # type: ignore[untyped-decorator]
+@njit(cache=False)
 def _below(limit: int, seed: int, purpose: int, step: int, sample: int, index: int) -> int:
     """Return an integer of [0, limit); the bias of the remainder is below limit / 2**64."""
     bits = _scramble(np.uint64(seed))
     for coordinate in (purpose, step, sample, index):
         bits = _scramble(bits ^ np.uint64(coordinate))
-    return np.int64(bits % np.uint64(limit))
+    return int(bits % np.uint64(limit))
 
 
-@njit(cache=False)  # type: ignore[untyped-decorator]
+@njit(cache=False)
 def _scramble(bits: np.uint64) -> np.uint64:
     """One step of SplitMix64 (Steele, Lea and Flood 2014), a bijection of 64 bits."""
     bits = bits + np.uint64(0x9E3779B97F4A7C15)

@@ -8,27 +8,30 @@ _NAMED_IN_MESSAGES = 5
 
 
 def videos_of(store: FlowStore, fold: int, split: str) -> pd.DataFrame:
-    """Return the rows of `store.videos()` in one split of a fold ("train", "val", "test"), or in all; sorted by video_id.
+    """Return the rows of `store.videos()` in one split of a fold ("train", "val", "test"), or with "all" every row.
 
-    Raises ValueError when the store does not have the fold, or has no video in the split.
+    Sorted by video_id. Raises ValueError when the store does not have the fold, or there is no video.
     """
     videos = store.videos()
-    if split != "all":
-        column = fold_column(videos, fold, store)
-        videos = videos[videos[column] == split]
-    if videos.empty:
+    found = videos if split == "all" else split_of(videos, fold, split)
+    if found.empty:
         where = "" if split == "all" else f" in the {split} split of fold {fold}"
         raise ValueError(f"{store.path} has no videos{where}; extract some, or choose another fold or split")
-    return videos.reset_index(drop=True)
+    return found
 
 
-def fold_column(videos: pd.DataFrame, fold: int, store: FlowStore) -> str:
+def split_of(videos: pd.DataFrame, fold: int, split: str) -> pd.DataFrame:
+    """Return the rows of `videos` in one split of a fold."""
+    return videos[videos[fold_column(videos, fold)] == split].reset_index(drop=True)
+
+
+def fold_column(videos: pd.DataFrame, fold: int) -> str:
     """Return the name of the fold's column in `videos`. Raises ValueError naming the folds that there are."""
     column = f"fold{fold}"
     if column not in videos:
         known = [name.removeprefix("fold") for name in videos.columns if name.startswith("fold")]
-        has = f"has the folds {', '.join(known)}" if known else "has no folds, its data set comes without splits"
-        raise ValueError(f"fold={fold} was asked for, but {store.path} {has}")
+        has = f"has the folds {', '.join(known)}" if known else "has no folds: its data set came without splits"
+        raise ValueError(f"fold={fold} was asked for, but the store {has}")
     return column
 
 
@@ -43,7 +46,7 @@ def labelled_split(store: FlowStore, fold: int, *, allow_missing: bool) -> tuple
     """
     failures = store.failures()
     videos = store.videos()
-    column = fold_column(videos, fold, store)
+    column = fold_column(videos, fold)
     absent = failures.loc[failures[column] == "test", "video_id"].tolist() if column in failures else []
     in_fold = videos[videos[column].isin(("train", "test"))]
     unlabelled = in_fold.loc[in_fold["label"].isna(), "video_id"].tolist()
