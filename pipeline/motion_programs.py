@@ -123,5 +123,7 @@ def choose_classes(classes: Sequence[str] | None) -> tuple[str, ...]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"class {twice!r} is named {names.count(twice)} times; name every class once")
     if len(names) < 2:
-        raise ValueError(f"classes has {len(names)} names, but a data set needs at least 2 to tell apart; name another class")
+        raise ValueError(
+            f"number of classes is {len(names)}, but a data set needs at least 2 to tell apart; name another class"
+        )
     return tuple(sorted(names))

@@ -9,9 +9,11 @@ OUT/annotations/{trainlist,testlist}0{1,2,3}.txt three splits by group
 Clips gGG_cCC of all classes share background, objects, start positions, speed and camera drift, and so their first frame.
 """
 
+import contextlib
+import fcntl
+import itertools
 import json
 import os
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +23,11 @@ import cv2
 import numpy as np
 
 from pipeline.motion_programs import PROGRAMMES, choose_classes
-from pipeline.synthetic_scene import draw_frame, draw_scene
+from pipeline.synthetic_scene import Scene, draw_frame, draw_scene
 from stores.atomic import replace_file, sync_file
 
 MANIFEST = "synth.json"
+UNFINISHED = ".unfinished"  # beside videos/, so that no listing of videos finds one that is half written
 GENERATOR = 1  # raise it when the same parameters give other pictures
 SMALLEST_SIDE = 32
 TEST_SHARE = 0.28  # 7 of UCF-101's 25 groups
@@ -108,7 +111,7 @@ def write_dataset(
     Raises
     ------
     ValueError
-        An argument is out of range, or `out` holds something else or a data set of other arguments.
+        An argument is out of range, `out` holds something else or a data set of other arguments, or another process is writing there.
     OSError
         A video could not be written.
     """
@@ -126,35 +129,47 @@ def write_dataset(
     }
     root = Path(out)
     _claim(root, parameters)
-    for name, text in _annotations(chosen, groups, clips_per_group).items():
-        replace_file(root / "annotations" / name, text.encode())
-    clips = list(_clips(chosen, groups, clips_per_group))
+    clips = _clips(chosen, groups, clips_per_group)
     written = kept = 0
-    for clip in clips:
-        path = root / "videos" / clip.video
-        if path.is_file():
-            kept += 1
-        else:
-            _write_video(path, clip, parameters)
-            written += 1
-        progress(written + kept, len(clips), {"video": path.stem})
-        if should_stop():
-            break
-    return SyntheticSummary(root, chosen, len(clips), written, kept, finished=written + kept == len(clips))
+    with _writing(root):
+        for name, text in _annotations(clips, chosen, groups).items():
+            replace_file(root / "annotations" / name, text.encode())
+        # clips of one scene follow each other: it is drawn once, and a data set that was stopped has whole groups
+        for (group, number), same_scene in itertools.groupby(sorted(clips, key=_scene_of), key=_scene_of):
+            scene = draw_scene(seed, group, number, frames, *size)
+            for clip in same_scene:
+                path = root / "videos" / clip.video
+                if path.is_file():
+                    kept += 1
+                else:
+                    _write_video(path, root / UNFINISHED / path.name, clip.name, scene, float(fps))
+                    written += 1
+                progress(written + kept, len(clips), {"video": path.stem})
+                if should_stop() and written + kept < len(clips):
+                    return SyntheticSummary(root, chosen, len(clips), written, kept, finished=False)
+    return SyntheticSummary(root, chosen, len(clips), written, kept, finished=True)
 
 
-def _check_arguments(groups: int, clips_per_group: int, frames: int, size: tuple[int, int], fps: float, seed: int) -> None:
+def _check_arguments(
+    groups: int, clips_per_group: int, frames: int, size: tuple[int, int], fps: float, seed: int
+) -> None:
     if not 2 <= groups <= 99:
-        raise ValueError(f"groups is {groups}, but splits by group need 2 to 99 of them (names have two digits); give a number in that range")
+        raise ValueError(
+            f"groups is {groups}, but splits by group need 2 to 99 of them (names have two digits); give a number in that range"
+        )
     if not 1 <= clips_per_group <= 99:
         raise ValueError(f"clips_per_group is {clips_per_group}, but names have two digits; give 1 to 99")
     if frames < 3:
         raise ValueError(f"frames is {frames}, but a motion there and back needs at least 3; give 3 or more")
     height, width = size
     if min(size) < SMALLEST_SIDE:
-        raise ValueError(f"size is {height}x{width}, but objects need sides of at least {SMALLEST_SIDE} px to show their motion; give a larger size")
+        raise ValueError(
+            f"size is {height}x{width}, but objects need sides of at least {SMALLEST_SIDE} px to show their motion; give a larger size"
+        )
     if height % 2 or width % 2:
-        raise ValueError(f"size is {height}x{width}, but the video codec keeps even sides only; try {height + height % 2}x{width + width % 2}")
+        raise ValueError(
+            f"size is {height}x{width}, but the video codec keeps even sides only; try {height + height % 2}x{width + width % 2}"
+        )
     if not (np.isfinite(fps) and 1 <= fps <= 1000):
         raise ValueError(f"fps is {fps}, but a video has 1 to 1000 frames per second; give a number in that range")
     if seed < 0:
@@ -166,7 +181,9 @@ def _claim(root: Path, parameters: dict[str, Any]) -> None:
     file = root / MANIFEST
     if not file.is_file():
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise ValueError(f"{root} exists and is not a synthetic data set (it has no {MANIFEST}); give a new or empty folder")
+            raise ValueError(
+                f"{root} exists and is not a synthetic data set (it has no {MANIFEST}); give a new or empty folder"
+            )
         replace_file(file, json.dumps(parameters, indent=2).encode())
         return
     try:
@@ -174,21 +191,27 @@ def _claim(root: Path, parameters: dict[str, Any]) -> None:
     except ValueError as error:
         raise ValueError(f"{file} is not JSON ({error}); delete {root} and write the data set again") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{file} does not hold the parameters of a data set; delete {root} and write the data set again")
+        raise ValueError(
+            f"{file} does not hold the parameters of a data set; delete {root} and write the data set again"
+        )
     differences = [
         f"{name} is {found.get(name)!r} there and {parameters.get(name)!r} here"
         for name in [*parameters, *sorted(found.keys() - parameters.keys())]
         if found.get(name) != parameters.get(name)
     ]
     if differences:
-        raise ValueError(f"{root} holds a data set of other parameters: {'; '.join(differences)}; use the same ones, or another folder")
+        raise ValueError(
+            f"{root} holds a data set of other parameters: {'; '.join(differences)}; use the same ones, or another folder"
+        )
 
 
-def _clips(classes: Sequence[str], groups: int, clips_per_group: int) -> Iterator[_Clip]:
-    for name in classes:
-        for group in range(1, groups + 1):
-            for clip in range(1, clips_per_group + 1):
-                yield _Clip(name, group, clip)
+def _clips(classes: Sequence[str], groups: int, clips_per_group: int) -> list[_Clip]:
+    numbers = itertools.product(classes, range(1, groups + 1), range(1, clips_per_group + 1))
+    return [_Clip(name, group, clip) for name, group, clip in numbers]
+
+
+def _scene_of(clip: _Clip) -> tuple[int, int]:
+    return clip.group, clip.clip
 
 
 def _test_groups(split: int, groups: int) -> set[int]:
@@ -197,40 +220,49 @@ def _test_groups(split: int, groups: int) -> set[int]:
     return {(number * (split - 1) + index) % groups + 1 for index in range(number)}
 
 
-def _annotations(classes: Sequence[str], groups: int, clips_per_group: int) -> dict[str, str]:
+def _annotations(clips: Sequence[_Clip], classes: Sequence[str], groups: int) -> dict[str, str]:
     """Return the text of every annotation file by name."""
     index = {name: position for position, name in enumerate(classes, start=1)}
     files = {"classInd.txt": "".join(f"{position} {name}\n" for name, position in index.items())}
     for split in SPLITS:
         held_out = _test_groups(split, groups)
-        clips = list(_clips(classes, groups, clips_per_group))
-        files[f"trainlist{split:02d}.txt"] = "".join(f"{clip.video} {index[clip.name]}\n" for clip in clips if clip.group not in held_out)
-        files[f"testlist{split:02d}.txt"] = "".join(f"{clip.video}\n" for clip in clips if clip.group in held_out)
+        train = [f"{clip.video} {index[clip.name]}\n" for clip in clips if clip.group not in held_out]
+        test = [f"{clip.video}\n" for clip in clips if clip.group in held_out]
+        files |= {f"trainlist{split:02d}.txt": "".join(train), f"testlist{split:02d}.txt": "".join(test)}
     return files
 
 
-def _write_video(path: Path, clip: _Clip, parameters: Mapping[str, Any]) -> None:
-    height, width = parameters["size"]
-    frames = parameters["frames"]
-    scene = draw_scene(parameters["seed"], clip.group, clip.clip, frames, height, width)
-    travel = PROGRAMMES[clip.name].travel(frames, scene.nuisance)
+@contextlib.contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    """Hold `root` against other processes; drop the folder of unfinished videos at the end."""
+    with open(root / MANIFEST, "rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{root} is being written by another process; wait for it, or give another folder"
+            ) from error
+        (root / UNFINISHED).mkdir(exist_ok=True)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # not empty: a video that broke off, to be overwritten by the next call
+                (root / UNFINISHED).rmdir()
+
+
+def _write_video(path: Path, temporary: Path, name: str, scene: Scene, fps: float) -> None:
+    frames = len(scene.camera)
+    travel = PROGRAMMES[name].travel(frames, scene.nuisance)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # OpenCV picks the container by the suffix; the folder's dot keeps an unfinished video out of every listing of videos
-    temporary = path.parents[2] / ".unfinished" / f"{path.stem}.{uuid.uuid4().hex[:12]}.avi"
-    temporary.parent.mkdir(exist_ok=True)
-    try:
-        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"MJPG"), parameters["fps"], (width, height))
-        if not writer.isOpened():
-            raise OSError(f"{temporary} could not be opened for Motion JPEG; check that the folder can be written to")
-        for frame in range(frames):
-            writer.write(draw_frame(scene, travel, frame))
-        writer.release()
-        _check_video(temporary, frames)
-        sync_file(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-        _remove_if_empty(temporary.parent)
+    writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"MJPG"), fps, (scene.width, scene.height))
+    if not writer.isOpened():
+        raise OSError(f"{temporary} could not be opened for Motion JPEG; check that the folder can be written to")
+    for frame in range(frames):
+        writer.write(draw_frame(scene, travel, frame))
+    writer.release()
+    _check_video(temporary, frames)
+    sync_file(temporary)
+    os.replace(temporary, path)
 
 
 def _check_video(path: Path, frames: int) -> None:
@@ -242,8 +274,3 @@ def _check_video(path: Path, frames: int) -> None:
     capture.release()
     if found != frames:
         raise OSError(f"{path} has {found} of {frames} frames after writing; check that the disk is not full")
-
-
-def _remove_if_empty(folder: Path) -> None:
-    if not any(folder.iterdir()):
-        folder.rmdir()

@@ -20,15 +20,15 @@ Array = NDArray[np.float64]
 Image = NDArray[np.float32]
 
 REFERENCE_SIZE = (48, 64)  # speeds and wavelengths below are px at this size and grow with the frame
-SPEED_RANGE = (0.4, 2.0)
+SPEED_RANGE = (0.4, 1.6)
 TILT_LIMIT = np.deg2rad(15)
 PERIOD_RANGE = (9.0, 15.0)
-NUMBER_RANGE = (2, 4)
-COVERAGE_RANGE = (0.28, 0.46)
-WAVELENGTH_RANGE = (5.0, 9.0)
-BACKGROUND_WAVELENGTH_RANGE = (6.0, 14.0)
+NUMBER_RANGE = (2, 3)
+COVERAGE_RANGE = (0.3, 0.46)
+WAVELENGTH_RANGE = (7.0, 12.0)
+BACKGROUND_WAVELENGTH_RANGE = (8.0, 16.0)
 CAMERA_STEP = 0.12
-_LARGEST_RADIUS = 0.3  # of the short side; with the outline's bulges an object stays within half of it
+_LARGEST_RADIUS = 0.34  # of the short side; with the outline's bulges an object stays within half of it
 _TILE = 256
 _TILE_WAVELENGTH = 16.0  # px of the tile: linear interpolation is then accurate to 2 %
 _OCTAVE_SHIFTS = 8
@@ -56,22 +56,29 @@ class Texture:
 
     def draw(self, x: Image, y: Image, magnification: float) -> Image:
         """Return the BGR levels at points (x, y) px of the texture, float32 (h, w, 3); `magnification` in octaves picks the octaves shown."""
+        (a, b), (c, d) = self.stretch.astype(np.float32)
+        along, across = a * x + b * y, c * x + d * y
         total = np.zeros(x.shape, np.float32)
-        to_tile = self.stretch.astype(np.float32)
-        along, across = to_tile[0, 0] * x + to_tile[0, 1] * y, to_tile[1, 0] * x + to_tile[1, 1] * y
         first = int(np.floor(magnification)) - 1
         for octave in range(first, first + 4):
             # cos^2 windows an octave apart: the sum of their squares is 3/2 whatever the magnification, so contrast never changes
-            weight = np.cos(np.pi / 4 * (magnification - octave)) ** 2 / np.sqrt(1.5)
-            shift = self.shifts[octave % _OCTAVE_SHIFTS].astype(np.float32)
+            weight = np.float32(np.cos(np.pi / 4 * (magnification - octave)) ** 2 / np.sqrt(1.5))
+            if weight < 1e-6:
+                continue
+            shift_along, shift_across = self.shifts[octave % _OCTAVE_SHIFTS].astype(np.float32)
             factor = np.float32(2.0 ** (octave - magnification))
-            # the wave starts at the object's centre in every octave, about which it grows
             layer = cv2.remap(
-                self.tile, factor * along + shift[0], factor * across + shift[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
+                self.tile,
+                factor * along + shift_along,
+                factor * across + shift_across,
+                cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_WRAP,
             )
-            total += np.float32(weight) * layer
-        limited = np.clip(total, -2.0, 2.0)[..., None]
-        return (self.base + limited * self.tint).astype(np.float32)
+            total += weight * layer
+        np.clip(total, -2.0, 2.0, out=total)
+        return cv2.merge(
+            [np.float32(base) + np.float32(tint) * total for base, tint in zip(self.base, self.tint, strict=True)]
+        )
 
 
 @dataclass(frozen=True)
@@ -196,7 +203,8 @@ def _patch(scene: Scene, travel: Travel, frame: int, index: int) -> _Patch:
     x, y = np.meshgrid((columns - centre[0]).astype(np.float32), (rows - centre[1]).astype(np.float32))
     angle = travel.turn[frame] / thing.rms_radius
     growth = travel.grow[frame] / thing.rms_radius
-    slide = travel.shear[frame] * np.sqrt(2.0) / thing.rms_radius  # shear moves by y alone, and y is 1/sqrt(2) of the radius
+    # a shear moves points by their y alone, whose root mean square is the radius' over sqrt(2)
+    slide = travel.shear[frame] * np.sqrt(2.0) / thing.rms_radius
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     sheared = rotation @ np.array([[1.0, slide], [0.0, 1.0]])
     return _Patch(
@@ -224,7 +232,7 @@ def _draw_appearance(rng: np.random.Generator, height: int, width: int) -> Appea
     shares = rng.uniform(0.8, 1.2, number)
     things = []
     for share in shares / shares.sum():
-        bulges = rng.uniform(-1.0, 1.0, 3) * (0.22, 0.12, 0.08)
+        bulges = rng.uniform(-1.0, 1.0, 3) * (0.15, 0.08, 0.05)
         mean_square = 1.0 + float((bulges**2).sum()) / 2  # the outline's area is pi * radius^2 times this
         radius = float(np.sqrt(min(area * share, largest) / np.pi / mean_square))
         texture = _draw_texture(rng, _log_uniform(rng, WAVELENGTH_RANGE) * scale, (30.0, 45.0))

@@ -58,6 +58,7 @@ class SegmentReader:
     ----------
     flows : int64 (V,)
         Number of flows of every video.
+    num_flows : int
 
     Raises
     ------
@@ -76,7 +77,7 @@ class SegmentReader:
             )
         self._reader = WindowReader(store, video_ids)
         self._means, self._offsets = _frame_means(store, video_ids)
-        self._num_flows = num_flows
+        self.num_flows = num_flows
         self._crop = crop
         self._device = device
         self._levels = torch.from_numpy(store.encoding.levels).to(device)
@@ -99,9 +100,9 @@ class SegmentReader:
 
     def read(self, videos: Integers, starts: Integers, corners: Integers, strides: Integers | None = None) -> HostBatch:
         """Return the segments of `videos` (B,) that begin at flows `starts` (B, T), cropped at `corners` (B, T, 2)."""
-        codes = self._reader.read_windows(videos, starts, self._num_flows, corners=corners, size=self._crop)
+        codes = self._reader.read_windows(videos, starts, self.num_flows, corners=corners, size=self._crop)
         # The reader repeats the last flow of a short video, so its mean is repeated too.
-        frames = starts[:, :, None] + np.arange(self._num_flows)
+        frames = starts[:, :, None] + np.arange(self.num_flows)
         frames = np.minimum(frames, self.flows[videos][:, None, None] - 1)  # (B, T, N)
         means = torch.from_numpy(self._means[self._offsets[videos][:, None, None] + frames])
         batch = torch.from_numpy(codes)

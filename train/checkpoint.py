@@ -59,8 +59,7 @@ class Checkpoint:
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors whose names begin with `prefix.`, without it."""
-        start = f"{prefix}."
-        return {name.removeprefix(start): value for name, value in self.tensors.items() if name.startswith(start)}
+        return part_of(self.tensors, prefix)
 
 
 def open_run(run: Path, config: PretrainConfig, numerics: Mapping[str, Any]) -> Checkpoint | None:
@@ -204,6 +203,23 @@ def check_same_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tenso
         raise ValueError(f"the saved tensors do not fit {where}: {'; '.join(wrong)}; use the settings that made them")
 
 
+def sgd_momentum(optimizer: torch.optim.SGD, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the momentum of every named parameter; nothing when the optimizer keeps none."""
+    if not optimizer.param_groups[0]["momentum"]:
+        return {}
+    return {name: optimizer.state[parameter]["momentum_buffer"] for name, parameter in parameters.items()}
+
+
+def restore_momentum(
+    optimizer: torch.optim.SGD, parameters: Mapping[str, Tensor], momentum: Mapping[str, Tensor]
+) -> None:
+    """Give the optimizer back what `sgd_momentum` returned. Raises ValueError when it does not fit the parameters."""
+    check_same_tensors(parameters if optimizer.param_groups[0]["momentum"] else {}, momentum, "the momentum of SGD")
+    for name, value in momentum.items():
+        parameter = parameters[name]
+        optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(value).detach()
+
+
 def check_numerics(checkpoint: Checkpoint, numerics: Mapping[str, Any]) -> None:
     """Raise ValueError naming every difference between the flow that the run was trained on and that of a store."""
     differences = _differences(checkpoint.numerics, dict(numerics), "")
@@ -211,6 +227,12 @@ def check_numerics(checkpoint: Checkpoint, numerics: Mapping[str, Any]) -> None:
         raise ValueError(
             f"the run was trained on other flow: {'; '.join(differences)}; use a store of the same numerics, or a new run"
         )
+
+
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix.`, without it."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
 
 
 def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from stores.flow_store import FlowStore, open_store
 from train.batches import SegmentReader, SequenceReader, choose_device, prefetch
 from train.checkpoint import (
-    check_same_tensors,
     load_strictly,
     open_run,
+    restore_momentum,
     save_checkpoint,
+    sgd_momentum,
 )
 from train.config import PretrainConfig, learning_rate, named_seed
 from train.cpc import ModelOne
@@ -125,7 +125,7 @@ def pretrain(
     if checkpoint is not None:
         first = checkpoint.step
         load_strictly(model, checkpoint.part("model"))
-        _restore_momentum(optimizer, parameters, checkpoint.part("momentum"))
+        restore_momentum(optimizer, parameters, checkpoint.part("momentum"))
         window.restore(checkpoint.window)
         announce(f"resumed from step {first}")
     log = MetricsLog(run, keep=first)
@@ -170,7 +170,7 @@ def pretrain(
                     numerics=store.numerics,
                     window=window.values(),
                     model=model.state_dict(),
-                    momentum=_momentum(optimizer, parameters),
+                    momentum=sgd_momentum(optimizer, parameters),
                 )
             progress(done, config.steps, fields)
             if stopped:
@@ -195,21 +195,6 @@ def pretrain(
         chance=1 / config.classes,
         held_out_accuracy=held_out["held_out_accuracy"] if held_out is not None and held_out["step"] == done else None,
     )
-
-
-def _momentum(optimizer: torch.optim.SGD, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    if not optimizer.param_groups[0]["momentum"]:
-        return {}
-    return {name: optimizer.state[parameter]["momentum_buffer"] for name, parameter in parameters.items()}
-
-
-def _restore_momentum(
-    optimizer: torch.optim.SGD, parameters: Mapping[str, Tensor], momentum: Mapping[str, Tensor]
-) -> None:
-    check_same_tensors(parameters if optimizer.param_groups[0]["momentum"] else {}, momentum, "the momentum of SGD")
-    for name, value in momentum.items():
-        parameter = parameters[name]
-        optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(value).detach()
 
 
 def _check_finite(model: ModelOne, window: Window, step: int, run: Path) -> None:

@@ -1,19 +1,20 @@
 """Linear classification: a dense layer on the frozen encoder, beside the same layer on an untrained one."""
 
 import contextlib
+import functools
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import safetensors
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
@@ -29,19 +30,23 @@ from train.checkpoint import (
     build_encoder,
     check_numerics,
     load_strictly,
+    part_of,
     require_checkpoint,
+    restore_momentum,
+    sgd_momentum,
     tensors_to_bytes,
     write_json,
 )
 from train.config import EVALUATION_SEGMENTS, PretrainConfig, learning_rate, named_seed
 from train.encoder import Encoder
+from train.features import average_features, estimate_statistics, read_random
 from train.scores import PROTOCOLS, score_predictions
-from train.selection import random_starts, uniform_starts, videos_in_turn
+from train.selection import random_starts, uniform_starts
 from train.splits import labelled_split
 
 PRETRAINED, RANDOM = "pretrained", "random"
 _SAVE_EVERY = 500  # steps between states of the dense layer
-_STATISTICS_BATCHES = 200  # enough for batch norm's means: 25,600 segments at the paper's batch size
+_SHOW_EVERY = 20
 
 Progress = Callable[[int, int, Mapping[str, float | str]], None]
 
@@ -130,7 +135,7 @@ def evaluate_linear(
     config = checkpoint.config
     train, test, missing = labelled_split(store, fold, allow_missing=allow_missing)
     folder = Path(run_path, "evaluate", f"linear-fold{fold}-seed{seed}")
-    _begin(folder, _fingerprint(checkpoint, train, test, fold, seed))
+    _begin(folder, _fingerprint(checkpoint, train, test))
     results = folder / "results.parquet"
     if results.is_file():
         announce(f"read the finished results in {folder}")
@@ -178,7 +183,8 @@ def _evaluate_encoder(
     if encoder is None:
         torch.manual_seed(named_seed(task.config.seed, "initial weights"))
         encoder = Encoder(task.config).to(task.device)
-        _estimate_statistics(task, encoder, should_stop)
+        if not estimate_statistics(encoder, task.train, named_seed(task.seed, "statistics"), should_stop):
+            raise _Stopped
     encoder = encoder.to(task.device).eval().requires_grad_(False)
     dense = _train_dense(task, encoder, folder / f"dense-{name}.safetensors", counted, should_stop)
     tables = []
@@ -198,33 +204,116 @@ def _train_dense(
     config = task.config
     torch.manual_seed(named_seed(task.seed, "dense layer"))
     dense = nn.Linear(config.latent_size, len(task.classes)).to(task.device)
-    optimizer = torch.optim.SGD(dense.parameters(), lr=1.0, momentum=config.momentum, weight_decay=config.weight_decay)
-    momentum = nn.Linear(config.latent_size, len(task.classes)).to(task.device).requires_grad_(False)  # a place to load into
-    first = _load_dense(file, dense, momentum)
-    if first and config.momentum:
-        for parameter, buffer in zip(dense.parameters(), momentum.parameters(), strict=True):
-            optimizer.state[parameter]["momentum_buffer"] = buffer.clone()
+    parameters = dict(dense.named_parameters())
+    optimizer = torch.optim.SGD(parameters.values(), lr=1, momentum=config.momentum, weight_decay=config.weight_decay)
+    first = 0
+    if file.is_file():
+        state = safetensors.torch.load(file.read_bytes())
+        first = int(state["step"])
+        load_strictly(dense, part_of(state, "dense"))
+        restore_momentum(optimizer, parameters, part_of(state, "momentum"))
+
+    def save(step: int) -> None:
+        tensors = {f"dense.{name}": value for name, value in dense.state_dict().items()}
+        tensors |= {f"momentum.{name}": value for name, value in sgd_momentum(optimizer, parameters).items()}
+        replace_file(file, tensors_to_bytes({**tensors, "step": torch.tensor(step)}))
+
     labels = torch.from_numpy(task.train_labels).to(task.device)
-    seed = named_seed(task.seed, "linear")
-
-    def read(step: int) -> HostBatch:
-        return _read_random(task.train, seed, step, config.linear_batch_size)
-
+    read = functools.partial(read_random, task.train, named_seed(task.seed, "linear"), config.linear_batch_size)
     with contextlib.closing(prefetch(read, range(first, config.linear_steps))) as loaded:
         for done, batch in enumerate(loaded, start=first + 1):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config.linear_learning_rates, done - 1)
-            features = _average_features(encoder, task.train.to_device(batch))
-            scores = dense(features)  # (B, classes)
+            scores = dense(average_features(encoder, task.train.to_device(batch)))  # (B, classes)
             right = labels[torch.from_numpy(batch.videos).to(task.device)]
             loss = functional.cross_entropy(scores, right)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            counted(done, loss, scores, right)
             stop = should_stop()
-            if stop or done % _SAVE_EVERY == 0:
-                _save_dense(file, done, dense, optimizer)
+            if stop or done % _SAVE_EVERY == 0 or done == config.linear_steps:
+                save(done)
             if stop:
                 raise _Stopped
-            counted(done, loss, scores, right)
     return dense
+
+
+def _test_logits(
+    task: _Task, encoder: Encoder, dense: nn.Linear, protocol: str, should_stop: Callable[[], bool]
+) -> NDArray[np.float32]:
+    """Return logits (videos, classes) of every test video, each read once."""
+    reader = task.test
+    if protocol == "random8":
+        seed = named_seed(task.seed, "test")
+        starts = random_starts(
+            reader.flows, seed=seed, step=0, num_segments=EVALUATION_SEGMENTS, num_flows=task.config.num_flows
+        )
+    else:
+        starts = uniform_starts(reader.flows, num_segments=EVALUATION_SEGMENTS, num_flows=task.config.num_flows)
+    corners = reader.center_corners(starts)
+    parts = np.array_split(np.arange(len(starts)), -(-len(starts) // task.config.linear_batch_size))
+
+    def read(part: NDArray[np.int64]) -> HostBatch:
+        return reader.read(part, starts[part], corners[part])
+
+    logits = []
+    with torch.no_grad(), contextlib.closing(prefetch(read, parts)) as loaded:
+        for batch in loaded:
+            if should_stop():
+                raise _Stopped
+            logits.append(dense(average_features(encoder, reader.to_device(batch))).cpu())
+    return torch.cat(logits).numpy()
+
+
+class _Counter:
+    """Progress over both encoders: the second one begins where the first ended."""
+
+    def __init__(self, progress: Progress, encoder: str, before: int, total: int) -> None:
+        self._progress = progress
+        self._before = before
+        self._total = total
+        self._fields: dict[str, float | str] = {"encoder": encoder}
+
+    def __call__(self, done: int, loss: Tensor, scores: Tensor, right: Tensor) -> None:
+        if done % _SHOW_EVERY == 0:  # asking a GPU for a number waits for it
+            hits = (scores.argmax(dim=1) == right).float()
+            self._fields |= {"loss": loss.item(), "acc": hits.mean().item()}
+        self._progress(self._before + done, self._total, self._fields)
+
+
+def _make_task(store: FlowStore, config: PretrainConfig, train: pd.DataFrame, test: pd.DataFrame, seed: int) -> _Task:
+    classes = sorted(set(train["label"]) | set(test["label"]))
+    number = {label: place for place, label in enumerate(classes)}
+    device = choose_device()
+    train_reader, test_reader = (
+        SegmentReader(store, rows["video_id"].tolist(), num_flows=config.num_flows, crop=config.crop, device=device)
+        for rows in (train, test)
+    )
+    labels = np.array([number[label] for label in train["label"]], np.int64)
+    return _Task(train_reader, test_reader, labels, test, classes, config, seed, device)
+
+
+def _fingerprint(checkpoint: Checkpoint, train: pd.DataFrame, test: pd.DataFrame) -> str:
+    """Return a hash of all that decides the results, beside fold and seed: weights, settings and videos."""
+    columns = ["video_id", "label", "generation"]
+    videos = [rows[columns].astype(str).to_numpy().tolist() for rows in (train, test)]
+    value = json.dumps([checkpoint.sha256, checkpoint.config.to_json(), videos])
+    return hashlib.sha256(value.encode()).hexdigest()
+
+
+def _begin(folder: Path, fingerprint: str) -> None:
+    """Make sure that what `folder` holds was computed from the same things, and remove it otherwise."""
+    file = folder / "evaluation.json"
+    if file.is_file() and json.loads(file.read_bytes())["fingerprint"] == fingerprint:
+        return
+    for pattern in ("*.parquet", "*.safetensors"):
+        for old in folder.glob(pattern):
+            old.unlink()
+    write_json(file, {"fingerprint": fingerprint})
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    replace_file(path, buffer.getvalue())

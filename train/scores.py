@@ -25,7 +25,7 @@ def score_predictions(predictions: pd.DataFrame, classes: Sequence[str], about: 
     Returns
     -------
     DataFrame
-        `about`, encoder, protocol, videos, classes, chance (1 / classes), top1, top5 and mean_class (mean over the classes of their own top-1); shares.
+        `about`, encoder, protocol, videos, classes, chance (1 / classes), top1, top5 and mean_class, the mean of the classes' own top-1, in 0..1.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def score_predictions(predictions: pd.DataFrame, classes: Sequence[str], about: 
     for (encoder, protocol), found in predictions.groupby(["encoder", "protocol"], sort=False):
         if found["video_id"].duplicated().any():
             raise ValueError(f"{encoder} {protocol} has predictions of a video twice; each test video counts once")
-        labels = found["label"].map(number).to_numpy(np.int64)
+        labels = np.array([number[label] for label in found["label"]], np.int64)
         ranks = rank_of_label(np.stack(found["logits"].to_list()), labels)
         hit = pd.Series(ranks == 0)
         rows.append(
@@ -62,4 +62,4 @@ def rank_of_label(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDA
     Ties count against the prediction, so that a classifier that says the same of all classes is never right.
     """
     right = np.take_along_axis(logits, labels[:, None], axis=1)
-    return (logits >= right).sum(axis=1) - 1
+    return (~(logits < right)).sum(axis=1) - 1  # a score that is no number counts against it too

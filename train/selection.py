@@ -159,12 +159,12 @@ def _permute(seed: int, epoch: int, num_videos: int) -> Integers:
 
 
 @njit(cache=False)
-def _below(limit: int, seed: int, purpose: int, step: int, sample: int, index: int) -> int:
+def _below(limit: int, seed: int, purpose: int, step: int, sample: int, index: int) -> np.int64:
     """Return an integer of [0, limit); the bias of the remainder is below limit / 2**64."""
     bits = _scramble(np.uint64(seed))
     for coordinate in (purpose, step, sample, index):
         bits = _scramble(bits ^ np.uint64(coordinate))
-    return int(bits % np.uint64(limit))
+    return np.int64(bits % np.uint64(limit))
 
 
 @njit(cache=False)

@@ -51,11 +51,14 @@ def labelled_split(store: FlowStore, fold: int, *, allow_missing: bool) -> tuple
     in_fold = videos[videos[column].isin(("train", "test"))]
     unlabelled = in_fold.loc[in_fold["label"].isna(), "video_id"].tolist()
     if not allow_missing:
-        for names, lack in ((absent, "have no flow"), (unlabelled, "have no label")):
+        for names, what in (
+            (absent, f"test videos of fold {fold} have no flow"),
+            (unlabelled, f"videos of fold {fold} have no label"),
+        ):
             if names:
                 raise ValueError(
-                    f"{len(names)} videos of fold {fold}{' (test split)' if names is absent else ''} {lack}: {name_some(names)}; "
-                    f"an accuracy without them is another number. Extract or label them, or allow missing videos"
+                    f"{len(names)} {what}: {name_some(names)}; an accuracy without them is another number, so extract or label "
+                    f"them, or evaluate with --allow-missing"
                 )
     labelled = in_fold[in_fold["label"].notna()]
     train = labelled[labelled[column] == "train"].reset_index(drop=True)

@@ -1,0 +1,161 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from train_cases import CONFIG
+
+from stores import atomic
+from train import checkpoint
+from train.checkpoint import (
+    check_numerics,
+    load_checkpoint,
+    load_encoder,
+    load_strictly,
+    require_checkpoint,
+    restore_momentum,
+    save_checkpoint,
+    sgd_momentum,
+)
+from train.cpc import ModelOne
+from train.encoder import Encoder
+
+NUMERICS = {"height": 18, "width": 20, "encoding": {"name": "companded8", "step": 0.125}}
+
+
+def save(run: Path, step: int, seed: int = 0) -> ModelOne:
+    torch.manual_seed(seed)
+    model = ModelOne(CONFIG)
+    momentum = {name: value + 1 for name, value in model.named_parameters()}
+    save_checkpoint(
+        run,
+        step=step,
+        config=CONFIG,
+        numerics=NUMERICS,
+        window=[1.0, 1 / 3],
+        model=model.state_dict(),
+        momentum=momentum,
+    )
+    return model
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path) is None
+    model = save(tmp_path, 5)
+    found = require_checkpoint(tmp_path)
+    assert (found.step, found.config, found.numerics, found.window) == (5, CONFIG, NUMERICS, [1.0, 1 / 3])
+    other = ModelOne(CONFIG)
+    load_strictly(other, found.part("model"))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+    momentum = found.part("momentum")
+    assert momentum.keys() == dict(model.named_parameters()).keys()
+    assert all(torch.equal(value, model.get_parameter(name) + 1) for name, value in momentum.items())
+
+
+def test_the_newest_checkpoint_is_the_only_one(tmp_path: Path) -> None:
+    for step in (5, 10):
+        save(tmp_path, step)
+    assert [path.name for path in tmp_path.glob("*.safetensors")] == ["weights-10.safetensors"]
+
+
+@pytest.mark.parametrize("file", ["weights-10.safetensors", "checkpoint.json"])
+def test_killed_while_saving_the_older_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    save(tmp_path, 5, seed=1)
+    expected = load_checkpoint(tmp_path)
+
+    def replace_file(path: Path, data: bytes) -> None:
+        if path.name == file:
+            raise OSError("disk full")
+        atomic.replace_file(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "replace_file", replace_file)
+        with pytest.raises(OSError, match="disk full"):
+            save(tmp_path, 10, seed=2)
+    found = load_checkpoint(tmp_path)
+    assert found.step == 5
+    assert found.sha256 == expected.sha256
+    save(tmp_path, 10, seed=2)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+
+
+def test_the_encoder_of_a_run(tmp_path: Path) -> None:
+    model = save(tmp_path, 5)
+    encoder = load_encoder(tmp_path)
+    assert isinstance(encoder, Encoder)
+    assert not encoder.training
+    assert encoder.config == CONFIG
+    stacks = torch.randn(3, 4, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(stacks), model.encoder.eval()(stacks))
+
+
+def test_a_folder_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint of a run; make one with: flowcpc pretrain"):
+        load_encoder(tmp_path / "nowhere")
+
+
+def test_damage_is_found(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    file = tmp_path / "weights-5.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-9] ^= 4
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match="does not fit its checksum"):
+        load_checkpoint(tmp_path)
+    file.unlink()
+    with pytest.raises(ValueError, match=r"No such file.*; restore the run"):
+        load_checkpoint(tmp_path)
+    (tmp_path / "checkpoint.json").write_text("{")
+    with pytest.raises(ValueError, match="cannot be used"):
+        load_checkpoint(tmp_path)
+
+
+def test_another_format_version_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    meta = json.loads((tmp_path / "checkpoint.json").read_text())
+    (tmp_path / "checkpoint.json").write_text(json.dumps(meta | {"format_version": 2}))
+    with pytest.raises(ValueError, match="format version 2, this release reads 1"):
+        load_checkpoint(tmp_path)
+
+
+def test_strict_loading_names_everything_and_changes_nothing() -> None:
+    module = torch.nn.Linear(2, 3)
+    before = module.weight.clone()
+    wrong = {"weight": torch.zeros(3, 4), "bais": torch.zeros(3)}
+    with pytest.raises(ValueError, match=r"fit Linear: bias is missing; bais is unexpected; weight is .* instead of"):
+        load_strictly(module, wrong)
+    with pytest.raises(ValueError, match=r"weight is torch\.float64"):
+        load_strictly(module, {"weight": torch.zeros(3, 2, dtype=torch.float64), "bias": torch.ones(3)})
+    assert torch.equal(module.weight, before)
+    load_strictly(module, {"weight": torch.zeros(3, 2), "bias": torch.ones(3)})
+    assert module.weight.abs().sum() == 0
+
+
+def test_momentum_goes_on_where_it_was() -> None:
+    def train(optimizer: torch.optim.SGD, parameter: torch.nn.Parameter, steps: int) -> None:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            parameter.square().sum().backward()
+            optimizer.step()
+
+    whole, halves = (torch.nn.Parameter(torch.tensor([1.0, 2.0])) for _ in range(2))
+    train(torch.optim.SGD([whole], lr=0.1, momentum=0.9), whole, 4)
+    first = torch.optim.SGD([halves], lr=0.1, momentum=0.9)
+    train(first, halves, 2)
+    second = torch.optim.SGD([halves], lr=0.1, momentum=0.9)
+    restore_momentum(second, {"w": halves}, sgd_momentum(first, {"w": halves}))
+    train(second, halves, 2)
+    assert torch.equal(whole, halves)
+    with pytest.raises(ValueError, match="do not fit the momentum of SGD: w is missing"):
+        restore_momentum(second, {"w": halves}, {})
+    assert sgd_momentum(torch.optim.SGD([halves], lr=0.1), {"w": halves}) == {}
+
+
+def test_other_numerics_are_named(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    found = require_checkpoint(tmp_path)
+    check_numerics(found, NUMERICS)
+    with pytest.raises(ValueError, match=r"encoding.step was 0.125 and is 0.25 in this store; height was 18 and is 36"):
+        check_numerics(found, NUMERICS | {"height": 36, "encoding": {"name": "companded8", "step": 0.25}})

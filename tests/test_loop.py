@@ -1,0 +1,244 @@
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from train_cases import CONFIG, StopAfter, small_store
+
+from stores.flow_store import create_store
+from train.checkpoint import require_checkpoint
+from train.config import PretrainConfig
+from train.loop import DivergedError, PretrainResult, pretrain
+from train.metrics import read_metrics
+
+
+@pytest.fixture
+def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
+    return small_store(tmp_path, make_store)
+
+
+def untimed(run: Path) -> list[dict[str, object]]:
+    return [{key: value for key, value in line.items() if not key.endswith("time")} for line in read_metrics(run)]
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    a, b = require_checkpoint(first), require_checkpoint(second)
+    assert (a.step, a.tensors.keys()) == (b.step, b.tensors.keys())
+    for name, value in a.tensors.items():
+        assert torch.equal(value, b.tensors[name]), name
+    assert untimed(first) == untimed(second)
+
+
+def train(store: Path, run: Path, **changes: object) -> PretrainResult:
+    return pretrain(store, run, dataclasses.replace(CONFIG, **changes))
+
+
+def test_a_run_writes_what_it_promises(store: Path, tmp_path: Path) -> None:
+    messages: list[str] = []
+    calls: list[tuple[int, int]] = []
+    result = pretrain(
+        store,
+        tmp_path / "run",
+        CONFIG,
+        announce=messages.append,
+        progress=lambda done, total, fields: calls.append((done, total)),
+    )
+    assert (result.finished, result.step, result.steps, result.classes) == (True, 7, 7, 13)
+    assert result.chance == 1 / 13
+    assert "out of 13" in result.to_text()
+    assert calls == [(done, 7) for done in range(1, 8)]
+    assert any("13 classes (3 other videos x 4 segments + 1), chance level 7.69%" in line for line in messages)
+    assert any("videos have fewer than 8 flows" in line for line in messages)
+
+    lines = read_metrics(tmp_path / "run")
+    assert [line["step"] for line in lines] == [2, 4, 6, 7, 7]
+    for line in lines[:4]:
+        assert line["information_bound"] == pytest.approx(math.log(13) - line["loss"])
+        assert len(line["horizon_accuracy"]) == 1
+        assert 0 <= line["data_time"] <= line["step_time"]
+    assert [line["learning_rate"] for line in lines[:4]] == [0.02, 0.02, 0.01, 0.01]
+    assert lines[4]["held_out_videos"] == 4  # of 5, in batches of 4
+    assert result.held_out_accuracy == lines[4]["held_out_accuracy"]
+    assert PretrainConfig.from_json(json.loads((tmp_path / "run" / "config.json").read_text())) == CONFIG
+
+
+@pytest.mark.parametrize("stops", [(1,), (3, 2), (7,)])
+def test_an_interrupted_run_equals_an_uninterrupted_one(store: Path, tmp_path: Path, stops: tuple[int, ...]) -> None:
+    train(store, tmp_path / "whole")
+    done = 0
+    for stop in stops:
+        result = pretrain(store, tmp_path / "parts", CONFIG, should_stop=StopAfter(stop))
+        done += stop
+        assert (result.finished, result.step) == (False, done)
+    messages: list[str] = []
+    assert pretrain(store, tmp_path / "parts", CONFIG, announce=messages.append).finished
+    assert f"resumed from step {done}" in messages
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(store: Path, tmp_path: Path) -> None:
+    train(store, tmp_path / "whole")
+
+    def kill(done: int, total: int, fields: object) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(store, tmp_path / "parts", CONFIG, progress=kill)
+    assert require_checkpoint(tmp_path / "parts").step == 3
+    assert train(store, tmp_path / "parts").finished
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_killed_before_the_first_checkpoint(store: Path, tmp_path: Path) -> None:
+    def kill(done: int, total: int, fields: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(store, tmp_path / "run", CONFIG, progress=kill)
+    with pytest.raises(ValueError, match="seed was 0 and is now 1"):
+        train(store, tmp_path / "run", seed=1)
+    assert train(store, tmp_path / "run").finished
+
+
+def test_a_finished_run_is_left_alone_and_can_grow(store: Path, tmp_path: Path) -> None:
+    first = train(store, tmp_path / "run")
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("weights*")}
+    assert train(store, tmp_path / "run") == first
+    assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("weights*")}
+    grown = train(store, tmp_path / "run", steps=9)
+    assert (grown.finished, grown.step) == (True, 9)
+    train(store, tmp_path / "long", steps=9)
+    a, b = (require_checkpoint(tmp_path / name).tensors for name in ("run", "long"))
+    assert all(torch.equal(value, b[name]) for name, value in a.items())
+    with pytest.raises(ValueError, match="made with steps=9, and steps=7 is less"):
+        train(store, tmp_path / "run")
+
+
+def test_a_run_stopped_while_it_is_tested_on_held_out_videos(store: Path, tmp_path: Path) -> None:
+    result = pretrain(store, tmp_path / "run", CONFIG, should_stop=StopAfter(8))
+    assert (result.finished, result.step, result.held_out_accuracy) == (False, 7, None)
+    result = train(store, tmp_path / "run")
+    assert result.finished
+    assert result.held_out_accuracy is not None
+
+
+def test_other_settings_are_refused_by_name(store: Path, tmp_path: Path) -> None:
+    pretrain(store, tmp_path / "run", CONFIG, should_stop=StopAfter(1))
+    with pytest.raises(ValueError, match=r"momentum was 0.9 and is now 0.5; seed was 0 and is now 3; use the same"):
+        train(store, tmp_path / "run", seed=3, momentum=0.5)
+
+
+def test_flow_of_other_numerics_is_refused(store: Path, tmp_path: Path) -> None:
+    pretrain(store, tmp_path / "run", CONFIG, should_stop=StopAfter(1))
+    meta = json.loads((store / "store.json").read_text())
+    meta["numerics"]["tvl1"] = {"warps": 3}
+    (store / "store.json").write_text(json.dumps(meta))
+    with pytest.raises(ValueError, match=r"trained on other flow: tvl1 was None and is \{'warps': 3\}"):
+        train(store, tmp_path / "run")
+
+
+def test_a_moved_store_goes_on(store: Path, tmp_path: Path) -> None:
+    pretrain(store, tmp_path / "run", CONFIG, should_stop=StopAfter(1))
+    shutil.move(store, tmp_path / "elsewhere")
+    assert train(tmp_path / "elsewhere", tmp_path / "run").finished
+
+
+def test_divergence_stops_and_keeps_the_last_good_checkpoint(store: Path, tmp_path: Path) -> None:
+    train(store, tmp_path / "run", steps=3, learning_rates=((0, 0.01), (3, 1e30)))
+    with pytest.raises(DivergedError, match="the last good one: start a new run with smaller learning_rates"):
+        train(store, tmp_path / "run", steps=7, learning_rates=((0, 0.01), (3, 1e30)))
+    found = require_checkpoint(tmp_path / "run")
+    assert found.step == 3
+    assert all(torch.isfinite(value).all() for value in found.tensors.values())
+
+
+def test_folders_of_something_else_are_left_alone(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").touch()
+    with pytest.raises(FileExistsError, match="holds something else than a run"):
+        train(store, tmp_path / "thesis")
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match="is a file"):
+        train(store, tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"batch_size": 9}, "batch_size=9 needs as many videos, but there are 8 to train on"),
+        ({"crop": (19, 16)}, "crop=19x16 does not fit the flow"),
+        ({"fold": 2}, "fold=2 was asked for, but the store has the folds 1"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_run_exists(
+    store: Path, tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        train(store, tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_store(tmp_path: Path) -> None:
+    path = create_store(tmp_path / "empty", {"height": 8, "width": 8, "encoding": {"name": "companded8"}}).path
+    with pytest.raises(ValueError, match="has no videos"):
+        train(path, tmp_path / "run", split="all")
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 6}, {"split": "all"}])
+def test_without_held_out_videos_there_is_no_accuracy_on_them(
+    store: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    result = train(store, tmp_path / "run", steps=1, **changes)
+    assert result.finished
+    assert result.held_out_accuracy is None
+    assert "not measured" in result.to_text()
+    assert len(read_metrics(tmp_path / "run")) == 2
+    assert train(store, tmp_path / "run", steps=1, **changes) == result
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"selection": "spaced"},
+        {"selection": "consecutive", "spacing": 0},
+        {"selection": "overlap", "spacing": 1},
+        {"spacing": 1},
+        {"difficult_negatives": True},
+        {"momentum": 0.0},
+        {"weight_decay": 0.1},
+        {"seed": 1},
+        {"num_flows": 1},
+        {"num_segments": 5},
+        {"num_observed": 3, "num_segments": 5},
+        {"crop": (17, 16)},
+        {"width": 3},
+        {"batch_size": 3},
+        {"split": "all"},
+        {"learning_rates": ((0, 0.01),)},
+    ],
+)
+def test_every_setting_has_an_effect(store: Path, tmp_path: Path, changes: dict[str, object]) -> None:
+    train(store, tmp_path / "a", steps=2)
+    train(store, tmp_path / "b", steps=2, **changes)
+    a, b = (require_checkpoint(tmp_path / name).part("model") for name in "ab")
+    name = "encoder.stem.0.weight"
+    assert a[name].shape != b[name].shape or not torch.equal(a[name], b[name])
+
+
+def test_it_learns(tmp_path: Path, make_store: Callable[..., Path]) -> None:
+    """Every video has a motion of its own, so that its later segments are easy to tell from those of other videos."""
+    rng = np.random.default_rng(2)
+    videos = {}
+    for n in range(8):
+        pattern = rng.normal(0, 2, (2, 16, 16)).astype(np.float32)
+        videos[f"v{n}"] = np.repeat(pattern[None], 12, axis=0) + rng.normal(0, 0.1, (12, 2, 16, 16)).astype(np.float32)
+    store = make_store(tmp_path, videos, folds={name: {"fold1": "train"} for name in videos})
+    result = train(store, tmp_path / "run", steps=60, width=4, log_every=20, learning_rates=((0, 0.02),))
+    assert result.accuracy > 0.7 > 5 * result.chance
+    assert result.loss < 0.6 * math.log(result.classes)
