@@ -18,9 +18,9 @@ help:  ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | awk -F '\t' '{ printf "make %-6s %s\n", $$1, $$2 }'
 
 demo: $(READY)  ## synthetic videos -> flow -> pretraining -> evaluation, in the folder demo/; goes on where it stopped
-	$(BIN)/flowcpc synth $(DEMO)/synth --groups 10 --clips-per-group 1
+	$(BIN)/flowcpc synth $(DEMO)/synth --groups 16 --clips-per-group 1 --frames 27 --size 72x96
 	$(BIN)/flowcpc extract-flow $(DEMO)/synth/videos $(DEMO)/store --dataset ucf101 \
-	    --annotations $(DEMO)/synth/annotations --backend opencv --size 48x64
+	    --annotations $(DEMO)/synth/annotations --backend opencv --size 36x48
 	$(BIN)/flowcpc info $(DEMO)/store
 	$(BIN)/flowcpc show $(DEMO)/store --out $(DEMO)/flows.png
 	$(BIN)/flowcpc pretrain $(DEMO)/store $(DEMO)/run --preset tiny

@@ -181,7 +181,11 @@ class _OnDask:
         with (
             dask.config.set(quiet),
             LocalCluster(
-                n_workers=self._workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=50
+                n_workers=self._workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address="127.0.0.1:0",
+                silence_logs=50,
             ) as cluster,
             Client(cluster) as client,
         ):

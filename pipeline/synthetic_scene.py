@@ -5,7 +5,7 @@ through the `Travel` of its programme. No single frame gives the class away eith
 
 - objects live on a torus of the frame's size, so a translating object never leaves and is equally likely everywhere at all times;
 - zoom is endless: octaves of one noise fade in and out (as in a Shepard tone), so the texture inside an outline of fixed size never gets coarse;
-- shear slides the texture inside an outline of fixed shape.
+- shear slides the texture back and forth inside an outline of fixed shape, and textures are stretched at random in all classes.
 """
 
 from dataclasses import dataclass
@@ -76,8 +76,9 @@ class Texture:
             )
             total += weight * layer
         np.clip(total, -2.0, 2.0, out=total)
-        return cv2.merge(
-            [np.float32(base) + np.float32(tint) * total for base, tint in zip(self.base, self.tint, strict=True)]
+        channels = zip(self.base, self.tint, strict=True)
+        return np.asarray(
+            cv2.merge([np.float32(base) + np.float32(tint) * total for base, tint in channels]), np.float32
         )
 
 

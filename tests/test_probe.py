@@ -65,13 +65,15 @@ def test_results_and_predictions(store: Path, run: Path) -> None:
     ]
 
 
-def test_it_tells_easy_classes_apart(store: Path, tmp_path: Path) -> None:
-    """Where a blob moves right or down, even random features do."""
-    config = dataclasses.replace(
-        CONFIG, steps=1, width=8, linear_steps=200, linear_batch_size=8, linear_learning_rates=((0, 0.2),)
-    )
-    pretrain(store, tmp_path / "run", config)
-    assert evaluate_linear(store, tmp_path / "run").table["top1"].min() == 1
+@pytest.mark.parametrize("seed", range(3))
+def test_it_tells_easy_classes_apart(tmp_path: Path, make_store: Callable[..., Path], seed: int) -> None:
+    """A blob moves right or down: at most one of five test videos is missed, even on random features of eight training
+    videos. Labels that belong to other videos would leave about half.
+    """
+    store = small_store(tmp_path, make_store, lengths=lambda n: 12 + n)
+    schedule = {"linear_steps": 100, "linear_batch_size": 8, "linear_learning_rates": ((0, 0.2),)}
+    pretrain(store, tmp_path / "run", dataclasses.replace(CONFIG, seed=seed, steps=1, width=8, **schedule))
+    assert evaluate_linear(store, tmp_path / "run").table["top1"].min() >= 0.8
 
 
 def test_the_encoder_stays_frozen(store: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """The README's Python runs, as a newcomer would run it, on a small data set under the README's own names."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ def flowcpc(*words: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the README's ucf101.flow and runs/conv3d, made by the README's commands from synthetic videos."""
     folder = tmp_path_factory.mktemp("readme")
     with pytest.MonkeyPatch.context() as patch:
@@ -33,7 +32,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         flowcpc("pretrain", "ucf101.flow", "runs/conv3d", *SMALL_RUN)
         flowcpc("evaluate", "ucf101.flow", "runs/conv3d", "--mode", "linear", "--fold", 1)
         flowcpc("embed", "ucf101.flow", "runs/conv3d")
-    yield folder
+    return folder
 
 
 def python_blocks(document: str) -> list[str]:

@@ -75,12 +75,12 @@ def test_objects_cover_a_part_of_every_frame(name: str) -> None:
     for group in range(1, 9):
         scene = scene_of(group)
         covered = [object_flow(scene, name, frame)[1].mean() for frame in (0, 5, 11)]
-        assert 0.2 <= min(covered)
+        assert min(covered) >= 0.2
         assert max(covered) <= 0.5
 
 
 def test_late_frames_look_the_same_in_every_class_on_average() -> None:
-    """Brightness, contrast and sharpness of the last frame: no class is off the common mean by more than chance allows."""
+    """Brightness, contrast and sharpness of the last frame: no class is 3 % off the mean of all."""
     looks = np.empty((len(PROGRAMMES), 24, 3))
     for group in range(24):
         scene = scene_of(group + 1, frames=25)
@@ -90,16 +90,15 @@ def test_late_frames_look_the_same_in_every_class_on_average() -> None:
             looks[row, group] = picture.mean(), picture.std(), sharpness
     # each group is its own control, as all classes share its textures
     relative = np.log(looks) - np.log(looks).mean(axis=0)
-    score = relative.mean(axis=1) / (relative.std(axis=1, ddof=1) / np.sqrt(24))
-    assert np.abs(score).max() < 4.5
+    assert np.abs(relative.mean(axis=1)).max() < 0.03
 
 
 @names
 def test_pictures_move_as_the_true_flow_says(name: str) -> None:
     scene = scene_of(5)
-    flow, covered = true_flow(scene, PROGRAMMES[name].travel(FRAMES, scene.nuisance), 3)
+    flow, covered = true_flow(scene, PROGRAMMES[name].travel(FRAMES, scene.nuisance), 0)
     y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
-    before, after = (gray(scene, name, frame).astype(np.float32) for frame in (3, 4))
+    before, after = (gray(scene, name, frame).astype(np.float32) for frame in (0, 1))
     back = cv2.remap(after, x + flow[0], y + flow[1], cv2.INTER_CUBIC)
     core = cv2.erode(covered.astype(np.uint8), np.ones((13, 13))) > 0
     core[:8], core[-8:], core[:, :8], core[:, -8:] = False, False, False, False
@@ -132,7 +131,7 @@ def test_speed_grows_with_the_frame() -> None:
 def test_tvl1_recovers_the_motion(name: str) -> None:
     agreement = []
     for group in (1, 2, 3):
-        measured, true, inside = measured_flow(scene_of(group), name, 2)
+        measured, true, inside = measured_flow(scene_of(group), name, 0)
         core = inside > 0.99
         a, b = measured[:, core].ravel(), true[:, core].ravel()
         agreement.append(a @ b / np.sqrt((a @ a) * (b @ b)))
@@ -140,27 +139,35 @@ def test_tvl1_recovers_the_motion(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "feature", "sign"),
+    ("name", "way", "sign"),
     [
-        ("TranslateRight", "u", 1),
-        ("TranslateLeft", "u", -1),
-        ("TranslateDown", "v", 1),
-        ("TranslateUp", "v", -1),
-        ("RotateClockwise", "curl", 1),
-        ("RotateCounterClockwise", "curl", -1),
-        ("ZoomIn", "divergence", 1),
-        ("ZoomOut", "divergence", -1),
+        ("TranslateRight", "right", 1),
+        ("TranslateLeft", "right", -1),
+        ("TranslateDown", "down", 1),
+        ("TranslateUp", "down", -1),
+        ("RotateClockwise", "around", 1),
+        ("RotateCounterClockwise", "around", -1),
+        ("ZoomIn", "outward", 1),
+        ("ZoomOut", "outward", -1),
     ],
 )
-def test_tvl1_sees_the_class_s_sign(name: str, feature: str, sign: int) -> None:
+def test_tvl1_sees_the_class_s_sign(name: str, way: str, sign: int) -> None:
     for group in (1, 2, 3):
-        measured, _, inside = measured_flow(scene_of(group), name, 2)
-        u, v = measured
-        core = inside > 0.99
-        du_dy, du_dx = np.gradient(u)
-        dv_dy, dv_dx = np.gradient(v)
-        features = {"u": u, "v": v, "curl": dv_dx - du_dy, "divergence": du_dx + dv_dy}
-        assert sign * features[feature][core].mean() > 0.02
+        scene = scene_of(group)
+        (u, v), _, _ = measured_flow(scene, name, 0)
+        along = {"right": [], "down": [], "around": [], "outward": []}
+        for thing, (centre_x, centre_y) in zip(scene.appearance.things, scene.starts / 2, strict=True):
+            y, x = np.mgrid[:48, :64] + 0.25  # INTER_AREA: px i covers px 2i and 2i + 1
+            x, y = (x - centre_x + 32) % 64 - 32, (y - centre_y + 24) % 48 - 24
+            inside = np.hypot(x, y) < 0.8 * thing.radius / 2
+            radius = np.maximum(np.hypot(x, y), 1)
+            projected = {"right": u, "down": v, "around": (x * v - y * u) / radius, "outward": (x * u + y * v) / radius}
+            for other, values in projected.items():
+                along[other].append(values[inside].mean())
+        mean = {other: sign * np.mean(values) / (scene.nuisance.speed / 2) for other, values in along.items()}
+        assert mean[way] > 0.25
+        if way in ("around", "outward"):
+            assert all(abs(value) < 0.6 * mean[way] for other, value in mean.items() if other != way)
 
 
 def test_halves_tell_the_order_pair_apart_and_the_whole_does_not() -> None:
@@ -173,7 +180,7 @@ def test_halves_tell_the_order_pair_apart_and_the_whole_does_not() -> None:
             course[name] = np.array([measured[0][inside > 0.99].mean() for measured, _, inside in flows])
         speed = scene.nuisance.speed / 2
         for steps in course.values():
-            assert abs(steps.mean()) < 0.2 * speed
+            assert abs(steps.mean()) < 0.1 * speed
         right, left = course["RightThenLeft"], course["LeftThenRight"]
-        assert right[:3].mean() > 0.3 * speed > -0.3 * speed > right[3:].mean()
-        assert left[:3].mean() < -0.3 * speed < 0.3 * speed < left[3:].mean()
+        assert right[:3].mean() > 0.15 * speed > -0.15 * speed > right[3:].mean()
+        assert left[:3].mean() < -0.15 * speed < 0.15 * speed < left[3:].mean()

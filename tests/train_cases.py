@@ -32,18 +32,22 @@ CONFIG = PretrainConfig(
 )
 
 
-def small_store(tmp_path: Path, make_store: Callable[..., Path], **changes: object) -> Path:
-    """A store of 13 videos of 1 to 21 flows, 18x20 px, in two classes told apart by the direction of a moving blob."""
+def small_store(
+    tmp_path: Path, make_store: Callable[..., Path], *, lengths: Callable[[int], int] = lambda n: (7 * n) % 21 + 1
+) -> Path:
+    """A store of 13 labelled videos, 18x20 px, in two classes told apart by the direction of a moving blob.
+
+    Video n has `lengths(n)` flows; by default 1 to 15, so that many are shorter than a sequence and some than a segment.
+    """
     rng = np.random.default_rng(0)
     videos, labels, groups, folds = {}, {}, {}, {}
     for n in range(TRAIN_VIDEOS + TEST_VIDEOS):
         name = f"v{n:02d}"
-        flow = rng.normal(0, 0.2, ((7 * n) % 21 + 1, 2, 18, 20)).astype(np.float32)
+        flow = rng.normal(0, 0.2, (lengths(n), 2, 18, 20)).astype(np.float32)
         flow[:, n % 2, 4:14, 5:15] += 3
         videos[name], labels[name], groups[name] = flow, CLASSES[1 - n % 2], f"g{n}"
         folds[name] = {"fold1": "train" if n < TRAIN_VIDEOS else "test"}
-    tmp_path.mkdir(parents=True, exist_ok=True)
-    return make_store(tmp_path, videos, **{"labels": labels, "groups": groups, "folds": folds, **changes})
+    return make_store(tmp_path, videos, labels=labels, groups=groups, folds=folds)
 
 
 class StopAfter:

@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from stores.atomic import replace_file
+from stores.atomic import TEMPORARY_SUFFIX, replace_file
 from train.config import PretrainConfig
 from train.encoder import Encoder
 
@@ -76,7 +76,7 @@ def open_run(run: Path, config: PretrainConfig, numerics: Mapping[str, Any]) -> 
         raise FileExistsError(f"{run} is a file; give a new folder for the run")
     file = run / _CONFIG
     if not file.exists():
-        if run.exists() and any(run.iterdir()):
+        if run.exists() and any(entry.suffix != TEMPORARY_SUFFIX for entry in run.iterdir()):
             raise FileExistsError(f"{run} holds something else than a run; give a new or empty folder")
         write_json(file, config.to_json())
         return None

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stores.errors import OperationError
 from stores.flow_store import FlowStore, open_store
 from train.batches import SegmentReader, SequenceReader, choose_device, prefetch
 from train.checkpoint import (
@@ -31,7 +32,7 @@ from train.splits import split_of, videos_of
 Progress = Callable[[int, int, Mapping[str, float | str]], None]
 
 
-class DivergedError(RuntimeError):
+class DivergedError(OperationError):
     """The loss or a weight is no longer a finite number; the message says what to change."""
 
 

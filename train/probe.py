@@ -45,6 +45,7 @@ from train.selection import random_starts, uniform_starts
 from train.splits import labelled_split
 
 PRETRAINED, RANDOM = "pretrained", "random"
+AIM_POINTS = 5  # less than this above an untrained encoder shows little
 _SAVE_EVERY = 500  # steps between states of the dense layer
 _SHOW_EVERY = 20
 
@@ -75,7 +76,18 @@ class LinearResult:
         shown = self.table[["encoder", "protocol", "top1", "top5", "mean_class", "chance", "videos"]].copy()
         for name in ("top1", "top5", "mean_class", "chance"):
             shown[name] = shown[name].map("{:.1%}".format)
-        return shown.to_string(index=False)
+        return f"{shown.to_string(index=False)}\n\n{self._verdict()}"
+
+    def _verdict(self) -> str:
+        """Return a sentence that says plainly whether pretraining was worth it."""
+        top1 = self.table[self.table["protocol"] == "uniform8"].set_index("encoder")["top1"]
+        points = 100 * float(top1[PRETRAINED] - top1[RANDOM])
+        verdict = "reached" if points >= AIM_POINTS else "NOT reached"
+        times = float(top1[PRETRAINED]) / float(self.table["chance"].iloc[0])
+        return (
+            f"pretrained - random encoder (uniform8): {points:+.1f} points; the aim of {AIM_POINTS:+d} points is {verdict}. "
+            f"Pretrained is {times:.1f} times chance."
+        )
 
 
 class _Task(NamedTuple):
