@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -34,6 +35,9 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, 
 @click.version_option(package_name="flowcpc")
 def main() -> None:
     """Optical-flow feature stores for video, and contrastive predictive coding (CPC) trained from them."""
+    # OpenMP reads this when torch loads it, later. Its threads otherwise spin while they wait, and where anything else
+    # uses the cores (a loader thread, another job) a step of a small model then takes many times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @main.command("extract-flow")

@@ -12,6 +12,8 @@ from pipeline.segmentation import frame_statistics, segment_statistics
 from stores.encoding import Encoding
 from stores.flow_store import FlowStore, create_store, open_store
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as cli.main does, for the tests that call train/ directly
+
 ROOT = Path(__file__).resolve().parent.parent
 Flows = Mapping[str, NDArray[np.float32]]
 Names = Mapping[str, str]

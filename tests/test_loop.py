@@ -10,11 +10,16 @@ import pytest
 import torch
 from train_cases import CONFIG, StopAfter, small_store
 
-from stores.flow_store import create_store
-from train.checkpoint import require_checkpoint
-from train.config import PretrainConfig
+from stores.flow_store import create_store, open_store
+from train import loop
+from train.batches import SegmentReader, SequenceReader
+from train.checkpoint import load_strictly, require_checkpoint
+from train.config import PretrainConfig, named_seed
+from train.cpc import ModelOne
 from train.loop import DivergedError, PretrainResult, pretrain
+from train.loss import info_nce
 from train.metrics import read_metrics
+from train.splits import videos_of
 
 
 @pytest.fixture
@@ -79,6 +84,35 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(store: Path, tmp_path: P
     assert pretrain(store, tmp_path / "parts", CONFIG, announce=messages.append).finished
     assert f"resumed from step {done}" in messages
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_randomness_inside_the_model_goes_on_too(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class WithDropout(ModelOne):
+        def forward(self, segments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            predictions, latents = super().forward(segments)
+            return torch.nn.functional.dropout(predictions, 0.5, self.training), latents
+
+    monkeypatch.setattr(loop, "ModelOne", WithDropout)
+    train(store, tmp_path / "whole")
+    assert not pretrain(store, tmp_path / "parts", CONFIG, should_stop=StopAfter(3)).finished
+    torch.rand(100)  # whatever else draws from torch's generator
+    train(store, tmp_path / "parts")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_held_out_videos_are_measured_in_eval_mode(store: Path, tmp_path: Path) -> None:
+    train(store, tmp_path / "run")
+    model = ModelOne(CONFIG).eval()
+    load_strictly(model, require_checkpoint(tmp_path / "run").part("model"))
+    opened = open_store(store)
+    ids = videos_of(opened, 1, "test")["video_id"].tolist()
+    segments = SegmentReader(opened, ids, num_flows=2, crop=CONFIG.crop, device=torch.device("cpu"))
+    batch = SequenceReader(segments, CONFIG, named_seed(CONFIG.seed, "held out")).read(0)
+    with torch.no_grad():
+        expected = info_nce(*model(segments.to_device(batch)), model.positions)
+    line = read_metrics(tmp_path / "run")[-1]
+    assert line["held_out_loss"] == pytest.approx(expected.loss.item(), rel=1e-5)
+    assert line["held_out_accuracy"] == pytest.approx(expected.accuracy.item())
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(store: Path, tmp_path: Path) -> None:

@@ -6,11 +6,15 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
+from torch import nn
 from train_cases import CLASSES, CONFIG, TEST_VIDEOS, TRAIN_VIDEOS, StopAfter, small_store
 
 from stores.embeddings import vectors_from_arrow
 from stores.flow_store import open_store
 from train import probe
+from train.config import named_seed
+from train.encoder import Encoder
 from train.loop import pretrain
 from train.probe import LinearResult, evaluate_linear
 
@@ -85,6 +89,12 @@ def test_the_encoder_stays_frozen(store: Path, run: Path, monkeypatch: pytest.Mo
     assert len({id(encoder) for encoder in encoders}) == 2
     assert all((value == expected[name]).all() for name, value in encoders[0].state_dict().items())
     assert not any(encoder.training for encoder in encoders)
+    untrained = encoders[-1]
+    torch.manual_seed(named_seed(CONFIG.seed, "initial weights"))
+    for name, value in Encoder(CONFIG).named_parameters():
+        assert torch.equal(untrained.get_parameter(name), value), name
+    # batch-norm statistics of the training videos, where a new encoder has means of 0
+    assert all(part.running_mean.abs().sum() > 0 for part in untrained.modules() if isinstance(part, nn.BatchNorm2d))
 
 
 def test_finished_results_are_read_and_not_computed(store: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
