@@ -80,13 +80,16 @@ class LinearResult:
 
     def _verdict(self) -> str:
         """Return a sentence that says plainly whether pretraining was worth it."""
-        top1 = self.table[self.table["protocol"] == "uniform8"].set_index("encoder")["top1"]
+        rows = self.table[self.table["protocol"] == "uniform8"].set_index("encoder")
+        top1 = rows["top1"]
         points = 100 * float(top1[PRETRAINED] - top1[RANDOM])
+        # Of a difference between two shares of n videos, taken as independent.
+        error = 100 * float(np.sqrt((top1 * (1 - top1) / rows["videos"]).sum()))
         verdict = "reached" if points >= AIM_POINTS else "NOT reached"
         times = float(top1[PRETRAINED]) / float(self.table["chance"].iloc[0])
         return (
-            f"pretrained - random encoder (uniform8): {points:+.1f} points; the aim of {AIM_POINTS:+d} points is {verdict}. "
-            f"Pretrained is {times:.1f} times chance."
+            f"pretrained - random encoder (uniform8): {points:+.1f} points (standard error {error:.1f}); "
+            f"the aim of {AIM_POINTS:+d} points is {verdict}. Pretrained is {times:.1f} times chance."
         )
 
 
