@@ -106,7 +106,7 @@ def extract_flow(
     if summary.stored or not summary.finished:
         rate = summary.pairs / summary.seconds
         say(
-            f"stored {summary.stored} videos ({summary.pairs} pairs, {rate:.3g} pairs/s) in {summary.seconds:.0f} s; {store} is up to date"
+            f"stored {summary.stored} videos in {store} ({summary.pairs} pairs, {rate:.3g} pairs/s) in {summary.seconds:.0f} s"
         )
     elif not summary.failed:
         say(f"nothing to do: the flow of all {summary.videos} videos is in {store}")
@@ -171,6 +171,7 @@ def synth(out: Path, groups: int, clips_per_group: int, frames: int, size: tuple
     if not summary.finished:
         stop.leave(_command())
     say(f"{out}: {summary.videos} clips of {len(summary.classes)} classes ({summary.written} written now)")
+    say(f"next: flowcpc extract-flow {out}/videos STORE --dataset ucf101 --annotations {out}/annotations --size 48x64")
 
 
 @main.command()

@@ -37,6 +37,8 @@ class CommandGroup(click.Group):
         """Run the command; turn errors that are meant for users into sentences."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # click ends quietly when the reader of a pipe has gone
         except (ValueError, FileNotFoundError, FileExistsError, KeyError) as error:
             self._fail(error, USAGE)
         except (OperationError, OSError) as error:

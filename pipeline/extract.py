@@ -24,6 +24,7 @@ from stores.errors import DamagedStoreError, OperationError
 from stores.flow_store import FlowStore, open_store
 from stores.layout import flows_per_chunk
 
+MAX_SIDE = 8192  # larger than any video, small enough that a mistyped size does not end in memory
 STORED = "stored"
 FAILED = "failed"
 KIND_MISSING = "missing"  # a listed video that is not there
@@ -55,6 +56,8 @@ class Settings:
     backend: str = "auto"
 
     def __post_init__(self) -> None:
+        if max(self.height, self.width) > MAX_SIDE:
+            raise ValueError(f"size {self.height}x{self.width} is too large; both sides must be at most {MAX_SIDE} px")
         if min(self.height, self.width) < MIN_SIDE:
             raise ValueError(f"size {self.height}x{self.width} is too small; both sides must be at least {MIN_SIDE} px")
         resolve_backend(self.backend)

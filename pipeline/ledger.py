@@ -44,12 +44,15 @@ def plan_extraction(
 ) -> Plan:
     """Compare `videos` with the records of `store` and return what is left to do.
 
+    Raises ValueError when the store holds the same files under other ids.
+
     A stored video whose source changed (size or mtime) is extracted again; one whose label, group or folds changed gets
     a new record. Failures of the machine are tried again, failures of the file when their source changed or
     `retry_failed` is set. Absent videos are recorded.
     """
     stored = _by_id(store.videos())
     failed = _by_id(store.failures())
+    _refuse_other_names(store, stored, videos)
     tasks, standing, kept = [], [], 0
     for video in videos:
         path = Path(settings.videos, video.path)
@@ -68,6 +71,18 @@ def plan_extraction(
             tasks.append(Task(video, stamp["source_bytes"]))
     tasks.sort(key=lambda task: (-task.source_bytes, task.video.video_id))
     return Plan(tasks, kept, standing)
+
+
+def _refuse_other_names(store: FlowStore, stored: dict[str, dict[str, Any]], videos: Sequence[Video]) -> None:
+    """Refuse a data set that would store the same files again under other ids, and so in other splits."""
+    names = {row["path"]: video_id for video_id, row in stored.items()}
+    for video in videos:
+        name = names.get(video.path, video.video_id)
+        if name != video.video_id:
+            raise ValueError(
+                f"{store.path} holds {video.path} as {name!r} and this data set calls it {video.video_id!r}; "
+                "use the --dataset and --annotations that the store was made with, or another store"
+            )
 
 
 def _by_id(table: pd.DataFrame) -> dict[str, dict[str, Any]]:

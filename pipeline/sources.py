@@ -117,7 +117,7 @@ def _interleave_splits(videos: list[Video]) -> list[Video]:
 def _read_ucf101(root: Path, annotations: Path) -> Dataset:
     if not annotations.is_dir():
         raise FileNotFoundError(
-            f"annotations folder {annotations} does not exist; give the folder of classInd.txt and the train and test lists"
+            f"annotations folder {annotations} does not exist or is no folder; give the folder of classInd.txt and the train and test lists"
         )
     classes = _read_class_index(annotations / "classInd.txt")
     folds: dict[str, dict[str, str]] = defaultdict(dict)
@@ -173,11 +173,14 @@ def _read_class_index(file: Path) -> set[str]:
 
 def _lines(file: Path) -> list[str]:
     """Return the lines that hold something; the official lists end lines with CRLF."""
+    return [line.strip() for line in _text(file).splitlines() if line.strip()]
+
+
+def _text(file: Path) -> str:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not a text file in UTF-8 ({error}); give the list itself") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _ucf_group(stem: str) -> str:
@@ -197,7 +200,7 @@ def _read_folder(root: Path, seed: int) -> Dataset:
     depth = 1 if with_splits else 0
     videos, misplaced = [], []
     for path in files:
-        if len(path.parts) < depth + 2 or (with_splits and path.parts[0] not in with_splits):
+        if len(path.parts) != depth + 2 or (with_splits and path.parts[0] not in with_splits):
             misplaced.append(path)
             continue
         folds = {"fold1": path.parts[0]} if with_splits else {}
@@ -209,14 +212,12 @@ def _read_folder(root: Path, seed: int) -> Dataset:
         raise ValueError(
             f"{root / misplaced[0]} and {len(misplaced) - 1} more are not placed as {form}; move them, or use --dataset csv"
         )
+    others = sum(path.is_file() for path in root.rglob("*")) - len(files)
+    remarks = [f"{others} files under {root} have no video extension and are left out"] if others else []
     if with_splits:
-        return Dataset(videos, [f"splits are the folders {', '.join(sorted(with_splits))}"])
-    return Dataset(
-        _split_by_groups(videos, seed),
-        [
-            f"no train/test folders: a split by groups was drawn within each class, about 70 % train and 30 % test (seed {seed})"
-        ],
-    )
+        return Dataset(videos, [*remarks, f"splits are the folders {', '.join(sorted(with_splits))}"])
+    drawn = f"a split by groups was drawn within each class, about 70 % train and 30 % test (seed {seed})"
+    return Dataset(_split_by_groups(videos, seed), [*remarks, f"no train/test folders: {drawn}"])
 
 
 def _split_by_groups(videos: list[Video], seed: int) -> list[Video]:
@@ -243,19 +244,20 @@ def _split_by_groups(videos: list[Video], seed: int) -> list[Video]:
 def _read_csv(root: Path, file: Path) -> Dataset:
     if not file.is_file():
         raise FileNotFoundError(
-            f"annotations file {file} does not exist; give a CSV with the columns path, label, group, split"
+            f"annotations file {file} does not exist or is no file; give a CSV with the columns path, label, group, split"
         )
-    with open(file, newline="", encoding="utf-8-sig") as handle:
-        reader = csv.DictReader(handle)
-        columns = reader.fieldnames or []
-        if "path" not in columns or "label" not in columns:
-            raise ValueError(
-                f"{file} has the columns {', '.join(columns) or '(none)'}; it needs path and label, and may have group and split"
-            )
-        rows = [(reader.line_num, {key: (value or "").strip() for key, value in row.items() if key}) for row in reader]
+    reader = csv.DictReader(_text(file).splitlines())
+    columns = reader.fieldnames or []
+    if "path" not in columns or "label" not in columns:
+        raise ValueError(
+            f"{file} has the columns {', '.join(columns) or '(none)'}; it needs path and label, and may have group and split"
+        )
+    rows = [(reader.line_num, {key: (value or "").strip() for key, value in row.items() if key}) for row in reader]
     if not rows:
         raise ValueError(f"{file} has no rows; it needs one row per video")
-    return Dataset([_csv_video(root, file, number, row) for number, row in rows], [])
+    videos = [_csv_video(root, file, number, row) for number, row in rows]
+    unlabelled = sum(video.label is None for video in videos)
+    return Dataset(videos, [f"{unlabelled} videos of {file} have no label"] if unlabelled else [])
 
 
 def _csv_video(root: Path, file: Path, number: int, row: dict[str, str]) -> Video:
@@ -284,6 +286,10 @@ def _video_files(root: Path) -> list[Path]:
 def _refuse_twins(videos: Iterable[Video]) -> None:
     seen: dict[str, str] = {}
     for video in videos:
+        if seen.get(video.video_id) == video.path:
+            raise ValueError(
+                f"{video.path} is listed twice; a video has one label, one group and one split: keep one row"
+            )
         if seen.setdefault(video.video_id, video.path) != video.path:
             raise ValueError(
                 f"{seen[video.video_id]} and {video.path} would both be called {video.video_id!r}; rename one of them"

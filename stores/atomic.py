@@ -12,7 +12,10 @@ def replace_file(path: Path, data: bytes) -> None:
 
     The parent folder is made when missing. Raises OSError (for example disk full) and then leaves the old file alone.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (NotADirectoryError, FileExistsError) as error:
+        raise FileExistsError(f"{path.parent} cannot be a folder, a file is in its way; give another path") from error
     temporary = path.parent / f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
     try:
         with open(temporary, "xb") as file:

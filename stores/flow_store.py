@@ -66,7 +66,7 @@ def create_store(path: str | os.PathLike[str], numerics: Mapping[str, Any]) -> "
     root = Path(path)
     wanted: Record = json.loads(json.dumps(dict(numerics)))
     if not (root / layout.STORE_FILE).exists():
-        if root.exists() and (not root.is_dir() or any(entry.name != layout.LOCK_FILE for entry in root.iterdir())):
+        if root.exists() and (not root.is_dir() or any(map(_is_foreign, root.iterdir()))):
             raise ValueError(f"{root} exists and is not a flowcpc store; give a new or empty folder")
         meta = {
             "format": layout.FORMAT,
@@ -313,6 +313,11 @@ class VideoWriter:
             digest.update(array.read(start, min(start + layout.FLOWS_PER_SHARD, flows)).tobytes())
         if digest.digest() != self._digest.digest():
             raise DamagedStoreError(f"{self.path} reads back other bytes than were written; check the disk")
+
+
+def _is_foreign(entry: Path) -> bool:
+    """Whether a folder with this entry was something else before: a lock or a torn temporary file are a store's own."""
+    return entry.name != layout.LOCK_FILE and entry.suffix != TEMPORARY_SUFFIX
 
 
 def _file_record(path: Path) -> Record:

@@ -71,7 +71,7 @@ def test_extraction_then_again_then_info(videos: Path, tmp_path: Path) -> None:
     first = flowcpc("extract-flow", videos, store, *SMALL)
     assert first.exit_code == 0, first.output
     assert first.stdout == ""
-    assert "stored 6 videos (30 pairs" in first.stderr
+    assert f"stored 6 videos in {store} (30 pairs" in first.stderr
     again = flowcpc("extract-flow", videos, store, *SMALL)
     assert again.exit_code == 0
     assert f"nothing to do: the flow of all 6 videos is in {store}" in again.stderr

@@ -115,6 +115,8 @@ def test_a_full_disk_is_no_video_s_fault(settings: Settings, store: FlowStore, m
 def test_sizes_below_the_solver_s_are_refused() -> None:
     with pytest.raises(ValueError, match="size 8x32 is too small"):
         Settings("v", "s", 8, 32)
+    with pytest.raises(ValueError, match="size 99999x32 is too large"):
+        Settings("v", "s", 99999, 32)
 
 
 def plan(
@@ -173,6 +175,12 @@ def test_new_labels_and_folds_reach_the_record_without_new_flow(settings: Settin
         "train",
         generation,
     )
+
+
+def test_the_same_files_under_other_names_are_refused(settings: Settings, store: FlowStore) -> None:
+    extract_video(settings, CLIP)
+    with pytest.raises(ValueError, match=r"holds X/clip\.avi as 'clip' and this data set calls it 'X/clip'"):
+        plan(store, settings, Video("X/clip", "X/clip.avi", "X", None, {"fold1": "test"}))
 
 
 def test_large_files_come_first(settings: Settings, store: FlowStore) -> None:

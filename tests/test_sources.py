@@ -128,6 +128,7 @@ def test_csv_rows(tmp_path: Path) -> None:
         ("path,label\n../a.avi,X\n", "line 2: path '../a.avi' is not inside"),
         ("path,label\n/etc/passwd,X\n", "is not inside"),
         ("path,label,split\na.avi,X,training\n", "split 'training' is unknown"),
+        ("path,label\na.avi,X\na.avi,Y\n", r"a\.avi is listed twice"),
     ],
 )
 def test_csv_that_is_wrong(tmp_path: Path, text: str, words: str) -> None:
@@ -135,6 +136,23 @@ def test_csv_that_is_wrong(tmp_path: Path, text: str, words: str) -> None:
     file.write_text(text)
     with pytest.raises(ValueError, match=words):
         read_dataset(touch(tmp_path / "videos", "a.avi"), "csv", file)
+
+
+def test_csv_in_another_character_set_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "list.csv"
+    file.write_bytes("path,label\na.avi,é\n".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"list\.csv is not a text file in UTF-8"):
+        read_dataset(touch(tmp_path / "videos", "a.avi"), "csv", file)
+
+
+def test_folders_within_class_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not placed as CLASS/VIDEO"):
+        read_dataset(touch(tmp_path, "videos/A/x.avi", "videos/B/y.avi"), "folder")
+
+
+def test_files_without_a_video_extension_are_counted(tmp_path: Path) -> None:
+    found = read_dataset(touch(tmp_path, "A/x.avi", "A/y", "A/z.txt"), "folder")
+    assert found.remarks[0] == f"2 files under {tmp_path} have no video extension and are left out"
 
 
 videos_of = st.lists(

@@ -81,18 +81,20 @@ def open_run(run: Path, config: PretrainConfig, numerics: Mapping[str, Any]) -> 
         write_json(file, config.to_json())
         return None
     checkpoint = load_checkpoint(run)
-    saved = PretrainConfig.from_json(json.loads(file.read_bytes())) if checkpoint is None else checkpoint.config
+    if checkpoint is None:  # nothing was learned yet, so nothing holds the settings
+        write_json(file, config.to_json())
+        return None
+    saved = checkpoint.config
     old, new = saved.to_json(), config.to_json()
     differing = [key for key in old if key not in ("preset", "steps") and old[key] != new[key]]
     if differing:
         both = "; ".join(f"{key} was {old[key]!r} and is now {new[key]!r}" for key in differing)
         raise ValueError(f"{run} was made with other settings: {both}; use the same ones, or another folder")
-    if checkpoint is not None:
-        if config.steps < saved.steps:
-            raise ValueError(
-                f"{run} was made with steps={saved.steps}, and steps={config.steps} is less; steps may only grow, or use another folder"
-            )
-        check_numerics(checkpoint, numerics)
+    if config.steps < saved.steps:
+        raise ValueError(
+            f"{run} was made with steps={saved.steps}, and steps={config.steps} is less; steps may only grow, or use another folder"
+        )
+    check_numerics(checkpoint, numerics)
     write_json(file, config.to_json())
     return checkpoint
 

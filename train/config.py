@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ Schedule = tuple[tuple[int, float], ...]
 
 SELECTIONS = ("variable", "spaced", "consecutive", "overlap")
 SPLITS = ("train", "all")
+_MOST = 10_000
 EVALUATION_SEGMENTS = 8  # segments that stand for a video (paper, section 4.1)
 
 
@@ -89,6 +91,9 @@ class PretrainConfig:
         _at_least("num_segments", self.num_segments, self.num_observed + 1, reason)
         for name in ("spacing", "seed", "weight_decay", "momentum"):
             _at_least(name, getattr(self, name), 0)
+        for name in ("num_segments", "num_flows", "spacing", "width", "batch_size"):
+            if getattr(self, name) > _MOST:
+                raise ValueError(f"{name}={getattr(self, name)} is too large to be meant; take {_MOST} or less")
         if self.momentum >= 1:
             raise ValueError(f"momentum={self.momentum} would never forget a gradient; take less than 1")
         _one_of("selection", self.selection, SELECTIONS)
@@ -160,6 +165,8 @@ def _suggestion(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
 
 
 def _at_least(name: str, value: float, least: float, why: str = "") -> None:
+    if not math.isfinite(value):
+        raise ValueError(f"{name}={value} is not a finite number; take one")
     if not value >= least:
         raise ValueError(f"{name}={value} is too small{f' ({why})' if why else ''}; take {least} or more")
 

@@ -203,7 +203,7 @@ def _check_finite(model: ModelOne, window: Window, step: int, run: Path) -> None
     values = (value for value in model.state_dict().values() if value.is_floating_point())
     if not window.is_finite() or not all(bool(torch.isfinite(value).all()) for value in values):
         raise DivergedError(
-            f"the loss is not a finite number any more at step {step}; the checkpoint in {run} is the last good one: "
+            f"the loss is not a finite number any more at step {step}; a checkpoint in {run} is the last good one: "
             f"start a new run with smaller learning_rates"
         )
 
