@@ -98,6 +98,7 @@ def extract_flow(
             settings,
             chosen,
             workers=default_workers() if workers is None else workers,
+            whole_dataset={video.video_id for video in found.videos},
             retry_failed=retry_failed,
             progress=bar,
             announce=say,

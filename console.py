@@ -71,7 +71,8 @@ class Stop:
         if number == signal.SIGINT and self.exit_code:
             raise KeyboardInterrupt
         self.exit_code = INTERRUPTED if number == signal.SIGINT else PREEMPTED
-        say("stopping: saving what is done ...")
+        # A handler may interrupt a write to stderr, which must not be entered again through Python's buffers.
+        os.write(2, b"stopping: saving what is done ...\n")
 
     def leave(self, command: str) -> None:
         """Say how to go on, and exit."""
@@ -102,6 +103,7 @@ class Bar:
         self._began = self._printed = time.monotonic()
         self._last: tuple[int, int, Mapping[str, float | str]] | None = None
         self._unprinted = False
+        self._first: int | None = None  # what an earlier run had done says nothing about this one's speed
 
     def __enter__(self) -> "Bar":
         if self._console.is_terminal:
@@ -121,6 +123,8 @@ class Bar:
 
     def __call__(self, done: int, total: int, fields: Mapping[str, float | str]) -> None:
         self._last, self._unprinted = (done, total, fields), True
+        if self._first is None:
+            self._first = done
         if self._live is not None:
             self._live.update(self._task, completed=done, total=total, values=_join(fields))
         elif time.monotonic() - self._printed >= _PLAIN_INTERVAL_S:
@@ -138,7 +142,8 @@ class Bar:
         self._printed, self._unprinted = time.monotonic(), False
         elapsed = self._printed - self._began
         share = done / total if total else 1.0
-        eta = f"{elapsed / share - elapsed:.0f} s" if share > 0 else "?"
+        new = done - (self._first or 0)
+        eta = f"{elapsed * (total - done) / new:.0f} s" if new > 0 else "?"
         say(f"{self._title}: {share:.0%}, {elapsed:.0f} s, ETA {eta}, {_join(fields)}")
 
 

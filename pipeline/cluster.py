@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from pipeline.extract import (
 )
 from pipeline.ledger import Plan, Task, plan_extraction
 from pipeline.sources import Video
+from stores.catalog import KIND_PENDING
 from stores.flow_store import FlowStore, create_store
 
 Progress = Callable[[int, int, Mapping[str, float | str]], None]
@@ -63,6 +64,7 @@ def run_extraction(
     videos: Sequence[Video],
     *,
     workers: int,
+    whole_dataset: Collection[str] = (),
     retry_failed: bool = False,
     progress: Progress = lambda done, total, fields: None,
     announce: Callable[[str], None] = lambda message: None,
@@ -70,6 +72,8 @@ def run_extraction(
 ) -> Summary:
     """Extract the flow of every video that the store lacks, on `workers` processes (0: in this one), and rebuild the
     index.
+
+    `whole_dataset` holds the ids of all videos of the data set when `videos` are a part of it (`--limit`).
 
     Raises ValueError for a store of other numerics and StoreWriteError when the store cannot be written. `progress` counts bytes of video
     files; its fields are videos, failed, pairs/s.
@@ -79,14 +83,17 @@ def run_extraction(
         store = create_store(settings.store, settings.numerics())
         store.collect_garbage()
         with store.in_use():
+            store.set_dataset(
+                [video.to_record() for video in videos], whole_dataset or {video.video_id for video in videos}
+            )
             plan = plan_extraction(store, settings, videos, retry_failed=retry_failed)
             announce(_describe(plan))
-            store.invalidate_index()
             summary = Summary(videos=len(videos), stored_before=plan.stored)
             if plan.tasks:
-                run = _InProcess() if workers == 0 else _OnDask(workers)
+                run = _InProcess() if workers == 0 else _OnDask(min(workers, len(plan.tasks)))
                 _work_off(run, store, settings, plan, summary, progress, should_stop)
-            failures = store.consolidate()["failures"].set_index("video_id")["reason"]
+            table = store.consolidate()["failures"]
+            failures = table[table["kind"] != KIND_PENDING].set_index("video_id")["reason"]
     except OSError as error:
         raise StoreWriteError(
             f"store {settings.store} cannot be written ({error.strerror or error}); mend it and run again"
@@ -210,6 +217,9 @@ class _OnDask:
         running: dict[Future[Outcome], Task] = {}
         while waiting or running:
             if should_stop():
+                for future in [future for future in running if future.done()]:
+                    task = running.pop(future)
+                    yield task, _outcome(future, store, settings, task.video)
                 self._client.cancel(list(running))
                 return
             # One task per worker and no more: Dask blames a dead worker on every task that it had in hand.

@@ -182,7 +182,7 @@ def _extract(
             "fps": reader.fps,
             "decoded_frames": reader.decoded_frames,
             "header_frames": reader.header_frames,
-            "decoded_is_header": reader.header_frames == reader.decoded_frames,
+            "decoded_is_header": reader.header_frames in (None, reader.decoded_frames),
             "source_height": reader.source_height,
             "source_width": reader.source_width,
             "height": settings.height,

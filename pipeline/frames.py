@@ -12,7 +12,7 @@ _CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,a
 os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"format_whitelist;{_CONTAINERS}"
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a broken video becomes a row in failures, not lines on stderr
 
-import cv2  # noqa: E402  (FFmpeg reads the variables above when cv2 loads it)
+import cv2  # noqa: E402  (the variables above are read when a video is opened)
 import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import hashlib
+import io
 import itertools
 import re
 from collections import defaultdict
@@ -205,7 +206,7 @@ def _read_folder(root: Path, seed: int) -> Dataset:
             continue
         folds = {"fold1": path.parts[0]} if with_splits else {}
         videos.append(
-            Video(path.with_suffix("").as_posix(), path.as_posix(), path.parts[depth], _ucf_group(path.stem), folds)
+            Video(name := path.with_suffix("").as_posix(), path.as_posix(), path.parts[depth], _ucf_group(name), folds)
         )
     if misplaced:
         form = "SPLIT/CLASS/VIDEO" if with_splits else "CLASS/VIDEO"
@@ -246,7 +247,7 @@ def _read_csv(root: Path, file: Path) -> Dataset:
         raise FileNotFoundError(
             f"annotations file {file} does not exist or is no file; give a CSV with the columns path, label, group, split"
         )
-    reader = csv.DictReader(_text(file).splitlines())
+    reader = csv.DictReader(io.StringIO(_text(file), newline=""))
     columns = reader.fieldnames or []
     if "path" not in columns or "label" not in columns:
         raise ValueError(
@@ -286,6 +287,8 @@ def _video_files(root: Path) -> list[Path]:
 def _refuse_twins(videos: Iterable[Video]) -> None:
     seen: dict[str, str] = {}
     for video in videos:
+        if not video.path.encode(errors="replace") == video.path.encode(errors="surrogateescape"):
+            raise ValueError(f"the name of {video.path!r} is not UTF-8; rename the file")
         if seen.get(video.video_id) == video.path:
             raise ValueError(
                 f"{video.path} is listed twice; a video has one label, one group and one split: keep one row"

@@ -8,7 +8,7 @@ instead, so an answer is never stale.
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pandas as pd
 
 from stores.atomic import replace_file
 from stores.errors import DamagedStoreError
-from stores.layout import INDEX_STAMP
+from stores.layout import DATASET_FILE, INDEX_STAMP
 
 TABLES = ("videos", "segments", "frames", "failures")
 _KEYS = {
@@ -26,6 +26,7 @@ _KEYS = {
     "frames": ["video_id", "frame"],
     "failures": ["video_id"],
 }
+KIND_PENDING = "pending"
 _FAILURE_COLUMNS = [
     "video_id",
     "path",
@@ -89,6 +90,29 @@ def record_paths(store: Path, kind: str) -> list[Path]:
     )
 
 
+def read_dataset(store: Path) -> dict[str, dict[str, Any]]:
+    """Return the videos that the store is meant to hold, by video_id: path, label, group, folds."""
+    try:
+        return {video["video_id"]: video for video in read_record(store / DATASET_FILE)["videos"]}
+    except FileNotFoundError:
+        return {}
+
+
+def merge_dataset(store: Path, videos: Sequence[Mapping[str, Any]], all_ids: Collection[str]) -> None:
+    """Add `videos` (video_id, path, label, group, folds) to what the store is meant to hold.
+
+    What it was meant to hold before stays if its id is in `all_ids`, the whole data set; other videos were taken out of
+    the data set since, so they and their failures are forgotten. A video of the data set without commit or failure is
+    pending: a row in failures, so that none is ever silently absent.
+    """
+    meant = {name: video for name, video in read_dataset(store).items() if name in all_ids}
+    meant |= {video["video_id"]: dict(video) for video in videos}
+    write_record(store / DATASET_FILE, {"videos": [meant[name] for name in sorted(meant)]})
+    for path in record_paths(store, "failures"):
+        if read_record(path)["video_id"] not in all_ids:
+            path.unlink()
+
+
 def read_table(store: Path, name: str) -> pd.DataFrame:
     """Return one of TABLES as it follows from the records that exist now."""
     try:
@@ -119,6 +143,9 @@ def build_tables(store: Path) -> dict[str, pd.DataFrame]:
     committed = {commit["video_id"] for commit in commits}
     # A crash between a commit and the removal of an older failure leaves both; the commit is the truth.
     failures = [record for record in _read_all(record_paths(store, "failures")) if record["video_id"] not in committed]
+    known = committed | {record["video_id"] for record in failures}
+    waiting = [video for video_id, video in read_dataset(store).items() if video_id not in known]
+    failures += [{**video, "kind": KIND_PENDING, "reason": "is not extracted yet"} for video in waiting]
     tables = {
         "videos": pd.DataFrame([_video_row(commit) for commit in commits]).reindex(
             columns=_columns(commits, _VIDEO_COLUMNS)
@@ -178,10 +205,12 @@ def _long_table(commits: list[dict[str, Any]], name: str, columns: dict[str, str
 
 
 def _stamp(store: Path) -> dict[str, Any]:
-    """Name the set of records. Only names count, so that a copied store keeps its index whatever happened to the time
+    """Name the data set and the set of records. Of these only names count, so that a copied store keeps its index whatever happened to the time
     stamps.
     """
     digest = hashlib.sha256()
+    dataset = store / DATASET_FILE
+    digest.update(dataset.read_bytes() if dataset.is_file() else b"")
     counts = {}
     for kind in ("commits", "failures"):
         paths = record_paths(store, kind)

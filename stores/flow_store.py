@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,7 @@ class FlowStore:
         expected = (commit["video"]["flows"], 2, self.height, self.width)
         if array.shape != expected:
             raise DamagedStoreError(
-                f"the array of {video_id} has shape {array.shape}, its commit says {expected}; extract the video again"
+                f"the array of {video_id} has shape {array.shape}, its commit says {expected}; delete its commit and extract it again"
             )
         return array
 
@@ -195,16 +195,23 @@ class FlowStore:
 
     def relabel(self, commit: Record, source: Mapping[str, Any]) -> None:
         """Rewrite the commit record of a stored video with other values of label, group and folds; its arrays stay."""
+        self.invalidate_index()
         catalog.write_record(layout.commit_path(self.path, commit["video_id"]), {**commit, **source})
 
     def record_failure(self, record: Mapping[str, Any]) -> None:
         """Write down why a video has no flow: video_id, path, label, group, folds, kind, reason, attempts, time and the
         source's stamp.
         """
+        self.invalidate_index()
         catalog.write_record(layout.failure_path(self.path, record["video_id"]), dict(record))
 
+    def set_dataset(self, videos: Sequence[Mapping[str, Any]], all_ids: Collection[str]) -> None:
+        """Write down that the store is meant to hold `videos` too, of a data set of `all_ids`; catalog.merge_dataset."""
+        self.invalidate_index()
+        catalog.merge_dataset(self.path, videos, all_ids)
+
     def invalidate_index(self) -> None:
-        """Make the tables follow the records from now on, until the next `consolidate`; called before records change."""
+        """Make the tables follow the records, until the next `consolidate`; every change of a record does so first."""
         (self.path / "index" / layout.INDEX_STAMP).unlink(missing_ok=True)
 
     @contextlib.contextmanager
@@ -296,6 +303,7 @@ class VideoWriter:
             "segments": dict(segments),
         }
         sync_folder(self.path.parent)
+        self._store.invalidate_index()
         catalog.write_record(layout.commit_path(self._store.path, self._video_id), record)
         self._committed = True
         layout.failure_path(self._store.path, self._video_id).unlink(missing_ok=True)

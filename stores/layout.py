@@ -4,6 +4,7 @@
 STORE/
   store.json                       format version and numerics
   flow/<hh>/<key>.<generation>/    one zarr v3 group per video with the array `flow`
+  dataset.json                     the videos that the store is meant to hold
   commits/<hh>/<key>.json          the video exists if and only if this file does
   failures/<hh>/<key>.json         why a video failed
   index/*.parquet, index.json      tables rebuilt from commits and failures at any time
@@ -23,6 +24,7 @@ ARRAY_NAME = "flow"
 DIMENSIONS = ("frame", "component", "y", "x")
 COMPONENTS = ("u", "v")
 STORE_FILE = "store.json"
+DATASET_FILE = "dataset.json"
 LOCK_FILE = ".lock"
 INDEX_STAMP = "index.json"
 WHOLE_VIDEO = -1  # the `start` of an embedding that stands for a whole video

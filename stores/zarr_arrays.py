@@ -86,7 +86,7 @@ class ArrayReader:
             self._array: Any = zarr.open_array(path / ARRAY_NAME, mode="r")
         except (OSError, ValueError, KeyError) as error:
             raise DamagedStoreError(
-                f"{path} cannot be opened as a zarr array ({error}); its video has to be extracted again"
+                f"{path} cannot be opened as a zarr array ({error}); delete the video's record under commits/ and run extract-flow again"
             ) from error
         self.shape: tuple[int, ...] = self._array.shape
 
@@ -98,10 +98,10 @@ class ArrayReader:
             codes: NDArray[np.uint8] = self._array[start:stop]
         except (OSError, ValueError, RuntimeError) as error:
             raise DamagedStoreError(
-                f"flows [{start}, {stop}) of {self._path} are damaged ({error}); extract the video again"
+                f"flows [{start}, {stop}) of {self._path} are damaged ({error}); delete the video's record under commits/ and run extract-flow again"
             ) from error
         if codes.size and codes.max() == MISSING_CODE:
             raise DamagedStoreError(
-                f"flows [{start}, {stop}) of {self._path} have chunks missing; extract the video again"
+                f"flows [{start}, {stop}) of {self._path} have chunks missing; delete the video's record under commits/ and run extract-flow again"
             )
         return codes

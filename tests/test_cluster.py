@@ -62,6 +62,22 @@ def test_bad_videos_are_rows_and_the_rest_goes_on(videos: Path, tmp_path: Path) 
     assert open_store(tmp_path / "s").failures()["kind"].tolist() == ["file", "file"]
 
 
+def test_a_video_taken_out_of_the_data_set_is_forgotten_and_one_left_out_by_a_limit_is_not(
+    videos: Path, tmp_path: Path
+) -> None:
+    (videos / "Up" / "broken.avi").write_bytes(b"junk")
+    found = read_dataset(videos, "folder").videos
+    settings = Settings(str(videos), str(tmp_path / "s"), 24, 32)
+    run_extraction(settings, found, workers=0)
+    everything = {video.video_id for video in found}
+    part = [video for video in found if video.label == "Left"]
+    run_extraction(settings, part, workers=0, whole_dataset=everything)
+    assert open_store(tmp_path / "s").failures()["video_id"].tolist() == ["Up/broken"]
+    run_extraction(settings, part, workers=0, whole_dataset=everything - {"Up/broken"})
+    assert len(open_store(tmp_path / "s").failures()) == 0
+    assert len(open_store(tmp_path / "s").videos()) == 9
+
+
 def test_a_video_that_kills_its_worker_is_recorded_with_its_name(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +115,10 @@ def test_a_stop_keeps_what_is_done_and_the_next_run_goes_on(videos: Path, tmp_pa
     assert not stopped.finished
     committed = len(open_store(tmp_path / "s").videos())
     assert 0 < stopped.stored <= committed < 9, "a video in hand may end after the stop"
+    pending = open_store(tmp_path / "s").failures()
+    assert set(pending["kind"]) == {"pending"}
+    assert len(pending) == 9 - committed, "a video that was not reached is a row, never silently absent"
+    assert stopped.failed == []
     assert extract(videos, tmp_path / "s").stored == 9 - committed
     extract(videos, tmp_path / "undisturbed")
     assert_same_store(tmp_path / "s", tmp_path / "undisturbed")

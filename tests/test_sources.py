@@ -88,6 +88,11 @@ def test_folders_of_classes_are_split_by_groups(tmp_path: Path) -> None:
     assert read_dataset(tmp_path, "folder", seed=1).videos != found.videos
 
 
+def test_equal_file_names_in_two_classes_are_two_groups(tmp_path: Path) -> None:
+    found = read_dataset(touch(tmp_path, *(f"{label}/{n}.avi" for label in "AB" for n in range(10))), "folder").videos
+    assert len({video.group for video in found}) == 20
+
+
 def test_a_class_of_one_group_trains(tmp_path: Path) -> None:
     (only,) = read_dataset(touch(tmp_path, "A/x.avi"), "folder").videos
     assert only.folds == {"fold1": "train"}
