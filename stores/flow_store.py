@@ -76,7 +76,10 @@ def create_store(path: str | os.PathLike[str], numerics: Mapping[str, Any]) -> "
         }
         replace_file(root / layout.STORE_FILE, json.dumps(meta, indent=2).encode())
     store = open_store(root)
-    differences = _differences(store.numerics, wanted)
+    differences = [
+        f"{name} is {stored!r} in the store and {here!r} here"
+        for name, stored, here in layout.differing_values(store.numerics, wanted)
+    ]
     if differences:
         raise ValueError(
             f"store {root} was made with other numerics: {'; '.join(differences)}; use the same options, or another store"
@@ -331,14 +334,3 @@ def _is_foreign(entry: Path) -> bool:
 def _file_record(path: Path) -> Record:
     with open(path, "rb") as file:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
-
-
-def _differences(stored: Any, wanted: Any, name: str = "") -> list[str]:
-    if isinstance(stored, dict) and isinstance(wanted, dict):
-        keys = sorted(stored.keys() | wanted.keys())
-        return [
-            line
-            for key in keys
-            for line in _differences(stored.get(key), wanted.get(key), f"{name}.{key}" if name else key)
-        ]
-    return [] if stored == wanted else [f"{name} is {stored!r} in the store and {wanted!r} here"]

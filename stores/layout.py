@@ -15,7 +15,9 @@ Every path inside is relative, so a store can be moved or copied.
 
 import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 FORMAT = "flowcpc-store"
 FORMAT_VERSION = 1
@@ -80,3 +82,16 @@ def flows_per_chunk(height: int, width: int) -> int:
 
 
 FLOWS_PER_SHARD = 1000
+
+
+def differing_values(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (dotted name, value in `one`, value in `other`) wherever two nested dicts of numerics differ; None is absent.
+
+    >>> list(differing_values({"tvl1": {"tau": 0.25}}, {"tvl1": {"tau": 0.1}}))
+    [('tvl1.tau', 0.25, 0.1)]
+    """
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted(one.keys() | other.keys()):
+            yield from differing_values(one.get(key), other.get(key), f"{name}.{key}" if name else key)
+    elif one != other:
+        yield name, one, other

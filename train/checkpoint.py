@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from stores.atomic import TEMPORARY_SUFFIX, replace_file
+from stores.layout import differing_values
 from train.config import PretrainConfig
 from train.encoder import Encoder
 
@@ -224,7 +225,10 @@ def restore_momentum(
 
 def check_numerics(checkpoint: Checkpoint, numerics: Mapping[str, Any]) -> None:
     """Raise ValueError naming every difference between the flow that the run was trained on and that of a store."""
-    differences = _differences(checkpoint.numerics, dict(numerics), "")
+    differences = [
+        f"{name} was {trained!r} and is {here!r} in this store"
+        for name, trained, here in differing_values(checkpoint.numerics, dict(numerics))
+    ]
     if differences:
         raise ValueError(
             f"the run was trained on other flow: {'; '.join(differences)}; use a store of the same numerics, or a new run"
@@ -246,14 +250,3 @@ def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Put `value` at `path` atomically."""
     replace_file(path, json.dumps(value, indent=2).encode())
-
-
-def _differences(trained: Any, here: Any, name: str) -> list[str]:
-    if isinstance(trained, dict) and isinstance(here, dict):
-        keys = sorted(trained.keys() | here.keys())
-        return [
-            line
-            for key in keys
-            for line in _differences(trained.get(key), here.get(key), f"{name}.{key}" if name else key)
-        ]
-    return [] if trained == here else [f"{name} was {trained!r} and is {here!r} in this store"]
