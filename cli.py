@@ -65,7 +65,18 @@ def main() -> None:
     help="Height x width that frames are brought to before flow.",
 )
 @click.option(
-    "--backend", type=click.Choice(["auto", "opencv"]), default="auto", show_default=True, help="The flow solver."
+    "--backend",
+    type=click.Choice(["auto", "cuda", "cpu", "opencv"]),
+    default="auto",
+    show_default=True,
+    help="Where flow is computed; auto: cuda if a device works, else cpu.",
+)
+@click.option(
+    "--profile",
+    type=click.Choice(["opencv-cpu", "opencv-cuda"]),
+    default="opencv-cpu",
+    show_default=True,
+    help="Whose border and interpolation rules flow follows; part of a store's numerics.",
 )
 @click.option("--workers", type=click.IntRange(min=0), help="Processes; 0 works in this one.  [default: one per core]")
 @click.option("--retry-failed", is_flag=True, help="Try again the videos that failed because of their file.")
@@ -77,6 +88,7 @@ def extract_flow(
     limit: int | None,
     size: tuple[int, int],
     backend: str,
+    profile: str,
     workers: int | None,
     retry_failed: bool,
 ) -> None:
@@ -84,11 +96,14 @@ def extract_flow(
 
     The same command again does only what is missing. Exit code 3 when some videos have no flow; they are listed.
     """
-    from pipeline.cluster import default_workers, run_extraction
+    from pipeline.cluster import run_extraction
     from pipeline.extract import Settings
     from pipeline.sources import limit_videos, read_dataset
+    from pipeline.tvl1.parameters import TVL1Parameters
+    from pipeline.tvl1.solver import available_threads
 
-    settings = Settings(str(videos), str(store), *size, backend=backend)
+    parameters = TVL1Parameters(profile=profile)
+    settings = Settings(str(videos), str(store), *size, parameters=parameters, backend=backend)
     found = read_dataset(videos, dataset, annotations)
     for remark in found.remarks:
         say(remark)
@@ -97,7 +112,7 @@ def extract_flow(
         summary = run_extraction(
             settings,
             chosen,
-            workers=default_workers() if workers is None else workers,
+            workers=available_threads() if workers is None else workers,
             whole_dataset={video.video_id for video in found.videos},
             retry_failed=retry_failed,
             progress=bar,

@@ -6,12 +6,11 @@ die at any moment and the next run goes on from the records.
 """
 
 import contextlib
-import os
+import dataclasses
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import dask
@@ -30,6 +29,7 @@ from pipeline.extract import (
 )
 from pipeline.ledger import Plan, Task, plan_extraction
 from pipeline.sources import Video
+from pipeline.tvl1.solver import available_threads, prepare
 from stores.catalog import KIND_PENDING
 from stores.flow_store import FlowStore, create_store
 
@@ -37,7 +37,7 @@ Progress = Callable[[int, int, Mapping[str, float | str]], None]
 _PAIRS_TOPIC = "flowcpc-pairs"
 
 
-@dataclass
+@dataclasses.dataclass
 class Summary:
     """What an extraction did. `finished` is false when it was stopped before the end.
 
@@ -51,12 +51,7 @@ class Summary:
     stored: int = 0
     pairs: int = 0
     seconds: float = 0.0
-    failed: list[tuple[str, str]] = field(default_factory=list)
-
-
-def default_workers() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
 
 def run_extraction(
@@ -90,8 +85,14 @@ def run_extraction(
             announce(_describe(plan))
             summary = Summary(videos=len(videos), stored_before=plan.stored)
             if plan.tasks:
-                run = _InProcess() if workers == 0 else _OnDask(min(workers, len(plan.tasks)))
-                _work_off(run, store, settings, plan, summary, progress, should_stop)
+                prepare(settings.backend, announce)
+                # Fewer videos than processes: the cores that are left over serve as threads.
+                processes = min(workers, len(plan.tasks))
+                threads = workers // processes if processes else available_threads()
+                run = _OnDask(processes) if processes else _InProcess()
+                _work_off(
+                    run, store, dataclasses.replace(settings, threads=threads), plan, summary, progress, should_stop
+                )
             table = store.consolidate()["failures"]
             failures = table[table["kind"] != KIND_PENDING].set_index("video_id")["reason"]
     except OSError as error:

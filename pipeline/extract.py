@@ -18,13 +18,18 @@ from pipeline.frames import DECODER, RESIZE_RULE, FrameReader, VideoError
 from pipeline.segmentation import frame_statistics, segment_statistics
 from pipeline.sources import Video
 from pipeline.tvl1.parameters import TVL1Parameters
-from pipeline.tvl1.solver import MIN_SIDE, compute_flow, resolve_backend
+from pipeline.tvl1.pyramid import MIN_SIDE
+from pipeline.tvl1.solver import compute_flow, resolve_backend
 from stores.encoding import Encoding
 from stores.errors import DamagedStoreError, OperationError
 from stores.flow_store import FlowStore, open_store
 from stores.layout import flows_per_chunk
 
 MAX_SIDE = 8192  # larger than any video, small enough that a mistyped size does not end in memory
+# Frames and flow of a block, before encoding.
+_BLOCK_BYTES = 256 << 20
+_MOST_FRAMES = 32
+_MOST_FRAMES_CUDA = 256
 STORED = "stored"
 FAILED = "failed"
 KIND_MISSING = "missing"  # a listed video that is not there
@@ -46,6 +51,8 @@ class Settings:
     parameters : TVL1Parameters
     backend : str
         Flow solver; recorded per video, no part of the numerics.
+    threads : int
+        Threads of the processor's solver in one process.
     """
 
     videos: str
@@ -54,6 +61,7 @@ class Settings:
     width: int = 342
     parameters: TVL1Parameters = TVL1Parameters()
     backend: str = "auto"
+    threads: int = 1
 
     def __post_init__(self) -> None:
         if max(self.height, self.width) > MAX_SIDE:
@@ -156,13 +164,14 @@ def _extract(
     began: float,
     on_pairs: Callable[[int], None],
 ) -> int:
-    reader = FrameReader(path, settings.height, settings.width)
+    backend = resolve_backend(settings.backend)
+    reader = FrameReader(path, settings.height, settings.width, block=_frames_per_block(settings, backend))
     encoding = store.encoding
     columns: dict[str, list[float]] = {}
     absolute_error = 0.0
     with store.write_video(video.video_id) as writer:
         for frames in _overlapping(reader.blocks()):
-            flow = compute_flow(frames, parameters=settings.parameters, backend=settings.backend)
+            flow = compute_flow(frames, parameters=settings.parameters, backend=backend, threads=settings.threads)
             if not np.isfinite(flow).all():
                 raise VideoError(f"its flow has values that are not finite near frame {reader.decoded_frames}")
             codes = encoding.encode(flow)
@@ -191,14 +200,26 @@ def _extract(
             "clip_rate": round(float(np.mean(columns["clip_rate"])), 9),
             "encoding_error": round(absolute_error / flows, 6),
             "decoder": DECODER,
-            "backend": resolve_backend(settings.backend),
-            "versions": f"flowcpc {metadata.version('flowcpc')}, numpy {np.__version__}, opencv {cv2.__version__}",
+            "backend": backend,
+            "versions": _versions(),
             "host": platform.node(),
             "committed": time.time(),
             "seconds": round(time.perf_counter() - began, 3),
         }
         writer.commit(video.to_record(), described, columns, segment_statistics(columns))
     return flows
+
+
+def _frames_per_block(settings: Settings, backend: str) -> int:
+    """Frames decoded at a time: enough for a GPU's batches or a few threads, within _BLOCK_BYTES."""
+    most = _MOST_FRAMES_CUDA if backend == "cuda" else _MOST_FRAMES
+    frame_and_flow = settings.height * settings.width * (1 + 2 * 4)
+    return max(2, min(most, _BLOCK_BYTES // frame_and_flow))
+
+
+def _versions() -> str:
+    names = ("flowcpc", "numpy", "numba")
+    return ", ".join([*(f"{name} {metadata.version(name)}" for name in names), f"opencv {cv2.__version__}"])
 
 
 def _overlapping(blocks: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:

@@ -1,15 +1,18 @@
-import cv2
 import numpy as np
 import pytest
 from conftest import moving_texture
+from tvl1_cases import SHORT, odd_frames
 
 from pipeline.tvl1.parameters import TVL1Parameters
-from pipeline.tvl1.solver import compute_flow
+from pipeline.tvl1.solver import compute_flow, prepare, resolve_backend
+
+CPU_BACKENDS = ("cpu", "opencv")
 
 
-@pytest.mark.parametrize("step", [(1.0, 0.0), (0.0, -1.5), (0.5, 0.75)])
-def test_translation_is_recovered(step: tuple[float, float]) -> None:
-    flow = compute_flow(moving_texture(3, 48, 64, step=step))
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("step", [(1.0, 0.0), (0.0, -1.5), (0.5, 0.75), (-2.25, 0.1)])
+def test_translation_is_recovered(step: tuple[float, float], backend: str) -> None:
+    flow = compute_flow(moving_texture(3, 48, 64, step=step), backend=backend)
     assert flow.shape == (2, 2, 48, 64)
     assert flow.dtype == np.float32
     inner = flow[:, :, 8:-8, 8:-8]
@@ -17,42 +20,62 @@ def test_translation_is_recovered(step: tuple[float, float]) -> None:
     assert np.median(inner[:, 1]) == pytest.approx(step[1], abs=0.05)
 
 
-def test_identical_frames_give_exactly_zero() -> None:
-    frame = moving_texture(1, 32, 40, step=(0, 0))[0]
-    assert (compute_flow(np.stack([frame, frame, frame])) == 0).all()
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_identical_frames_give_exactly_zero(backend: str) -> None:
+    for frames in (moving_texture(1, 32, 40, step=(0, 0)), *odd_frames().values()):
+        flow = compute_flow(np.stack([frames[0]] * 3), backend=backend)
+        assert (flow == 0).all()
 
 
-def test_flat_black_and_flickering_frames_are_finite() -> None:
-    frames = np.zeros((4, 24, 32), np.uint8)
-    frames[1::2] = 255
-    assert np.isfinite(compute_flow(frames)).all()
+@pytest.mark.parametrize("profile", ["opencv-cpu", "opencv-cuda"])
+@pytest.mark.parametrize("name", odd_frames())
+def test_odd_frames_give_finite_flow(name: str, profile: str) -> None:
+    frames = odd_frames()[name]
+    flow = compute_flow(frames, parameters=TVL1Parameters(profile=profile), backend="cpu")
+    assert flow.shape == (len(frames) - 1, 2, *frames.shape[1:])
+    assert np.isfinite(flow).all()
 
 
-def test_opencv_backend_is_opencv() -> None:
+def test_mirrored_frames_give_mirrored_flow() -> None:
+    frames = moving_texture(2, 60, 72, step=(1.4, -0.6))
+    flow = compute_flow(frames)[0]
+    across = compute_flow(frames[:, :, ::-1])[0][:, :, ::-1] * np.array([-1, 1])[:, None, None]
+    down = compute_flow(frames[:, ::-1])[0][:, ::-1] * np.array([1, -1])[:, None, None]
+    for mirrored in (across, down):
+        assert np.percentile(np.abs(mirrored - flow), 95) < 0.05
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_parameters_reach_the_solver(backend: str) -> None:
     frames = moving_texture(2, 40, 56, step=(1.2, -0.4))
-    expected = cv2.optflow.DualTVL1OpticalFlow_create().calc(frames[0], frames[1], None)
-    np.testing.assert_array_equal(compute_flow(frames, backend="opencv")[0], expected.transpose(2, 0, 1))
-
-
-def test_parameters_reach_the_solver() -> None:
-    frames = moving_texture(2, 40, 56, step=(1.2, -0.4))
-    default = compute_flow(frames)
+    default = compute_flow(frames, backend=backend)
     for changed in (
         {"lambda_": 0.01},
         {"warps": 1},
         {"scales": 1},
+        {"scale_step": 0.5},
         {"theta": 0.1},
+        {"tau": 0.1},
+        {"epsilon": 0.2},
         {"median": 1},
+        {"median": 3},
         {"outer_iterations": 1},
+        {"inner_iterations": 2, "epsilon": 1e-6},
     ):
-        assert not np.array_equal(compute_flow(frames, parameters=TVL1Parameters(**changed)), default), changed
+        flow = compute_flow(frames, parameters=TVL1Parameters(**changed), backend=backend)
+        assert not np.array_equal(flow, default), changed
 
 
-def test_a_small_video_does_not_cut_the_pyramid_of_the_next() -> None:
-    frames = moving_texture(2, 64, 80, step=(3.0, 0.0))
-    alone = compute_flow(frames)
-    compute_flow(moving_texture(2, 16, 16, step=(0.5, 0.0)))
-    np.testing.assert_array_equal(compute_flow(frames), alone)
+def test_frames_that_are_a_view_give_the_same_flow() -> None:
+    frames = moving_texture(3, 40, 56, step=(0.7, 0.2))
+    wide = np.zeros((6, 40, 112), np.uint8)
+    wide[::2, :, ::2] = frames
+    parameters = TVL1Parameters(**SHORT)
+    view = wide[::2, :, ::2]
+    view.setflags(write=False)
+    np.testing.assert_array_equal(
+        compute_flow(view, parameters=parameters), compute_flow(frames, parameters=parameters)
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,15 +92,64 @@ def test_wrong_frames_are_refused_in_words(frames: np.ndarray, words: str) -> No
         compute_flow(frames)
 
 
-def test_unknown_backend_names_the_choices() -> None:
-    with pytest.raises(ValueError, match="backend='gpu' is unknown; choose one of auto, opencv"):
-        compute_flow(np.zeros((2, 32, 32), np.uint8), backend="gpu")
+def test_wrong_backends_are_refused_in_words() -> None:
+    frames = np.zeros((2, 32, 32), np.uint8)
+    with pytest.raises(ValueError, match="backend='gpu' is unknown; choose one of auto, cuda, cpu, opencv"):
+        compute_flow(frames, backend="gpu")
+    with pytest.raises(ValueError, match="backend='opencv' has no profile='opencv-cuda'"):
+        compute_flow(frames, backend="opencv", parameters=TVL1Parameters(profile="opencv-cuda"))
+    with pytest.raises(ValueError, match="threads=0 must be at least 1"):
+        compute_flow(frames, threads=0)
+
+
+def test_cuda_without_a_device_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.tvl1 import cuda
+
+    monkeypatch.setattr(cuda, "device_names", lambda: [])
+    with pytest.raises(ValueError, match="finds no CUDA device"):
+        compute_flow(np.zeros((2, 32, 32), np.uint8), backend="cuda")
+    assert resolve_backend("auto") == "cpu"
+    monkeypatch.setattr(cuda, "device_names", lambda: ["one"])
+    assert resolve_backend("auto") == "cuda"
+    with pytest.raises(ValueError, match=r"device=1 is not there; this machine has 1 CUDA device"):
+        compute_flow(np.zeros((2, 32, 32), np.uint8), backend="cuda", device=1)
+
+
+def test_prepare_names_the_backend_and_says_when_it_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.tvl1 import compiled
+
+    said: list[str] = []
+    assert prepare("opencv", said.append) == "opencv"
+    assert prepare("cpu") == "cpu"
+    monkeypatch.setattr(compiled, "kept_on_disk", lambda: True)
+    prepare("cpu", said.append)
+    assert said == []
+    monkeypatch.setattr(compiled, "kept_on_disk", lambda: False)
+    prepare("cpu", said.append)
+    assert [line.split(" ")[0] for line in said] == ["compiling", "compiled"]
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"tau": 0}, {"lambda_": -1}, {"scale_step": 1.0}, {"scales": 0}, {"median": 4}, {"profile": "mine"}]
+    "wrong",
+    [
+        {"tau": 0},
+        {"lambda_": -1},
+        {"theta": float("nan")},
+        {"epsilon": float("inf")},
+        {"scale_step": 1.0},
+        {"scales": 0},
+        {"warps": 1.5},
+        {"median": 4},
+        {"profile": "mine"},
+    ],
 )
 def test_parameters_are_validated(wrong: dict[str, float | str]) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=name):
         TVL1Parameters(**wrong)
+
+
+def test_a_profile_brings_its_median() -> None:
+    assert TVL1Parameters().median == 5
+    assert TVL1Parameters(profile="opencv-cuda").median == 1
+    assert TVL1Parameters(profile="opencv-cuda", median=3).to_json()["median"] == 3

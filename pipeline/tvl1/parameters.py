@@ -1,9 +1,36 @@
 """Parameters of TV-L1: part of a store's numerics, because they decide every stored value."""
 
 import dataclasses
+import math
 from typing import Any
 
-PROFILES = ("opencv-cpu",)
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """Border and interpolation rules, in which OpenCV's CPU and CUDA codes differ.
+
+    Attributes
+    ----------
+    pixel_offset : float
+        Where in a pixel an image is sampled when it is resized: 0.5 its centre, 0 its corner.
+    cubic : float
+        Keys' parameter of the bicubic warp.
+    repeats_border : bool
+        What lies outside a frame that is warped: its border again, or nothing (0).
+    median : int
+        Default side of the median filter.
+    """
+
+    pixel_offset: float
+    cubic: float
+    repeats_border: bool
+    median: int
+
+
+PROFILES = {
+    "opencv-cpu": Profile(pixel_offset=0.5, cubic=-0.75, repeats_border=False, median=5),
+    "opencv-cuda": Profile(pixel_offset=0.0, cubic=-0.5, repeats_border=True, median=1),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +42,7 @@ class TVL1Parameters:
     Attributes
     ----------
     profile : str
-        Whose border and interpolation rules hold; "opencv-cpu" are those of OpenCV's CPU code.
+        Whose border and interpolation rules hold: "opencv-cpu" or "opencv-cuda", those of OpenCV's two codes.
     tau : float
         Dual step; larger converges faster up to 0.25.
     lambda_ : float
@@ -31,7 +58,8 @@ class TVL1Parameters:
     inner_iterations, outer_iterations : int
         Their product bounds the iterations of a warp.
     median : int
-        Side of the median filter of the flow before every outer iteration; 1 is none.
+        Side of the median filter of the flow before every outer iteration: 1 (none), 3 or 5. None, the default, becomes the
+        profile's: 5 for "opencv-cpu", 1 for "opencv-cuda".
     """
 
     profile: str = "opencv-cpu"
@@ -44,17 +72,26 @@ class TVL1Parameters:
     epsilon: float = 0.01
     inner_iterations: int = 30
     outer_iterations: int = 10
-    median: int = 5
+    median: int | None = None
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise ValueError(f"profile={self.profile!r} is unknown; choose one of {', '.join(PROFILES)}")
         for name in ("tau", "lambda_", "theta", "epsilon"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "must be greater than 0")
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value > 0, name, value, "must be a finite number greater than 0")
         _require(0 < self.scale_step < 1, "scale_step", self.scale_step, "must lie between 0 and 1")
         for name in ("scales", "warps", "inner_iterations", "outer_iterations"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
+            value = getattr(self, name)
+            _require(value >= 1 and value == int(value), name, value, "must be a whole number of at least 1")
+        if self.median is None:
+            object.__setattr__(self, "median", self.rules.median)
         _require(self.median in (1, 3, 5), "median", self.median, "must be 1, 3 or 5")
+
+    @property
+    def rules(self) -> Profile:
+        """The profile's border and interpolation rules."""
+        return PROFILES[self.profile]
 
     def to_json(self) -> dict[str, Any]:
         """Return the parameters as a store's numerics keep them."""

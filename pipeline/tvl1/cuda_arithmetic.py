@@ -1,0 +1,71 @@
+"""Arithmetic of the CUDA kernels that rounds as the processor does, on a device or in Numba's simulator.
+
+A device's compiler may fuse a product and a sum into one rounding; products made by `multiply` are never fused. Sums, divisions and square
+roots are correctly rounded by themselves.
+"""
+
+import math
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import config, cuda
+
+SIMULATED = bool(config.ENABLE_CUDASIM)
+
+if SIMULATED:
+
+    @cuda.jit(device=True)
+    def multiply(a, b):
+        """Return a * b, float32."""
+        return a * b
+
+    @cuda.jit(device=True)
+    def square_root(a):
+        """Return the square root, float32."""
+        return np.sqrt(a)
+
+else:
+    from numba.cuda import libdevice
+
+    @cuda.jit(device=True)
+    def multiply(a, b):
+        """Return a * b, float32."""
+        return libdevice.fmul_rn(a, b)
+
+    @cuda.jit(device=True)
+    def square_root(a):
+        """Return the square root, float32."""
+        return libdevice.fsqrt_rn(a)
+
+
+@cuda.jit(device=True)
+def minimum(a, b):
+    """Return a where a < b, else b."""
+    return a if a < b else b
+
+
+@cuda.jit(device=True)
+def maximum(a, b):
+    """Return a where a > b, else b."""
+    return a if a > b else b
+
+
+@cuda.jit(device=True)
+def floor(a):
+    """Return the largest whole number that is not above a, float32."""
+    return np.float32(math.floor(a))
+
+
+def on_device(functions: list[Any], **replaced: Callable[..., Any]) -> dict[str, Any]:
+    """Compile the Python functions behind processor kernels for the device, with other functions under the names in
+    `replaced` and one another under their own: the same text on vectors and on single values.
+    """
+    compiled: dict[str, Any] = dict(replaced)
+    for function in functions:
+        python = function.py_func
+        compiled[python.__name__] = cuda.jit(device=True)(
+            types.FunctionType(python.__code__, compiled, python.__name__)
+        )
+    return compiled

@@ -1,0 +1,81 @@
+"""The pyramid's geometry: sizes of the levels and where every pixel of a resized image comes from. Plain numbers that
+every backend reads, so that none rounds a coordinate in its own way.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.tvl1.parameters import TVL1Parameters
+
+MIN_SIDE = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Pyramid:
+    """Geometry of L levels, finest first. Row [level, axis] of a table serves an axis (0 = y, 1 = x) of `level`: pixel
+    d lies at index[d] + fraction[d] in the level that it is resized from.
+
+    Attributes
+    ----------
+    sizes : int64 (L, 2)
+        Height and width, px.
+    offsets : int64 (L + 1,)
+        Where a level begins when all of them lie one after the other; the last entry is their total.
+    down_index, down_fraction : int64 and float32 (L, 2, longest side)
+        A level from the finer one before it; level 0 has none.
+    up_index, up_fraction : int64 and float32 (L, 2, longest side)
+        A level from the coarser one after it; the last has none.
+    """
+
+    sizes: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    down_index: NDArray[np.int64]
+    down_fraction: NDArray[np.float32]
+    up_index: NDArray[np.int64]
+    up_fraction: NDArray[np.float32]
+
+    @property
+    def levels(self) -> int:
+        """Number of levels."""
+        return len(self.sizes)
+
+
+@functools.lru_cache(maxsize=8)
+def make_pyramid(height: int, width: int, parameters: TVL1Parameters) -> Pyramid:
+    """Return the geometry for frames of `height` x `width`; a level with a side under 16 px ends the pyramid."""
+    sizes = [(height, width)]
+    for _ in range(parameters.scales - 1):
+        # np.rint rounds halves to even, as OpenCV does.
+        smaller = tuple(int(np.rint(side * parameters.scale_step)) for side in sizes[-1])
+        if min(smaller) < MIN_SIDE:
+            break
+        sizes.append((smaller[0], smaller[1]))
+    levels, longest = len(sizes), max(height, width)
+    index = {way: np.zeros((levels, 2, longest), np.int64) for way in ("down", "up")}
+    fraction = {way: np.zeros((levels, 2, longest), np.float32) for way in ("down", "up")}
+    for level, axis in np.ndindex(levels, 2):
+        side = sizes[level][axis]
+        for way, other in (("down", level - 1), ("up", level + 1)):
+            if 0 <= other < levels:
+                source = sizes[other][axis]
+                # OpenCV shrinks by the step itself and enlarges by the ratio of the rounded sizes.
+                ratio = 1 / parameters.scale_step if way == "down" else source / side
+                line = _axis(side, source, ratio, parameters.rules.pixel_offset)
+                index[way][level, axis, :side], fraction[way][level, axis, :side] = line
+    offsets = np.concatenate([[0], np.cumsum([h * w for h, w in sizes])]).astype(np.int64)
+    return Pyramid(np.array(sizes, np.int64), offsets, index["down"], fraction["down"], index["up"], fraction["up"])
+
+
+def _axis(side: int, source: int, ratio: float, offset: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Index and fraction of `side` pixels in a line of `source` pixels. Past the first or last pixel: that pixel
+    alone.
+    """
+    # float32 before the floor, as OpenCV does.
+    position = ((np.arange(side) + offset) * ratio - offset).astype(np.float32)
+    index = np.floor(position).astype(np.int64)
+    fraction = position - index.astype(np.float32)
+    outside = (index < 0) | (index >= source - 1)
+    return np.clip(index, 0, source - 1), np.where(outside, np.float32(0), fraction)
