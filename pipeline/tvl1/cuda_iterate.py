@@ -50,7 +50,10 @@ def make_pass(tile: Tile) -> Any:
     inner_width, inner_height = tile.inner
     threads = tile_width * rows
 
-    @cuda.jit(max_registers=tile.registers)
+    # The simulator knows no options.
+    options = {} if SIMULATED else {"max_registers": tile.registers or None}
+
+    @cuda.jit(**options)
     def iterate(u, p, coefficients, state, turn, size, numbers, limits):
         control, sums, before, tickets, lists, counts, work = state
         height, width, pairs, filters = size
