@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import zarr
-from conftest import ROOT, commit_flow, machine_record, moving_texture
+from conftest import commit_flow
+from records import ROOT, machine_record
+from textures import moving_texture
 
 from pipeline.tvl1.solver import compute_flow
 from stores import layout

@@ -3,18 +3,19 @@
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from records import real_data_folder
+from textures import moving_texture
 
-from pipeline.segmentation import frame_statistics, segment_statistics
-from stores.encoding import Encoding
-from stores.flow_store import FlowStore, create_store, open_store
+if TYPE_CHECKING:  # a GPU machine runs its tests without what the stores need
+    from stores.flow_store import FlowStore
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as cli.main does, for the tests that call train/ directly
 
-ROOT = Path(__file__).resolve().parent.parent
 Flows = Mapping[str, NDArray[np.float32]]
 Names = Mapping[str, str]
 
@@ -22,14 +23,16 @@ Names = Mapping[str, str]
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real clips, or a skip where a clone has none."""
-    path = Path(os.environ.get("FLOWCPC_TEST_DATA", ROOT.parent / "shared" / "data"))
+    path = real_data_folder()
     if not (path / "videos.csv").is_file():
         pytest.skip(f"no real clips at {path}; set FLOWCPC_TEST_DATA to a folder that has them")
     return path
 
 
-def commit_flow(store: FlowStore, video_id: str, flow: NDArray[np.float32], **source: object) -> None:
+def commit_flow(store: "FlowStore", video_id: str, flow: NDArray[np.float32], **source: object) -> None:
     """Commit one video's flow, float32 (n, 2, H, W) px, with the statistics that an extraction would record."""
+    from pipeline.segmentation import frame_statistics, segment_statistics
+
     codes = store.encoding.encode(flow)
     decoded = store.encoding.decode(codes)
     frames = frame_statistics(decoded, store.encoding.clipped(flow))
@@ -45,6 +48,8 @@ def make_store() -> Callable[..., Path]:
     """A function that makes a store out of arrays: make_store(tmp_path, videos={id: flow (n, 2, H, W)}, labels=,
     groups=, folds=).
     """
+    from stores.encoding import Encoding
+    from stores.flow_store import create_store
 
     def make(
         tmp_path: Path,
@@ -70,20 +75,6 @@ def make_store() -> Callable[..., Path]:
         return store.path
 
     return make
-
-
-def moving_texture(
-    frames: int, height: int, width: int, *, step: tuple[float, float], seed: int = 0
-) -> NDArray[np.uint8]:
-    """A smooth random texture that moves by `step` = (dx, dy) px per frame: uint8 (frames, height, width)."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width].astype(np.float64)
-    waves = [(rng.uniform(-0.5, 0.5, 2), rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.0)) for _ in range(24)]
-    out = np.empty((frames, height, width))
-    for t in range(frames):
-        moved = [a * np.sin(k[0] * (x - t * step[0]) + k[1] * (y - t * step[1]) + phase) for k, phase, a in waves]
-        out[t] = sum(moved)
-    return np.round(128 + out * (100 / np.abs(out).max())).astype(np.uint8)
 
 
 def write_video(path: Path, frames: NDArray[np.uint8], *, fps: float = 25.0) -> Path:
@@ -114,6 +105,8 @@ def assert_same_store(first: Path, second: Path) -> None:
     """Two stores hold the same arrays and index values; what names a run (times, host, generations) aside."""
     import pandas as pd
 
+    from stores.flow_store import open_store
+
     a, b = open_store(first), open_store(second)
     assert a.numerics == b.numerics
     for table in ("videos", "segments", "frames", "failures"):
@@ -124,22 +117,3 @@ def assert_same_store(first: Path, second: Path) -> None:
         )
     for video_id in a.videos()["video_id"]:
         np.testing.assert_array_equal(a.read_codes(video_id), b.read_codes(video_id))
-
-
-def machine_record() -> str:
-    """One line for a benchmark's record: commit, processor, cores, versions."""
-    import platform
-    import subprocess
-    from importlib import metadata
-
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    packages = ", ".join(
-        f"{name} {metadata.version(name)}"
-        for name in ("numpy", "zarr", "numba", "torch", "opencv-contrib-python-headless")
-    )
-    processor = names[0] if names else platform.processor()
-    return f"Commit {commit or 'unknown'}; {processor}, {os.cpu_count()} cores; Python {platform.python_version()}, {packages}."

@@ -14,7 +14,9 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from conftest import ROOT, moving_texture, write_class_folders, write_video
+from conftest import write_class_folders, write_video
+from records import ROOT
+from textures import moving_texture
 
 import cli
 import console

@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, assert_same_store, moving_texture, write_class_folders, write_video
+from conftest import assert_same_store, write_class_folders, write_video
+from records import ROOT
+from textures import moving_texture
 
 from pipeline import cluster
 from pipeline.cluster import Summary, run_extraction

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import moving_texture, write_video
+from conftest import write_video
+from textures import moving_texture
 
 from pipeline import extract, ledger
 from pipeline.extract import FAILED, STORED, Settings, StoreWriteError, extract_video

@@ -4,7 +4,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import moving_texture, write_video
+from conftest import write_video
+from textures import moving_texture
 
 from pipeline.frames import FrameReader, VideoError, to_gray
 

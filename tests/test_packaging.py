@@ -29,6 +29,7 @@ def _named(requirements: Iterable[str]) -> dict[str, Requirement]:
 
 DECLARED = _named(PROJECT["project"]["dependencies"])
 TEST_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["test"])
+GPU_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["gpu"])
 
 
 def _pins() -> dict[str, Requirement]:
@@ -141,7 +142,7 @@ def test_conda_environment_has_the_names_and_bounds_of_pyproject() -> None:
     assert conda.pop("pip").specifier == ""
     assert list(_named(from_pip)) == ["opencv-contrib-python-headless"]
     found = {CONDA_NAMES.get(name, name): str(entry.specifier) for name, entry in (conda | _named(from_pip)).items()}
-    assert found == {name: str(entry.specifier) for name, entry in (DECLARED | TEST_EXTRA).items()}
+    assert found == {name: str(entry.specifier) for name, entry in (DECLARED | GPU_EXTRA | TEST_EXTRA).items()}
 
 
 def test_conda_sections_are_marked_and_have_content() -> None:

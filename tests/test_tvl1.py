@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from conftest import moving_texture
-from tvl1_cases import SHORT, odd_frames
+from textures import moving_texture, odd_frames
+from tvl1_cases import SHORT
 
 from pipeline.tvl1.parameters import TVL1Parameters
 from pipeline.tvl1.solver import compute_flow, prepare, resolve_backend

@@ -5,10 +5,10 @@ import itertools
 import naive_tvl1
 import numpy as np
 import pytest
-from conftest import moving_texture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tvl1_cases import SHORT, blocks_of_noise, odd_frames, within
+from textures import blocks_of_noise, moving_texture, odd_frames
+from tvl1_cases import SHORT, within
 
 from pipeline.tvl1 import cpu, iterate, median, warp
 from pipeline.tvl1.constants import COUNTS_PER_SQUARE_PIXEL, REST, make_constants
@@ -165,7 +165,7 @@ def test_a_warp_ends_with_the_first_small_update(seed: int, share: float, inner:
     scratch = np.zeros(int(median.scratch_size(20, 37)), np.float32)
     arrays = level.coefficients.ravel(), level.state.copy(), level.new_state()
     numbers = (c.tau, c.bound, np.int64(limit), inner, 2, 1)
-    result, _, done = iterate.relax(*arrays, 20, 37, numbers, level.weights, scratch)
+    result, _, done, _ = iterate.relax(*arrays, 20, 37, numbers, level.weights, scratch)
     assert done == expected
     np.testing.assert_array_equal(level.view(result), level.view(states[expected]))
 

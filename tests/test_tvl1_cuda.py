@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, moving_texture
-from tvl1_cases import SHORT, blocks_of_noise, middlebury, odd_frames
+from records import ROOT
+from textures import blocks_of_noise, moving_texture, odd_frames
+from tvl1_cases import SHORT, middlebury
 
 from pipeline.tvl1.parameters import TVL1Parameters
 from pipeline.tvl1.solver import compute_flow, resolve_backend

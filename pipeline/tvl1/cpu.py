@@ -28,10 +28,10 @@ def compute_flow(frames: NDArray[np.uint8], parameters: TVL1Parameters, threads:
     The result does not depend on `threads`, nor on the other frames of a pair's block.
     """
     pyramid = make_pyramid(*frames.shape[1:], parameters)
-    solve_pair = _solver(pyramid, parameters)
+    solve_pair = pair_solver(pyramid, parameters)
     flow = np.empty((len(frames) - 1, 2, *frames.shape[1:]), np.float32)
     threads = min(threads, len(flow))
-    rooms = [_Room(pyramid) for _ in range(threads)]
+    rooms = [Room(pyramid) for _ in range(threads)]
     total = int(pyramid.offsets[-1])
     step = max(threads, _BLOCK_BYTES // (4 * total))
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
@@ -53,7 +53,7 @@ def compute_flow(frames: NDArray[np.uint8], parameters: TVL1Parameters, threads:
     return flow
 
 
-class _Room:
+class Room:
     """Memory that one thread needs to solve pairs of the pyramid's size: what `_solve` calls `rooms`."""
 
     def __init__(self, pyramid: Pyramid) -> None:
@@ -81,8 +81,11 @@ def _aligned(size: int) -> Floats:
     return room[start : start + size + LANES]
 
 
-def _solver(pyramid: Pyramid, parameters: TVL1Parameters) -> Callable[[Floats, Floats, _Room, Floats], int]:
-    """A function of (levels of the first frame, of the second, room, flow to be written) that returns the work."""
+def pair_solver(
+    pyramid: Pyramid, parameters: TVL1Parameters
+) -> Callable[[Floats, Floats, Room, Floats], tuple[int, int]]:
+    """A function of (levels of the first frame, of the second, room, flow to be written) that returns what
+    `_solve` does."""
     constants = make_constants(parameters, pyramid)
     numbers = (
         constants.tau,
@@ -103,21 +106,23 @@ def _solver(pyramid: Pyramid, parameters: TVL1Parameters) -> Callable[[Floats, F
     )
     tables = (pyramid.sizes, pyramid.offsets, pyramid.up_index, pyramid.up_fraction)
 
-    def solve(first: Floats, second: Floats, room: _Room, flow: Floats) -> int:
-        return int(_solve(first, second, *tables, numbers, counts, room.arrays, flow))
+    def solve(first: Floats, second: Floats, room: Room, flow: Floats) -> tuple[int, int]:
+        iterated, filtered = _solve(first, second, *tables, numbers, counts, room.arrays, flow)
+        return int(iterated), int(filtered)
 
     return solve
 
 
 @kernel
 def _solve(first, second, sizes, offsets, index, fraction, numbers, counts, rooms, flow):
-    """Solve one pair, levels `first` and `second` -> `flow`, float32 (2, H, W); return the pixels iterated, of all
-    levels.
+    """Solve one pair, levels `first` and `second` -> `flow`, float32 (2, H, W); return the pixels that were
+    iterated and those that were median-filtered, on all levels.
     """
     tau, bound, cubic, to_pixels, smallest, counts_per_unit, enlarge = numbers
     repeat, warps, inner, outer, median, limits = counts
     here, there, coefficients, interleaved, scratch, weights, taps, addresses, upper = rooms
-    work = 0
+    iterated = 0
+    filtered = 0
     for level in range(len(sizes) - 1, -1, -1):
         height, width = sizes[level]
         begin, end = offsets[level], offsets[level + 1]
@@ -142,8 +147,9 @@ def _solve(first, second, sizes, offsets, index, fraction, numbers, counts, room
         for _ in range(warps):
             frame = first[begin : end + LANES]
             warp(frame, interleaved, here, height, width, stride, warping, taps, addresses, coefficients)
-            here, there, done = relax(coefficients, here, there, height, width, relaxing, weights, scratch)
-            work += done * height * width
+            here, there, done, medians = relax(coefficients, here, there, height, width, relaxing, weights, scratch)
+            iterated += done * height * width
+            filtered += medians * height * width
         lines = here[row : row + height * row].reshape(height, STATE_LINES, stride)
         coarse = upper[: 2 * height * width].reshape(2, height, width)
         for component in range(2):
@@ -151,4 +157,4 @@ def _solve(first, second, sizes, offsets, index, fraction, numbers, counts, room
                 coarse[component] = lines[:, component, :width] - REST
             else:
                 flow[component] = (lines[:, component, :width] - REST) * to_pixels
-    return work
+    return iterated, filtered

@@ -137,12 +137,12 @@ def make_pass(tile: Tile) -> Any:
                     if y < height - 1:
                         dy1 = shared[0, row + 1, column] - u1
                         dy2 = shared[1, row + 1, column] - u2
-                    shrink1 = one / (one + square_root(multiply(dx1, dx1) + multiply(dy1, dy1)))
-                    shrink2 = one / (one + square_root(multiply(dx2, dx2) + multiply(dy2, dy2)))
-                    shared[2, row, column] = multiply(shared[2, row, column] + dx1, shrink1)
-                    shared[3, row, column] = multiply(shared[3, row, column] + dy1, shrink1)
-                    shared[4, row, column] = multiply(shared[4, row, column] + dx2, shrink2)
-                    shared[5, row, column] = multiply(shared[5, row, column] + dy2, shrink2)
+                    norm1 = one + square_root(multiply(dx1, dx1) + multiply(dy1, dy1))
+                    norm2 = one + square_root(multiply(dx2, dx2) + multiply(dy2, dy2))
+                    shared[2, row, column] = (shared[2, row, column] + dx1) / norm1
+                    shared[3, row, column] = (shared[3, row, column] + dy1) / norm1
+                    shared[4, row, column] = (shared[4, row, column] + dx2) / norm2
+                    shared[5, row, column] = (shared[5, row, column] + dy2) / norm2
             if thread < _WARP:
                 total = 0
                 for other in range(thread, threads, _WARP):

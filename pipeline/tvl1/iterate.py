@@ -56,12 +56,12 @@ def _dual_vector(source, target, s, stride, u, p12, p22, dy1, dy2):
     dx1 = load(target, s + 1) - u[0]
     dx2 = load(target, s + stride + 1) - u[1]
     one = splat(np.float32(1))
-    shrink1 = one / (one + sqrt(dx1 * dx1 + dy1 * dy1))
-    shrink2 = one / (one + sqrt(dx2 * dx2 + dy2 * dy2))
-    store(target, s + 2 * stride, (load(source, s + 2 * stride) + dx1) * shrink1)
-    store(target, s + 3 * stride, (p12 + dy1) * shrink1)
-    store(target, s + 4 * stride, (load(source, s + 4 * stride) + dx2) * shrink2)
-    store(target, s + 5 * stride, (p22 + dy2) * shrink2)
+    norm1 = one + sqrt(dx1 * dx1 + dy1 * dy1)
+    norm2 = one + sqrt(dx2 * dx2 + dy2 * dy2)
+    store(target, s + 2 * stride, (load(source, s + 2 * stride) + dx1) / norm1)
+    store(target, s + 3 * stride, (p12 + dy1) / norm1)
+    store(target, s + 4 * stride, (load(source, s + 4 * stride) + dx2) / norm2)
+    store(target, s + 5 * stride, (p22 + dy2) / norm2)
 
 
 @kernel
@@ -126,14 +126,14 @@ def _next_pass(before, last, limit):
 
 @kernel
 def relax(coefficients, first, second, height, width, settings, weights, scratch):
-    """Iterate one warp from state `first`; return (state that holds the result, the other one, iterations).
+    """Iterate one warp from state `first`; return (state that holds the result, the other one, iterations, medians).
 
     settings: tau, bound of k, limit of the squared update (as `weights` counts it), inner and outer iterations, side of the median.
     """
     tau, bound, limit, inner, outer, median = settings
     updates = np.empty(LONGEST_PASS, np.int64)
     done = 0
-    for _ in range(outer):
+    for turn in range(outer):
         median_filter(first, height, width, line_stride(width), STATE_LINES * line_stride(width), median, scratch)
         left = inner
         ahead = LONGEST_PASS
@@ -154,8 +154,8 @@ def relax(coefficients, first, second, height, width, settings, weights, scratch
             first, second = second, first
             done += needed
             if last <= limit:
-                return first, second, done
+                return first, second, done, turn + 1
             left -= needed
             ahead = _next_pass(before, last, limit)
             before = last
-    return first, second, done
+    return first, second, done, outer
