@@ -5,17 +5,17 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench bench-gpu clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 PIP := PYTHONUNBUFFERED=1 $(BIN)/python -m pip --disable-pip-version-check install
 DEMO := demo
-BENCHES := $(sort $(wildcard tests/bench_*.py))
+BENCHES := $(filter-out tests/bench_gpu_%,$(sort $(wildcard tests/bench_*.py)))
 
 help:  ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | awk -F '\t' '{ printf "make %-6s %s\n", $$1, $$2 }'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | awk -F '\t' '{ printf "make %-9s %s\n", $$1, $$2 }'
 
 demo: $(READY)  ## synthetic videos -> flow -> pretraining -> evaluation, in the folder demo/; goes on where it stopped
 	$(BIN)/flowcpc synth $(DEMO)/synth --groups 16 --clips-per-group 1 --frames 27 --size 72x96
@@ -35,9 +35,12 @@ lint: $(READY)  ## style, format, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-bench: $(READY)  ## every benchmark, tests/bench_*.py, one after the other
+bench: $(READY)  ## every benchmark that needs no GPU, one after the other
 	@if [ -z "$(BENCHES)" ]; then echo "There is no tests/bench_*.py to run." >&2; exit 1; fi
 	@for bench in $(BENCHES); do echo "== $$bench"; $(BIN)/python "$$bench"; done
+
+bench-gpu:  ## the flow solver on a CUDA device, with $(PYTHON) as it is: no .venv is made
+	"$(PYTHON)" tests/bench_gpu_tvl1.py $(ARGS)
 
 clean:  ## remove the demo's folder, builds and caches; .venv stays
 	rm -rf $(DEMO) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -312,8 +312,8 @@ def main() -> None:
         f"Peak memory of a process after 1,000 frames of 256x342: {peak_memory():.2f} GB.",
         "## The same flow",
         "Differences are the larger one of the two components, px; shares are of pixels that differ by less than 0.1 px. The last three columns "
-        "say how far OpenCV's flow is from itself: IPP is Intel's library, the one pixel changes by one gray level. Across a cut nothing of one frame is in the other: the flow there is an accident of rounding, "
-        "OpenCV's as much as ours.",
+        "say how far OpenCV's flow is from itself: IPP is Intel's library, the one pixel changes by one gray level. Across a cut nothing of "
+        "one frame is in the other: the flow there is an accident of rounding, OpenCV's as much as ours.",
         "\n".join(parity()),
         machine_record(),
     ]
