@@ -293,7 +293,7 @@ def main() -> None:
     """Measure, print and record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--pairs", type=int, default=4, help="pairs of a clip in the measurement of speed")
+    parser.add_argument("--pairs", type=int, default=2, help="pairs of a clip in the measurement of speed")
     arguments = parser.parse_args()
     if not (DATA / "videos.csv").is_file():
         print(f"bench_tvl1 was left out: no real clips at {DATA}; set FLOWCPC_TEST_DATA to a folder that has them")

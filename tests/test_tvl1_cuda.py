@@ -177,3 +177,16 @@ def test_the_batch_decides_nothing_on_the_device(device: int, monkeypatch: pytes
     for pairs in (1, 7, 16):
         monkeypatch.setattr(cuda, "_MOST_PAIRS", pairs)
         np.testing.assert_array_equal(compute_flow(frames, backend="cuda", device=device), whole)
+
+
+@pytest.mark.gpu
+def test_no_product_is_fused_into_a_sum_on_the_device(device: int) -> None:
+    """What keeps a device's bits the processor's, held in the machine's own words."""
+    from pipeline.tvl1 import cuda_frames, cuda_iterate
+
+    compute_flow(moving_texture(2, 64, 64, step=(1, 0)), backend="cuda", device=device)
+    kernels = [cuda_frames.warp, cuda_frames.shrink_level, cuda_frames.begin_level]
+    for kernel in [*kernels, cuda_iterate.make_pass(cuda_iterate.DEFAULT_TILE)]:
+        texts = list(kernel.inspect_asm().values())
+        assert texts
+        assert all("fma.rn.f32" not in text for text in texts)
