@@ -68,9 +68,9 @@ def test_the_tree_in_the_readme_is_the_tree() -> None:
     tree = re.search(r"## The tree\n+```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert tree is not None
     named = set(re.findall(r"[\w*]+\.py", tree[1]))
-    modules = {path.name for room in ("pipeline", "stores", "train") for path in (ROOT / room).glob("*.py")} - {
+    modules = {path.name for room in ("pipeline", "stores", "train") for path in (ROOT / room).rglob("*.py")} - {
         "__init__.py"
     }
     assert modules <= named, f"the README's tree lacks {sorted(modules - named)}"
-    absent = {name for name in named if not list(ROOT.glob(name)) and not list(ROOT.glob(f"*/{name}"))}
+    absent = {name for name in named if not any(list(ROOT.glob(f"{depth}{name}")) for depth in ("", "*/", "*/*/"))}
     assert not absent, f"the README's tree names {sorted(absent)}"
