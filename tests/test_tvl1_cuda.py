@@ -74,6 +74,7 @@ def run_out_of_memory() -> None:
     flow = cuda.compute_flow(frames, parameters)
     same = bool((flow == cpu.compute_flow(frames, parameters, 1)).all())
     fits = 0
+    cuda._kept.clear()
     try:
         cuda.compute_flow(frames, parameters)
         words = ""
@@ -175,8 +176,10 @@ def test_the_batch_decides_nothing_on_the_device(device: int, monkeypatch: pytes
     frames = moving_texture(24, 90, 110, step=(0.9, -1.1))
     whole = compute_flow(frames, backend="cuda", device=device)
     for pairs in (1, 7, 16):
+        cuda._kept.clear()
         monkeypatch.setattr(cuda, "_MOST_PAIRS", pairs)
         np.testing.assert_array_equal(compute_flow(frames, backend="cuda", device=device), whole)
+    cuda._kept.clear()
 
 
 @pytest.mark.gpu

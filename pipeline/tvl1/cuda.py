@@ -4,8 +4,8 @@ All pairs of a batch go through levels and warps together; within a warp every p
 the work. The host sends rounds ahead and learns from their past, so the device never waits for it.
 """
 
-import functools
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -42,13 +42,10 @@ def device_names() -> list[str]:
     try:
         if not cuda.is_available():
             return []
-        return [_text(device.name) for device in cuda.gpus]
+        names = [device.name for device in cuda.gpus]
     except Exception:  # a broken driver raises whatever it likes, and the processor is there
         return []
-
-
-def _text(name: Any) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
 
 def compute_flow(
@@ -59,61 +56,70 @@ def compute_flow(
     The result does not depend on the batch, the tile or the device's memory. Raises MemoryError when not even one pair
     fits the device.
     """
-    pyramid = make_pyramid(*frames.shape[1:], parameters)
-    with cuda.gpus[device]:
-        pairs = min(len(frames) - 1, _pairs_that_fit(pyramid))
-        while True:
-            try:
-                return _in_batches(frames, parameters, pyramid, tile, device, pairs)
-            except Exception as error:
-                if "OUT_OF_MEMORY" not in str(error):
-                    raise
-                _room.cache_clear()
-                if pairs == 1:
-                    height, width = frames.shape[1:]
-                    raise MemoryError(
-                        f"CUDA device {device} has too little free memory for a pair of {height}x{width}"
-                    ) from error
-                pairs = (pairs + 1) // 2
+    flow = np.empty((len(frames) - 1, 2, *frames.shape[1:]), np.float32)
+    with _lock, cuda.gpus[device]:
+        rooms = _rooms(parameters, frames.shape[1:], tile, device, len(flow))
+        step = rooms[0].capacity
+        waiting: tuple[_Room, slice] | None = None
+        for number, start in enumerate(range(0, len(flow), step)):
+            part = slice(start, min(start + step, len(flow)))
+            room = rooms[number % len(rooms)]
+            room.send(frames[start : part.stop + 1])
+            if waiting:
+                waiting[0].receive(flow[waiting[1]])
+            waiting = room, part
+        assert waiting is not None
+        waiting[0].receive(flow[waiting[1]])
+    return flow
+
+
+# Device memory is kept from call to call, since allocating it costs more than a small batch; one call at a time uses it.
+_lock = threading.Lock()
+_kept: dict[int, tuple[object, list["_Room"]]] = {}
+
+
+def _rooms(parameters: TVL1Parameters, size: tuple[int, int], tile: Tile, device: int, pairs: int) -> list["_Room"]:
+    """One room that holds all `pairs`, or else a room for each stream, as large as the memory allows."""
+    wanted = parameters, size, tile
+    made_for, rooms = _kept.get(device, (None, []))
+    if made_for == wanted and (len(rooms) == _STREAMS or rooms[0].capacity >= pairs):
+        return rooms
+    del rooms
+    _kept.pop(device, None)
+    pyramid = make_pyramid(*size, parameters)
+    capacity = min(pairs, _pairs_that_fit(pyramid))
+    while True:
+        try:
+            made = [_Room(parameters, pyramid, tile, capacity) for _ in range(1 if capacity >= pairs else _STREAMS)]
+        except Exception as error:  # Numba's drivers raise different ones
+            if "OUT_OF_MEMORY" not in str(error):
+                raise
+            if capacity == 1:
+                raise MemoryError(
+                    f"CUDA device {device} has too little free memory for a pair of {size[0]}x{size[1]}"
+                ) from error
+            capacity = (capacity + 1) // 2
+        else:
+            _kept[device] = wanted, made
+            return made
 
 
 def _pairs_that_fit(pyramid: Pyramid) -> int:
     """Pairs of a batch that the device's free memory holds, once for each stream."""
-    free = cuda.current_context().get_memory_info()[0]
+    context = cuda.current_context()
+    if not SIMULATED:
+        context.deallocations.clear()  # what was freed is free only then
+    free = context.get_memory_info()[0]
     pixels = int(pyramid.offsets[1])
     each = 4 * (_FLOATS_PER_PIXEL * pixels + int(pyramid.offsets[-1])) + pixels
     return max(1, int(min(free * _MEMORY_SHARE / (_STREAMS * each), _MOST_PAIRS)))
 
 
-def _in_batches(
-    frames: NDArray[np.uint8], parameters: TVL1Parameters, pyramid: Pyramid, tile: Tile, device: int, pairs: int
-) -> Floats:
-    flow = np.empty((len(frames) - 1, 2, *frames.shape[1:]), np.float32)
-    waiting: tuple[_Room, slice] | None = None
-    for number, start in enumerate(range(0, len(flow), pairs)):
-        part = slice(start, min(start + pairs, len(flow)))
-        room = _room(parameters, frames.shape[1:], tile, device, pairs, number % _STREAMS)
-        room.send(frames[start : part.stop + 1])
-        if waiting:
-            waiting[0].receive(flow[waiting[1]])
-        waiting = room, part
-    assert waiting is not None
-    waiting[0].receive(flow[waiting[1]])
-    return flow
-
-
-@functools.lru_cache(maxsize=_STREAMS)
-def _room(
-    parameters: TVL1Parameters, size: tuple[int, int], tile: Tile, device: int, pairs: int, stream: int
-) -> "_Room":
-    """Memory and a stream, kept from call to call: allocating them would cost more than a small batch."""
-    return _Room(parameters, make_pyramid(*size, parameters), tile, pairs)
-
-
 class _Room:
-    """Device memory, page-locked host memory and a stream for batches of up to `pairs` pairs."""
+    """Device memory, page-locked host memory and a stream for batches of up to `pairs` pairs: its `capacity`."""
 
     def __init__(self, parameters: TVL1Parameters, pyramid: Pyramid, tile: Tile, pairs: int) -> None:
+        self.capacity = pairs
         self._parameters = parameters
         self._pyramid = pyramid
         self._constants: Constants = make_constants(parameters, pyramid)
