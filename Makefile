@@ -20,7 +20,7 @@ help:  ## list the targets
 demo: $(READY)  ## synthetic videos -> flow -> pretraining -> evaluation, in the folder demo/; goes on where it stopped
 	$(BIN)/flowcpc synth $(DEMO)/synth --groups 16 --clips-per-group 1 --frames 27 --size 72x96
 	$(BIN)/flowcpc extract-flow $(DEMO)/synth/videos $(DEMO)/store --dataset ucf101 \
-	    --annotations $(DEMO)/synth/annotations --backend opencv --size 36x48
+	    --annotations $(DEMO)/synth/annotations --size 36x48
 	$(BIN)/flowcpc info $(DEMO)/store
 	$(BIN)/flowcpc show $(DEMO)/store --out $(DEMO)/flows.png
 	$(BIN)/flowcpc pretrain $(DEMO)/store $(DEMO)/run --preset tiny

@@ -53,9 +53,9 @@ def _cache_folder() -> str:
         repr((numba.__version__, llvmlite.__version__, sys.version_info, platform.machine(), target)).encode()
     )
     base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(base).expanduser() / "flowcpc" / f"tvl1-{made_of.hexdigest()[:16]}"
     try:
+        folder = Path(base).expanduser() / "flowcpc" / f"tvl1-{made_of.hexdigest()[:16]}"
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # the latter where nobody is at home
         return ""
     return str(folder) if os.access(folder, os.W_OK | os.X_OK) else ""
