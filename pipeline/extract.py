@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from pipeline.frames import DECODER, RESIZE_RULE, FrameReader, VideoError
 from pipeline.segmentation import frame_statistics, segment_statistics
 from pipeline.sources import Video
+from pipeline.tvl1.constants import SOLVER_VERSION
 from pipeline.tvl1.parameters import TVL1Parameters
 from pipeline.tvl1.pyramid import MIN_SIDE
-from pipeline.tvl1.solver import compute_flow, resolve_backend
+from pipeline.tvl1.solver import check_backend, compute_flow, resolve_backend
 from stores.encoding import Encoding
 from stores.errors import DamagedStoreError, OperationError
 from stores.flow_store import FlowStore, open_store
@@ -68,7 +69,7 @@ class Settings:
             raise ValueError(f"size {self.height}x{self.width} is too large; both sides must be at most {MAX_SIDE} px")
         if min(self.height, self.width) < MIN_SIDE:
             raise ValueError(f"size {self.height}x{self.width} is too small; both sides must be at least {MIN_SIDE} px")
-        resolve_backend(self.backend)
+        check_backend(self.backend, self.parameters)
 
     def numerics(self) -> dict[str, Any]:
         """Return everything that decides a stored value, as store.json keeps it."""
@@ -77,6 +78,7 @@ class Settings:
             "width": self.width,
             "resize": RESIZE_RULE,
             "tvl1": self.parameters.to_json(),
+            "solver_version": SOLVER_VERSION,
             "encoding": Encoding().to_json(),
             "flows_per_chunk": flows_per_chunk(self.height, self.width),
         }

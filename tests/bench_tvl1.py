@@ -275,7 +275,7 @@ def parity() -> list[str]:
 
 
 def peak_memory() -> float:
-    """Peak of a process that computes 1,000 frames of 256x342 in blocks, GB, less what it held before."""
+    """Peak of a process that computes 1,000 frames of 256x342 in blocks, GB."""
     code = (
         "import json, resource, sys; sys.path[:0] = sys.argv[1:]\n"
         "from textures import moving_texture; from pipeline.tvl1.solver import compute_flow, prepare\n"

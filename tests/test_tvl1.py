@@ -1,9 +1,12 @@
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from textures import moving_texture, odd_frames
 from tvl1_cases import SHORT
 
-from pipeline.tvl1.parameters import TVL1Parameters
+from pipeline.tvl1 import compiled, cuda, solver
+from pipeline.tvl1.parameters import PROFILES, TVL1Parameters
 from pipeline.tvl1.solver import compute_flow, prepare, resolve_backend
 
 CPU_BACKENDS = ("cpu", "opencv")
@@ -60,7 +63,7 @@ def test_parameters_reach_the_solver(backend: str) -> None:
         {"median": 1},
         {"median": 3},
         {"outer_iterations": 1},
-        {"inner_iterations": 2, "epsilon": 1e-6},
+        {"inner_iterations": 2, "epsilon": 1e-3},
     ):
         flow = compute_flow(frames, parameters=TVL1Parameters(**changed), backend=backend)
         assert not np.array_equal(flow, default), changed
@@ -81,6 +84,7 @@ def test_frames_that_are_a_view_give_the_same_flow() -> None:
 @pytest.mark.parametrize(
     ("frames", "words"),
     [
+        ([[[0] * 32] * 32] * 2, "frames are a list; they must be a NumPy array"),
         (np.zeros((2, 32, 32), np.float32), "must be uint8"),
         (np.zeros((2, 32, 32, 3), np.uint8), r"must be uint8 \(T, H, W\)"),
         (np.zeros((1, 32, 32), np.uint8), "at least 2"),
@@ -102,29 +106,58 @@ def test_wrong_backends_are_refused_in_words() -> None:
         compute_flow(frames, threads=0)
 
 
-def test_cuda_without_a_device_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.tvl1 import cuda
+@pytest.fixture
+def no_memory_of_devices() -> Iterator[None]:
+    """What was found out about this machine's devices is forgotten before and after."""
+    solver._why_not_cuda.cache_clear()
+    yield
+    solver._why_not_cuda.cache_clear()
 
+
+@pytest.mark.usefixtures("no_memory_of_devices")
+def test_cuda_without_a_device_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "device_names", lambda: [])
-    with pytest.raises(ValueError, match="finds no CUDA device"):
+    with pytest.raises(ValueError, match="backend='cuda' does not work here: no CUDA device was found"):
         compute_flow(np.zeros((2, 32, 32), np.uint8), backend="cuda")
     assert resolve_backend("auto") == "cpu"
+
+
+@pytest.mark.usefixtures("no_memory_of_devices")
+def test_a_device_is_used_once_it_has_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[tuple[int, ...]] = []
     monkeypatch.setattr(cuda, "device_names", lambda: ["one"])
-    assert resolve_backend("auto") == "cuda"
+    monkeypatch.setattr(cuda, "compute_flow", lambda frames, *rest: tried.append(frames.shape))
+    said: list[str] = []
+    assert prepare("auto", said.append) == "cuda"
+    assert [line.split(" ")[0] for line in said] == ["compiling", "compiled"]
+    assert resolve_backend("cuda") == "cuda"
+    assert tried == [(2, 20, 20)]
     with pytest.raises(ValueError, match=r"device=1 is not there; this machine has 1 CUDA device"):
         compute_flow(np.zeros((2, 32, 32), np.uint8), backend="cuda", device=1)
 
 
-def test_prepare_names_the_backend_and_says_when_it_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.tvl1 import compiled
+@pytest.mark.usefixtures("no_memory_of_devices")
+def test_a_broken_device_leaves_the_work_to_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("the driver is too old\nand more")
 
+    monkeypatch.setattr(cuda, "device_names", lambda: ["one"])
+    monkeypatch.setattr(cuda, "compute_flow", broken)
+    said: list[str] = []
+    assert prepare("auto", said.append) == "cpu"
+    assert "because CUDA does not work here: RuntimeError: the driver is too old" in " ".join(said)
+    with pytest.raises(ValueError, match="does not work here: RuntimeError: the driver is too old; use"):
+        resolve_backend("cuda")
+
+
+def test_prepare_names_the_backend_and_says_when_it_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     assert prepare("opencv", said.append) == "opencv"
     assert prepare("cpu") == "cpu"
-    monkeypatch.setattr(compiled, "kept_on_disk", lambda: True)
+    monkeypatch.setattr(compiled, "is_complete", lambda: True)
     prepare("cpu", said.append)
     assert said == []
-    monkeypatch.setattr(compiled, "kept_on_disk", lambda: False)
+    monkeypatch.setattr(compiled, "is_complete", lambda: False)
     prepare("cpu", said.append)
     assert [line.split(" ")[0] for line in said] == ["compiling", "compiled"]
 
@@ -133,6 +166,12 @@ def test_prepare_names_the_backend_and_says_when_it_compiles(monkeypatch: pytest
     "wrong",
     [
         {"tau": 0},
+        {"tau": 1e30},
+        {"tau": "a"},
+        {"theta": 1e-40},
+        {"epsilon": 1e-5},
+        {"scales": 2.0},
+        {"scales": 10**9},
         {"lambda_": -1},
         {"theta": float("nan")},
         {"epsilon": float("inf")},
@@ -153,3 +192,11 @@ def test_a_profile_brings_its_median() -> None:
     assert TVL1Parameters().median == 5
     assert TVL1Parameters(profile="opencv-cuda").median == 1
     assert TVL1Parameters(profile="opencv-cuda", median=3).to_json()["median"] == 3
+
+
+def test_the_command_offers_every_backend_and_profile() -> None:
+    import cli
+
+    offered = {option.name: option.type for option in cli.extract_flow.params}
+    assert tuple(offered["backend"].choices) == solver.BACKENDS
+    assert tuple(offered["profile"].choices) == tuple(PROFILES)

@@ -44,7 +44,7 @@ def test_flow_is_that_of_plain_numpy(profile: str, size: tuple[int, int]) -> Non
 )
 def test_a_short_solve_is_that_of_plain_numpy_everywhere(profile: str, changed: dict[str, float]) -> None:
     """With a fixed number of iterations no rounding can move the end of a warp: even the largest difference is small."""
-    parameters = TVL1Parameters(profile=profile, epsilon=1e-9, **SHORT, **changed)
+    parameters = TVL1Parameters(profile=profile, epsilon=1e-3, **SHORT, **changed)
     for name, frames in odd_frames().items():
         difference = np.abs(cpu.compute_flow(frames, parameters, 1) - naive(frames, parameters))
         assert difference.max() < 0.02, name

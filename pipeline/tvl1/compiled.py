@@ -5,6 +5,7 @@ holds a kernel; ours call one another across files, and a cluster's nodes share 
 made of every source file here, the versions and the processor: a process finds machine code that was made for exactly it, or none.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -16,7 +17,26 @@ from typing import Any
 
 import llvmlite
 import numba
+from numba.core.caching import FunctionCache
 from numba.core.registry import cpu_target
+
+_COMPLETE = "complete"
+
+
+class _Cache(FunctionCache):
+    """Numba's cache of a function, without which work goes on: a full disk or a torn file costs the compiling again."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the compiled function, or None where there is none that can be read."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # a torn file can raise anything
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled function if the disk takes it."""
+        with contextlib.suppress(OSError):
+            super().save_overload(sig, data)
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -24,22 +44,32 @@ def kernel(function: Callable[..., Any]) -> Any:
 
     The machine code is kept on disk where a folder for it can be written, else it is made anew in every process.
     """
-    options = {"nogil": True, "error_model": "numpy", "fastmath": False, "boundscheck": False}
+    compiled = numba.njit(nogil=True, error_model="numpy", fastmath=False, boundscheck=False)(function)
     folder = _cache_folder()
-    before = numba.config.CACHE_DIR
-    try:
-        if folder:
+    if folder:
+        before = numba.config.CACHE_DIR
+        try:
             numba.config.CACHE_DIR = folder
-        compiled = numba.njit(cache=bool(folder), **options)(function)
-    finally:
-        numba.config.CACHE_DIR = before
+            cache = _Cache(function)
+        except (OSError, RuntimeError):  # full, or gone since it was made
+            return compiled
+        finally:
+            numba.config.CACHE_DIR = before
+        if cache.cache_path.startswith(folder):  # Numba may have turned to another place, which knows one source file
+            compiled._cache = cache
     return compiled
 
 
-def kept_on_disk() -> bool:
-    """Return whether an earlier process left the machine code of these kernels for this one to load."""
-    folder = _cache_folder()
-    return bool(folder) and any(Path(folder).rglob("*.nbc"))
+def is_complete() -> bool:
+    """Return whether an earlier process left the machine code of all kernels for this one to load."""
+    return bool(_cache_folder()) and Path(_cache_folder(), _COMPLETE).exists()
+
+
+def mark_complete() -> None:
+    """Note that all kernels were compiled and kept."""
+    if _cache_folder():
+        with contextlib.suppress(OSError):
+            Path(_cache_folder(), _COMPLETE).touch()
 
 
 @functools.cache
@@ -49,9 +79,8 @@ def _cache_folder() -> str:
     for source in sorted(Path(__file__).parent.glob("*.py")):
         made_of.update(source.read_bytes())
     target = cpu_target.target_context.codegen().magic_tuple()
-    made_of.update(
-        repr((numba.__version__, llvmlite.__version__, sys.version_info, platform.machine(), target)).encode()
-    )
+    versions = numba.__version__, llvmlite.__version__, sys.version_info
+    made_of.update(repr((versions, platform.machine(), target)).encode())
     base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
         folder = Path(base).expanduser() / "flowcpc" / f"tvl1-{made_of.hexdigest()[:16]}"

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from pipeline.tvl1.parameters import TVL1Parameters
 from pipeline.tvl1.pyramid import Pyramid
 
+# Raised with every change of the flow's bits (tests/test_tvl1_same_bits.py), so that a store never holds two kinds.
+SOLVER_VERSION = 1
 # A pixel at rest has u = REST. Near it float32 has steps of 2^-33, so the tails of a motion end at rest; around 0 they would fade through ever
 # smaller numbers, whose squares a processor handles in microcode, three times slower.
 REST = np.float32(2.0**-10)
@@ -15,6 +17,8 @@ REST = np.float32(2.0**-10)
 COUNTS_PER_SQUARE_PIXEL = 2.0**24
 # A single pixel's part in that sum is cut off here, at 127.99 px^2: it then jumped by 11 px, and no warp ends.
 LARGEST_COUNT = 2147483520.0
+# Pixels around a frame to which warped coordinates are brought: far enough that all taps of a pixel there lie outside.
+BORDER = 4
 # |gradient|^2 up to which a pixel has no data term; OpenCV's value.
 SMALLEST_GRADIENT = 1.19e-7
 

@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.tvl1.compiled import kernel
-from pipeline.tvl1.constants import REST, make_constants
+from pipeline.tvl1.constants import BORDER, REST, make_constants
 from pipeline.tvl1.iterate import COEFFICIENT_LINES, STATE_LINES, line_stride, relax
 from pipeline.tvl1.median import scratch_size
 from pipeline.tvl1.parameters import TVL1Parameters
 from pipeline.tvl1.pyramid import Pyramid, make_pyramid
 from pipeline.tvl1.resize import build_levels, resize
 from pipeline.tvl1.simd import LANES
-from pipeline.tvl1.warp import BORDER, CHANNELS, interleave, warp
+from pipeline.tvl1.warp import CHANNELS, interleave, warp
 
 Floats = NDArray[np.float32]
 # Pyramids of one block of frames; more of them at a time would cost memory and gain nothing.
@@ -117,6 +117,8 @@ def pair_solver(
 def _solve(first, second, sizes, offsets, index, fraction, numbers, counts, rooms, flow):
     """Solve one pair, levels `first` and `second` -> `flow`, float32 (2, H, W); return the pixels that were
     iterated and those that were median-filtered, on all levels.
+
+    sizes, offsets, index, fraction: of the Pyramid. numbers, counts: of `pair_solver`. rooms: of a Room, in its order.
     """
     tau, bound, cubic, to_pixels, smallest, counts_per_unit, enlarge = numbers
     repeat, warps, inner, outer, median, limits = counts

@@ -1,4 +1,5 @@
-"""TV-L1 on CUDA devices: many pairs at a time, on two streams, so that copies hide behind the computation.
+"""TV-L1 on CUDA devices: many pairs at a time, on two streams, so that one batch's copies hide behind another's
+computation.
 
 All pairs of a batch go through levels and warps together; within a warp every pair iterates until it has converged by itself and then leaves
 the work. The host sends rounds ahead and learns from their past, so the device never waits for it.
@@ -26,6 +27,8 @@ _MEMORY_SHARE = 0.85
 # Rounds that the host is ahead of the device: the queue never runs dry, and at most so many empty rounds end a warp.
 _ROUNDS_AHEAD = 4
 _STREAMS = 2
+# Page-locked memory that a room's flow may take on the host.
+_LOCKED_BYTES = 1 << 30
 # Threads of a block of the simpler kernels; the simulator runs a Python thread for each.
 _BLOCK = (4, 2) if SIMULATED else (32, 8)
 # Values a pixel of a pair: u and p twice, coefficients, gradients, coarse flow (and the result).
@@ -40,7 +43,8 @@ def device_names() -> list[str]:
     if SIMULATED:
         return ["simulator"]
     try:
-        if not cuda.is_available():
+        # Numba's own CUDA target, without the package numba-cuda, is no longer kept up and fails on these kernels.
+        if getattr(cuda, "implementation", "") != "NVIDIA" or not cuda.is_available():
             return []
         names = [device.name for device in cuda.gpus]
     except Exception:  # a broken driver raises whatever it likes, and the processor is there
@@ -60,16 +64,20 @@ def compute_flow(
     with _lock, cuda.gpus[device]:
         rooms = _rooms(parameters, frames.shape[1:], tile, device, len(flow))
         step = rooms[0].capacity
-        waiting: tuple[_Room, slice] | None = None
-        for number, start in enumerate(range(0, len(flow), step)):
-            part = slice(start, min(start + step, len(flow)))
-            room = rooms[number % len(rooms)]
-            room.send(frames[start : part.stop + 1])
-            if waiting:
-                waiting[0].receive(flow[waiting[1]])
-            waiting = room, part
-        assert waiting is not None
-        waiting[0].receive(flow[waiting[1]])
+        # After an interrupt nobody knows what still runs in these rooms: they are kept only when all went well.
+        kept = _kept.pop(device)
+        parts = [slice(start, min(start + step, len(flow))) for start in range(0, len(flow), step)]
+        rooms[0].send(frames[: parts[0].stop + 1])
+        for number, part in enumerate(parts):
+            other = rooms[(number + 1) % len(rooms)]
+            if number + 1 < len(parts):
+                following = parts[number + 1]
+                other.send(frames[following.start : following.stop + 1])
+            rooms[number % len(rooms)].solve(part.stop - part.start)
+            if number:
+                other.receive(flow[parts[number - 1]])
+        rooms[(len(parts) - 1) % len(rooms)].receive(flow[parts[-1]])
+        _kept[device] = kept
     return flow
 
 
@@ -112,7 +120,8 @@ def _pairs_that_fit(pyramid: Pyramid) -> int:
     free = context.get_memory_info()[0]
     pixels = int(pyramid.offsets[1])
     each = 4 * (_FLOATS_PER_PIXEL * pixels + int(pyramid.offsets[-1])) + pixels
-    return max(1, int(min(free * _MEMORY_SHARE / (_STREAMS * each), _MOST_PAIRS)))
+    most = min(_MOST_PAIRS, _LOCKED_BYTES // (8 * pixels))
+    return max(1, int(min(free * _MEMORY_SHARE / (_STREAMS * each), most)))
 
 
 class _Room:
@@ -144,7 +153,6 @@ class _Room:
         self._tickets = self._array(pairs, np.int32)
         self._lists = self._array((cuda_control.TURNS, pairs), np.int32)
         self._counts = self._array(cuda_control.TURNS, np.int32)
-        self._work = self._array(pairs, np.int64)
         self._active = [cuda.pinned_array(cuda_control.TURNS, np.int32) for _ in range(_ROUNDS_AHEAD)]
         self._events = [cuda.event() for _ in range(_ROUNDS_AHEAD)]
         self._tables = [
@@ -160,11 +168,14 @@ class _Room:
         return cuda.device_array(shape, dtype, stream=self._stream)
 
     def send(self, frames: NDArray[np.uint8]) -> None:
-        """Start a batch: the copy in, the computation and the copy out."""
-        self._pairs = len(frames) - 1
+        """Start copying a batch in. The flow of the one before, which is computed, may still be on its way out."""
         self._sent[: len(frames)] = frames
         self._frames[: len(frames)].copy_to_device(self._sent[: len(frames)], stream=self._stream)
-        self._build_levels(len(frames))
+
+    def solve(self, pairs: int) -> None:
+        """Compute the batch that was sent, and start copying its flow out."""
+        self._pairs = pairs
+        self._build_levels(pairs + 1)
         for level in range(self._pyramid.levels - 1, -1, -1):
             self._solve_level(level)
         self._flow[: self._pairs].copy_to_host(self._received[: self._pairs], stream=self._stream)
@@ -172,7 +183,7 @@ class _Room:
     def receive(self, flow: Floats) -> None:
         """Wait for the batch and write its flow, (pairs, 2, H, W)."""
         self._stream.synchronize()
-        flow[:] = self._received[: self._pairs]
+        flow[:] = self._received[: len(flow)]
 
     def _over(self, level: int, depth: int) -> tuple[Any, ...]:
         """Launch configuration of a kernel over (x, y) of a level and `depth`."""
@@ -258,7 +269,7 @@ class _Room:
         tiles = math.ceil(width / inner_width), math.ceil(height / inner_height)
         block = (self._tile.width, self._tile.rows, 1)
         iterate = make_pass(self._tile)
-        state = (self._control, self._sums, self._before, self._tickets, self._lists, self._counts, self._work)
+        state = (self._control, self._sums, self._before, self._tickets, self._lists, self._counts)
         numbers = (self._constants.tau, self._constants.bound, self._constants.counts)
         limits = (int(self._constants.limits[level]), self._parameters.inner_iterations)
         # No pair comes to its second median filter before it has done its inner iterations.

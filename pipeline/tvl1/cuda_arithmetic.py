@@ -6,7 +6,6 @@ roots are correctly rounded by themselves.
 
 import math
 import types
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -58,7 +57,7 @@ def floor(a):
     return np.float32(math.floor(a))
 
 
-def on_device(functions: list[Any], **replaced: Callable[..., Any]) -> dict[str, Any]:
+def on_device(functions: list[Any], **replaced: Any) -> dict[str, Any]:
     """Compile the Python functions behind processor kernels for the device, with other functions under the names in
     `replaced` and one another under their own: the same text on vectors and on single values.
     """

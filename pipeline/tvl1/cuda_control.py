@@ -7,6 +7,9 @@ reads one, fills the next and empties the third.
 import numpy as np
 from numba import cuda
 
+from pipeline.tvl1 import iterate
+from pipeline.tvl1.cuda_arithmetic import on_device
+
 # Which of two buffers holds a pair's u and p.
 SIDE_U, SIDE_P = 0, 1
 # Iterations of the next pass, those left before the next median filter, and outer iterations left.
@@ -46,20 +49,11 @@ def begin_warp(control, sums, before, tickets, lists, counts, pairs, longest, in
         counts[2] = 0
 
 
-@cuda.jit(device=True)
-def _ahead(before, last, limit, longest):
-    """Iterations until the update has fallen to `limit`, as iterate.py guesses them; decides nothing but the time."""
-    value = np.float32(last)
-    ratio = value / np.float32(max(before, last, 1))
-    ahead = 1
-    while ahead < longest and value * ratio > limit:
-        value *= ratio
-        ahead += 1
-    return ahead
+_next_pass = on_device([iterate.next_pass], np=np)["next_pass"]
 
 
 @cuda.jit(device=True)
-def judge(control, sums, before, tickets, lists, counts, work, turn, pair, limit, longest, inner, filters):
+def judge(control, sums, before, tickets, lists, counts, turn, pair, limit, longest, inner, filters):
     """After a pass of `pair`: accept it, or have it replayed up to the iteration that converged, or begin the next.
 
     Sums of other blocks are read by atomics, which no first-level cache answers.
@@ -82,7 +76,6 @@ def judge(control, sums, before, tickets, lists, counts, work, turn, pair, limit
     else:
         control[SIDE_U, pair] = 1 - origin
         control[SIDE_P, pair] = 1 - control[SIDE_P, pair]
-        work[pair] += todo
         left = control[LEFT, pair] - todo
         active = not converged
         last = cuda.atomic.add(sums, (pair, todo - 1), 0)
@@ -95,7 +88,7 @@ def judge(control, sums, before, tickets, lists, counts, work, turn, pair, limit
         else:
             if todo > 1:
                 before[pair] = cuda.atomic.add(sums, (pair, todo - 2), 0)
-            ahead = _ahead(before[pair], last, limit, longest)
+            ahead = _next_pass(before[pair], last, limit, longest)
         before[pair] = last
         control[LEFT, pair] = left
         control[TODO, pair] = min(ahead, left)

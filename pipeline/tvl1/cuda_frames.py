@@ -8,12 +8,9 @@ import numpy as np
 from numba import cuda
 
 from pipeline.tvl1 import median
-from pipeline.tvl1.constants import REST
+from pipeline.tvl1.constants import BORDER, REST
 from pipeline.tvl1.cuda_arithmetic import floor, maximum, minimum, multiply, on_device
 from pipeline.tvl1.cuda_control import FILTER, SIDE_U
-
-# The reach around an image to which coordinates are brought, as in warp.py; the rounding of the fraction depends on it.
-BORDER = 4
 
 
 @cuda.jit(device=True)

@@ -18,6 +18,7 @@ from pipeline.tvl1.cuda_control import FILTER, SIDE_P, SIDE_U, TODO, TURNS, judg
 
 _FIELDS = 6
 _WARP = 32
+_SHARED_BYTES = 48 << 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,13 @@ class Tile:
     rows: int
     iterations: int
     registers: int
+
+    def __post_init__(self) -> None:
+        if min(self.inner) < 1:
+            raise ValueError(f"{self} leaves nothing inside its halo; make it larger or its iterations fewer")
+        shared = 4 * _FIELDS * self.width * self.height + 8 * self.width * self.rows
+        if shared > _SHARED_BYTES:
+            raise ValueError(f"{self} needs {shared} bytes of shared memory; at most {_SHARED_BYTES} are there")
 
     @property
     def inner(self) -> tuple[int, int]:
@@ -55,7 +63,7 @@ def make_pass(tile: Tile) -> Any:
 
     @cuda.jit(**options)
     def iterate(u, p, coefficients, state, turn, size, numbers, limits):
-        control, sums, before, tickets, lists, counts, work = state
+        control, sums, before, tickets, lists, counts = state
         height, width, pairs, filters = size
         tau, bound, counts_per_unit = numbers
         limit, inner = limits
@@ -163,6 +171,6 @@ def make_pass(tile: Tile) -> Any:
             cuda.threadfence()
             blocks = cuda.gridDim.x * cuda.gridDim.y
             if cuda.atomic.add(tickets, pair, 1) == blocks - 1:
-                judge(control, sums, before, tickets, lists, counts, work, turn, pair, limit, longest, inner, filters)
+                judge(control, sums, before, tickets, lists, counts, turn, pair, limit, longest, inner, filters)
 
     return iterate

@@ -111,14 +111,14 @@ def _pass(coefficients, source, target, height, width, tau, bound, weights, iter
 
 
 @kernel
-def _next_pass(before, last, limit):
+def next_pass(before, last, limit, longest):
     """Iterations until the update, which fell from `before` to `last` in one of them, has fallen to `limit`: a guess
     that saves replays and decides nothing.
     """
     value = np.float32(last)
     ratio = value / np.float32(max(before, last, 1))
     ahead = 1
-    while ahead < LONGEST_PASS and value * ratio > limit:
+    while ahead < longest and value * ratio > limit:
         value *= ratio
         ahead += 1
     return ahead
@@ -156,6 +156,6 @@ def relax(coefficients, first, second, height, width, settings, weights, scratch
             if last <= limit:
                 return first, second, done, turn + 1
             left -= needed
-            ahead = _next_pass(before, last, limit)
+            ahead = next_pass(before, last, limit, LONGEST_PASS)
             before = last
     return first, second, done, outer

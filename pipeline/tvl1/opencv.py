@@ -8,12 +8,7 @@ from pipeline.tvl1.parameters import TVL1Parameters
 
 
 def compute_flow(frames: NDArray[np.uint8], parameters: TVL1Parameters) -> NDArray[np.float32]:
-    """Return flow between consecutive frames, uint8 (T, H, W) -> float32 (T-1, 2, H, W) px.
-
-    Raises ValueError for another profile than OpenCV's CPU code's.
-    """
-    if parameters.profile != "opencv-cpu":
-        raise ValueError(f"backend='opencv' has no profile={parameters.profile!r}; use 'cpu' or 'cuda'")
+    """Return flow between consecutive frames, uint8 (T, H, W) -> float32 (T-1, 2, H, W) px, of the profile "opencv-cpu"."""
     # OpenCV's object remembers a pyramid that a small frame cut short, so every call gets a fresh one.
     solver = cv2.optflow.DualTVL1OpticalFlow_create(  # type: ignore[attr-defined]  # missing in OpenCV's stubs
         tau=parameters.tau,

@@ -1,7 +1,6 @@
 """Parameters of TV-L1: part of a store's numerics, because they decide every stored value."""
 
 import dataclasses
-import math
 from typing import Any
 
 
@@ -31,6 +30,18 @@ PROFILES = {
     "opencv-cpu": Profile(pixel_offset=0.5, cubic=-0.75, repeats_border=False, median=5),
     "opencv-cuda": Profile(pixel_offset=0.0, cubic=-0.5, repeats_border=True, median=1),
 }
+
+
+# Beyond these float32 has no room for the intermediate values; under the least epsilon, updates are smaller than what is counted of them
+# (constants.py: COUNTS_PER_SQUARE_PIXEL).
+_RANGES = (
+    ("tau", 1e-3, 1e3),
+    ("lambda_", 1e-6, 1e3),
+    ("theta", 1e-3, 1e3),
+    ("epsilon", 1e-3, 1e3),
+    ("scale_step", 0.05, 0.99),
+)
+_MOST = 10000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +88,14 @@ class TVL1Parameters:
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise ValueError(f"profile={self.profile!r} is unknown; choose one of {', '.join(PROFILES)}")
-        for name in ("tau", "lambda_", "theta", "epsilon"):
+        for name, least, most in _RANGES:
             value = getattr(self, name)
-            _require(math.isfinite(value) and value > 0, name, value, "must be a finite number greater than 0")
-        _require(0 < self.scale_step < 1, "scale_step", self.scale_step, "must lie between 0 and 1")
+            good = isinstance(value, int | float) and least <= value <= most
+            _require(good, name, value, f"must be a number from {least:g} to {most:g}")
         for name in ("scales", "warps", "inner_iterations", "outer_iterations"):
             value = getattr(self, name)
-            _require(value >= 1 and value == int(value), name, value, "must be a whole number of at least 1")
+            good = isinstance(value, int) and 1 <= value <= _MOST
+            _require(good, name, value, f"must be a whole number from 1 to {_MOST}")
         if self.median is None:
             object.__setattr__(self, "median", self.rules.median)
         _require(self.median in (1, 3, 5), "median", self.median, "must be 1, 3 or 5")

@@ -1,5 +1,6 @@
 """The front door of TV-L1: one function, several backends, the same flow."""
 
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -11,26 +12,52 @@ from pipeline.tvl1.parameters import TVL1Parameters
 from pipeline.tvl1.pyramid import MIN_SIDE
 
 BACKENDS = ("auto", "cuda", "cpu", "opencv")
+# Large enough for a pyramid of two levels, so that every kernel is compiled.
+_SMALL_PAIR = np.zeros((2, 20, 20), np.uint8)
+
+
+def check_backend(backend: str, parameters: TVL1Parameters) -> None:
+    """Raise ValueError for an unknown backend, or one that cannot compute with these parameters."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
+    if backend == "opencv" and parameters.profile != "opencv-cpu":
+        raise ValueError(f"backend='opencv' has no profile={parameters.profile!r}; use 'cpu' or 'cuda'")
 
 
 def resolve_backend(backend: str) -> str:
     """Return the backend that computes here: for "auto", "cuda" where a device works, else "cpu".
 
-    Raises ValueError for an unknown backend, or "cuda" without a device.
+    A device works when it has computed the flow of a small pair, which is tried once. Raises ValueError for an unknown
+    backend, or "cuda" where none works.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
+    check_backend(backend, TVL1Parameters())
     if backend not in ("auto", "cuda"):
         return backend
-    from pipeline.tvl1 import cuda, cuda_arithmetic  # numba's CUDA loads here, where a device is asked for
+    why_not = _why_not_cuda()
+    if backend == "cuda" and why_not:
+        raise ValueError(f"backend='cuda' does not work here: {why_not}; use backend='cpu' or 'auto'")
+    return "cpu" if why_not or (backend == "auto" and _simulated()) else "cuda"
 
-    if cuda.device_names() and (backend == "cuda" or not cuda_arithmetic.SIMULATED):
-        return "cuda"
-    if backend == "cuda":
-        raise ValueError(
-            "backend='cuda' finds no CUDA device that works here; see `nvidia-smi` and install flowcpc[gpu], or use 'cpu'"
-        )
-    return "cpu"
+
+@functools.cache
+def _why_not_cuda() -> str:
+    """Why CUDA does not compute here; empty where it does."""
+    try:
+        from pipeline.tvl1 import cuda  # numba's CUDA loads here, where a device is asked for
+
+        if not cuda.device_names():
+            return "no CUDA device was found (see `nvidia-smi`), or numba-cuda is missing (pip install 'flowcpc[gpu]')"
+        if not _simulated():
+            cuda.compute_flow(_SMALL_PAIR, TVL1Parameters())
+    except Exception as error:  # drivers, compilers and devices fail in their own ways, and the processor is there
+        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    return ""
+
+
+def _simulated() -> bool:
+    from pipeline.tvl1 import cuda_arithmetic
+
+    return cuda_arithmetic.SIMULATED
 
 
 def available_threads() -> int:
@@ -62,7 +89,8 @@ def compute_flow(
         Decides where it is computed: "cuda" (a GPU, all pairs at a time), "cpu" (compiled for this processor), "opencv"
         (OpenCV's DualTVL1, the reference), or "auto": cuda where a device works, else cpu.
     threads : int or None
-        Threads that "cpu" shares the pairs among; None means all cores that this process may use.
+        Threads that "cpu" shares the pairs among, each with some 200 bytes of memory per pixel; None means all cores that
+        this process may use.
     device : int
         Index of the GPU that "cuda" uses.
 
@@ -75,6 +103,8 @@ def compute_flow(
 
     Source: Zach, Pock, Bischof 2007; Sanchez, Meinhardt-Llopis, Facciolo, IPOL 2013.
     """
+    if not isinstance(frames, np.ndarray):
+        raise ValueError(f"frames are a {type(frames).__name__}; they must be a NumPy array, uint8 (T, H, W), gray")
     if frames.dtype != np.uint8 or frames.ndim != 3:
         raise ValueError(f"frames are {frames.dtype} {frames.shape}; they must be uint8 (T, H, W), gray")
     if len(frames) < 2:
@@ -82,7 +112,8 @@ def compute_flow(
     if min(frames.shape[1:]) < MIN_SIDE:
         raise ValueError(f"frames are {frames.shape[1]}x{frames.shape[2]}; both sides must be at least {MIN_SIDE} px")
     if threads is not None and threads < 1:
-        raise ValueError(f"threads={threads} must be at least 1")
+        raise ValueError(f"threads={threads} must be at least 1, or None for all cores")
+    check_backend(backend, parameters)
     frames = np.ascontiguousarray(frames)
     chosen = resolve_backend(backend)
     # Each backend's library loads here, where it is needed.
@@ -105,20 +136,36 @@ def compute_flow(
 
 def prepare(backend: str, announce: Callable[[str], None] = lambda message: None) -> str:
     """Make a backend ready in this process and return its name: compile its kernels, or load them from where an earlier
-    process left them. Other processes of this machine then load them too.
+    process left them ("cpu" keeps them on disk for all processes of a machine).
 
-    `announce` is told when it takes more than a moment, before and after. Raises ValueError as `compute_flow` does.
+    `announce` is told when it takes more than a moment, before and after, and when a device is there but does not work.
+    Raises ValueError as `compute_flow` does.
     """
+    began = time.perf_counter()
+    if backend in ("auto", "cuda") and _devices():
+        announce(f"compiling the flow solver for {_devices()[0]} ...")
     chosen = resolve_backend(backend)
+    if backend == "auto" and _devices() and chosen == "cpu":
+        announce(
+            f"flow is computed on the processor, because CUDA does not work here: {_why_not_cuda() or 'simulated'}"
+        )
     compiles = chosen == "cuda"
     if chosen == "cpu":
-        from pipeline.tvl1 import compiled, cpu  # noqa: F401  (the kernels count once they are defined)
+        from pipeline.tvl1 import compiled
 
-        compiles = not compiled.kept_on_disk()
-    if compiles:
-        announce(f"compiling the flow solver for this machine ({chosen}) ...")
-    began = time.perf_counter()
-    compute_flow(np.zeros((2, MIN_SIDE, MIN_SIDE), np.uint8), backend=chosen, threads=1)
+        compiles = not compiled.is_complete()
+        if compiles:
+            announce("compiling the flow solver for this processor ...")
+        compute_flow(_SMALL_PAIR, backend=chosen, threads=1)
+        compiled.mark_complete()
     if compiles:
         announce(f"compiled it in {time.perf_counter() - began:.0f} s")
     return chosen
+
+
+def _devices() -> list[str]:
+    try:
+        from pipeline.tvl1 import cuda
+    except Exception:  # as in _why_not_cuda, which says so
+        return []
+    return cuda.device_names()

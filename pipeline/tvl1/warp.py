@@ -6,7 +6,7 @@ Frame and gradient lie interleaved (intensity, gradient x, gradient y, 0), so th
 import numpy as np
 
 from pipeline.tvl1.compiled import kernel
-from pipeline.tvl1.constants import REST
+from pipeline.tvl1.constants import BORDER, REST
 from pipeline.tvl1.iterate import COEFFICIENT_LINES, STATE_LINES
 from pipeline.tvl1.simd import (
     LANES,
@@ -26,9 +26,6 @@ from pipeline.tvl1.simd import (
 )
 
 CHANNELS = 4
-# Four pixels around the image, zero or repeated, hold all taps of a pixel that lies just outside; one that lies farther is brought there,
-# where its taps have the same values.
-BORDER = 4
 
 
 @kernel
