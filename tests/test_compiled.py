@@ -41,6 +41,19 @@ def test_a_second_process_loads_what_the_first_one_compiled(tmp_path: Path) -> N
     assert first.split()[1] == second.split()[1]
 
 
+@pytest.mark.parametrize("suffix", [".nbc", ".nbi"])
+def test_torn_files_are_made_anew(suffix: str, tmp_path: Path) -> None:
+    expected = solve(NUMBA_CACHE_DIR=str(tmp_path)).split()[1]
+    torn = list(tmp_path.rglob(f"*{suffix}"))
+    assert torn
+    for path in torn:
+        path.write_bytes(path.read_bytes()[:50])
+    assert solve(NUMBA_CACHE_DIR=str(tmp_path)).split()[1] == expected
+    kept = files(tmp_path)
+    assert solve(NUMBA_CACHE_DIR=str(tmp_path)).split()[1] == expected
+    assert files(tmp_path) == kept
+
+
 def test_another_processor_has_a_folder_of_its_own(tmp_path: Path) -> None:
     solve(NUMBA_CACHE_DIR=str(tmp_path))
     solve(NUMBA_CACHE_DIR=str(tmp_path), NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES="")

@@ -5,6 +5,7 @@ import pytest
 from textures import moving_texture, odd_frames
 from tvl1_cases import SHORT
 
+from pipeline.extract import Settings
 from pipeline.tvl1 import compiled, cuda, solver
 from pipeline.tvl1.parameters import PROFILES, TVL1Parameters
 from pipeline.tvl1.solver import compute_flow, prepare, resolve_backend
@@ -120,6 +121,10 @@ def test_cuda_without_a_device_is_refused_in_words(monkeypatch: pytest.MonkeyPat
     with pytest.raises(ValueError, match="backend='cuda' does not work here: no CUDA device was found"):
         compute_flow(np.zeros((2, 32, 32), np.uint8), backend="cuda")
     assert resolve_backend("auto") == "cpu"
+    with pytest.raises(ValueError, match="no CUDA device was found"):
+        Settings("videos", "store", backend="cuda")
+    with pytest.raises(ValueError, match="backend='opencv' has no profile"):
+        Settings("videos", "store", backend="opencv", parameters=TVL1Parameters(profile="opencv-cuda"))
 
 
 @pytest.mark.usefixtures("no_memory_of_devices")

@@ -35,8 +35,14 @@ class _Cache(FunctionCache):
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep a compiled function if the disk takes it."""
-        with contextlib.suppress(OSError):
-            super().save_overload(sig, data)
+        with contextlib.suppress(Exception):
+            try:
+                super().save_overload(sig, data)
+            except OSError:
+                raise
+            except Exception:  # a torn index: begin a new one
+                self.flush()
+                super().save_overload(sig, data)
 
 
 def kernel(function: Callable[..., Any]) -> Any:

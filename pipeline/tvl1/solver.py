@@ -12,16 +12,19 @@ from pipeline.tvl1.parameters import TVL1Parameters
 from pipeline.tvl1.pyramid import MIN_SIDE
 
 BACKENDS = ("auto", "cuda", "cpu", "opencv")
+_NO_DEVICE = "no CUDA device was found (see `nvidia-smi`), or numba-cuda is missing (pip install 'flowcpc[gpu]')"
 # Large enough for a pyramid of two levels, so that every kernel is compiled.
 _SMALL_PAIR = np.zeros((2, 20, 20), np.uint8)
 
 
 def check_backend(backend: str, parameters: TVL1Parameters) -> None:
-    """Raise ValueError for an unknown backend, or one that cannot compute with these parameters."""
+    """Raise ValueError for an unknown backend, or one that cannot compute here or with these parameters."""
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
     if backend == "opencv" and parameters.profile != "opencv-cpu":
         raise ValueError(f"backend='opencv' has no profile={parameters.profile!r}; use 'cpu' or 'cuda'")
+    if backend == "cuda" and not _devices():
+        raise ValueError(f"backend='cuda' does not work here: {_NO_DEVICE}; use backend='cpu' or 'auto'")
 
 
 def resolve_backend(backend: str) -> str:
@@ -46,7 +49,7 @@ def _why_not_cuda() -> str:
         from pipeline.tvl1 import cuda  # numba's CUDA loads here, where a device is asked for
 
         if not cuda.device_names():
-            return "no CUDA device was found (see `nvidia-smi`), or numba-cuda is missing (pip install 'flowcpc[gpu]')"
+            return _NO_DEVICE
         if not _simulated():
             cuda.compute_flow(_SMALL_PAIR, TVL1Parameters())
     except Exception as error:  # drivers, compilers and devices fail in their own ways, and the processor is there
