@@ -13,7 +13,7 @@ from pipeline.tvl1.cuda_arithmetic import on_device
 # Which of two buffers holds a pair's u and p.
 SIDE_U, SIDE_P = 0, 1
 # Iterations of the next pass, those left before the next median filter, and outer iterations left.
-TODO, LEFT, OUTER = 2, 3, 4
+PLANNED, LEFT, OUTER = 2, 3, 4
 # 1: the median filter runs before the next pass, and its result is on the other side.
 FILTER = 5
 FIELDS = 6
@@ -34,7 +34,7 @@ def begin_warp(control, sums, before, tickets, lists, counts, pairs, longest, in
     """Begin a warp: every pair is to iterate."""
     pair = cuda.grid(1)
     if pair < pairs:
-        control[TODO, pair] = min(longest, inner)
+        control[PLANNED, pair] = min(longest, inner)
         control[LEFT, pair] = inner
         control[OUTER, pair] = outer
         control[FILTER, pair] = filters
@@ -58,10 +58,10 @@ def judge(control, sums, before, tickets, lists, counts, turn, pair, limit, long
 
     Sums of other blocks are read by atomics, which no first-level cache answers.
     """
-    todo = control[TODO, pair]
-    needed = todo
+    planned = control[PLANNED, pair]
+    needed = planned
     converged = False
-    for k in range(todo):
+    for k in range(planned):
         if not converged and cuda.atomic.add(sums, (pair, k), 0) <= limit:
             needed = k + 1
             converged = True
@@ -70,15 +70,15 @@ def judge(control, sums, before, tickets, lists, counts, turn, pair, limit, long
         origin = 1 - origin
     control[FILTER, pair] = 0
     active = True
-    if needed < todo:
+    if needed < planned:
         control[SIDE_U, pair] = origin
-        control[TODO, pair] = needed
+        control[PLANNED, pair] = needed
     else:
         control[SIDE_U, pair] = 1 - origin
         control[SIDE_P, pair] = 1 - control[SIDE_P, pair]
-        left = control[LEFT, pair] - todo
+        left = control[LEFT, pair] - planned
         active = not converged
-        last = cuda.atomic.add(sums, (pair, todo - 1), 0)
+        last = cuda.atomic.add(sums, (pair, planned - 1), 0)
         ahead = longest
         if left == 0:
             left = inner
@@ -86,12 +86,12 @@ def judge(control, sums, before, tickets, lists, counts, turn, pair, limit, long
             control[FILTER, pair] = filters
             active = active and control[OUTER, pair] > 0
         else:
-            if todo > 1:
-                before[pair] = cuda.atomic.add(sums, (pair, todo - 2), 0)
+            if planned > 1:
+                before[pair] = cuda.atomic.add(sums, (pair, planned - 2), 0)
             ahead = _next_pass(before[pair], last, limit, longest)
         before[pair] = last
         control[LEFT, pair] = left
-        control[TODO, pair] = min(ahead, left)
+        control[PLANNED, pair] = min(ahead, left)
     tickets[pair] = 0
     for k in range(longest):
         sums[pair, k] = 0

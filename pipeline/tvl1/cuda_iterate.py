@@ -14,7 +14,7 @@ from numba import cuda
 
 from pipeline.tvl1.constants import LARGEST_COUNT
 from pipeline.tvl1.cuda_arithmetic import SIMULATED, maximum, minimum, multiply, square_root
-from pipeline.tvl1.cuda_control import FILTER, SIDE_P, SIDE_U, TODO, TURNS, judge
+from pipeline.tvl1.cuda_control import FILTER, PLANNED, SIDE_P, SIDE_U, TURNS, judge
 
 _FIELDS = 6
 _WARP = 32
@@ -77,7 +77,7 @@ def make_pass(tile: Tile) -> Any:
         if slot >= counts[turn]:
             return
         pair = lists[turn, slot]
-        todo = control[TODO, pair]
+        planned = control[PLANNED, pair]
         origin_u = control[SIDE_U, pair]
         if control[FILTER, pair] == 1:
             origin_u = 1 - origin_u
@@ -103,7 +103,7 @@ def make_pass(tile: Tile) -> Any:
                 shared[field, row, column] = value
         cuda.syncthreads()
         one = np.float32(1)
-        for k in range(todo):
+        for k in range(planned):
             total = 0
             for row in range(cuda.threadIdx.y, tile_height, rows):
                 y = top + row
