@@ -20,7 +20,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-CONDA_NAMES = {"dask-core": "dask", "matplotlib-base": "matplotlib", "pytorch": "torch"}
+CONDA_NAMES = {"dask-core": "dask", "matplotlib-base": "matplotlib", "python-duckdb": "duckdb", "pytorch": "torch"}
 
 
 def _named(requirements: Iterable[str]) -> dict[str, Requirement]:
