@@ -6,9 +6,10 @@ from textures import moving_texture, odd_frames
 from tvl1_cases import SHORT
 
 from pipeline.extract import Settings
-from pipeline.tvl1 import compiled, cuda, solver
+from pipeline.tvl1 import cuda, solver
 from pipeline.tvl1.parameters import PROFILES, TVL1Parameters
 from pipeline.tvl1.solver import compute_flow, prepare, resolve_backend
+from stores import compiled
 
 CPU_BACKENDS = ("cpu", "opencv")
 
@@ -159,10 +160,10 @@ def test_prepare_names_the_backend_and_says_when_it_compiles(monkeypatch: pytest
     said: list[str] = []
     assert prepare("opencv", said.append) == "opencv"
     assert prepare("cpu") == "cpu"
-    monkeypatch.setattr(compiled, "is_complete", lambda: True)
+    monkeypatch.setattr(compiled, "is_complete", lambda package: True)
     prepare("cpu", said.append)
     assert said == []
-    monkeypatch.setattr(compiled, "is_complete", lambda: False)
+    monkeypatch.setattr(compiled, "is_complete", lambda package: False)
     prepare("cpu", said.append)
     assert [line.split(" ")[0] for line in said] == ["compiling", "compiled"]
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.tvl1.compiled import kernel
 from pipeline.tvl1.constants import BORDER, REST, make_constants
 from pipeline.tvl1.iterate import COEFFICIENT_LINES, STATE_LINES, line_stride, relax
 from pipeline.tvl1.median import scratch_size
@@ -15,6 +14,7 @@ from pipeline.tvl1.pyramid import Pyramid, make_pyramid
 from pipeline.tvl1.resize import build_levels, resize
 from pipeline.tvl1.simd import LANES
 from pipeline.tvl1.warp import CHANNELS, interleave, warp
+from stores.compiled import kernel
 
 Floats = NDArray[np.float32]
 # Pyramids of one block of frames; more of them at a time would cost memory and gain nothing.

@@ -14,9 +14,9 @@ from the state that still holds the beginning, up to that iteration exactly.
 
 import numpy as np
 
-from pipeline.tvl1.compiled import kernel
 from pipeline.tvl1.median import median_filter
 from pipeline.tvl1.simd import LANES, count, counted, load, maximum, minimum, no_count, splat, sqrt, store
+from stores.compiled import kernel
 
 STATE_LINES = 6
 COEFFICIENT_LINES = 4

@@ -5,8 +5,8 @@ are sorted only thirteen can be the median: every other one has more than twelve
 uses are dropped by the compiler.
 """
 
-from pipeline.tvl1.compiled import kernel
 from pipeline.tvl1.simd import LANES, load, maximum, minimum, store
+from stores.compiled import kernel
 
 MARGIN = LANES
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.tvl1.compiled import kernel
+from stores.compiled import kernel
 
 
 @kernel

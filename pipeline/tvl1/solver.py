@@ -4,6 +4,7 @@ import functools
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.tvl1.parameters import TVL1Parameters
 from pipeline.tvl1.pyramid import MIN_SIDE
 
+_HERE = Path(__file__).parent
 BACKENDS = ("auto", "cuda", "cpu", "opencv")
 _NO_DEVICE = "no CUDA device was found (see `nvidia-smi`), or numba-cuda is missing (pip install 'flowcpc[gpu]')"
 # Large enough for a pyramid of two levels, so that every kernel is compiled.
@@ -154,13 +156,13 @@ def prepare(backend: str, announce: Callable[[str], None] = lambda message: None
         )
     compiles = chosen == "cuda"
     if chosen == "cpu":
-        from pipeline.tvl1 import compiled
+        from stores import compiled
 
-        compiles = not compiled.is_complete()
+        compiles = not compiled.is_complete(_HERE)
         if compiles:
             announce("compiling the flow solver for this processor ...")
         compute_flow(_SMALL_PAIR, backend=chosen, threads=1)
-        compiled.mark_complete()
+        compiled.mark_complete(_HERE)
     if compiles:
         announce(f"compiled it in {time.perf_counter() - began:.0f} s")
     return chosen

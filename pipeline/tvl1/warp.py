@@ -5,7 +5,6 @@ Frame and gradient lie interleaved (intensity, gradient x, gradient y, 0), so th
 
 import numpy as np
 
-from pipeline.tvl1.compiled import kernel
 from pipeline.tvl1.constants import BORDER, REST
 from pipeline.tvl1.iterate import COEFFICIENT_LINES, STATE_LINES
 from pipeline.tvl1.simd import (
@@ -24,6 +23,7 @@ from pipeline.tvl1.simd import (
     store_folded,
     store_interleaved,
 )
+from stores.compiled import kernel
 
 CHANNELS = 4
 

@@ -2,7 +2,8 @@
 
 Compiling takes seconds, so Numba keeps the result on disk and other processes load it. Numba itself notices only a change of the file that
 holds a kernel; ours call one another across files, and a cluster's nodes share one home with different processors. So the folder's name is
-made of every source file here, the versions and the processor: a process finds machine code that was made for exactly it, or none.
+made of every source file beside the kernel's, the versions and the processor: a process finds machine code that was made for exactly it, or
+none.
 """
 
 import contextlib
@@ -51,7 +52,7 @@ def kernel(function: Callable[..., Any]) -> Any:
     The machine code is kept on disk where a folder for it can be written, else it is made anew in every process.
     """
     compiled = numba.njit(nogil=True, error_model="numpy", fastmath=False, boundscheck=False)(function)
-    folder = _cache_folder()
+    folder = _cache_folder(Path(function.__code__.co_filename).parent)
     if folder:
         before = numba.config.CACHE_DIR
         try:
@@ -66,30 +67,32 @@ def kernel(function: Callable[..., Any]) -> Any:
     return compiled
 
 
-def is_complete() -> bool:
-    """Return whether an earlier process left the machine code of all kernels for this one to load."""
-    return bool(_cache_folder()) and Path(_cache_folder(), _COMPLETE).exists()
+def is_complete(package: Path) -> bool:
+    """Return whether an earlier process left the machine code of all kernels in the folder `package` for this one to load."""
+    folder = _cache_folder(package)
+    return bool(folder) and Path(folder, _COMPLETE).exists()
 
 
-def mark_complete() -> None:
-    """Note that all kernels were compiled and kept."""
-    if _cache_folder():
+def mark_complete(package: Path) -> None:
+    """Note that all kernels in the folder `package` were compiled and kept."""
+    folder = _cache_folder(package)
+    if folder:
         with contextlib.suppress(OSError):
-            Path(_cache_folder(), _COMPLETE).touch()
+            Path(folder, _COMPLETE).touch()
 
 
 @functools.cache
-def _cache_folder() -> str:
-    """The folder for this code, these versions and this processor; empty where none can be written."""
+def _cache_folder(package: Path) -> str:
+    """The folder for the code in `package`, these versions and this processor; empty where none can be written."""
     made_of = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in sorted(package.glob("*.py")):
         made_of.update(source.read_bytes())
     target = cpu_target.target_context.codegen().magic_tuple()
     versions = numba.__version__, llvmlite.__version__, sys.version_info
     made_of.update(repr((versions, platform.machine(), target)).encode())
     base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
-        folder = Path(base).expanduser() / "flowcpc" / f"tvl1-{made_of.hexdigest()[:16]}"
+        folder = Path(base).expanduser() / "flowcpc" / f"{package.name}-{made_of.hexdigest()[:16]}"
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # the latter where nobody is at home
         return ""
