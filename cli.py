@@ -78,6 +78,19 @@ def main() -> None:
     show_default=True,
     help="Whose border and interpolation rules flow follows; part of a store's numerics.",
 )
+@click.option(
+    "--encoding",
+    type=click.Choice(["companded8", "uint8-bound20", "int16", "float16"]),
+    default="companded8",
+    show_default=True,
+    help="How px become stored integers; part of a store's numerics.",
+)
+@click.option(
+    "--format",
+    "array_format",
+    type=click.Choice(["zarr", "hdf5"]),
+    help="Container of a new store's arrays.  [default: zarr, or the store's]",
+)
 @click.option("--workers", type=click.IntRange(min=0), help="Processes; 0 works in this one.  [default: one per core]")
 @click.option("--retry-failed", is_flag=True, help="Try again the videos that failed because of their file.")
 def extract_flow(
@@ -89,6 +102,8 @@ def extract_flow(
     size: tuple[int, int],
     backend: str,
     profile: str,
+    encoding: str,
+    array_format: str | None,
     workers: int | None,
     retry_failed: bool,
 ) -> None:
@@ -103,7 +118,15 @@ def extract_flow(
     from pipeline.tvl1.solver import available_threads
 
     parameters = TVL1Parameters(profile=profile)
-    settings = Settings(str(videos), str(store), *size, parameters=parameters, backend=backend)
+    settings = Settings(
+        str(videos),
+        str(store),
+        *size,
+        parameters=parameters,
+        backend=backend,
+        encoding=encoding,
+        array_format=array_format,
+    )
     found = read_dataset(videos, dataset, annotations)
     for remark in found.remarks:
         say(remark)

@@ -75,7 +75,7 @@ def run_extraction(
     """
     began = time.perf_counter()
     try:
-        store = create_store(settings.store, settings.numerics())
+        store = create_store(settings.store, settings.numerics(), settings.array_format)
         store.collect_garbage()
         with store.in_use():
             store.set_dataset(

@@ -15,16 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.frames import DECODER, RESIZE_RULE, FrameReader, VideoError
-from pipeline.segmentation import frame_statistics, segment_statistics
+from pipeline.segmentation import find_gaps, find_segments, find_shots, frame_statistics
 from pipeline.sources import Video
 from pipeline.tvl1.constants import SOLVER_VERSION
 from pipeline.tvl1.parameters import TVL1Parameters
 from pipeline.tvl1.pyramid import MIN_SIDE
 from pipeline.tvl1.solver import check_backend, compute_flow, resolve_backend
-from stores.encoding import Encoding
+from stores.encoding import DEFAULT, encoding_by_name
 from stores.errors import DamagedStoreError, OperationError
 from stores.flow_store import FlowStore, open_store
-from stores.layout import flows_per_chunk
 
 MAX_SIDE = 8192  # larger than any video, small enough that a mistyped size does not end in memory
 # Frames and flow of a block, before encoding.
@@ -52,6 +51,10 @@ class Settings:
     parameters : TVL1Parameters
     backend : str
         Flow solver; recorded per video, no part of the numerics.
+    encoding : str
+        Name of the store's encoding.
+    array_format : str, optional
+        "zarr" (that of a new store unless given) or "hdf5"; no part of the numerics.
     threads : int
         Threads of the processor's solver in one process.
     """
@@ -62,6 +65,8 @@ class Settings:
     width: int = 342
     parameters: TVL1Parameters = TVL1Parameters()
     backend: str = "auto"
+    encoding: str = DEFAULT.name
+    array_format: str | None = None
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -70,6 +75,7 @@ class Settings:
         if min(self.height, self.width) < MIN_SIDE:
             raise ValueError(f"size {self.height}x{self.width} is too small; both sides must be at least {MIN_SIDE} px")
         check_backend(self.backend, self.parameters)
+        encoding_by_name(self.encoding)
 
     def numerics(self) -> dict[str, Any]:
         """Return everything that decides a stored value, as store.json keeps it."""
@@ -79,8 +85,7 @@ class Settings:
             "resize": RESIZE_RULE,
             "tvl1": self.parameters.to_json(),
             "solver_version": SOLVER_VERSION,
-            "encoding": Encoding().to_json(),
-            "flows_per_chunk": flows_per_chunk(self.height, self.width),
+            "encoding": encoding_by_name(self.encoding).to_json(),
         }
 
 
@@ -169,17 +174,14 @@ def _extract(
     backend = resolve_backend(settings.backend)
     reader = FrameReader(path, settings.height, settings.width, block=_frames_per_block(settings, backend))
     encoding = store.encoding
-    columns: dict[str, list[float]] = {}
-    absolute_error = 0.0
+    columns: dict[str, list[Any]] = {}
     with store.write_video(video.video_id) as writer:
         for frames in _overlapping(reader.blocks()):
             flow = compute_flow(frames, parameters=settings.parameters, backend=backend, threads=settings.threads)
             if not np.isfinite(flow).all():
                 raise VideoError(f"its flow has values that are not finite near frame {reader.decoded_frames}")
             codes = encoding.encode(flow)
-            decoded = encoding.decode(codes)
-            absolute_error += float(np.abs(decoded - flow).mean(dtype=np.float64)) * len(flow)
-            for name, values in frame_statistics(decoded, encoding.clipped(flow)).items():
+            for name, values in frame_statistics(flow, encoding.decode(codes), encoding.bound).items():
                 columns.setdefault(name, []).extend(values)
             writer.append(codes)
             on_pairs(len(flow))
@@ -187,6 +189,8 @@ def _extract(
         if flows < 1:
             raise VideoError("has 1 frame; flow needs at least 2")
         columns["time_s"] = [round(float(value), 6) for value in reader.times[:-1]]
+        columns["cut"] = [False] * flows
+        shots = find_shots(columns, np.array(columns["cut"]) | find_gaps(reader.times))
         described = {
             **stamp,
             "source_sha256": _sha256(path, stamp),
@@ -200,7 +204,7 @@ def _extract(
             "width": settings.width,
             "magnitude": round(float(np.mean(columns["magnitude"])), 6),
             "clip_rate": round(float(np.mean(columns["clip_rate"])), 9),
-            "encoding_error": round(absolute_error / flows, 6),
+            "encoding_error": round(float(np.mean(columns["error"])), 6),
             "decoder": DECODER,
             "backend": backend,
             "versions": _versions(),
@@ -208,7 +212,8 @@ def _extract(
             "committed": time.time(),
             "seconds": round(time.perf_counter() - began, 3),
         }
-        writer.commit(video.to_record(), described, columns, segment_statistics(columns))
+        segments = find_segments(columns, shots)
+        writer.commit(video.to_record(), described, frames=columns, shots=shots, segments=segments)
     return flows
 
 

@@ -1,59 +1,121 @@
-"""Statistics of a video's flow: one row per flow, and one per segment of ten flows."""
+"""Statistics of a video's flow: a row per flow, per shot (a run without a cut or a gap) and per segment of ten flows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stores.compiled import kernel
+
 SEGMENT_FLOWS = 10
 _MEANS = ("mean_u", "mean_v", "magnitude", "clip_rate")
-_DIGITS = 6  # a micro-pixel; keeps the records small
+_DIGITS = {"clip_rate": 9}  # one value of a large frame shows
+_MICRO = 6  # a micro-pixel, a microsecond; keeps the records small
+# Variable frame rates are ordinary: an encoder leaves frames out where little happens, two or three in a row. A pause that is many times the
+# usual interval, and long enough to see, is a hole in the recording: what lies before and after it is no motion.
+_GAP_INTERVALS, _GAP_SECONDS = 8.0, 0.5
+
+Columns = dict[str, list[Any]]
 
 
-def frame_statistics(flow: NDArray[np.float32], clipped: NDArray[np.bool_]) -> dict[str, list[float]]:
-    """Return per-flow statistics as equally long lists: mean_u, mean_v, magnitude (px) and clip_rate.
+def frame_statistics(flow: NDArray[np.float32], decoded: NDArray[np.float32], bound: float) -> Columns:
+    """Return statistics of every flow as equally long lists.
 
     Parameters
     ----------
     flow : float32 (n, 2, H, W)
-        Decoded flow in px, so that a mean subtraction with these means is exact for what is read back.
-    clipped : bool (n, 2, H, W)
-        Where the encoding could not reach the value.
+        As computed, px.
+    decoded : float32 (n, 2, H, W)
+        As a reader gets it back, px.
+    bound : float
+        What the encoding reaches, px.
+
+    Returns
+    -------
+    mean_u, mean_v, magnitude
+        Means over `decoded`, px, so that a mean subtraction with them is exact for what is read back.
+    clip_rate
+        Share of the components of `flow` beyond +-`bound`.
+    error
+        Mean of |decoded - flow|, px.
     """
-    means = flow.mean(axis=(2, 3), dtype=np.float64)
-    magnitude = np.sqrt(np.square(flow, dtype=np.float64).sum(axis=1)).mean(axis=(1, 2))
-    columns = {
-        "mean_u": means[:, 0],
-        "mean_v": means[:, 1],
-        "magnitude": magnitude,
-        "clip_rate": clipped.mean(axis=(1, 2, 3), dtype=np.float64),
+    flow, decoded = np.ascontiguousarray(flow), np.ascontiguousarray(decoded)
+    sums = np.zeros((len(flow), 5))
+    _sum_up(flow.reshape(len(flow), 2, -1), decoded.reshape(len(flow), 2, -1), bound, sums)
+    pixels = flow.shape[2] * flow.shape[3]
+    means = sums / (pixels, pixels, pixels, 2 * pixels, 2 * pixels)
+    names = (*_MEANS, "error")
+    return {
+        name: [round(float(value), _DIGITS.get(name, _MICRO)) for value in means[:, k]] for k, name in enumerate(names)
     }
-    return {name: [round(float(value), _DIGITS) for value in values] for name, values in columns.items()}
 
 
-def segment_statistics(frames: Mapping[str, list[float]], length: int = SEGMENT_FLOWS) -> dict[str, list[Any]]:
-    """Return fixed windows of `length` flows, the last one shorter, as equally long lists.
+@kernel
+def _sum_up(flow: NDArray[np.float32], decoded: NDArray[np.float32], bound: float, sums: NDArray[np.float64]) -> None:
+    """Add up (u, v, |(u, v)|, clipped components, |error|) of each flow, (n, 2, pixels); one pass over the memory."""
+    for n in range(flow.shape[0]):
+        mean_u, mean_v, magnitude, clipped, error = 0.0, 0.0, 0.0, 0.0, 0.0
+        for i in range(flow.shape[2]):
+            u, v = decoded[n, 0, i], decoded[n, 1, i]
+            mean_u += u
+            mean_v += v
+            magnitude += np.sqrt(u * u + v * v)
+            a, b = flow[n, 0, i], flow[n, 1, i]
+            clipped += (abs(a) > bound) + (abs(b) > bound)
+            error += abs(u - a) + abs(v - b)
+        sums[n] = mean_u, mean_v, magnitude, clipped, error
 
-    `frames` holds the columns of `frame_statistics` and time_s, the presentation time of each flow's first frame in seconds. `start` and
-    `stop` are half open, in flows; start_s and stop_s their times, where the last flow is taken to last as long as the one before it; the
-    other columns are means over the segment.
+
+def find_gaps(time_s: Sequence[float] | NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which flows span a hole in the presentation times, bool (n,); `time_s` are those of all n + 1 frames, s."""
+    intervals = np.diff(np.asarray(time_s, np.float64))
+    if not len(intervals):
+        return np.zeros(0, bool)
+    return intervals > max(_GAP_INTERVALS * float(np.median(intervals)), _GAP_SECONDS)
+
+
+def find_shots(frames: Mapping[str, Sequence[Any]], breaks: Sequence[bool] | NDArray[np.bool_]) -> Columns:
+    """Return the maximal runs of flows without a break as equally long lists: start and stop (half open, flows), their times, means.
+
+    Parameters
+    ----------
+    frames : mapping
+        Columns of `frame_statistics` and time_s, the presentation time of each flow's first frame in seconds.
+    breaks : bool (n,)
+        Flows that span a cut or a gap; they belong to no shot.
     """
-    count = len(frames["time_s"])
-    starts = list(range(0, count, length))
-    stops = [min(start + length, count) for start in starts]
+    broken = np.concatenate([[True], np.asarray(breaks, bool), [True]])
+    edges = np.flatnonzero(broken[1:] != broken[:-1])
+    return _spans(frames, edges[::2].tolist(), edges[1::2].tolist())
+
+
+def find_segments(
+    frames: Mapping[str, Sequence[Any]], shots: Mapping[str, Sequence[int]], length: int = SEGMENT_FLOWS
+) -> Columns:
+    """Return windows of `length` flows within each shot, the last of a shot shorter, with the number of their shot; else as `find_shots`."""
+    starts, stops, owners = [], [], []
+    for shot, (first, last) in enumerate(zip(shots["start"], shots["stop"], strict=True)):
+        for start in range(first, last, length):
+            starts.append(start)
+            stops.append(min(start + length, last))
+            owners.append(shot)
+    return {"shot": owners, **_spans(frames, starts, stops)}
+
+
+def _spans(frames: Mapping[str, Sequence[Any]], starts: list[int], stops: list[int]) -> Columns:
     times = frames["time_s"]
-    last_interval = times[-1] - times[-2] if count > 1 else 0.0
+    # The last flow is taken to last as long as the one before it.
+    last_interval = times[-1] - times[-2] if len(times) > 1 else 0.0
     ends = [*times[1:], times[-1] + last_interval]
-    columns: dict[str, list[Any]] = {
+    columns: Columns = {
         "start": starts,
         "stop": stops,
         "start_s": [times[start] for start in starts],
-        "stop_s": [round(ends[stop - 1], _DIGITS) for stop in stops],
+        "stop_s": [round(ends[stop - 1], _MICRO) for stop in stops],
     }
     for name in _MEANS:
         values = frames[name]
-        columns[name] = [
-            round(float(np.mean(values[start:stop])), _DIGITS) for start, stop in zip(starts, stops, strict=True)
-        ]
+        means = [float(np.mean(values[start:stop])) for start, stop in zip(starts, stops, strict=True)]
+        columns[name] = [round(mean, _DIGITS.get(name, _MICRO)) for mean in means]
     return columns

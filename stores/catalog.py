@@ -1,27 +1,36 @@
-"""Tables over a store: videos, segments, frames and failures, built from the records of commits and failures.
+"""Tables over a store: videos, shots, segments, frames and failures, built from the records of commits and failures.
 
 The Parquet files under `index/` are a cache of what the records say. They carry a stamp of the record names they were
 made from; where the stamp does not fit (an extraction was killed, or is running), the tables are made from the records
 instead, so an answer is never stale.
 """
 
+import contextlib
 import hashlib
 import io
+import itertools
 import json
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from stores.atomic import replace_file
 from stores.errors import DamagedStoreError
 from stores.layout import DATASET_FILE, INDEX_STAMP
 
-TABLES = ("videos", "segments", "frames", "failures")
+# A record is JSON, but checked as the bytes that were written: not every change of JSON changes its values.
+_BEGIN, _MIDDLE, _END = b'{"checksum": "', b'", "record": ', b"}"
+_DIGITS = 64
+
+TABLES = ("videos", "shots", "segments", "frames", "failures")
 _KEYS = {
     "videos": ["video_id"],
+    "shots": ["video_id", "shot"],
     "segments": ["video_id", "segment"],
     "frames": ["video_id", "frame"],
     "failures": ["video_id"],
@@ -41,53 +50,51 @@ _FAILURE_COLUMNS = [
 ]
 _NULLABLE_INTEGERS = ("source_bytes", "source_mtime_ns", "header_frames")  # nanoseconds do not survive a float
 _VIDEO_COLUMNS = ["video_id", "path", "label", "group", "flows"]
-_FRAME_COLUMNS = {
-    "video_id": "str", "frame": "int32", "time_s": "float64",
-    "mean_u": "float32", "mean_v": "float32", "magnitude": "float32", "clip_rate": "float32",
-}  # fmt: skip
-_SEGMENT_COLUMNS = {
-    "video_id": "str", "segment": "int32", "start": "int32", "stop": "int32", "start_s": "float64", "stop_s": "float64",
-    "mean_u": "float32", "mean_v": "float32", "magnitude": "float32", "clip_rate": "float32",
-}  # fmt: skip
+_MEANS = {"mean_u": "float32", "mean_v": "float32", "magnitude": "float32", "clip_rate": "float32"}
+_SPAN = {"start": "int32", "stop": "int32", "start_s": "float64", "stop_s": "float64"}
+# Tables with several rows per video: the column that counts them, and the others.
+_LONG_TABLES = {
+    "shots": ("shot", {**_SPAN, **_MEANS}),
+    "segments": ("segment", {"shot": "int32", **_SPAN, **_MEANS}),
+    "frames": ("frame", {"time_s": "float64", **_MEANS, "error": "float32", "cut": "bool"}),
+}
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write `record` as JSON with a checksum of itself, atomically."""
-    body = json.dumps(record, ensure_ascii=False, sort_keys=True)
-    checksum = hashlib.sha256(body.encode()).hexdigest()
-    replace_file(
-        path, json.dumps({"checksum": checksum, "record": record}, ensure_ascii=False, sort_keys=True).encode()
-    )
+    body = json.dumps(record, ensure_ascii=False, sort_keys=True).encode()
+    replace_file(path, _BEGIN + hashlib.sha256(body).hexdigest().encode() + _MIDDLE + body + _END)
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Return the record at `path`. Raises FileNotFoundError, or DamagedStoreError when the bytes do not fit their
-    checksum.
-    """
-    try:
-        value = json.loads(path.read_bytes())
-        record: dict[str, Any] = value["record"]
-        intact = (
-            hashlib.sha256(json.dumps(record, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
-            == value["checksum"]
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedStoreError(
-            f"{path} is not a whole record ({error}); delete it and run extract-flow again"
-        ) from error
+    """Return the record at `path`. Raises FileNotFoundError, or DamagedStoreError when a byte of it is not what was written."""
+    data = path.read_bytes()
+    start = len(_BEGIN) + _DIGITS + len(_MIDDLE)
+    body = data[start : -len(_END)]
+    intact = _BEGIN + hashlib.sha256(body).hexdigest().encode() + _MIDDLE + body + _END == data
     if not intact:
-        raise DamagedStoreError(f"{path} does not fit its checksum; delete it and run extract-flow again")
+        raise DamagedStoreError(f"{path} does not fit its checksum; mend it with flowcpc verify and its --repair")
+    record: dict[str, Any] = json.loads(body)
     return record
 
 
 def record_paths(store: Path, kind: str) -> list[Path]:
     """Return the records of `kind` ("commits" or "failures"), sorted."""
-    root = store / kind
-    if not root.is_dir():
+    return [store / name for name in _record_names(store, kind)]
+
+
+def _record_names(store: Path, kind: str) -> list[str]:
+    """Paths relative to the store, sorted; as strings, because a hundred thousand Path objects take seconds."""
+    try:
+        folders = sorted(os.listdir(store / kind))
+    except FileNotFoundError:
         return []
-    return sorted(
-        path for folder in root.iterdir() if folder.is_dir() for path in folder.iterdir() if path.suffix == ".json"
-    )
+    names = []
+    for folder in folders:
+        with contextlib.suppress(NotADirectoryError):
+            entries = sorted(os.listdir(store / kind / folder))
+            names += [f"{kind}/{folder}/{name}" for name in entries if name.endswith(".json")]
+    return names
 
 
 def read_dataset(store: Path) -> dict[str, dict[str, Any]]:
@@ -115,25 +122,39 @@ def merge_dataset(store: Path, videos: Sequence[Mapping[str, Any]], all_ids: Col
 
 def read_table(store: Path, name: str) -> pd.DataFrame:
     """Return one of TABLES as it follows from the records that exist now."""
+    file = fresh_index(store, name)
+    return build_tables(store)[name] if file is None else pd.read_parquet(io.BytesIO(file))
+
+
+def invalidate(store: Path) -> None:
+    """Make the tables follow the records, until the next `consolidate`; every change of a record does so first."""
+    (store / "index" / INDEX_STAMP).unlink(missing_ok=True)
+
+
+def fresh_index(store: Path, name: str) -> bytes | None:
+    """Return the Parquet file of one of TABLES if it says what the records say and is whole, else None."""
     try:
-        stamp = json.loads((store / "index" / INDEX_STAMP).read_bytes())
-        if stamp == _stamp(store):
-            return pd.read_parquet(store / "index" / f"{name}.parquet")
-    except (OSError, ValueError):
-        pass  # no index, or one cut off while it was copied: the records answer
-    return build_tables(store)[name]
+        index = read_record(store / "index" / INDEX_STAMP)
+        if index["stamp"] != _stamp(store):
+            return None
+        data = (store / "index" / f"{name}.parquet").read_bytes()
+    except (OSError, DamagedStoreError):  # no index, or one cut off while it was copied
+        return None
+    return data if hashlib.sha256(data).hexdigest() == index["files"][name] else None
 
 
 def consolidate(store: Path) -> dict[str, pd.DataFrame]:
     """Write the tables under `index/` from all records, and return them."""
     stamp = _stamp(store)
-    (store / "index" / INDEX_STAMP).unlink(missing_ok=True)
+    invalidate(store)
     tables = build_tables(store)
+    files = {}
     for name, table in tables.items():
         buffer = io.BytesIO()
         table.to_parquet(buffer, index=False)
         replace_file(store / "index" / f"{name}.parquet", buffer.getvalue())
-    replace_file(store / "index" / INDEX_STAMP, json.dumps(stamp).encode())
+        files[name] = hashlib.sha256(buffer.getbuffer()).hexdigest()
+    write_record(store / "index" / INDEX_STAMP, {"stamp": stamp, "files": files})
     return tables
 
 
@@ -150,8 +171,7 @@ def build_tables(store: Path) -> dict[str, pd.DataFrame]:
         "videos": pd.DataFrame([_video_row(commit) for commit in commits]).reindex(
             columns=_columns(commits, _VIDEO_COLUMNS)
         ),
-        "segments": _long_table(commits, "segments", _SEGMENT_COLUMNS),
-        "frames": _long_table(commits, "frames", _FRAME_COLUMNS),
+        **{name: _long_table(commits, name, *columns) for name, columns in _LONG_TABLES.items()},
         "failures": pd.DataFrame([_flat(record) for record in failures]).reindex(columns=_failure_columns(failures)),
     }
     for name in ("videos", "failures"):
@@ -189,19 +209,15 @@ def _failure_columns(failures: list[dict[str, Any]]) -> list[str]:
     return [*_FAILURE_COLUMNS[:4], *folds, *_FAILURE_COLUMNS[4:]]
 
 
-def _long_table(commits: list[dict[str, Any]], name: str, columns: dict[str, str]) -> pd.DataFrame:
-    data: dict[str, list[Any]] = {column: [] for column in columns}
-    for commit in commits:
-        rows: dict[str, list[Any]] = commit[name]
-        count = len(rows["time_s" if name == "frames" else "start"])
-        for column in columns:
-            if column == "video_id":
-                data[column].extend([commit["video_id"]] * count)
-            elif column in ("frame", "segment"):
-                data[column].extend(range(count))
-            else:
-                data[column].extend(rows[column])
-    return pd.DataFrame(data).astype(columns)
+def _long_table(commits: list[dict[str, Any]], name: str, counter: str, columns: dict[str, str]) -> pd.DataFrame:
+    counts = [len(commit[name]["magnitude"]) for commit in commits]
+    data: dict[str, Any] = {
+        "video_id": np.repeat([commit["video_id"] for commit in commits], counts) if commits else [],
+        counter: np.concatenate([np.arange(count) for count in counts]) if commits else [],
+    }
+    for column in columns:
+        data[column] = list(itertools.chain.from_iterable(commit[name][column] for commit in commits))
+    return pd.DataFrame(data).astype({"video_id": "str", counter: "int32", **columns})
 
 
 def _stamp(store: Path) -> dict[str, Any]:
@@ -213,7 +229,7 @@ def _stamp(store: Path) -> dict[str, Any]:
     digest.update(dataset.read_bytes() if dataset.is_file() else b"")
     counts = {}
     for kind in ("commits", "failures"):
-        paths = record_paths(store, kind)
-        counts[kind] = len(paths)
-        digest.update("\n".join([kind, *(str(path.relative_to(store)) for path in paths)]).encode())
+        names = _record_names(store, kind)
+        counts[kind] = len(names)
+        digest.update("\n".join([kind, *names]).encode())
     return {**counts, "names": digest.hexdigest()}

@@ -1,5 +1,6 @@
 """Embeddings as Parquet: rows keyed (run, video_id, start), vectors as fixed_size_list<float32>."""
 
+import hashlib
 import io
 import os
 import re
@@ -12,10 +13,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stores.atomic import replace_file
+from stores.catalog import read_record, write_record
+from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore, open_store
 
 _COLUMN = "embedding"
 _FILE = "embeddings.parquet"
+_CHECKSUM = "checksum.json"
 
 
 def vectors_to_arrow(vectors: NDArray[np.float32]) -> pa.Array:
@@ -48,8 +52,28 @@ def write_embeddings(
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     folder = store.path / "embeddings" / f"{_run_folder(run)}-{config_hash}"
+    # The checksum goes first: between the two the folder counts as damaged, and never as the embeddings of another run.
+    (folder / _CHECKSUM).unlink(missing_ok=True)
     replace_file(folder / _FILE, buffer.getvalue())
+    write_record(folder / _CHECKSUM, {"sha256": hashlib.sha256(buffer.getbuffer()).hexdigest()})
     return folder
+
+
+def embedding_folders(store: FlowStore) -> list[Path]:
+    """Return the folders of embeddings in `store`, sorted."""
+    return sorted(path for path in (store.path / "embeddings").glob("*-*") if path.is_dir())
+
+
+def read_folder(folder: Path) -> pa.Table:
+    """Return the Arrow table of one run's embeddings. Raises DamagedStoreError when its bytes are not those that were written."""
+    try:
+        data = (folder / _FILE).read_bytes()
+        expected = read_record(folder / _CHECKSUM)["sha256"]
+    except FileNotFoundError as error:
+        raise DamagedStoreError(f"{folder} lacks {Path(error.filename).name}; run flowcpc embed again") from error
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise DamagedStoreError(f"{folder / _FILE} does not fit its checksum; run flowcpc embed again")
+    return pq.read_table(pa.BufferReader(data))
 
 
 def read_embeddings(
@@ -61,9 +85,7 @@ def read_embeddings(
     """
     store = store if isinstance(store, FlowStore) else open_store(store)
     name = Path(run).resolve().name
-    found = [
-        path for path in (store.path / "embeddings").glob("*-*") if path.name.rpartition("-")[0] == _run_folder(name)
-    ]
+    found = [path for path in embedding_folders(store) if path.name.rpartition("-")[0] == _run_folder(name)]
     if not found:
         raise FileNotFoundError(
             f"{store.path} has no embeddings of run {name}; make them with: flowcpc embed {store.path} {run}"
@@ -73,7 +95,7 @@ def read_embeddings(
         raise ValueError(
             f"{store.path} has embeddings of several runs called {name}: {names}; delete or rename those that are not meant"
         )
-    table = pq.read_table(found[0] / _FILE)
+    table = read_folder(found[0])
     return table.drop_columns([_COLUMN]).to_pandas(), vectors_from_arrow(table[_COLUMN])
 
 

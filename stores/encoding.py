@@ -1,90 +1,193 @@
-"""Pixels per frame <-> stored integers: a companded 8-bit code with an exact zero.
+"""Pixels per frame <-> stored codes: the encodings that a store may have, behind one table, ENCODINGS.
 
-The field's convention (clip to +-20 px, 255 even steps) has no code for zero and clips fast motion. Here the steps are
-fine and even where flow is small and grow geometrically above, so nothing below 64 px is clipped (spec store.md,
-Companded 8 bit).
+The field's convention (`uint8-bound20`: clip to +-20 px, 255 even steps) has no code for zero and clips fast motion. The default, `companded8`,
+has fine and even steps where flow is small and steps that grow geometrically above, so nothing below 64 px is clipped (spec store.md,
+Companded 8 bit). docs/store.md has the measured errors and sizes of all four.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_ZERO = 127
-MISSING_CODE = 255  # never written; what a reader sees where a chunk is absent
+from stores.compiled import kernel
+
+Codes = NDArray[Any]  # of an encoding's dtype
+_MAGNITUDES = 128  # levels of an 8-bit encoding on either side, a zero included where there is one
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """A symmetric table of levels in px: `step` up to `linear_limit`, then growing geometrically to `bound`.
+    """Codes <-> px per frame.
 
-    Codes are uint8: 127 is exactly zero, 127 + k and 127 - k are plus and minus level k; 255 is never written.
+    Attributes
+    ----------
+    name : str
+    parameters : dict
+        What `store.json` keeps beside the name.
+    dtype : numpy.dtype
+        Of the codes.
+    bound : float
+        Largest magnitude that is not clipped, px.
+    scale : float
+        px per code; for the encodings without levels.
+    missing : int or float
+        Fill value of arrays. Where the encoding has a code to spare it is never written, so that it cannot pass for flow.
+    magnitudes : float32 (128,), px, or None
+        The levels of an 8-bit encoding on either side of zero, increasing.
     """
 
-    name: str = "companded8"
-    step: float = 0.125
-    linear_limit: float = 8.0
-    bound: float = 64.0
-
-    dtype = np.dtype(np.uint8)
-
-    @property
-    def magnitudes(self) -> NDArray[np.float32]:
-        """The 128 non-negative levels, float32 (128,), px."""
-        even = round(self.linear_limit / self.step)
-        growing = _ZERO - even
-        linear = np.arange(even + 1, dtype=np.float64) * self.step
-        geometric = self.linear_limit * (self.bound / self.linear_limit) ** (np.arange(1, growing + 1) / growing)
-        return np.concatenate([linear, geometric]).astype(np.float32)
+    name: str
+    parameters: Mapping[str, float]
+    dtype: np.dtype[Any]
+    bound: float
+    scale: float = 1.0
+    missing: float = 0
+    magnitudes: NDArray[np.float32] | None = field(default=None, compare=False)
 
     @property
-    def levels(self) -> NDArray[np.float32]:
-        """The px of every code, float32 (256,); code 255 is NaN, so that a stray one cannot pass for flow."""
-        positive = self.magnitudes
-        return np.concatenate([-positive[:0:-1], positive, np.array([np.nan], np.float32)])
+    def levels(self) -> NDArray[np.float32] | None:
+        """The px of every code, float32 (256,), or None where px are code times `scale`; NaN where a code is never written."""
+        if self.magnitudes is None:
+            return None
+        negative = -self.magnitudes[::-1]
+        if self.magnitudes[0] == 0:
+            return np.concatenate([negative, self.magnitudes[1:], np.array([np.nan], np.float32)])
+        return np.concatenate([negative, self.magnitudes])
 
-    def encode(self, flow: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Return the code of the nearest level for every value of `flow` (any shape, px); beyond +-`bound` the last
-        level.
+    def encode(self, flow: NDArray[np.float32]) -> Codes:
+        """Return the code of the nearest stored value for every value of `flow` (any shape, px); beyond +-`bound` the last one.
 
         Raises ValueError when a value is not finite.
         """
-        if not np.isfinite(flow).all():
+        flow = np.ascontiguousarray(flow, np.float32)
+        if self.magnitudes is None:
+            finite = bool(np.isfinite(flow).all())
+            codes = _scaled(flow, self)
+        else:
+            codes = np.empty(flow.shape, np.uint8)
+            zeros = (127, 127 if self.magnitudes[0] == 0 else 128)
+            finite = _take_nearest(flow.reshape(-1), *_search_tables(self.magnitudes), zeros, codes.reshape(-1))
+        if not finite:
             raise ValueError(
                 f"flow of shape {flow.shape} has values that are not finite; a store holds finite flow only"
             )
-        magnitudes = self.magnitudes.astype(np.float64)
-        middles = ((magnitudes[1:] + magnitudes[:-1]) / 2).astype(np.float32)
-        level = np.searchsorted(middles, np.abs(flow), side="left")
-        return np.where(flow < 0, _ZERO - level, _ZERO + level).astype(np.uint8)
+        return codes
 
-    def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def decode(self, codes: Codes) -> NDArray[np.float32]:
         """Return px for every code, float32 of the same shape."""
+        if self.levels is None:
+            return codes.astype(np.float32) * np.float32(self.scale)
         return self.levels[codes]
 
-    def clipped(self, flow: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return where `flow` lies beyond +-`bound`, so that its code understates it."""
-        return np.abs(flow) > self.bound
-
     def to_json(self) -> dict[str, Any]:
-        """Return the encoding as `store.json` keeps it; `from_json` is the inverse."""
-        return {"name": self.name, "step": self.step, "linear_limit": self.linear_limit, "bound": self.bound}
-
-    @staticmethod
-    def from_json(value: dict[str, Any]) -> "Encoding":
-        """Return the encoding that `store.json` names. Raises ValueError for one that this release does not know."""
-        if value.get("name") != Encoding.name:
-            raise ValueError(
-                f"encoding {value.get('name')!r} is unknown to this release, which reads {Encoding.name!r}; update flowcpc"
-            )
-        return Encoding(**value)
+        """Return the encoding as `store.json` keeps it; `encoding_from_json` is the inverse."""
+        return {"name": self.name, **self.parameters}
 
     def attributes(self) -> dict[str, Any]:
-        """Return array attributes that explain the codes to programs without flowcpc."""
-        return {
-            "units": "px per frame",
-            "encoding": self.name,
-            "levels_px": [float(level) for level in self.levels[:255]],
-            "comment": "value in px = levels_px[code]; components are u (x, to the right) and v (y, downwards)",
-        }
+        """Return array attributes that explain the codes to programs without flowcpc: CF's scale_factor where px are linear in the code."""
+        components = "components are u (x, to the right) and v (y, downwards)"
+        said = {"units": "px per frame", "encoding": self.name}
+        if self.name == _COMPANDED:
+            assert self.levels is not None
+            said |= {"comment": f"value in px = levels_px[code]; {components}"}
+            return {**said, "levels_px": [float(level) for level in self.levels[:255]]}
+        said |= {"comment": f"value in px = scale_factor * code + add_offset; {components}"}
+        offset = 0.0 if self.levels is None else float(self.levels[0])
+        factor = self.scale if self.levels is None else 2 * self.bound / 255
+        return {**said, "scale_factor": factor, "add_offset": offset}
+
+
+def encoding_from_json(value: Mapping[str, Any]) -> Encoding:
+    """Return the encoding that `store.json` names. Raises ValueError for one that this release does not know."""
+    for encoding in ENCODINGS.values():
+        if encoding.to_json() == dict(value):
+            return encoding
+    raise ValueError(
+        f"encoding {dict(value)} is unknown to this release, which has {', '.join(ENCODINGS)}; update flowcpc"
+    )
+
+
+def encoding_by_name(name: str) -> Encoding:
+    """Return one of ENCODINGS. Raises ValueError for another name."""
+    if name not in ENCODINGS:
+        raise ValueError(f"encoding={name!r} is unknown; choose one of {', '.join(ENCODINGS)}")
+    return ENCODINGS[name]
+
+
+def _scaled(flow: NDArray[np.float32], encoding: Encoding) -> Codes:
+    values = np.clip(flow, -encoding.bound, encoding.bound) / np.float32(encoding.scale)
+    with np.errstate(invalid="ignore"):  # what is not finite is refused by the caller
+        return np.rint(values).astype(encoding.dtype) if encoding.dtype.kind == "i" else values.astype(encoding.dtype)
+
+
+_BUCKETS = 1 << 12
+
+
+def _search_tables(magnitudes: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, NDArray[np.int64]]:
+    """Return (middles, buckets per px, first level of each bucket): where the search for the nearest level begins."""
+    exact = magnitudes.astype(np.float64)
+    middles = ((exact[1:] + exact[:-1]) / 2).astype(np.float32)
+    per_px = _BUCKETS / float(exact[-1])
+    first = np.searchsorted(middles, np.arange(_BUCKETS) / per_px, side="left")
+    return middles, per_px, np.maximum(first - 1, 0)  # one less: the bucket's edge was rounded
+
+
+@kernel
+def _take_nearest(
+    flow: NDArray[np.float32],
+    middles: NDArray[np.float32],
+    per_px: float,
+    first: NDArray[np.int64],
+    zeros: tuple[int, int],
+    codes: NDArray[np.uint8],
+) -> bool:
+    """Write the code of the level nearest to every value; returns whether all are finite. Halfway the smaller magnitude is taken.
+
+    `zeros` are the codes of the smallest magnitude, negative and positive.
+    """
+    last = len(middles)
+    negative, positive = zeros
+    finite = True
+    for i in range(len(flow)):
+        value = abs(flow[i])
+        if not value < np.inf:
+            finite = False
+            continue
+        bucket = value * per_px
+        level = first[int(bucket)] if bucket < len(first) else last
+        while level < last and middles[level] < value:
+            level += 1
+        codes[i] = negative - level if flow[i] < 0 else positive + level
+    return finite
+
+
+def _companded(step: float, linear_limit: float, bound: float) -> NDArray[np.float32]:
+    """Return 128 magnitudes in px: every `step` up to `linear_limit`, from there growing geometrically to `bound`."""
+    even = round(linear_limit / step)
+    growing = _MAGNITUDES - 1 - even
+    linear = np.arange(even + 1, dtype=np.float64) * step
+    geometric = linear_limit * (bound / linear_limit) ** (np.arange(1, growing + 1) / growing)
+    return np.concatenate([linear, geometric]).astype(np.float32)
+
+
+def _even(bound: float) -> NDArray[np.float32]:
+    """Return 128 magnitudes in px, those of the 256 even levels from -`bound` to `bound`."""
+    return ((np.arange(_MAGNITUDES) + 0.5) * (2 * bound / 255)).astype(np.float32)
+
+
+_COMPANDED = "companded8"
+_STEPS = {"step": 0.125, "linear_limit": 8.0, "bound": 64.0}
+_BYTE = np.dtype(np.uint8)
+ENCODINGS = {
+    encoding.name: encoding
+    for encoding in (
+        Encoding(_COMPANDED, _STEPS, _BYTE, 64.0, missing=255, magnitudes=_companded(**_STEPS)),
+        Encoding("uint8-bound20", {"bound": 20.0}, _BYTE, 20.0, magnitudes=_even(20.0)),
+        Encoding("int16", {"scale": 1 / 32}, np.dtype("<i2"), 32767 / 32, 1 / 32, missing=-32768),
+        Encoding("float16", {}, np.dtype("<f2"), 65504.0, missing=float("nan")),
+    )
+}
+DEFAULT = ENCODINGS[_COMPANDED]

@@ -3,7 +3,8 @@
 ```
 STORE/
   store.json                       format version and numerics
-  flow/<hh>/<key>.<generation>/    one zarr v3 group per video with the array `flow`
+  flow/<hh>/<key>.<generation>/    one zarr v3 group per video with the array `flow`  (array format zarr)
+  flow/<hh>/<key>.<generation>.h5  the same as one HDF5 file                          (array format hdf5)
   dataset.json                     the videos that the store is meant to hold
   commits/<hh>/<key>.json          the video exists if and only if this file does
   failures/<hh>/<key>.json         why a video failed
@@ -20,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = "flowcpc-store"
-FORMAT_VERSION = 1
-ARRAY_FORMAT = "zarr"
+FORMAT_VERSION = 2
+ARRAY_FORMATS = {"zarr": "", "hdf5": ".h5"}  # and what their names end in
 ARRAY_NAME = "flow"
 DIMENSIONS = ("frame", "component", "y", "x")
 COMPONENTS = ("u", "v")
@@ -66,18 +67,22 @@ def failure_path(store: Path, video_id: str) -> Path:
     return store / "failures" / hash_folder(video_id) / f"{video_key(video_id)}.json"
 
 
-def generation_path(video_id: str, generation: str) -> Path:
+def generation_path(video_id: str, generation: str, array_format: str) -> Path:
     """Return where a generation of `video_id` lives, relative to the store."""
-    return Path("flow") / hash_folder(video_id) / f"{video_key(video_id)}.{generation}"
+    return Path("flow") / hash_folder(video_id) / f"{video_key(video_id)}.{generation}{ARRAY_FORMATS[array_format]}"
+
+
+def key_of(generation: Path) -> str:
+    """Return the video_key in the name of a generation; `generation_path` made it."""
+    return generation.name.removesuffix(ARRAY_FORMATS["hdf5"]).rpartition(".")[0]
 
 
 def flows_per_chunk(height: int, width: int) -> int:
-    """Return how many flows share a chunk: at most 10, a divisor of a shard, about 256 KiB of codes.
+    """Return how many flows share a chunk: at most 10, a divisor of a shard, about 32 Ki codes.
 
-    Small flows share a chunk because each chunk costs a fixed decoding call; large ones do not because a window would
-    decode too much.
+    Small flows share a chunk because each chunk costs a header and a start; large ones do not because a window would decode too much.
     """
-    fitting = [count for count in (1, 2, 4, 5, 8, 10) if count * 2 * height * width <= 256 * 1024]
+    fitting = [count for count in (1, 2, 4, 5, 8, 10) if count * 2 * height * width <= 32 * 1024]
     return max(fitting, default=1)
 
 

@@ -1,34 +1,53 @@
-"""Batched window reads for training: codes of many segments of many videos into one preallocated array."""
+"""Batched window reads for training: codes of many segments of many videos into one preallocated array, on a pool of threads."""
 
+import itertools
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stores.flow_store import FlowStore
-from stores.zarr_arrays import ArrayReader
-
-# One read from the first to the last flow of a sequence beats one read per segment until most of what is read is left
-# out.
-_DENSE_ENOUGH = 3
+from stores.video_reader import VideoReader
 
 
 class WindowReader:
-    """Reads segments of flows from a store. Arrays are opened at first use.
+    """Reads segments of flows from a store. Videos are opened at first use, in every process for itself.
+
+    It may be sent to a process that was started by forkserver or spawn; one that was forked is refused.
 
     Parameters
     ----------
     store : FlowStore
     video_ids : sequence of str
         The videos that `read_windows` names by position.
+    threads : int, optional
+        How many windows are read at a time; all cores of this process unless given.
     """
 
-    def __init__(self, store: FlowStore, video_ids: Sequence[str]) -> None:
+    def __init__(self, store: FlowStore, video_ids: Sequence[str], *, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads={threads} must be at least 1, or None for all cores")
         self._store = store
         self._video_ids = list(video_ids)
-        self._arrays: dict[int, ArrayReader] = {}
+        self._threads = threads
+        self._begin()
+
+    def _begin(self) -> None:
         self._process = os.getpid()
+        self._videos: dict[int, VideoReader] = {}
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: no open videos, no threads."""
+        return {"_store": self._store, "_video_ids": self._video_ids, "_threads": self._threads}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin anew in the process that this was sent to."""
+        self.__dict__.update(state)
+        self._begin()
 
     def read_windows(
         self,
@@ -38,9 +57,9 @@ class WindowReader:
         *,
         corners: NDArray[np.int64] | None = None,
         size: tuple[int, int] | None = None,
-        out: NDArray[np.uint8] | None = None,
-    ) -> NDArray[np.uint8]:
-        """Return the codes of flows [start, start + num_flows) for every start, uint8 (B, T, N, 2, h, w).
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """Return the codes of flows [start, start + num_flows) for every start, (B, T, N, 2, h, w) of the encoding's dtype.
 
         Parameters
         ----------
@@ -49,20 +68,22 @@ class WindowReader:
         starts : int64 (B, T)
             First flow of every segment, >= 0. Past the end of a video its last flow is repeated.
         num_flows : int
-            N.
+            N, >= 1.
         corners : int64 (B, T, 2), optional
-            (top, left) of the crop of every segment, px; the same for its N flows. Whole frames when absent.
+            (top, left) of the crop of every segment, px; the same for its N flows. (0, 0) when absent.
         size : (h, w), optional
             Size of the crop; whole frames when absent.
-        out : uint8 (B, T, N, 2, h, w), optional
+        out : (B, T, N, 2, h, w) of the encoding's dtype, C-contiguous, optional
             Where to put the result.
 
         Raises
         ------
         ValueError
-            A crop that leaves the frame, or a negative start.
+            A crop that leaves the frame, a negative start, no such video, no flow, or `out` of another shape or dtype.
+        DamagedStoreError
+            Bytes are missing or changed. Nothing damaged is ever returned, but `out` may be written in part.
         RuntimeError
-            Used in a process forked from the one that made it: zarr's threads do not survive a fork.
+            Used in a process forked from the one that made it: its threads are not there, and it would wait for them.
         """
         if os.getpid() != self._process:
             raise RuntimeError(
@@ -71,32 +92,56 @@ class WindowReader:
         height, width = size or (self._store.height, self._store.width)
         if corners is None:
             corners = np.zeros((*starts.shape, 2), np.int64)
-        self._check(starts, corners, height, width)
+        self._check(videos, starts, corners, num_flows, height, width)
+        shape = (*starts.shape, num_flows, 2, height, width)
         if out is None:
-            out = np.empty((*starts.shape, num_flows, 2, height, width), np.uint8)
-        for b, video in enumerate(videos):
-            array = self._open(int(video))
-            frames = np.minimum(starts[b, :, None] + np.arange(num_flows), array.shape[0] - 1)  # (T, N)
-            first, last = int(frames.min()), int(frames.max())
-            if last + 1 - first <= _DENSE_ENOUGH * frames.size:
-                codes, frames = array.read(first, last + 1), frames - first
-            else:
-                codes = np.concatenate([array.read(int(row[0]), int(row[-1]) + 1) for row in frames])
-                lengths = frames[:, -1] - frames[:, 0] + 1
-                frames = frames - frames[:, :1] + (np.cumsum(lengths) - lengths)[:, None]
-            for t, (top, left) in enumerate(corners[b]):
-                out[b, t] = codes[frames[t], :, top : top + height, left : left + width]
+            out = np.empty(shape, self._store.encoding.dtype)
+        elif out.shape != shape or out.dtype != self._store.encoding.dtype or not out.flags.c_contiguous:
+            raise ValueError(
+                f"out is {out.dtype} {out.shape}; it must be C-contiguous {self._store.encoding.dtype} {shape}"
+            )
+        target = out
+        places = [(b, t) for b in range(starts.shape[0]) for t in range(starts.shape[1])]
+
+        def read(part: Sequence[tuple[int, int]]) -> None:
+            for b, t in part:
+                video = self._open(int(videos[b]))
+                flows = np.minimum(starts[b, t] + np.arange(num_flows), video.shape[0] - 1)
+                top, left = corners[b, t]
+                video.read_crop(flows, (int(top), int(left)), (height, width), target[b, t])
+
+        threads = min(self._threads or len(os.sched_getaffinity(0)), len(places))
+        if threads <= 1:
+            read(places)
+        else:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._threads or len(os.sched_getaffinity(0)), "read-windows")
+            # Neighbours share files, so each thread takes a run of them.
+            edges = [len(places) * k // threads for k in range(threads + 1)]
+            list(self._pool.map(read, [places[a:b] for a, b in itertools.pairwise(edges)]))
         return out
 
-    def _open(self, video: int) -> ArrayReader:
-        array = self._arrays.get(video)
-        if array is None:
-            array = self._arrays[video] = self._store.open_video(self._video_ids[video])
-        return array
+    def _open(self, number: int) -> VideoReader:
+        video = self._videos.get(number)
+        if video is None:
+            video = self._videos[number] = self._store.open_video(self._video_ids[number])
+        return video
 
-    def _check(self, starts: NDArray[np.int64], corners: NDArray[np.int64], height: int, width: int) -> None:
+    def _check(
+        self,
+        videos: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        corners: NDArray[np.int64],
+        num_flows: int,
+        height: int,
+        width: int,
+    ) -> None:
+        if num_flows < 1:
+            raise ValueError(f"num_flows={num_flows} must be at least 1")
+        if len(videos) and not 0 <= videos.min() <= videos.max() < len(self._video_ids):
+            raise ValueError(f"videos are numbered 0 to {len(self._video_ids) - 1}; {videos.tolist()} were asked for")
         limit = (self._store.height - height, self._store.width - width)
-        if min(limit) < 0:
+        if min(limit) < 0 or min(height, width) < 1:
             raise ValueError(
                 f"a crop of {height}x{width} does not fit flow of {self._store.height}x{self._store.width}; ask for a smaller one"
             )

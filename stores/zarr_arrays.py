@@ -1,107 +1,105 @@
-"""One video's flow as a sharded, checksummed zarr v3 array. The only file that imports zarr."""
+"""One video's codes as a sharded, checksummed zarr v3 array. The only file that imports zarr.
+
+zarr-python describes the array; its shards are written here, chunk by chunk as they come, so that a video of any length needs the memory of one
+chunk, and where every chunk lies is known.
+"""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import zarr
-from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from stores.atomic import sync_file, sync_folder
-from stores.encoding import MISSING_CODE
-from stores.errors import DamagedStoreError
-from stores.layout import ARRAY_NAME, DIMENSIONS, FLOWS_PER_SHARD, flows_per_chunk
+from stores.checksums import crc32c_of
+from stores.encoding import Encoding
+from stores.layout import ARRAY_NAME, DIMENSIONS, FLOWS_PER_SHARD
+from stores.lz4 import COMPRESSOR, LEVEL
+
+_ABSENT = 2**64 - 1  # offset and size of a chunk that a shard does not hold
 
 
-class ArrayWriter:
-    """Writes codes of one video shard by shard: at most one shard (1,000 flows) is held in memory, each shard is
-    written once.
+class ZarrWriter:
+    """Writes the chunks of one video in order.
+
+    Parameters
+    ----------
+    path : Path
+        The group to make.
+    chunk : (int, int, int, int)
+        Shape of a chunk, (flows, 2, H, W).
+    encoding : Encoding
+    attributes : mapping
+        Of the array.
+
+    Attributes
+    ----------
+    files : list of Path
+        The shards, each of `chunks_per_file` chunks but the last.
+    offsets : list of int
+        Of every chunk in its file; complete after `close`.
     """
 
-    def __init__(self, path: Path, height: int, width: int, attributes: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, chunk: tuple[int, ...], encoding: Encoding, attributes: Mapping[str, Any]) -> None:
         self._path = path
-        self._frame_shape = (2, height, width)
-        self._chunk = flows_per_chunk(height, width)
+        self._chunk = chunk
+        self._encoding = encoding
         self._attributes = dict(attributes)
-        self._pending: list[NDArray[np.uint8]] = []
-        self._pending_flows = 0
-        self._array: Any = None
+        self._flows = 0
+        self._shard: IO[bytes] | None = None
+        self._sizes: list[int] = []  # of the chunks in the shard that is being written
+        self.chunks_per_file = FLOWS_PER_SHARD // chunk[0]
+        self.files: list[Path] = []
+        self.offsets: list[int] = []
+        (path / ARRAY_NAME).mkdir(parents=True)
 
-    def append(self, codes: NDArray[np.uint8]) -> None:
-        """Add flows, uint8 (n, 2, H, W)."""
-        while len(codes):
-            head, codes = np.split(codes, [FLOWS_PER_SHARD - self._pending_flows])
-            self._pending.append(head)
-            self._pending_flows += len(head)
-            if self._pending_flows == FLOWS_PER_SHARD:
-                self._flush()
+    def write(self, frame: bytes, check: int, flows: int) -> None:
+        """Append a chunk of `flows` flows: a Blosc frame and its CRC32C."""
+        if len(self._sizes) == self.chunks_per_file:
+            self._finish_shard(self.chunks_per_file)
+        if self._shard is None:
+            self.files.append(self._path / ARRAY_NAME / f"c.{len(self.files)}.0.0.0")
+            self._shard = open(self.files[-1], "xb")  # noqa: SIM115  (a shard is open for many calls)
+        self.offsets.append(self._shard.tell())
+        self._flows += flows
+        self._sizes.append(self._shard.write(frame + check.to_bytes(4, "little")))
 
-    def close(self) -> int:
-        """Write what is pending, sync every file and return the number of flows. Raises ValueError when there are none."""
-        if self._pending_flows:
-            self._flush()
-        if self._array is None:
-            raise ValueError(f"no flow was written to {self._path}; a video needs at least two frames")
+    def close(self) -> None:
+        """Finish the array and ask the disk to keep it."""
+        # The shard of a short video is no longer than the video: an index has an entry for every chunk that its shard could hold.
+        chunks = self.chunks_per_file if len(self.files) > 1 else len(self._sizes)
+        self._finish_shard(chunks)
+        zarr.create_group(self._path).create_array(
+            ARRAY_NAME,
+            shape=(self._flows, *self._chunk[1:]),
+            dtype=self._encoding.dtype,
+            chunks=self._chunk,
+            shards=(chunks * self._chunk[0], *self._chunk[1:]),
+            fill_value=self._encoding.missing,
+            compressors=[BloscCodec(typesize=1, cname=COMPRESSOR, clevel=LEVEL, shuffle="noshuffle"), Crc32cCodec()],
+            chunk_key_encoding={"name": "default", "separator": "."},
+            dimension_names=DIMENSIONS,
+            attributes=self._attributes,
+        )
         for folder, _, names in os.walk(self._path):
             for name in names:
                 sync_file(Path(folder, name))
             sync_folder(Path(folder))
-        return int(self._array.shape[0])
 
-    def _flush(self) -> None:
-        codes = np.concatenate(self._pending)
-        self._pending, self._pending_flows = [], 0
-        if self._array is None:
-            # A short video gets a shard of its own length: the shard's index has an entry for every chunk it could
-            # hold.
-            shard = min(FLOWS_PER_SHARD, -(-len(codes) // self._chunk) * self._chunk)
-            self._array = zarr.create_group(self._path).create_array(
-                ARRAY_NAME,
-                shape=codes.shape,
-                dtype=codes.dtype,
-                chunks=(self._chunk, *self._frame_shape),
-                shards=(shard, *self._frame_shape),
-                fill_value=MISSING_CODE,
-                compressors=ZstdCodec(level=3, checksum=True),
-                chunk_key_encoding={"name": "default", "separator": "."},
-                dimension_names=DIMENSIONS,
-                attributes=self._attributes,
-            )
-            start = 0
-        else:
-            start = self._array.shape[0]
-            self._array.resize((start + len(codes), *self._frame_shape))
-        self._array[start:] = codes
+    def abort(self) -> None:
+        """Close what is open; the caller removes the files."""
+        if self._shard is not None:
+            self._shard.close()
 
-
-class ArrayReader:
-    """Reads slices of one video's codes."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._array: Any = zarr.open_array(path / ARRAY_NAME, mode="r")
-        except (OSError, ValueError, KeyError) as error:
-            raise DamagedStoreError(
-                f"{path} cannot be opened as a zarr array ({error}); delete the video's record under commits/ and run extract-flow again"
-            ) from error
-        self.shape: tuple[int, ...] = self._array.shape
-
-    def read(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Return codes of flows [start, stop), uint8 (n, 2, H, W). Raises DamagedStoreError when a checksum fails or a
-        chunk is missing.
-        """
-        try:
-            codes: NDArray[np.uint8] = self._array[start:stop]
-        except (OSError, ValueError, RuntimeError) as error:
-            raise DamagedStoreError(
-                f"flows [{start}, {stop}) of {self._path} are damaged ({error}); delete the video's record under commits/ and run extract-flow again"
-            ) from error
-        if codes.size and codes.max() == MISSING_CODE:
-            raise DamagedStoreError(
-                f"flows [{start}, {stop}) of {self._path} have chunks missing; delete the video's record under commits/ and run extract-flow again"
-            )
-        return codes
+    def _finish_shard(self, chunks: int) -> None:
+        assert self._shard is not None
+        index = np.full((chunks, 2), _ABSENT, "<u8")
+        index[: len(self._sizes), 0] = self.offsets[-len(self._sizes) :]
+        index[: len(self._sizes), 1] = self._sizes
+        data = index.tobytes()
+        self._shard.write(data + crc32c_of(data).to_bytes(4, "little"))
+        self._shard.close()
+        self._shard, self._sizes = None, []

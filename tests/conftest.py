@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -15,6 +16,10 @@ if TYPE_CHECKING:  # a GPU machine runs its tests without what the stores need
     from stores.flow_store import FlowStore
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as cli.main does, for the tests that call train/ directly
+
+# The first example of many compiles a kernel.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 Flows = Mapping[str, NDArray[np.float32]]
 Names = Mapping[str, str]
@@ -31,16 +36,18 @@ def real_data() -> Path:
 
 def commit_flow(store: "FlowStore", video_id: str, flow: NDArray[np.float32], **source: object) -> None:
     """Commit one video's flow, float32 (n, 2, H, W) px, with the statistics that an extraction would record."""
-    from pipeline.segmentation import frame_statistics, segment_statistics
+    from pipeline.segmentation import find_segments, find_shots, frame_statistics
 
     codes = store.encoding.encode(flow)
-    decoded = store.encoding.decode(codes)
-    frames = frame_statistics(decoded, store.encoding.clipped(flow))
+    frames = frame_statistics(flow, store.encoding.decode(codes), store.encoding.bound)
     frames["time_s"] = [t / 25.0 for t in range(len(flow))]
+    frames["cut"] = [False] * len(flow)
+    shots = find_shots(frames, frames["cut"])
     described = {"path": f"{video_id}.avi", "label": None, "group": None, "folds": {}} | source | {"video_id": video_id}
+    video = {"fps": 25.0, "decoded_frames": len(flow) + 1}
     with store.write_video(video_id) as writer:
         writer.append(codes)
-        writer.commit(described, {"fps": 25.0, "decoded_frames": len(flow) + 1}, frames, segment_statistics(frames))
+        writer.commit(described, video, frames=frames, shots=shots, segments=find_segments(frames, shots))
 
 
 @pytest.fixture
@@ -48,7 +55,7 @@ def make_store() -> Callable[..., Path]:
     """A function that makes a store out of arrays: make_store(tmp_path, videos={id: flow (n, 2, H, W)}, labels=,
     groups=, folds=).
     """
-    from stores.encoding import Encoding
+    from stores.encoding import DEFAULT
     from stores.flow_store import create_store
 
     def make(
@@ -59,9 +66,7 @@ def make_store() -> Callable[..., Path]:
         folds: Mapping[str, Names] | None = None,
     ) -> Path:
         height, width = next(iter(videos.values())).shape[-2:]
-        store = create_store(
-            tmp_path / "store.flow", {"height": height, "width": width, "encoding": Encoding().to_json()}
-        )
+        store = create_store(tmp_path / "store.flow", {"height": height, "width": width, "encoding": DEFAULT.to_json()})
         for video_id, flow in videos.items():
             commit_flow(
                 store,
@@ -101,17 +106,18 @@ def write_class_folders(
     return root
 
 
-def assert_same_store(first: Path, second: Path) -> None:
-    """Two stores hold the same arrays and index values; what names a run (times, host, generations) aside."""
+def assert_same_store(first: Path, second: Path, *, but: str = "") -> None:
+    """Two stores hold the same arrays and index values; what names a run (times, host, generations) and the column `but` aside."""
     import pandas as pd
 
+    from stores.catalog import TABLES
     from stores.flow_store import open_store
 
     a, b = open_store(first), open_store(second)
     assert a.numerics == b.numerics
-    for table in ("videos", "segments", "frames", "failures"):
+    for table in TABLES:
         left, right = getattr(a, table)(), getattr(b, table)()
-        names_of_a_run = ["seconds", "host", "committed", "generation", "time", "attempts"]
+        names_of_a_run = ["seconds", "host", "committed", "generation", "time", "attempts", but]
         pd.testing.assert_frame_equal(
             left.drop(columns=names_of_a_run, errors="ignore"), right.drop(columns=names_of_a_run, errors="ignore")
         )

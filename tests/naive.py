@@ -42,3 +42,15 @@ def mean_magnitude(flow: NDArray[np.float32]) -> float:
         for x in range(flow.shape[2]):
             total += float(np.hypot(float(flow[0, y, x]), float(flow[1, y, x])))
     return total / (flow.shape[1] * flow.shape[2])
+
+
+def fletcher32(data: bytes) -> int:
+    """Fletcher-32 over big-endian 16-bit words, as HDF5's format says; an odd last byte is the upper half of a word."""
+    words = [256 * a + b for a, b in zip(data[::2], [*data[1::2], 0], strict=False)]
+    first = second = 0
+    for word in words:
+        first += word
+        second += first
+    # A sum that is a multiple of 65535 is 65535 itself, unless every word was 0.
+    folded = [total % 65535 or (65535 if total else 0) for total in (first, second)]
+    return folded[1] << 16 | folded[0]

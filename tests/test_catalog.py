@@ -48,7 +48,7 @@ def test_a_stale_index_is_never_believed(store: FlowStore) -> None:
     store.consolidate()
     commit_flow(store, "d", some_flow(2))
     assert store.videos()["video_id"].tolist() == ["a", "b", "d"]
-    store.invalidate_index()
+    catalog.invalidate(store.path)
     commit_flow(store, "d", some_flow(5))
     assert store.videos()["flows"].tolist() == [3, 12, 5]
 

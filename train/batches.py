@@ -29,7 +29,7 @@ class HostBatch:
     ----------
     videos : int64 (B,)
         Positions in the reader's list of videos.
-    codes : uint8 (B, T, N, 2, h, w)
+    codes : (B, T, N, 2, h, w) of the store's encoding
     means : float32 (B, T, N, 2)
         Mean of every flow's whole decoded frame, px.
     strides : int64 (B,), or empty where segments were not taken as a sequence
@@ -80,7 +80,9 @@ class SegmentReader:
         self.num_flows = num_flows
         self._crop = crop
         self._device = device
-        self._levels = torch.from_numpy(store.encoding.levels).to(device)
+        levels = store.encoding.levels
+        self._levels = None if levels is None else torch.from_numpy(levels).to(device)
+        self._scale = store.encoding.scale
         self.flows = np.diff(self._offsets)
 
     def random_corners(self, seed: int, step: int, num_samples: int, places: Sequence[int]) -> Integers:
@@ -114,7 +116,7 @@ class SegmentReader:
         """Return stacked flow on the device, float32 (B, T, 2N, h, w) in px, channels u0 v0 u1 v1 ..."""
         codes = batch.codes.to(self._device, non_blocking=True)
         means = batch.means.to(self._device, non_blocking=True)
-        return dequantise(codes, means, self._levels)
+        return dequantise(codes, means, self._levels, self._scale)
 
 
 class SequenceReader:
@@ -148,22 +150,27 @@ class SequenceReader:
         return self._segments.read(chosen.videos, chosen.starts, corners, chosen.strides)
 
 
-def dequantise(codes: Tensor, means: Tensor, levels: Tensor) -> Tensor:
+def dequantise(codes: Tensor, means: Tensor, levels: Tensor | None, scale: float = 1.0) -> Tensor:
     """Return flow in px without its frames' means, stacked for the encoder.
 
     Parameters
     ----------
-    codes : uint8 (B, T, N, 2, h, w)
+    codes : (B, T, N, 2, h, w), uint8 where there are levels
     means : float32 (B, T, N, 2)
         What is subtracted: the mean of the whole decoded frame, so that uniform motion becomes zero whatever the crop (paper, section 4.3).
-    levels : float32 (256,)
+    levels : float32 (256,), optional
         px of every code.
+    scale : float
+        px per code where there are no levels.
 
     Returns
     -------
     float32 (B, T, 2N, h, w), channels u0 v0 u1 v1 ...
     """
-    flow = torch.index_select(levels, 0, codes.flatten().int()).view(codes.shape)
+    if levels is None:  # noqa: SIM108  (two lines are easier to read than one of 130 characters)
+        flow = codes.float() * scale
+    else:
+        flow = torch.index_select(levels, 0, codes.flatten().int()).view(codes.shape)
     flow -= means[..., None, None]
     return flow.flatten(2, 3)
 

@@ -1,0 +1,83 @@
+"""The checksums of stored chunks: CRC32C (Zarr, and every chunk in a commit record) and HDF5's Fletcher-32."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stores.compiled import kernel
+from stores.raw_bytes import crc32c_of_long, has_crc32c_instruction, load_byte, load_long
+
+_POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected (RFC 3720, appendix B.4)
+_ONES = 0xFFFFFFFF
+
+
+def _make_tables() -> NDArray[np.int64]:
+    """Return int64 (8, 256): row k is the register after byte value b and k bytes of zero."""
+    tables = np.zeros((8, 256), np.int64)
+    for byte in range(256):
+        register = byte
+        for _ in range(8):
+            register = (register >> 1) ^ (_POLYNOMIAL if register & 1 else 0)
+        tables[0, byte] = register
+    for k in range(1, 8):
+        tables[k] = tables[0][tables[k - 1] & 0xFF] ^ (tables[k - 1] >> 8)
+    return tables
+
+
+_TABLES = _make_tables()
+
+
+@kernel
+def long_by_table(register, value):
+    """Return the register after the eight bytes of `value`, eight table look-ups at a time; for processors without the instruction."""
+    value ^= register
+    register = np.int64(0)
+    for k in range(8):
+        register ^= _TABLES[7 - k, (value >> (8 * k)) & 0xFF]
+    return register
+
+
+_after_long = crc32c_of_long if has_crc32c_instruction() else long_by_table
+
+
+@kernel
+def crc32c(data, start, size):
+    """Return the CRC32C, int64 in 0 .. 2^32 - 1, of bytes [start, start + size) of a uint8 array."""
+    register = np.int64(_ONES)
+    i = start
+    stop = start + size
+    while i + 8 <= stop:
+        register = _after_long(register, load_long(data, i))
+        i += 8
+    while i < stop:
+        register = _TABLES[0, (register ^ load_byte(data, i)) & 0xFF] ^ (register >> 8)
+        i += 1
+    return register ^ _ONES
+
+
+@kernel
+def fletcher32(data):
+    """Return HDF5's Fletcher-32 of a uint8 array, int64: sums modulo 65535 of its big-endian 16-bit words.
+
+    HDF5 folds carries back in, so that a sum is 0 only where all words were 0, and 65535 stands for every other multiple.
+    """
+    low = np.int64(0)
+    high = np.int64(0)
+    for i in range(0, len(data), 2):
+        word = load_byte(data, i) << 8
+        if i + 1 < len(data):
+            word |= load_byte(data, i + 1)
+        low += word
+        low = (low & 0xFFFF) + (low >> 16)
+        high += low
+        high = (high & 0xFFFF) + (high >> 16)
+    return (high << 16) | low
+
+
+def crc32c_of(data: bytes) -> int:
+    """Return the CRC32C of `data`."""
+    return int(crc32c(np.frombuffer(data, np.uint8), 0, len(data)))
+
+
+def fletcher32_of(data: bytes) -> int:
+    """Return HDF5's Fletcher-32 of `data`."""
+    return int(fletcher32(np.frombuffer(data, np.uint8)))

@@ -1,0 +1,75 @@
+"""The kernel of reading: stored bytes in, cropped flow out."""
+
+from stores.checksums import crc32c
+from stores.compiled import kernel
+from stores.lz4 import decode_frame
+from stores.raw_bytes import copy_1, copy_32
+
+INTACT, BAD_CHECKSUM, BAD_FRAME = 0, 1, 2
+
+
+@kernel
+def read_window(raw, offsets, sizes, checks, first, flows, chunk, itemsize, corner, size, scratch, out):
+    """Decode the crop of some flows from the bytes of their chunks.
+
+    Parameters
+    ----------
+    raw : uint8
+        Bytes of the chunks, with SLACK more behind them.
+    offsets, sizes, checks : int64 (n,)
+        Of the chunks that hold the flows, as in a ChunkMap; offsets count from the beginning of `raw`.
+    first : int
+        First flow in the first of these chunks.
+    flows : int64 (N,)
+        Which flows, ascending; the same one may stand there several times.
+    chunk : (int, int, int)
+        Flows, height and width of a chunk.
+    itemsize : int
+        Bytes of a code.
+    corner, size : (int, int)
+        Top and left, height and width of the crop, px; it lies within the flow.
+    scratch : uint8
+        A chunk's bytes and SLACK more.
+    out : uint8 (N * 2 * h * w * itemsize,)
+        Where the crop goes.
+
+    Returns
+    -------
+    (int, int)
+        INTACT, or what is wrong, and the position in `offsets` of the chunk in which it is.
+    """
+    per_chunk, rows, columns = chunk
+    top, left = corner
+    height, width = size
+    # What lies below the crop need not be decoded in the last flow of a chunk.
+    needed = (((per_chunk - 1) * 2 + 1) * rows + top + height) * columns * itemsize
+    length = width * itemsize
+    target = 0
+    held = -1
+    for flow in flows:
+        c, within = divmod(flow - first, per_chunk)
+        if c != held:
+            if crc32c(raw, offsets[c], sizes[c]) != checks[c]:
+                return BAD_CHECKSUM, c
+            if not decode_frame(raw, offsets[c], sizes[c], scratch, needed):
+                return BAD_FRAME, c
+            held = c
+        for component in range(2):
+            source = (((within * 2 + component) * rows + top) * columns + left) * itemsize
+            for _ in range(height):
+                _copy_row(out, target, scratch, source, length)
+                source += columns * itemsize
+                target += length
+    return INTACT, 0
+
+
+@kernel
+def _copy_row(target, to, source, begin, length):
+    """Copy `length` bytes and no more."""
+    if length < 32:
+        for i in range(length):
+            copy_1(target, to + i, source, begin + i)
+        return
+    for i in range(0, length - 32, 32):
+        copy_32(target, to + i, source, begin + i)
+    copy_32(target, to + length - 32, source, begin + length - 32)  # overlaps the one before
