@@ -19,7 +19,7 @@ from stores.flow_store import FlowStore, open_store
 
 _COLUMN = "embedding"
 _FILE = "embeddings.parquet"
-_CHECKSUM = "checksum.json"
+_CHECKSUM = "_checksum.json"  # Parquet readers of a folder leave such names out
 
 
 def vectors_to_arrow(vectors: NDArray[np.float32]) -> pa.Array:

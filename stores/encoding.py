@@ -52,10 +52,9 @@ class Encoding:
         """The px of every code, float32 (256,), or None where px are code times `scale`; NaN where a code is never written."""
         if self.magnitudes is None:
             return None
-        negative = -self.magnitudes[::-1]
-        if self.magnitudes[0] == 0:
-            return np.concatenate([negative, self.magnitudes[1:], np.array([np.nan], np.float32)])
-        return np.concatenate([negative, self.magnitudes])
+        if self.magnitudes[0] == 0:  # which has one code, and no sign
+            return np.concatenate([-self.magnitudes[:0:-1], self.magnitudes, np.array([np.nan], np.float32)])
+        return np.concatenate([-self.magnitudes[::-1], self.magnitudes])
 
     def encode(self, flow: NDArray[np.float32]) -> Codes:
         """Return the code of the nearest stored value for every value of `flow` (any shape, px); beyond +-`bound` the last one.

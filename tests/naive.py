@@ -54,3 +54,17 @@ def fletcher32(data: bytes) -> int:
     # A sum that is a multiple of 65535 is 65535 itself, unless every word was 0.
     folded = [total % 65535 or (65535 if total else 0) for total in (first, second)]
     return folded[1] << 16 | folded[0]
+
+
+def flow_statistics(flow: NDArray[np.float32], decoded: NDArray[np.float32], bound: float) -> dict[str, float]:
+    """Means over one flow, (2, H, W), and what came back of it."""
+    pixels = flow.shape[1] * flow.shape[2]
+    clipped = sum(abs(float(value)) > bound for value in flow.flat)
+    error = sum(abs(float(a) - float(b)) for a, b in zip(flow.flat, decoded.flat, strict=True))
+    return {
+        "mean_u": sum(float(value) for value in decoded[0].flat) / pixels,
+        "mean_v": sum(float(value) for value in decoded[1].flat) / pixels,
+        "magnitude": mean_magnitude(decoded),
+        "clip_rate": clipped / (2 * pixels),
+        "error": error / (2 * pixels),
+    }

@@ -130,7 +130,7 @@ def test_an_unwritable_store_stops_the_whole_run(videos: Path, tmp_path: Path, m
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("stores.flow_store.sync_folder", full)
+    monkeypatch.setattr("stores.video_writer.sync_folder", full)
     with pytest.raises(StoreWriteError, match="No space left"):
         extract(videos, tmp_path / "s")
 

@@ -18,6 +18,7 @@ def round_trip(encoding: Encoding, *values: float) -> np.ndarray:
 @pytest.mark.parametrize("name", ["companded8", "int16", "float16"])
 def test_zero_is_exact(name: str) -> None:
     assert (round_trip(ENCODINGS[name], 0.0, -0.0) == 0).all()
+    assert not np.signbit(round_trip(ENCODINGS[name], 0.0)).any()
 
 
 def test_the_default_s_levels_increase_to_64_px_and_mirror() -> None:

@@ -27,8 +27,8 @@ def test_escapes_cannot_be_imitated() -> None:
 
 
 def test_paths_are_relative_and_spread() -> None:
-    paths = {layout.generation_path(f"v_{n}", "0").parts[1] for n in range(2000)}
-    assert not layout.generation_path("/etc/passwd", "0").is_absolute()
+    paths = {layout.generation_path(f"v_{n}", "0", "zarr").parts[1] for n in range(2000)}
+    assert not layout.generation_path("/etc/passwd", "0", "hdf5").is_absolute()
     assert len(paths) > 200
 
 
@@ -36,4 +36,10 @@ def test_chunks_divide_shards_and_stay_small() -> None:
     for size in [(16, 16), (64, 86), (120, 160), (256, 342), (2160, 3840)]:
         count = layout.flows_per_chunk(*size)
         assert layout.FLOWS_PER_SHARD % count == 0
-        assert count == 1 or count * 2 * size[0] * size[1] <= 256 * 1024
+        assert count == 1 or count * 2 * size[0] * size[1] <= 32 * 1024
+
+
+@given(ids, st.sampled_from(["zarr", "hdf5"]))
+def test_a_generation_s_name_tells_its_key(video_id: str, array_format: str) -> None:
+    path = layout.generation_path(video_id, "8c1f0a2b9d7e", array_format)
+    assert layout.key_of(path) == layout.video_key(video_id)

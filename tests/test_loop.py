@@ -10,6 +10,8 @@ import pytest
 import torch
 from train_cases import CONFIG, StopAfter, small_store
 
+from stores.catalog import read_record, write_record
+from stores.encoding import DEFAULT
 from stores.flow_store import create_store, open_store
 from train import loop
 from train.batches import SegmentReader, SequenceReader
@@ -171,9 +173,9 @@ def test_other_settings_are_refused_by_name(store: Path, tmp_path: Path) -> None
 
 def test_flow_of_other_numerics_is_refused(store: Path, tmp_path: Path) -> None:
     pretrain(store, tmp_path / "run", CONFIG, should_stop=StopAfter(1))
-    meta = json.loads((store / "store.json").read_text())
+    meta = read_record(store / "store.json")
     meta["numerics"]["tvl1"] = {"warps": 3}
-    (store / "store.json").write_text(json.dumps(meta))
+    write_record(store / "store.json", meta)
     with pytest.raises(ValueError, match=r"trained on other flow: tvl1 was None and is \{'warps': 3\}"):
         train(store, tmp_path / "run")
 
@@ -220,7 +222,7 @@ def test_what_cannot_work_is_refused_before_the_run_exists(
 
 
 def test_an_empty_store(tmp_path: Path) -> None:
-    path = create_store(tmp_path / "empty", {"height": 8, "width": 8, "encoding": {"name": "companded8"}}).path
+    path = create_store(tmp_path / "empty", {"height": 8, "width": 8, "encoding": DEFAULT.to_json()}).path
     with pytest.raises(ValueError, match="has no videos"):
         train(path, tmp_path / "run", split="all")
 
