@@ -161,14 +161,102 @@ def extract_flow(
 
 @main.command()
 @click.argument("store", type=_PATH)
+@click.option("--rebuild-index", is_flag=True, help="Write the Parquet tables anew from the records first.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def info(store: Path, as_json: bool) -> None:
+def info(store: Path, rebuild_index: bool, as_json: bool) -> None:
     """Print what is in STORE: numerics, videos by class and split, failures, embeddings."""
     from stores.flow_store import open_store
     from stores.summary import summarise
 
-    found = summarise(open_store(store))
+    opened = open_store(store)
+    if rebuild_index:
+        counts = [f"{name} {len(table)}" for name, table in opened.consolidate().items()]
+        say(f"rebuilt {store}/index, rows: {', '.join(counts)}")
+    found = summarise(opened)
     click.echo(json.dumps(found.to_json(), indent=2) if as_json else found.to_text())
+
+
+@main.command()
+@click.argument("store", type=_PATH)
+@click.option(
+    "--repair", "videos", type=_PATH, metavar="VIDEOS", help="Extract what is damaged again from this folder."
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Threads that read, and processes that repair.  [default: cores]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool) -> None:
+    """Read every file of STORE, compare it with its checksum and name what is damaged, missing or left over.
+
+    Exit code 1 when something is damaged or missing and was not repaired.
+    """
+    from stores.flow_store import open_store
+    from stores.verify import verify as verify_store
+
+    opened, count = open_store(store), workers or len(os.sched_getaffinity(0))
+    if videos is not None and not videos.is_dir():
+        raise FileNotFoundError(f"--repair {videos} is no folder; give the one that extract-flow was given")
+    with stop_on_signals() as stop, Bar("verify") as bar:
+        found = verify_store(opened, workers=count, progress=bar, should_stop=stop)
+    click.echo(_as_json(found.table) if as_json else _findings_text(found.table), nl=as_json or len(found.table) > 0)
+    if not found.finished:
+        stop.leave(_command())
+    say(
+        f"{store}: {found.videos} videos, {found.bytes / 1e6:.3g} MB read, {len(found.harmful)} files damaged or missing"
+    )
+    if not found.harmful:
+        return
+    if videos is None:
+        say(f"recompute them with: flowcpc verify {store} --repair VIDEOS")
+        sys.exit(console.FAILED)
+    from pipeline.repair import repair
+
+    with stop_on_signals() as stop, Bar("repair") as bar:
+        result = repair(opened, videos, found, workers=count, progress=bar, announce=say, should_stop=stop)
+    if result.summary is not None and not result.summary.finished:
+        stop.leave(_command())
+    left = [*result.left, *(result.summary.failed if result.summary else [])]
+    for video_id, reason in left:
+        click.echo(f"{video_id}\t{reason}")
+    remaining = verify_store(opened, workers=count).harmful
+    for finding in remaining:
+        say(f"still {finding.kind}: {finding.path}: {finding.what}")
+    if left or remaining:
+        sys.exit(console.FAILED)
+    say(f"repaired: {store} is whole")
+
+
+@main.command()
+@click.argument("store", type=_PATH)
+@click.argument("sql")
+@click.option(
+    "--as",
+    "form",
+    type=click.Choice(["table", "csv", "parquet"]),
+    default="table",
+    show_default=True,
+    help="How the rows are written.",
+)
+@click.option("--out", type=_PATH, help="File to write instead of stdout.")
+def query(store: Path, sql: str, form: str, out: Path | None) -> None:
+    """Ask STORE in SQL: one SELECT over videos, shots, segments, frames, failures and embeddings."""
+    from stores.flow_store import open_store
+    from stores.query import query as ask
+    from stores.query import render
+
+    if form == "parquet" and out is None and sys.stdout.isatty():
+        raise ValueError("--as parquet is not for a terminal; give --out FILE or a pipe")
+    data, remark = render(ask(open_store(store), sql), form)
+    if out is None:
+        sys.stdout.flush()
+        click.get_binary_stream("stdout").write(data)
+    else:
+        from stores.atomic import replace_file
+
+        replace_file(out, data)
+        remark = remark or f"wrote {out}"
+    if remark:
+        say(remark)
 
 
 @main.command()
@@ -278,6 +366,10 @@ def embed(store: Path, run: Path) -> None:
     if not result.finished:
         stop.leave(_command())
     say(f"{result.rows} embeddings are in {result.path}")
+
+
+def _findings_text(table: "pd.DataFrame") -> str:
+    return "\n".join("\t".join(map(str, row)) for row in table.fillna("").itertuples(index=False))
 
 
 def _as_json(table: "pd.DataFrame") -> str:

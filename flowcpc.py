@@ -3,6 +3,7 @@
 What a notebook needs, loaded when first used:
 
 - open_store(path): a store, with `.videos()`, `.segments()`, `.failures()` as DataFrames and `.read_flow(video_id, start, stop)` in px;
+- query(store, sql): rows of a SELECT over its tables as a DataFrame;
 - read_embeddings(store, run): (DataFrame, float32 (n, D));
 - compute_flow(frames): TV-L1 flow of gray frames;
 - load_encoder(run): the trained encoder of a run.
@@ -15,14 +16,16 @@ if TYPE_CHECKING:
     from pipeline.tvl1.solver import compute_flow as compute_flow
     from stores.embeddings import read_embeddings as read_embeddings
     from stores.flow_store import open_store as open_store
+    from stores.query import query as query
     from train.checkpoint import load_encoder as load_encoder
 
-__all__ = ["compute_flow", "load_encoder", "open_store", "read_embeddings"]
+__all__ = ["compute_flow", "load_encoder", "open_store", "query", "read_embeddings"]
 
 _HOMES = {
     "compute_flow": "pipeline.tvl1.solver",
     "load_encoder": "train.checkpoint",
     "open_store": "stores.flow_store",
+    "query": "stores.query",
     "read_embeddings": "stores.embeddings",
 }
 

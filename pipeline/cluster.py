@@ -60,6 +60,7 @@ def run_extraction(
     *,
     workers: int,
     whole_dataset: Collection[str] = (),
+    again: Collection[str] = (),
     retry_failed: bool = False,
     progress: Progress = lambda done, total, fields: None,
     announce: Callable[[str], None] = lambda message: None,
@@ -68,7 +69,8 @@ def run_extraction(
     """Extract the flow of every video that the store lacks, on `workers` processes (0: in this one), and rebuild the
     index.
 
-    `whole_dataset` holds the ids of all videos of the data set when `videos` are a part of it (`--limit`).
+    `whole_dataset` holds the ids of all videos of the data set when `videos` are a part of it (`--limit`); those in `again` are extracted
+    although the store has them.
 
     Raises ValueError for a store of other numerics and StoreWriteError when the store cannot be written. `progress` counts bytes of video
     files; its fields are videos, failed, pairs/s.
@@ -81,7 +83,7 @@ def run_extraction(
             store.set_dataset(
                 [video.to_record() for video in videos], whole_dataset or {video.video_id for video in videos}
             )
-            plan = plan_extraction(store, settings, videos, retry_failed=retry_failed)
+            plan = plan_extraction(store, settings, videos, again=again, retry_failed=retry_failed)
             announce(_describe(plan))
             summary = Summary(videos=len(videos), stored_before=plan.stored)
             if plan.tasks:

@@ -1,7 +1,7 @@
 """What an extraction has to do, by what the store's records say: nothing is computed twice and no video is forgotten."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,12 @@ class Plan:
 
 
 def plan_extraction(
-    store: FlowStore, settings: Settings, videos: Sequence[Video], *, retry_failed: bool = False
+    store: FlowStore,
+    settings: Settings,
+    videos: Sequence[Video],
+    *,
+    again: Collection[str] = (),
+    retry_failed: bool = False,
 ) -> Plan:
     """Compare `videos` with the records of `store` and return what is left to do.
 
@@ -48,7 +53,7 @@ def plan_extraction(
 
     A stored video whose source changed (size or mtime) is extracted again; one whose label, group or folds changed gets
     a new record. Failures of the machine are tried again, failures of the file when their source changed or
-    `retry_failed` is set. Absent videos are recorded.
+    `retry_failed` is set. Absent videos are recorded. Those in `again` are extracted whatever is known of them.
     """
     stored = _by_id(store.videos())
     failed = _by_id(store.failures())
@@ -57,7 +62,7 @@ def plan_extraction(
     for video in videos:
         path = Path(settings.videos, video.path)
         stamp = source_stamp(path)
-        row = stored.get(video.video_id)
+        row = None if video.video_id in again else stored.get(video.video_id)
         if row is not None and (stamp["source_bytes"] is None or _same_source(row, stamp)):
             kept += 1  # a source that has gone since does not take its flow along
             _update_record(store, video, row)
@@ -65,7 +70,7 @@ def plan_extraction(
             standing.append(video.video_id)
             if failed.get(video.video_id, {}).get("kind") != KIND_MISSING:
                 record_failure(store, video, KIND_MISSING, "the file does not exist", stamp)
-        elif not retry_failed and _would_fail_again(failed.get(video.video_id), stamp):
+        elif not retry_failed and video.video_id not in again and _would_fail_again(failed.get(video.video_id), stamp):
             standing.append(video.video_id)
         else:
             tasks.append(Task(video, stamp["source_bytes"]))

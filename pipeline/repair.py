@@ -1,0 +1,99 @@
+"""Recompute what `verify` found damaged, from the source videos and with the store's own numerics."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.cluster import Progress, Summary, run_extraction
+from pipeline.extract import Settings
+from pipeline.sources import Video
+from pipeline.tvl1.parameters import TVL1Parameters
+from stores import catalog, layout
+from stores.errors import DamagedStoreError
+from stores.flow_store import FlowStore
+from stores.verify import Verification
+
+
+@dataclasses.dataclass(frozen=True)
+class Repair:
+    """What became of the damaged videos: `summary` of their extraction, None where there was nothing to extract, and those `left` as they
+    are, with the reason.
+    """
+
+    summary: Summary | None
+    left: list[tuple[str, str]]
+
+
+def repair(
+    store: FlowStore,
+    videos: Path,
+    found: Verification,
+    *,
+    workers: int,
+    progress: Progress = lambda done, total, fields: None,
+    announce: Callable[[str], None] = lambda message: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Repair:
+    """Extract the damaged videos of `store` again from the folder `videos`, and rebuild the tables.
+
+    A video whose source is not there is left as it is. Raises ValueError when the store's flow was not computed by this release's solver,
+    DamagedStoreError when the list of videos is damaged.
+    """
+    settings = _settings(store, videos)
+    meant = catalog.read_dataset(store.path)
+    wanted = sorted({finding.video_id for finding in found.harmful if finding.video_id is not None})
+    again: list[Video] = []
+    left = []
+    for video_id in wanted:
+        if video_id not in meant:
+            left.append((video_id, "is not in the store's list of videos; run extract-flow with the data set's lists"))
+        elif not (videos / meant[video_id]["path"]).is_file():
+            left.append((video_id, f"its source {videos / meant[video_id]['path']} does not exist"))
+        else:
+            again.append(Video(**meant[video_id]))
+    for video in again:
+        _remove_unreadable(store.path, video.video_id)
+    summary = None
+    if again:
+        ids = {video.video_id for video in again}
+        summary = run_extraction(
+            settings,
+            again,
+            workers=workers,
+            whole_dataset=meant.keys(),
+            again=ids,
+            progress=progress,
+            announce=announce,
+            should_stop=should_stop,
+        )
+    elif not left:
+        store.consolidate()
+    return Repair(summary, left)
+
+
+def _settings(store: FlowStore, videos: Path) -> Settings:
+    numerics = store.numerics
+    if "tvl1" not in numerics:
+        raise ValueError(f"the flow in {store.path} was not computed by flowcpc; import it again where it came from")
+    return Settings(
+        str(videos),
+        str(store.path),
+        store.height,
+        store.width,
+        parameters=TVL1Parameters(**numerics["tvl1"]),
+        encoding=store.encoding.name,
+        array_format=store.array_format,
+    )
+
+
+def _remove_unreadable(store: Path, video_id: str) -> None:
+    """Delete the records of a video that say nothing any more; its source is there, so it is extracted anew."""
+    for path in (layout.commit_path(store, video_id), layout.failure_path(store, video_id)):
+        try:
+            good = catalog.read_record(path)["video_id"] == video_id
+        except FileNotFoundError:
+            continue
+        except DamagedStoreError:
+            good = False
+        if not good:
+            path.unlink()

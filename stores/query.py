@@ -1,0 +1,103 @@
+"""SQL over a store's tables, by DuckDB: nothing is written and nothing outside the store can be read."""
+
+import io
+import re
+from collections.abc import Callable
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stores import catalog
+from stores.embeddings import embedding_folders, read_folder
+from stores.flow_store import FlowStore
+
+EMBEDDINGS = "embeddings"
+
+
+def query(store: FlowStore, sql: str) -> pd.DataFrame:
+    """Return the rows of one SELECT over the tables videos, shots, segments, frames, failures and embeddings.
+
+    The tables follow the store's records. `embeddings` has a column `run` and FLOAT[D] vectors; runs of several D are tables of their own,
+    `embeddings_<D>`. Raises ValueError, naming what is there, when the statement is none that can be answered.
+    """
+    with duckdb.connect(":memory:") as connection:
+        # Names in a statement must not reach Python's variables, files or the network, and nobody may switch that on again.
+        connection.execute("SET python_enable_replacements = false")
+        tables = _tables(store)
+        for name in _named_tables(connection, sql):
+            if name in tables:
+                connection.register(name, tables[name]())
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        try:
+            statements = duckdb.extract_statements(sql)
+            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                raise ValueError(f"query takes one SELECT and {sql!r} is none; the tables are {', '.join(tables)}")
+            return connection.execute(statements[0]).df()
+        except duckdb.Error as error:
+            raise ValueError(_explain(error, connection, tables)) from error
+
+
+def _tables(store: FlowStore) -> dict[str, Callable[[], pa.Table]]:
+    """Return a function for every table, so that only what a statement names is read."""
+
+    def read(name: str) -> Callable[[], pa.Table]:
+        return lambda: _read_table(store, name)
+
+    tables = {name: read(name) for name in catalog.TABLES}
+    by_width: dict[int, list[pa.Table]] = {}
+    for folder in embedding_folders(store):
+        table = read_folder(folder)
+        by_width.setdefault(table.schema.field("embedding").type.list_size, []).append(table)
+    for width, found in by_width.items():
+        name = EMBEDDINGS if len(by_width) == 1 else f"{EMBEDDINGS}_{width}"
+        tables[name] = lambda found=found: pa.concat_tables(found, promote_options="permissive")  # type: ignore[misc]
+    return tables
+
+
+def _read_table(store: FlowStore, name: str) -> pa.Table:
+    file = catalog.fresh_index(store.path, name)
+    if file is not None:
+        return pq.read_table(pa.BufferReader(file))
+    return pa.Table.from_pandas(catalog.read_table(store.path, name), preserve_index=False)
+
+
+def _named_tables(connection: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
+    try:
+        return {name.lower() for name in connection.get_table_names(sql)}
+    except duckdb.Error:  # executing it says what is wrong
+        return set(re.findall(r"\w+", sql.lower()))
+
+
+def _explain(
+    error: duckdb.Error, connection: duckdb.DuckDBPyConnection, tables: dict[str, Callable[[], pa.Table]]
+) -> str:
+    """Return DuckDB's message as a sentence that ends in what could have been asked for."""
+    message = str(error).strip().split("\n\n")[0].replace("\n", " ").rstrip(".")
+    if isinstance(error, duckdb.BinderException):
+        columns = connection.execute(
+            "SELECT table_name, string_agg(column_name, ', ') FROM information_schema.columns GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+        known = "; ".join(f"{table} has {names}" for table, names in columns)
+    else:
+        known = f"the tables are {', '.join(tables)}"
+    return f"{message}; {known}"
+
+
+_MOST_ROWS = 1000
+
+
+def render(table: pd.DataFrame, form: str) -> tuple[bytes, str]:
+    """Return `table` as bytes in `form` (table, csv or parquet), and a remark where rows were left out of a table for people."""
+    if form == "csv":
+        return table.to_csv(index=False).encode(), ""
+    if form == "parquet":
+        buffer = io.BytesIO()
+        table.to_parquet(buffer, index=False)
+        return buffer.getvalue(), ""
+    shown = table.head(_MOST_ROWS)
+    text = shown.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.6g}", max_colwidth=60)
+    remark = "" if len(shown) == len(table) else f"{len(shown)} of {len(table)} rows; --as csv writes all"
+    return f"{text if len(table) else ', '.join(map(str, table.columns)) + ': no rows'}\n".encode(), remark
