@@ -248,8 +248,7 @@ def query(store: Path, sql: str, form: str, out: Path | None) -> None:
         raise ValueError("--as parquet is not for a terminal; give --out FILE or a pipe")
     data, remark = render(ask(open_store(store), sql), form)
     if out is None:
-        sys.stdout.flush()
-        click.get_binary_stream("stdout").write(data)
+        sys.stdout.buffer.write(data)
     else:
         from stores.atomic import replace_file
 

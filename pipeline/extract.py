@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cuts import cut_scores, find_cuts
 from pipeline.frames import DECODER, RESIZE_RULE, FrameReader, VideoError
 from pipeline.segmentation import find_gaps, find_segments, find_shots, frame_statistics
 from pipeline.sources import Video
@@ -175,11 +176,13 @@ def _extract(
     reader = FrameReader(path, settings.height, settings.width, block=_frames_per_block(settings, backend))
     encoding = store.encoding
     columns: dict[str, list[Any]] = {}
+    scores: list[NDArray[np.float32]] = []
     with store.write_video(video.video_id) as writer:
         for frames in _overlapping(reader.blocks()):
             flow = compute_flow(frames, parameters=settings.parameters, backend=backend, threads=settings.threads)
             if not np.isfinite(flow).all():
                 raise VideoError(f"its flow has values that are not finite near frame {reader.decoded_frames}")
+            scores.append(cut_scores(frames, flow))
             codes = encoding.encode(flow)
             for name, values in frame_statistics(flow, encoding.decode(codes), encoding.bound).items():
                 columns.setdefault(name, []).extend(values)
@@ -189,8 +192,9 @@ def _extract(
         if flows < 1:
             raise VideoError("has 1 frame; flow needs at least 2")
         columns["time_s"] = [round(float(value), 6) for value in reader.times[:-1]]
-        columns["cut"] = [False] * flows
-        shots = find_shots(columns, np.array(columns["cut"]) | find_gaps(reader.times))
+        cuts = find_cuts(np.concatenate(scores))
+        columns["cut"] = cuts.tolist()
+        shots = find_shots(columns, cuts | find_gaps(reader.times))
         described = {
             **stamp,
             "source_sha256": _sha256(path, stamp),

@@ -98,7 +98,7 @@ def verify(
             done += read
             findings += found
             progress(done, total, {"videos": f"{number + 1}/{len(commits)}", "findings": f"{len(findings)}"})
-    known = {record["video_id"] for record in [*commits, *failures]}
+    known = {record["video_id"] for record in [*commits, *failures]} | {finding.video_id for finding in findings}
     findings += _check_dataset(store, known)
     findings += _check_index(store.path)
     findings += _check_embeddings(store)
@@ -154,14 +154,14 @@ def _check_video(store: Path, commit: Mapping[str, Any]) -> tuple[int, list[Find
     return read, findings
 
 
-def _check_dataset(store: FlowStore, known: set[str]) -> Iterator[Finding]:
+def _check_dataset(store: FlowStore, known: set[str | None]) -> Iterator[Finding]:
     try:
         meant = catalog.read_dataset(store.path)
     except DamagedStoreError:
         what = "the list of videos does not fit its checksum; extract-flow with the data set's lists writes it anew"
         yield Finding(DAMAGED, None, layout.DATASET_FILE, what)
         return
-    for video_id in sorted(set(meant) - known):
+    for video_id in sorted(meant.keys() - known):
         yield Finding(PENDING, video_id, "", "it is not extracted yet")
 
 

@@ -68,3 +68,19 @@ def flow_statistics(flow: NDArray[np.float32], decoded: NDArray[np.float32], bou
         "clip_rate": clipped / (2 * pixels),
         "error": error / (2 * pixels),
     }
+
+
+def cut_score(before: NDArray[np.uint8], after: NDArray[np.uint8], flow: NDArray[np.float32], every: int) -> float:
+    """How much of `after` is not `before`, moved along `flow` or left where it was, relative to how much both vary; every so many px."""
+    height, width = before.shape
+    places = [(y, x) for y in range(0, height, every) for x in range(0, width, every)]
+    a = float(np.mean([before[place] for place in places]))
+    b = float(np.mean([after[place] for place in places]))
+    moved = stayed = contrast = 0.0
+    for y, x in places:
+        there_x = min(max(x + round(float(flow[0, y, x])), 0), width - 1)
+        there_y = min(max(y + round(float(flow[1, y, x])), 0), height - 1)
+        moved += abs((float(after[there_y, there_x]) - b) - (float(before[y, x]) - a))
+        stayed += abs((float(after[y, x]) - b) - (float(before[y, x]) - a))
+        contrast += abs(float(before[y, x]) - a) + abs(float(after[y, x]) - b)
+    return 2 * min(moved, stayed) / (contrast + 2 * len(places))
