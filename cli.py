@@ -261,14 +261,19 @@ def query(store: Path, sql: str, form: str, out: Path | None) -> None:
 @main.command()
 @click.argument("store", type=_PATH)
 @click.argument("videos", nargs=-1, metavar="[VIDEO]...")
-@click.option("--out", type=_PATH, required=True, help="PNG file to write.")
+@click.option("--out", type=_PATH, required=True, help="File to write: .png for a sheet, .gif or .webp for motion.")
 def show(store: Path, videos: tuple[str, ...], out: Path) -> None:
-    """Draw flow of VIDEOs (by default one of each class) in the colour wheel, as a PNG contact sheet."""
+    """Draw flow of VIDEOs (by default one of each class) in the colour wheel: a contact sheet, or an animation side by side."""
+    from stores.animation import FORMATS, write_animation
     from stores.flow_store import open_store
     from stores.pictures import contact_sheet, one_of_each_class, write_png
 
     opened = open_store(store)
-    write_png(out, contact_sheet(opened, videos or one_of_each_class(opened)))
+    chosen = videos or one_of_each_class(opened)
+    if out.suffix.lower() in FORMATS:
+        write_animation(out, opened, chosen, announce=say)
+    else:
+        write_png(out, contact_sheet(opened, chosen))
     say(f"wrote {out}")
 
 
@@ -365,6 +370,102 @@ def embed(store: Path, run: Path) -> None:
     if not result.finished:
         stop.leave(_command())
     say(f"{result.rows} embeddings are in {result.path}")
+
+
+_LAYOUT = click.Choice(["denseflow", "tsn", "memdpc"])
+
+
+@main.command("import")
+@click.argument("folder", type=_PATH)
+@click.argument("store", type=_PATH)
+@click.option("--layout", type=_LAYOUT, required=True, help="Whose names the JPEGs have.")
+@click.option("--bound", type=float, default=20.0, show_default=True, help="What 8 bits stand for: +-BOUND px.")
+@click.option("--fps", type=float, help="Frames per second of all videos, for times in seconds.")
+@click.option(
+    "--dataset",
+    type=click.Choice(["folder", "ucf101"]),
+    default="folder",
+    show_default=True,
+    help="folder: labels are the folders above; ucf101: labels and splits from its lists.",
+)
+@click.option("--annotations", type=_PATH, help="ucf101: the folder of the official lists.")
+@click.option(
+    "--encoding",
+    type=click.Choice(["companded8", "uint8-bound20", "int16", "float16"]),
+    default="companded8",
+    show_default=True,
+    help="How px become stored integers.",
+)
+@click.option(
+    "--format", "array_format", type=click.Choice(["zarr", "hdf5"]), help="Container of a new store's arrays."
+)
+def import_command(
+    folder: Path,
+    store: Path,
+    layout: str,
+    bound: float,
+    fps: float | None,
+    dataset: str,
+    annotations: Path | None,
+    encoding: str,
+    array_format: str | None,
+) -> None:
+    """Bring flow that is kept as JPEGs (FOLDER/[CLASS/]VIDEO/*.jpg) into STORE. The same command again does what is missing."""
+    from pipeline.exchange import LAYOUTS
+    from pipeline.import_flow import find_videos, import_flow, with_lists
+
+    chosen = LAYOUTS[layout]
+    videos = find_videos(chosen, folder)
+    if dataset == "ucf101":
+        videos = with_lists(videos, annotations)
+    if fps is None:
+        say("times count flows, not seconds, because --fps is not given")
+    with stop_on_signals() as stop, Bar("import") as bar:
+        summary = import_flow(
+            folder,
+            store,
+            chosen,
+            videos,
+            bound=bound,
+            fps=fps,
+            encoding=encoding,
+            array_format=array_format,
+            progress=bar,
+            should_stop=stop,
+        )
+    say(
+        f"stored {summary.stored} videos in {store} ({summary.pairs} flows); {summary.stored_before} were there already"
+    )
+    for video_id, reason in summary.failed:
+        click.echo(f"{video_id}\t{reason}")
+    if not summary.finished:
+        stop.leave(_command())
+    if summary.failed:
+        say(f"{len(summary.failed)} of {summary.videos} videos have no flow (see failures() of the store)")
+        sys.exit(console.DONE_IN_PART)
+
+
+@main.command("export")
+@click.argument("store", type=_PATH)
+@click.argument("out", type=_PATH)
+@click.argument("videos", nargs=-1, metavar="[VIDEO]...")
+@click.option("--layout", type=_LAYOUT, required=True, help="Whose names the JPEGs get.")
+@click.option("--bound", type=float, default=20.0, show_default=True, help="Flow beyond +-BOUND px is clipped.")
+def export_command(store: Path, out: Path, videos: tuple[str, ...], layout: str, bound: float) -> None:
+    """Write flow of STORE as JPEGs (OUT/VIDEO/*.jpg), of all videos or some. The same command again does what is missing."""
+    from pipeline.exchange import LAYOUTS
+    from pipeline.export_flow import export_flow
+    from stores.flow_store import open_store
+
+    opened = open_store(store)
+    chosen = videos or tuple(opened.videos()["video_id"])
+    with stop_on_signals() as stop, Bar("export") as bar:
+        written, finished = export_flow(
+            opened, out, LAYOUTS[layout], chosen, bound=bound, progress=bar, should_stop=stop
+        )
+    if not finished:
+        stop.leave(_command())
+    say(f"{out}: {len(chosen)} videos ({written} written now)")
 
 
 def _findings_text(table: "pd.DataFrame") -> str:

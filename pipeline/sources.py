@@ -115,7 +115,11 @@ def _interleave_splits(videos: list[Video]) -> list[Video]:
     return [video for _, video in sorted(placed, key=lambda pair: (pair[0], pair[1].video_id))]
 
 
-def _read_ucf101(root: Path, annotations: Path) -> Dataset:
+def list_ucf101(annotations: Path) -> list[Video]:
+    """Return the videos of UCF-101's official lists in the folder `annotations`, with label, group and folds.
+
+    Raises ValueError or FileNotFoundError, in a sentence, for lists that are absent or contradict themselves.
+    """
     if not annotations.is_dir():
         raise FileNotFoundError(
             f"annotations folder {annotations} does not exist or is no folder; give the folder of classInd.txt and the train and test lists"
@@ -141,7 +145,7 @@ def _read_ucf101(root: Path, annotations: Path) -> Dataset:
         raise FileNotFoundError(
             f"{annotations} has no trainlist01.txt or testlist01.txt; give the folder of the official lists"
         )
-    videos = [
+    return [
         Video(
             PurePosixPath(path).stem,
             path,
@@ -151,7 +155,12 @@ def _read_ucf101(root: Path, annotations: Path) -> Dataset:
         )
         for path, membership in folds.items()
     ]
-    unlisted = len({str(path.relative_to(root).as_posix()) for path in _video_files(root)} - folds.keys())
+
+
+def _read_ucf101(root: Path, annotations: Path) -> Dataset:
+    videos = list_ucf101(annotations)
+    listed = {video.path for video in videos}
+    unlisted = len({str(path.relative_to(root).as_posix()) for path in _video_files(root)} - listed)
     remarks = [f"{unlisted} video files under {root} are in no list and are left out"] if unlisted else []
     if all(not (root / video.path).exists() for video in videos):
         raise ValueError(

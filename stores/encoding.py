@@ -122,16 +122,16 @@ def _scaled(flow: NDArray[np.float32], encoding: Encoding) -> Codes:
         return np.rint(values).astype(encoding.dtype) if encoding.dtype.kind == "i" else values.astype(encoding.dtype)
 
 
-_BUCKETS = 1 << 12
+_BUCKETS = 1 << 13
 
 
-def _search_tables(magnitudes: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, NDArray[np.int64]]:
-    """Return (middles, buckets per px, first level of each bucket): where the search for the nearest level begins."""
+def _search_tables(magnitudes: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, NDArray[np.uint8]]:
+    """Return (middles, buckets per px, level at the lower edge of each bucket): no bucket reaches from one middle to the next but one."""
     exact = magnitudes.astype(np.float64)
     middles = ((exact[1:] + exact[:-1]) / 2).astype(np.float32)
-    per_px = _BUCKETS / float(exact[-1])
-    first = np.searchsorted(middles, np.arange(_BUCKETS) / per_px, side="left")
-    return middles, per_px, np.maximum(first - 1, 0)  # one less: the bucket's edge was rounded
+    per_px = (_BUCKETS - 1) / float(exact[-1])
+    edges = np.arange(_BUCKETS) / per_px * (1 - 1e-6)  # a value's bucket may be rounded up
+    return np.append(middles, np.float32(np.inf)), per_px, np.searchsorted(middles, edges, side="left").astype(np.uint8)
 
 
 @kernel
@@ -139,7 +139,7 @@ def _take_nearest(
     flow: NDArray[np.float32],
     middles: NDArray[np.float32],
     per_px: float,
-    first: NDArray[np.int64],
+    first: NDArray[np.uint8],
     zeros: tuple[int, int],
     codes: NDArray[np.uint8],
 ) -> bool:
@@ -147,18 +147,15 @@ def _take_nearest(
 
     `zeros` are the codes of the smallest magnitude, negative and positive.
     """
-    last = len(middles)
     negative, positive = zeros
+    top = np.float32(middles[-2] * 2)  # beyond the last level, whatever it is
     finite = True
     for i in range(len(flow)):
         value = abs(flow[i])
-        if not value < np.inf:
-            finite = False
-            continue
-        bucket = value * per_px
-        level = first[int(bucket)] if bucket < len(first) else last
-        while level < last and middles[level] < value:
-            level += 1
+        finite &= value < np.inf
+        value = value if value < top else top  # not a number included
+        level = first[min(int(value * per_px), len(first) - 1)]
+        level += middles[level] < value
         codes[i] = negative - level if flow[i] < 0 else positive + level
     return finite
 

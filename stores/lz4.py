@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stores.compiled import kernel
-from stores.raw_bytes import SLACK, copy_16, copy_32, copy_64, load_byte, load_pair, load_word
+from stores.raw_bytes import SLACK, copy_16, copy_32, copy_64, load_byte, load_pair, load_word, select
 
 COMPRESSOR: Literal["lz4hc"] = "lz4hc"
-LEVEL = 5
+LEVEL = 4
 CODEC = f"blosc-{COMPRESSOR}-{LEVEL}"
 _HEADER = 16
 _VERSION = 2
@@ -78,19 +78,16 @@ def decode_frame(source, start, size, target, needed):
 def decode_block(source, ip, source_end, target, begin, needed, target_end):
     """Decode the LZ4 block in bytes [ip, source_end) of `source` to bytes [begin, target_end) of `target`, at least up to `needed`.
 
-    Returns whether the block is one and does not leave these bounds. Each branch below is one that the processor guesses well: most matches are
-    short and far away, and a mistaken guess costs more than copying 32 bytes where 5 were wanted.
+    Returns whether the block is one and does not leave these bounds. The time goes into branches that the processor guesses wrongly, once or
+    twice in each of thousands of short sequences. So a length's second byte is read whether or not it is there, and 64 bytes are copied where 5
+    were wanted.
     """
     op = begin
     while ip < source_end and op < needed:
         token = load_byte(source, ip)
         ip += 1
         literals = token >> 4
-        if literals < 15:
-            if ip + literals > source_end or op + literals > target_end:
-                return False
-            copy_16(target, op, source, ip)
-        else:
+        if literals == 15:
             more = np.int64(255)
             while more == 255:
                 if ip >= source_end:
@@ -102,15 +99,21 @@ def decode_block(source, ip, source_end, target, begin, needed, target_end):
                 return False
             for k in range(0, literals, 32):
                 copy_32(target, op + k, source, ip + k)
+        else:
+            if ip + literals > source_end or op + literals > target_end:
+                return False
+            copy_16(target, op, source, ip)
         ip += literals
         op += literals
         if ip >= source_end - 1:  # the last sequence has no match
             return ip == source_end and op == target_end
         offset = load_pair(source, ip)
-        ip += 2
-        length = (token & 15) + 4
-        if length == 19:
-            more = np.int64(255)
+        more = load_byte(source, ip + 2)
+        length = token & 15
+        has_more = length == 15
+        ip += select(has_more, 3, 2)
+        length += select(has_more, more + 4, 4)
+        if length == 15 + 4 + 255:
             while more == 255:
                 if ip >= source_end:
                     return False
@@ -118,12 +121,11 @@ def decode_block(source, ip, source_end, target, begin, needed, target_end):
                 ip += 1
                 length += more
         end = op + length
-        if offset == 0 or op - offset < begin or end > target_end:
+        if offset == 0 or op - offset < begin or end > target_end or ip > source_end:
             return False
         if offset >= 64:
-            copy_32(target, op, target, op - offset)
-            if length > 32:
-                copy_32(target, op + 32, target, op + 32 - offset)
+            copy_64(target, op, target, op - offset)
+            if length > 64:
                 for k in range(op + 64, end, 64):
                     copy_64(target, k, target, k - offset)
         elif offset >= 16:

@@ -145,9 +145,7 @@ def contact_sheet(
         for video_id, frames in zip(video_ids, shown, strict=True)
     ]
     if max_magnitude is None:
-        speeds = [np.hypot(*flow).ravel() for flow in itertools.chain.from_iterable(flows)]
-        max_magnitude = float(np.percentile(np.concatenate(speeds), 99)) if speeds else 0.0
-        max_magnitude = max_magnitude or 1.0
+        max_magnitude = fitting_scale(list(itertools.chain.from_iterable(flows)))
     labels = store.videos().set_index("video_id")["label"]
     rows = [
         _row(_title(video_id, labels[video_id]), frames, [_tile(flow_to_rgb(flow, max_magnitude)) for flow in row])
@@ -162,6 +160,12 @@ def contact_sheet(
         sheet.paste(picture, (_MARGIN, top))
         top += picture.height
     return np.asarray(sheet).copy()
+
+
+def fitting_scale(flows: Sequence[NDArray[np.float32]]) -> float:
+    """Return the speed in px per frame that 99 % of some flows, each float32 (2, H, W), stay below; 1 where nothing moves."""
+    speeds = [np.hypot(*flow).ravel() for flow in flows]
+    return (float(np.percentile(np.concatenate(speeds), 99)) if speeds else 0.0) or 1.0
 
 
 def write_png(path: str | os.PathLike[str], rgb: Pixels) -> None:
@@ -210,7 +214,7 @@ def _tile(rgb: Pixels) -> Image.Image:
 
 
 def _row(title: str, frames: Sequence[int], tiles: Sequence[Image.Image]) -> Image.Image:
-    heading, caption = _font(15), _font(11)
+    heading, caption = label_font(15), label_font(11)
     width, height = tiles[0].size if tiles else (_TILE_WIDTH, 0)
     total = max(len(tiles) * (width + _GAP), int(heading.getlength(title)) + _GAP)
     picture = Image.new("RGB", (total, height + 54), _PAPER)
@@ -225,7 +229,7 @@ def _row(title: str, frames: Sequence[int], tiles: Sequence[Image.Image]) -> Ima
 
 
 def _header(scale: str, width: int) -> Image.Image:
-    heading, text = _font(17), _font(13)
+    heading, text = label_font(17), label_font(13)
     left = _WHEEL + 18
     lines = (
         ("Optical flow", _INK, heading),
@@ -241,5 +245,6 @@ def _header(scale: str, width: int) -> Image.Image:
     return picture
 
 
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+def label_font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """Return the font of captions at `size` px."""
     return ImageFont.load_default(size)

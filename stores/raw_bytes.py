@@ -54,6 +54,16 @@ load_byte, load_pair, load_word, load_long = _load(8), _load(16), _load(32), _lo
 copy_1, copy_16, copy_32, copy_64 = _copy(1), _copy(16), _copy(32), _copy(64)
 
 
+@intrinsic
+def select(typingctx, condition, one, other):
+    """Return `one` (int64) where `condition` holds, else `other`, without a branch."""
+
+    def codegen(context: cpu.CPUContext, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        return builder.select(*args)
+
+    return types.int64(types.boolean, types.int64, types.int64), codegen
+
+
 def has_crc32c_instruction() -> bool:
     """Return whether the processor that kernels are compiled for (NUMBA_CPU_NAME may say another) computes CRC32C itself."""
     return any("+sse4.2" in str(part).split(",") for part in cpu_target.target_context.codegen().magic_tuple())

@@ -1,13 +1,17 @@
 """The README's Python runs, as a newcomer would run it, on a small data set under the README's own names."""
 
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from records import ROOT
 
 import cli
+import flowcpc
 
 SMALL_RUN = [
     "--preset", "tiny", "--steps", "4", "--set", "batch_size=4", "--set", "num_flows=2", "--set", "crop=32x32", "--set", "width=4",
@@ -15,7 +19,7 @@ SMALL_RUN = [
 ]  # fmt: skip
 
 
-def flowcpc(*words: object) -> None:
+def run(*words: object) -> None:
     result = CliRunner().invoke(cli.main, [str(word) for word in words], catch_exceptions=False)
     assert result.exit_code == 0, result.output
 
@@ -26,12 +30,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        flowcpc("synth", "synth", "--groups", 4, "--clips-per-group", 1, "--frames", 15, "--size", "48x64")
+        run("synth", "synth", "--groups", 4, "--clips-per-group", 1, "--frames", 15, "--size", "48x64")
         lists = ["--dataset", "ucf101", "--annotations", "synth/annotations"]
-        flowcpc("extract-flow", "synth/videos", "ucf101.flow", *lists, "--size", "32x32", "--workers", 0, "--limit", 26)
-        flowcpc("pretrain", "ucf101.flow", "runs/conv3d", *SMALL_RUN)
-        flowcpc("evaluate", "ucf101.flow", "runs/conv3d", "--mode", "linear", "--fold", 1)
-        flowcpc("embed", "ucf101.flow", "runs/conv3d")
+        run("extract-flow", "synth/videos", "ucf101.flow", *lists, "--size", "32x32", "--workers", 0, "--limit", 26)
+        run("pretrain", "ucf101.flow", "runs/conv3d", *SMALL_RUN)
+        run("evaluate", "ucf101.flow", "runs/conv3d", "--mode", "linear", "--fold", 1)
+        run("embed", "ucf101.flow", "runs/conv3d")
     return folder
 
 
@@ -62,6 +66,47 @@ def test_the_store_page_s_plain_zarr_example_runs(workplace: Path, monkeypatch: 
     names: dict[str, object] = {}
     exec(re.sub(r'"ucf101\.flow/flow/[^"]*"', repr(str(path)), block), names)
     assert names["flow"].shape == (10, 2, 32, 32)
+
+
+def test_the_recipes_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block of docs/recipes.md, in order, as a reader would paste them."""
+    monkeypatch.chdir(workplace)
+    page = (ROOT / "docs/recipes.md").read_text()
+    answers: list[str] = []
+    names: dict[str, Any] = {}
+    for language, block in re.findall(r"```(python|sh)\n(.*?)```", page, re.DOTALL):
+        if language == "python":
+            exec(block, names)
+        else:
+            words = shlex.split(block)
+            assert words[:2] == ["flowcpc", "query"]
+            result = CliRunner().invoke(cli.main, words[1:])
+            assert result.exit_code == 0, result.output
+            answers.append(result.stdout)
+    assert re.findall(r"^## (\d+)\.", page, re.MULTILINE) == [str(n) for n in range(1, 11)]
+    videos = names["videos"]
+    static, clipped, missing, nearest, cuts, chosen = answers
+    assert len(static.splitlines()) - 1 == (names["segments"]["magnitude"] < 0.05).sum() or "no rows" in static
+    assert "no rows" in clipped
+    assert "pending" in missing
+    assert len(nearest.splitlines()) == 6
+    assert "v_RotateClockwise_g01_c01" not in nearest
+    assert len(cuts.splitlines()) - 1 == (store_shots(videos) > 1).sum() or "no rows" in cuts
+    assert chosen == ""
+    segments = pd.read_parquet("segments.parquet")
+    assert 0 < len(segments) < len(names["segments"])
+    assert (segments["stop"] - segments["start"] == 10).all()
+    assert set(names["fastest"].index) == set(videos["label"])
+    assert len(names["disagree"]) == 0
+    assert names["drift"].loc["TranslateRight", "mean_u"] > names["drift"].loc["TranslateLeft", "mean_u"]
+    assert (names["cost"]["kb_per_flow"] > 0).all()
+
+
+def store_shots(videos: pd.DataFrame) -> "pd.Series[int]":
+    """Number of shots of every video of the store that the recipes name."""
+    shots = flowcpc.open_store("ucf101.flow").shots()
+    assert set(shots["video_id"]) == set(videos["video_id"])
+    return shots.groupby("video_id").size()
 
 
 def test_the_tree_in_the_readme_is_the_tree() -> None:

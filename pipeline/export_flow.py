@@ -1,0 +1,79 @@
+"""A store in, flow folders of other programs out."""
+
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.cluster import Progress
+from pipeline.exchange import Layout, encode_flow
+from stores.atomic import TEMPORARY_SUFFIX, sync_folder
+from stores.flow_store import FlowStore
+
+_BLOCK = 32  # flows in memory
+
+
+def export_flow(
+    store: FlowStore,
+    out: Path,
+    layout: Layout,
+    video_ids: Sequence[str],
+    *,
+    bound: float,
+    progress: Progress = lambda done, total, fields: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[int, bool]:
+    """Write the flow of some videos to OUT/<video_id>/, and return (videos written now, whether all were reached).
+
+    A folder is there whole or not at all: it is written under another name and renamed. One that is there with as many flows is left alone.
+    Raises ValueError for a bound that is not above 0, an unknown video, or an `out` that is something else.
+    """
+    if not (np.isfinite(bound) and bound > 0):
+        raise ValueError(f"bound={bound} must be above 0 px; 20 is what the field uses")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give a folder to write to")
+    known = set(store.videos()["video_id"])
+    unknown = [video_id for video_id in video_ids if video_id not in known]
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)} is not in {store.path}; flowcpc query lists what is")
+    escaping = [video_id for video_id in video_ids if ".." in Path(video_id).parts or Path(video_id).is_absolute()]
+    if escaping:
+        raise ValueError(f"{escaping[0]} would be written outside {out}; export it from a store with other names")
+    out.mkdir(parents=True, exist_ok=True)
+    for torn in out.rglob(f".*{TEMPORARY_SUFFIX}"):
+        shutil.rmtree(torn)
+    written = 0
+    for number, video_id in enumerate(video_ids):
+        if should_stop():
+            return written, False
+        progress(number, len(video_ids), {"written": f"{written}"})
+        written += _export_one(store, out, layout, video_id, bound)
+    progress(len(video_ids), len(video_ids), {"written": f"{written}"})
+    return written, True
+
+
+def _export_one(store: FlowStore, out: Path, layout: Layout, video_id: str, bound: float) -> bool:
+    target = out / video_id
+    flows = store.open_video(video_id).shape[0]
+    if target.is_dir():
+        if (
+            len(list(target.glob("flow_*.jpg"))) == flows * len(layout.kinds)
+            and (target / layout.file_name(layout.kinds[0], 0)).is_file()
+        ):
+            return False
+        raise ValueError(f"{target} exists and holds something else; remove it, or export to another folder")
+    temporary = target.parent / f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+    temporary.mkdir(parents=True)
+    try:
+        for start in range(0, flows, _BLOCK):
+            for offset, flow in enumerate(store.read_flow(video_id, start, min(start + _BLOCK, flows))):
+                for kind, data in encode_flow(layout, flow, bound):
+                    (temporary / layout.file_name(kind, start + offset)).write_bytes(data)
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(target.parent)
+    return True

@@ -1,0 +1,193 @@
+"""Flow folders in, a store out."""
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cluster import Progress, Summary
+from pipeline.exchange import FolderError, Layout, find_folders, import_numerics, list_flows, read_flow
+from pipeline.extract import KIND_FILE, KIND_MISSING
+from pipeline.segmentation import find_segments, find_shots, frame_statistics
+from pipeline.sources import Video, list_ucf101
+from stores.catalog import KIND_PENDING
+from stores.encoding import encoding_by_name
+from stores.flow_store import FlowStore, create_store
+
+_BLOCK = 32  # flows in memory
+
+
+def find_videos(layout: Layout, root: Path) -> list[Video]:
+    """Return a video for every flow folder under `root`: its name is the folder's, its label the folder above.
+
+    Raises FileNotFoundError or ValueError when there is none.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is no folder; give the one that holds a folder of JPEGs per video")
+    folders = find_folders(layout, root)
+    if not folders:
+        raise ValueError(
+            f"{root} holds no folder of files named like {layout.file_name(layout.kinds[0], 0)}; see --layout"
+        )
+    return [Video(name, name, name.rpartition("/")[0] or None, None, {}) for name in sorted(folders)]
+
+
+def with_lists(videos: Sequence[Video], annotations: Path | None) -> list[Video]:
+    """Return `videos` under UCF-101's names, with label, group and folds of the official lists in the folder `annotations`.
+
+    A listed video without a folder is in it too, and becomes a failure. Raises ValueError for a folder that no list names.
+    """
+    if annotations is None:
+        raise ValueError(
+            "--dataset ucf101 needs --annotations: the folder of classInd.txt, trainlist01.txt, testlist01.txt ..."
+        )
+    listed = {video.video_id: video for video in list_ucf101(annotations)}
+    found = {video.path.rpartition("/")[2]: video.path for video in videos}
+    strangers = sorted(found.keys() - listed.keys())
+    if strangers:
+        raise ValueError(f"{found[strangers[0]]} is in no list of {annotations}; import it with --dataset folder")
+    return [dataclasses.replace(video, path=found.get(name, name)) for name, video in sorted(listed.items())]
+
+
+def import_flow(
+    root: Path,
+    store: Path,
+    layout: Layout,
+    videos: Sequence[Video],
+    *,
+    bound: float,
+    fps: float | None,
+    encoding: str,
+    array_format: str | None,
+    progress: Progress = lambda done, total, fields: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Summary:
+    """Bring the flow of `videos`, whose paths are folders relative to `root`, into `store`; what is there and unchanged is left alone.
+
+    A folder that cannot be used is a row in failures. Without `fps` the times of flows count flows instead of seconds.
+    Raises ValueError for a bound that is not above 0, no readable flow at all, or a store of other numerics.
+    """
+    if not (np.isfinite(bound) and bound > 0):
+        raise ValueError(f"bound={bound} must be above 0 px; 20 is what the field uses")
+    if fps is not None and not (np.isfinite(fps) and fps > 0):
+        raise ValueError(f"fps={fps} must be above 0")
+    began = time.perf_counter()
+    size = _first_size(root, layout, videos, bound)
+    target = create_store(
+        store, import_numerics(layout, bound, size, encoding_by_name(encoding).to_json()), array_format
+    )
+    target.collect_garbage()
+    summary = Summary(videos=len(videos))
+    with target.in_use():
+        target.set_dataset([video.to_record() for video in videos], {video.video_id for video in videos})
+        for number, video in enumerate(videos):
+            if should_stop():
+                summary.finished = False
+                break
+            progress(number, len(videos), {"stored": f"{summary.stored}"})
+            _import_one(root, target, layout, video, bound, fps, summary)
+        progress(len(videos), len(videos), {"stored": f"{summary.stored}"})
+        failures = target.consolidate()["failures"]
+    failed = failures[failures["kind"] != KIND_PENDING]
+    summary.failed = list(zip(failed["video_id"].astype(str), failed["reason"].astype(str), strict=True))
+    summary.seconds = time.perf_counter() - began
+    return summary
+
+
+def _first_size(root: Path, layout: Layout, videos: Sequence[Video], bound: float) -> tuple[int, int]:
+    why = ""
+    for video in videos:
+        try:
+            flow = read_flow(layout, list_flows(layout, root / video.path)[0], bound)
+        except (FolderError, OSError) as error:
+            why = f"{video.video_id} {error}"
+            continue
+        return int(flow.shape[1]), int(flow.shape[2])
+    raise ValueError(f"no flow under {root} can be read: {why}")
+
+
+def _import_one(
+    root: Path, store: FlowStore, layout: Layout, video: Video, bound: float, fps: float | None, summary: Summary
+) -> None:
+    folder = root / video.path
+    stamp: dict[str, Any] = {"source_bytes": None, "source_mtime_ns": None}
+    try:
+        files = list_flows(layout, folder)
+        states = [path.stat() for pair in files for path in pair]
+        stamp = {
+            "source_bytes": sum(state.st_size for state in states),
+            "source_mtime_ns": max(state.st_mtime_ns for state in states),
+        }
+        commit = store.commit_of(video.video_id)
+        if commit is not None and all(commit["video"].get(name) == value for name, value in stamp.items()):
+            summary.stored_before += 1
+            return
+        _write(store, layout, video, files, bound, fps, stamp)
+    except (FolderError, FileNotFoundError) as error:
+        kind = KIND_FILE if folder.is_dir() else KIND_MISSING
+        reason = str(error) if isinstance(error, FolderError) else "the folder does not exist"
+        earlier = store.failure_of(video.video_id)
+        attempts = 1 + (earlier["attempts"] if earlier else 0)
+        record = {"kind": kind, "reason": reason, "attempts": attempts, "time": time.time(), **stamp}
+        store.record_failure({**video.to_record(), **record})
+        return
+    summary.stored += 1
+    summary.pairs += len(files)
+
+
+def _write(
+    store: FlowStore,
+    layout: Layout,
+    video: Video,
+    files: list[tuple[Path, ...]],
+    bound: float,
+    fps: float | None,
+    stamp: dict[str, Any],
+) -> None:
+    columns: dict[str, list[Any]] = {}
+    digest = hashlib.sha256()
+    with store.write_video(video.video_id) as writer:
+        for start in range(0, len(files), _BLOCK):
+            flow = _read_block(store, layout, files[start : start + _BLOCK], bound)
+            digest.update(flow.tobytes())
+            codes = store.encoding.encode(flow)
+            for name, values in frame_statistics(flow, store.encoding.decode(codes), store.encoding.bound).items():
+                columns.setdefault(name, []).extend(values)
+            writer.append(codes)
+        columns["time_s"] = [round(number / (fps or 1.0), 6) for number in range(len(files))]
+        columns["cut"] = [False] * len(files)  # there are no frames to tell
+        described = {
+            **stamp,
+            "source_sha256": digest.hexdigest(),
+            "fps": fps,
+            "decoded_frames": len(files) + 1,
+            "header_frames": None,
+            "decoded_is_header": True,
+            "height": store.height,
+            "width": store.width,
+            "magnitude": round(float(np.mean(columns["magnitude"])), 6),
+            "clip_rate": round(float(np.mean(columns["clip_rate"])), 9),
+            "encoding_error": round(float(np.mean(columns["error"])), 6),
+            "backend": f"imported from {layout.name}",
+            "committed": time.time(),
+        }
+        shots = find_shots(columns, columns["cut"])
+        segments = find_segments(columns, shots)
+        writer.commit(video.to_record(), described, frames=columns, shots=shots, segments=segments)
+
+
+def _read_block(store: FlowStore, layout: Layout, files: list[tuple[Path, ...]], bound: float) -> NDArray[np.float32]:
+    flows = []
+    for pair in files:
+        flow = read_flow(layout, pair, bound)
+        if flow.shape[1:] != (store.height, store.width):
+            raise FolderError(
+                f"{pair[0].name} is {flow.shape[1]}x{flow.shape[2]} and the store's flow {store.height}x{store.width}"
+            )
+        flows.append(flow)
+    return np.stack(flows)

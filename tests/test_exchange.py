@@ -1,0 +1,211 @@
+"""Flow folders of other programs, out and in, by the real commands."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from conftest import commit_flow
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import cli
+from pipeline.exchange import LAYOUTS, dequantise, quantise
+from stores.encoding import DEFAULT
+from stores.flow_store import FlowStore, create_store, open_store
+
+STEP = 40 / 255
+# Half a step of the quantiser, and what JPEG of quality 95 changes smooth flow by (measured here: 2 steps in gray, 5 in colour).
+JPEG_STEPS = {"denseflow": 2.5, "tsn": 2.5, "memdpc": 6.0}
+EACH = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+def smooth_flow(length: int, seed: int) -> np.ndarray:
+    """Flow that varies slowly over the frame, up to about 12 px, float32 (n, 2, 32, 48)."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.normal(0, 4, (length, 2, 4, 6)).astype(np.float32)
+    return np.stack([[cv2.resize(part, (48, 32), interpolation=cv2.INTER_CUBIC) for part in flow] for flow in coarse])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FlowStore:
+    store = create_store(tmp_path / "s.flow", {"height": 32, "width": 48, "encoding": DEFAULT.to_json()})
+    commit_flow(store, "Left/a", smooth_flow(5, 0), label="Left")
+    commit_flow(store, "Right/b", smooth_flow(40, 1), label="Right")
+    return store
+
+
+def flowcpc(*words: object) -> Result:
+    return CliRunner().invoke(cli.main, [str(word) for word in words])
+
+
+def done(result: Result) -> str:
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def as_a_denseflow_user_reads(folder: Path, first: int, count: int) -> np.ndarray:
+    """An obvious loop over the JPEGs, written without our module."""
+    flows = []
+    for n in range(count):
+        parts = [cv2.imread(str(folder / f"flow_{c}_{n + first:05d}.jpg"), cv2.IMREAD_GRAYSCALE) for c in "xy"]
+        flows.append(np.stack(parts) / 255.0 * 40 - 20)
+    return np.stack(flows)
+
+
+@EACH
+@pytest.mark.parametrize("array_format", ["zarr", "hdf5"])
+def test_out_and_in_again(store: FlowStore, tmp_path: Path, layout: str, array_format: str) -> None:
+    out, again = tmp_path / "out", tmp_path / "again.flow"
+    done(flowcpc("export", store.path, out, "--layout", layout))
+    done(flowcpc("import", out, again, "--layout", layout, "--fps", 25, "--format", array_format))
+    imported = open_store(again)
+    assert imported.videos()[["video_id", "label", "flows"]].values.tolist() == [
+        ["Left/a", "Left", 5],
+        ["Right/b", "Right", 40],
+    ]
+    for video_id in ("Left/a", "Right/b"):
+        error = np.abs(imported.read_flow(video_id) - store.read_flow(video_id))
+        assert error.max() < JPEG_STEPS[layout] * STEP + 0.2  # and the store's own step twice
+        assert error.mean() < STEP
+    assert imported.segments()["stop_s"].max() == pytest.approx(1.6)
+    assert imported.numerics["imported"]["layout"] == layout
+
+
+@pytest.mark.parametrize(("layout", "first"), [("denseflow", 0), ("tsn", 1)])
+def test_others_read_what_is_exported(store: FlowStore, tmp_path: Path, layout: str, first: int) -> None:
+    done(flowcpc("export", store.path, tmp_path / "out", "Right/b", "--layout", layout))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Right"]
+    found = as_a_denseflow_user_reads(tmp_path / "out" / "Right" / "b", first, 40)
+    assert np.abs(found - store.read_flow("Right/b")).max() < JPEG_STEPS[layout] * STEP
+    assert len(list((tmp_path / "out" / "Right" / "b").iterdir())) == 80
+
+
+def test_memdpc_has_u_in_blue_and_v_in_green(store: FlowStore, tmp_path: Path) -> None:
+    done(flowcpc("export", store.path, tmp_path / "out", "Left/a", "--layout", "memdpc"))
+    image = cv2.imread(str(tmp_path / "out" / "Left" / "a" / "flow_00001.jpg"), cv2.IMREAD_COLOR)
+    u, v = store.read_flow("Left/a", 0, 1)[0]
+    assert np.abs(image[..., 0] / 255.0 * 40 - 20 - u).max() < JPEG_STEPS["memdpc"] * STEP
+    assert np.abs(image[..., 1] / 255.0 * 40 - 20 - v).max() < JPEG_STEPS["memdpc"] * STEP
+
+
+@given(hnp.arrays(np.float32, 20, elements=st.floats(-50, 50, width=32)), st.sampled_from([8.0, 20.0, 32.0]))
+def test_the_quantiser_clips_and_is_within_half_a_step(flow: np.ndarray, bound: float) -> None:
+    back = dequantise(quantise(flow, bound), bound)
+    assert np.abs(back - np.clip(flow, -bound, bound)).max() <= bound / 255 * 1.001 + 1e-5
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@EACH
+def test_files_may_be_numbered_from_0_or_1(store: FlowStore, tmp_path: Path, layout: str, first: int) -> None:
+    """denseflow's old versions begin at 1, some TSN trees at 0: off by one is off by one flow."""
+    done(flowcpc("export", store.path, tmp_path / "out", "Left/a", "--layout", layout))
+    folder, own = tmp_path / "out" / "Left" / "a", LAYOUTS[layout].first_index
+    for path in sorted(folder.iterdir(), reverse=first > own):
+        kind, _, number = path.stem.rpartition("_")
+        path.rename(folder / f"{kind}_{int(number) - own + first:05d}.jpg")
+    done(flowcpc("import", tmp_path / "out", tmp_path / "in.flow", "--layout", layout))
+    error = np.abs(open_store(tmp_path / "in.flow").read_flow("Left/a") - store.read_flow("Left/a"))
+    assert error.mean() < STEP
+
+
+def test_the_same_command_again_does_what_is_missing(store: FlowStore, tmp_path: Path) -> None:
+    out, again = tmp_path / "out", tmp_path / "again.flow"
+    done(flowcpc("export", store.path, out, "Left/a", "--layout", "tsn"))
+    (out / ".0123.tmp").mkdir()  # what a killed export leaves
+    (out / ".0123.tmp" / "flow_x_00001.jpg").touch()
+    assert "2 videos (1 written now)" in done(flowcpc("export", store.path, out, "--layout", "tsn"))
+    assert not list(out.rglob(".*.tmp"))
+    assert "stored 2 videos" in done(flowcpc("import", out, again, "--layout", "tsn"))
+    assert "stored 0 videos in" in done(flowcpc("import", out, again, "--layout", "tsn"))
+    (out / "Left" / "a" / "flow_x_00001.jpg").touch()
+    assert "stored 1 videos" in done(flowcpc("import", out, again, "--layout", "tsn"))
+
+
+def spoil(folder: Path, how: str) -> None:
+    files = sorted(folder.iterdir())
+    if how == "hole":
+        (folder / "flow_y_00003.jpg").unlink()
+    elif how == "junk":
+        files[0].write_bytes(b"junk")
+    elif how == "empty":
+        files[0].write_bytes(b"")
+    elif how == "late":
+        for number in (1, 2):
+            (folder / f"flow_x_{number:05d}.jpg").unlink()
+            (folder / f"flow_y_{number:05d}.jpg").unlink()
+    else:
+        cv2.imwrite(str(files[-1]), np.zeros((30, 48), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("hole", "lacks flow_y_00003.jpg"),
+        ("junk", "flow_x_00001.jpg is not an image"),
+        ("empty", "flow_x_00001.jpg is not an image"),
+        ("late", "begins with number 3"),
+        ("size", "flow_y_00005.jpg is 30x48 and flow_x_00005.jpg is 32x48"),
+    ],
+)
+def test_a_bad_folder_is_a_row_in_failures(store: FlowStore, tmp_path: Path, how: str, words: str) -> None:
+    done(flowcpc("export", store.path, tmp_path / "out", "--layout", "tsn"))
+    spoil(tmp_path / "out" / "Left" / "a", how)
+    result = flowcpc("import", tmp_path / "out", tmp_path / "in.flow", "--layout", "tsn")
+    assert result.exit_code == 3, result.output
+    assert words in result.output
+    imported = open_store(tmp_path / "in.flow")
+    assert imported.failures()["video_id"].tolist() == ["Left/a"]
+    assert imported.videos()["video_id"].tolist() == ["Right/b"]
+
+
+def test_labels_and_splits_of_the_official_lists(tmp_path: Path) -> None:
+    store = create_store(tmp_path / "s.flow", {"height": 32, "width": 48, "encoding": DEFAULT.to_json()})
+    commit_flow(store, "v_Left_g01_c01", smooth_flow(3, 0))
+    done(flowcpc("export", store.path, tmp_path / "out", "--layout", "denseflow"))
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 Left\n")
+    (lists / "trainlist01.txt").write_text("Left/v_Left_g01_c01.avi 1\nLeft/v_Left_g02_c01.avi 1\n")
+    words = ["import", tmp_path / "out", tmp_path / "in.flow", "--layout", "denseflow", "--dataset", "ucf101"]
+    result = flowcpc(*words, "--annotations", lists)
+    assert result.exit_code == 3
+    imported = open_store(tmp_path / "in.flow")
+    assert imported.videos()[["label", "group", "fold1"]].values.tolist() == [["Left", "v_Left_g01", "train"]]
+    assert imported.failures()[["video_id", "kind"]].values.tolist() == [["v_Left_g02_c01", "missing"]]
+    assert "needs --annotations" in flowcpc(*words).output
+
+
+def test_what_cannot_be_done_is_one_sentence(store: FlowStore, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done(flowcpc("export", store.path, out, "--layout", "tsn"))
+    (tmp_path / "empty").mkdir()
+    for words, sentence in (
+        (["import", tmp_path / "nowhere", tmp_path / "x", "--layout", "tsn"], "is no folder"),
+        (
+            ["import", tmp_path / "empty", tmp_path / "x", "--layout", "tsn"],
+            "holds no folder of files named like flow_x_00001.jpg",
+        ),
+        (["import", out, tmp_path / "x", "--layout", "memdpc"], "holds no folder of files named like flow_00001.jpg"),
+        (["import", out, tmp_path / "x", "--layout", "tsn", "--bound", 0], "bound=0.0 must be above 0"),
+        (["import", out, tmp_path / "x", "--layout", "tsn", "--fps", -1], "fps=-1.0 must be above 0"),
+        (["import", out, store.path, "--layout", "tsn"], "made with other numerics"),
+        (["export", store.path, out, "nobody", "--layout", "tsn"], "nobody is not in"),
+        (["export", store.path, store.path / "store.json", "--layout", "tsn"], "is a file"),
+        (["export", store.path, out, "--layout", "denseflow"], "exists and holds something else"),
+        (["export", store.path, out, "--layout", "tsn", "--bound", "nan"], "bound=nan must be above 0"),
+    ):
+        result = flowcpc(*words)
+        assert result.exit_code == 2, (words, result.output)
+        assert sentence in result.output
+        assert "Traceback" not in result.output
+    assert not (tmp_path / "x").exists()
+
+
+def test_no_export_leaves_its_folder(store: FlowStore, tmp_path: Path) -> None:
+    commit_flow(store, "../../outside", smooth_flow(2, 5))
+    result = flowcpc("export", store.path, tmp_path / "a" / "b" / "out", "--layout", "tsn")
+    assert (result.exit_code, "would be written outside" in result.output) == (2, True)
+    assert not (tmp_path / "a" / "outside").exists()
