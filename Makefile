@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench bench-gpu clean
+.PHONY: help demo test lint chaos bench bench-gpu clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -34,6 +34,9 @@ lint: $(READY)  ## style, format, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+chaos: $(READY)  ## kill -9 two hundred writers of stores of either format; `make test` kills a few
+	FLOWCPC_KILLS=200 $(BIN)/pytest tests/test_store_reliability.py -k storm
 
 bench: $(READY)  ## every benchmark that needs no GPU, one after the other
 	@if [ -z "$(BENCHES)" ]; then echo "There is no tests/bench_*.py to run." >&2; exit 1; fi

@@ -1,11 +1,12 @@
 """Flow folders of other programs: how denseflow, TSN and MemDPC keep flow in JPEGs, and one flow from and to them.
 
-All clip flow to +-bound and write round((flow + bound) * 255 / (2 * bound)) as 8 bits, quality 95. They differ in where u and v go and in the
-number of the first file:
+All clip flow to +-bound and write round((flow + bound) * 255 / (2 * bound)) as 8 bits. They differ in where u and v go, in the number of the first
+file and in JPEG's quality:
 
-- denseflow (and MMAction2): VIDEO/flow_x_00000.jpg and flow_y_00000.jpg, gray; from 0.
+- denseflow (and MMAction2): VIDEO/flow_x_00000.jpg and flow_y_00000.jpg, gray, quality 95; from 0.
 - tsn: the same names from 1.
-- memdpc: VIDEO/flow_00001.jpg, one colour JPEG per flow; OpenCV's channels (blue, green, red) are (u, v, 0); from 1.
+- memdpc: VIDEO/flow_00001.jpg, one colour JPEG per flow, quality 100; OpenCV's channels (blue, green, red) are (u, v, 128); from 1. Source: the
+  repository of Han et al. 2020, process_data/src/extract_ff.py.
 """
 
 import re
@@ -17,9 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-QUALITY = 95
-# Full resolution for colour: u and v are no picture, whose colours the eye would not miss.
-_JPEG = [cv2.IMWRITE_JPEG_QUALITY, QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+_NO_FLOW = 128  # the third channel
 _NUMBER = re.compile(r"^(?P<kind>flow_x|flow_y|flow)_(?P<number>\d+)\.jpe?g$", re.IGNORECASE)
 
 
@@ -38,11 +37,14 @@ class Layout:
         What the names of one flow's files begin with.
     first_index : int
         Number of the first flow.
+    quality : int
+        Of the JPEGs.
     """
 
     name: str
     kinds: tuple[str, ...]
     first_index: int
+    quality: int
 
     def file_name(self, kind: str, flow: int) -> str:
         """Return the name of the file of `kind` for flow `flow`, counted from 0."""
@@ -52,9 +54,9 @@ class Layout:
 LAYOUTS = {
     layout.name: layout
     for layout in (
-        Layout("denseflow", ("flow_x", "flow_y"), 0),
-        Layout("tsn", ("flow_x", "flow_y"), 1),
-        Layout("memdpc", ("flow",), 1),
+        Layout("denseflow", ("flow_x", "flow_y"), 0, 95),
+        Layout("tsn", ("flow_x", "flow_y"), 1, 95),
+        Layout("memdpc", ("flow",), 1, 100),
     )
 }
 
@@ -72,9 +74,11 @@ def dequantise(values: NDArray[np.uint8], bound: float) -> NDArray[np.float32]:
 def encode_flow(layout: Layout, flow: NDArray[np.float32], bound: float) -> Iterator[tuple[str, bytes]]:
     """Yield (kind, JPEG) for one flow, float32 (2, H, W) px."""
     u, v = quantise(flow, bound)
-    images = (u, v) if len(layout.kinds) == 2 else (np.dstack([u, v, np.zeros_like(u)]),)
+    images = (u, v) if len(layout.kinds) == 2 else (np.dstack([u, v, np.full_like(u, _NO_FLOW)]),)
+    # Full resolution for colour: u and v are no picture, whose colours the eye would not miss.
+    full = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     for kind, image in zip(layout.kinds, images, strict=True):
-        good, data = cv2.imencode(".jpg", image, _JPEG)
+        good, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, layout.quality, *full])
         if not good:
             raise FolderError(f"OpenCV cannot write a JPEG of {image.shape[0]}x{image.shape[1]}")
         yield kind, data.tobytes()

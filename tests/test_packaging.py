@@ -29,6 +29,7 @@ def _named(requirements: Iterable[str]) -> dict[str, Requirement]:
 
 DECLARED = _named(PROJECT["project"]["dependencies"])
 TEST_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["test"])
+BENCH_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["bench"])
 GPU_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["gpu"])
 
 
@@ -86,7 +87,7 @@ def test_dependencies_are_what_the_code_imports() -> None:
 def test_tests_import_only_what_the_test_extra_installs() -> None:
     imported = _imported_distributions((ROOT / "tests").glob("*.py"))
     undeclared = sorted(
-        module for module, names in imported.items() if not names & (DECLARED.keys() | TEST_EXTRA.keys())
+        module for module, names in imported.items() if not names & (DECLARED.keys() | TEST_EXTRA.keys() | BENCH_EXTRA.keys())
     )
     assert not undeclared
 
