@@ -5,19 +5,24 @@ worth requeueing, 130 stopped by Ctrl-C.
 """
 
 import contextlib
+import json
 import os
+import shlex
 import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from stores.errors import OperationError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FAILED = 1
 USAGE = 2
@@ -50,6 +55,16 @@ class CommandGroup(click.Group):
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         say(f"Error: {text}")
         sys.exit(code)
+
+
+def command_line() -> str:
+    """Return the command that is running, as it can be typed again."""
+    return shlex.join(["flowcpc", *sys.argv[1:]])
+
+
+def as_json_text(table: "pd.DataFrame") -> str:
+    """Return the rows of `table` as JSON for programs."""
+    return json.dumps(table.to_dict("records"), indent=2, default=str)
 
 
 def say(message: str) -> None:

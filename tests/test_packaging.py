@@ -87,7 +87,9 @@ def test_dependencies_are_what_the_code_imports() -> None:
 def test_tests_import_only_what_the_test_extra_installs() -> None:
     imported = _imported_distributions((ROOT / "tests").glob("*.py"))
     undeclared = sorted(
-        module for module, names in imported.items() if not names & (DECLARED.keys() | TEST_EXTRA.keys() | BENCH_EXTRA.keys())
+        module
+        for module, names in imported.items()
+        if not names & (DECLARED.keys() | TEST_EXTRA.keys() | BENCH_EXTRA.keys())
     )
     assert not undeclared
 

@@ -72,6 +72,10 @@ def test_the_recipes_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """Every block of docs/recipes.md, in order, as a reader would paste them."""
     monkeypatch.chdir(workplace)
     page = (ROOT / "docs/recipes.md").read_text()
+    broken = {"video_id": "v_Broken", "path": "v_Broken.avi", "label": "X", "group": None, "folds": {}}
+    flowcpc.open_store("ucf101.flow").record_failure(
+        {**broken, "kind": "file", "reason": "the file is empty", "attempts": 1}
+    )
     answers: list[str] = []
     names: dict[str, Any] = {}
     for language, block in re.findall(r"```(python|sh)\n(.*?)```", page, re.DOTALL):
@@ -88,7 +92,7 @@ def test_the_recipes_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> No
     static, clipped, missing, nearest, cuts, chosen = answers
     assert len(static.splitlines()) - 1 == (names["segments"]["magnitude"] < 0.05).sum() or "no rows" in static
     assert "no rows" in clipped
-    assert "pending" in missing
+    assert "the file is empty" in missing
     assert len(nearest.splitlines()) == 6
     assert "v_RotateClockwise_g01_c01" not in nearest
     assert len(cuts.splitlines()) - 1 == (store_shots(videos) > 1).sum() or "no rows" in cuts

@@ -1,0 +1,240 @@
+"""The commands that look after a store and exchange flow with other programs; cli.py joins them to the others."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+import console
+from console import Bar, as_json_text, command_line, say, stop_on_signals
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("store", type=_PATH)
+@click.option("--rebuild-index", is_flag=True, help="Write the Parquet tables anew from the records first.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def info(store: Path, rebuild_index: bool, as_json: bool) -> None:
+    """Print what is in STORE: numerics, videos by class and split, failures, embeddings."""
+    from stores.flow_store import open_store
+    from stores.summary import summarise
+
+    opened = open_store(store)
+    if rebuild_index:
+        counts = [f"{name} {len(table)}" for name, table in opened.consolidate().items()]
+        say(f"rebuilt {store}/index, rows: {', '.join(counts)}")
+    found = summarise(opened)
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else found.to_text())
+
+
+@click.command()
+@click.argument("store", type=_PATH)
+@click.option(
+    "--repair", "videos", type=_PATH, metavar="VIDEOS", help="Extract what is damaged again from this folder."
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Threads that read, and processes that repair.  [default: cores]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool) -> None:
+    """Read every file of STORE, compare it with its checksum and name what is damaged, missing or left over.
+
+    Exit code 1 when something is damaged or missing and was not repaired.
+    """
+    from stores.flow_store import open_store
+    from stores.verify import verify as verify_store
+
+    opened, count = open_store(store), workers or len(os.sched_getaffinity(0))
+    if videos is not None and not videos.is_dir():
+        raise FileNotFoundError(f"--repair {videos} is no folder; give the one that extract-flow was given")
+    with stop_on_signals() as stop, Bar("verify") as bar:
+        found = verify_store(opened, workers=count, progress=bar, should_stop=stop)
+    click.echo(
+        as_json_text(found.table) if as_json else _findings_text(found.table), nl=as_json or len(found.table) > 0
+    )
+    if not found.finished:
+        stop.leave(command_line())
+    say(
+        f"{store}: {found.videos} videos, {found.bytes / 1e6:.3g} MB read, {len(found.harmful)} files damaged or missing"
+    )
+    if not found.harmful:
+        return
+    if videos is None:
+        say(f"recompute them with: flowcpc verify {store} --repair VIDEOS")
+        sys.exit(console.FAILED)
+    from pipeline.repair import repair
+
+    with stop_on_signals() as stop, Bar("repair") as bar:
+        result = repair(opened, videos, found, workers=count, progress=bar, announce=say, should_stop=stop)
+    if result.summary is not None and not result.summary.finished:
+        stop.leave(command_line())
+    left = [*result.left, *(result.summary.failed if result.summary else [])]
+    for video_id, reason in left:
+        click.echo(f"{video_id}\t{reason}")
+    remaining = verify_store(opened, workers=count).harmful
+    for finding in remaining:
+        say(f"still {finding.kind}: {finding.path}: {finding.what}")
+    if left or remaining:
+        sys.exit(console.FAILED)
+    say(f"repaired: {store} is whole")
+
+
+@click.command()
+@click.argument("store", type=_PATH)
+@click.argument("sql")
+@click.option(
+    "--as",
+    "form",
+    type=click.Choice(["table", "csv", "parquet"]),
+    default="table",
+    show_default=True,
+    help="How the rows are written.",
+)
+@click.option("--out", type=_PATH, help="File to write instead of stdout.")
+def query(store: Path, sql: str, form: str, out: Path | None) -> None:
+    """Ask STORE in SQL: one SELECT over videos, shots, segments, frames, failures and embeddings."""
+    from stores.flow_store import open_store
+    from stores.query import query as ask
+    from stores.query import render
+
+    if form == "parquet" and out is None and sys.stdout.isatty():
+        raise ValueError("--as parquet is not for a terminal; give --out FILE or a pipe")
+    data, remark = render(ask(open_store(store), sql), form)
+    if out is None:
+        sys.stdout.buffer.write(data)
+    else:
+        from stores.atomic import replace_file
+
+        replace_file(out, data)
+        remark = remark or f"wrote {out}"
+    if remark:
+        say(remark)
+
+
+@click.command()
+@click.argument("store", type=_PATH)
+@click.argument("videos", nargs=-1, metavar="[VIDEO]...")
+@click.option("--out", type=_PATH, required=True, help="File to write: .png for a sheet, .gif or .webp for motion.")
+def show(store: Path, videos: tuple[str, ...], out: Path) -> None:
+    """Draw flow of VIDEOs (by default one of each class) in the colour wheel: a contact sheet, or an animation side by side."""
+    from stores.animation import FORMATS, write_animation
+    from stores.flow_store import open_store
+    from stores.pictures import contact_sheet, one_of_each_class, write_png
+
+    opened = open_store(store)
+    chosen = videos or one_of_each_class(opened)
+    if out.suffix.lower() in FORMATS:
+        write_animation(out, opened, chosen, announce=say)
+    else:
+        write_png(out, contact_sheet(opened, chosen))
+    say(f"wrote {out}")
+
+
+_LAYOUT = click.Choice(["denseflow", "tsn", "memdpc"])
+
+
+@click.command("import")
+@click.argument("folder", type=_PATH)
+@click.argument("store", type=_PATH)
+@click.option("--layout", type=_LAYOUT, required=True, help="Whose names the JPEGs have.")
+@click.option("--bound", type=float, default=20.0, show_default=True, help="What 8 bits stand for: +-BOUND px.")
+@click.option("--fps", type=float, help="Frames per second of all videos, for times in seconds.")
+@click.option(
+    "--dataset",
+    type=click.Choice(["folder", "ucf101"]),
+    default="folder",
+    show_default=True,
+    help="folder: labels are the folders above; ucf101: labels and splits from its lists.",
+)
+@click.option("--annotations", type=_PATH, help="ucf101: the folder of the official lists.")
+@click.option(
+    "--encoding",
+    type=click.Choice(["companded8", "uint8-bound20", "int16", "float16"]),
+    default="companded8",
+    show_default=True,
+    help="How px become stored integers.",
+)
+@click.option(
+    "--format", "array_format", type=click.Choice(["zarr", "hdf5"]), help="Container of a new store's arrays."
+)
+def import_command(
+    folder: Path,
+    store: Path,
+    layout: str,
+    bound: float,
+    fps: float | None,
+    dataset: str,
+    annotations: Path | None,
+    encoding: str,
+    array_format: str | None,
+) -> None:
+    """Bring flow that is kept as JPEGs (FOLDER/[CLASS/]VIDEO/*.jpg) into STORE. The same command again does what is missing."""
+    from pipeline.exchange import LAYOUTS
+    from pipeline.import_flow import find_videos, import_flow, with_lists
+
+    chosen = LAYOUTS[layout]
+    videos = find_videos(chosen, folder)
+    if dataset == "ucf101":
+        videos = with_lists(videos, annotations)
+    if fps is None:
+        say("times count flows, not seconds, because --fps is not given")
+    with stop_on_signals() as stop, Bar("import") as bar:
+        summary = import_flow(
+            folder,
+            store,
+            chosen,
+            videos,
+            bound=bound,
+            fps=fps,
+            encoding=encoding,
+            array_format=array_format,
+            progress=bar,
+            should_stop=stop,
+        )
+    say(
+        f"stored {summary.stored} videos in {store} ({summary.pairs} flows); {summary.stored_before} were there already"
+    )
+    for video_id, reason in summary.failed:
+        click.echo(f"{video_id}\t{reason}")
+    if not summary.finished:
+        stop.leave(command_line())
+    if summary.failed:
+        say(f"{len(summary.failed)} of {summary.videos} videos have no flow (see failures() of the store)")
+        sys.exit(console.DONE_IN_PART)
+
+
+@click.command("export")
+@click.argument("store", type=_PATH)
+@click.argument("out", type=_PATH)
+@click.argument("videos", nargs=-1, metavar="[VIDEO]...")
+@click.option("--layout", type=_LAYOUT, required=True, help="Whose names the JPEGs get.")
+@click.option("--bound", type=float, default=20.0, show_default=True, help="Flow beyond +-BOUND px is clipped.")
+def export_command(store: Path, out: Path, videos: tuple[str, ...], layout: str, bound: float) -> None:
+    """Write flow of STORE as JPEGs (OUT/VIDEO/*.jpg), of all videos or some. The same command again does what is missing."""
+    from pipeline.exchange import LAYOUTS
+    from pipeline.export_flow import export_flow
+    from stores.flow_store import open_store
+
+    opened = open_store(store)
+    chosen = videos or tuple(opened.videos()["video_id"])
+    with stop_on_signals() as stop, Bar("export") as bar:
+        written, finished = export_flow(
+            opened, out, LAYOUTS[layout], chosen, bound=bound, progress=bar, should_stop=stop
+        )
+    if not finished:
+        stop.leave(command_line())
+    say(f"{out}: {len(chosen)} videos ({written} written now)")
+
+
+def _findings_text(table: "pd.DataFrame") -> str:
+    return "\n".join("\t".join(map(str, row)) for row in table.fillna("").itertuples(index=False))
+
+
+COMMANDS = (info, verify, query, show, import_command, export_command)
