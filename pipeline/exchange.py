@@ -112,7 +112,11 @@ def read_flow(layout: Layout, files: tuple[Path, ...], bound: float) -> NDArray[
     flag = cv2.IMREAD_GRAYSCALE if len(files) == 2 else cv2.IMREAD_COLOR
     images = []
     for path in files:
-        image = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", np.uint8), flag)
+        try:
+            data = path.read_bytes() or b"\0"  # OpenCV takes an empty buffer for a mistake in the program
+        except OSError as error:
+            raise FolderError(f"{path.name} cannot be read ({error.strerror})") from error
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
         if image is None:
             raise FolderError(f"{path.name} is not an image that can be read")
         images.append(np.asarray(image, np.uint8))

@@ -98,11 +98,15 @@ def _record_names(store: Path, kind: str) -> list[str]:
 
 
 def read_dataset(store: Path) -> dict[str, dict[str, Any]]:
-    """Return the videos that the store is meant to hold, by video_id: path, label, group, folds."""
+    """Return the videos that the store is meant to hold, by video_id: path, label, group, folds. Raises DamagedStoreError."""
     try:
         return {video["video_id"]: video for video in read_record(store / DATASET_FILE)["videos"]}
     except FileNotFoundError:
         return {}
+    except DamagedStoreError as error:
+        raise DamagedStoreError(
+            f"{store / DATASET_FILE} does not fit its checksum; delete it and run extract-flow again with the data set's lists"
+        ) from error
 
 
 def merge_dataset(store: Path, videos: Sequence[Mapping[str, Any]], all_ids: Collection[str]) -> None:

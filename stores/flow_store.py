@@ -263,7 +263,7 @@ class FlowStore:
         """Delete generations that no commit names and temporary files, unless another process is writing. Returns how
         many went.
         """
-        return garbage.collect(self.path, self.array_format)
+        return garbage.collect(self.path)
 
 
 def _is_foreign(entry: Path) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,14 +21,14 @@ def hold(store: Path) -> Iterator[None]:
         yield
 
 
-def collect(store: Path, array_format: str) -> int:
+def collect(store: Path) -> int:
     """Delete what is left over, unless another process is writing. Returns how many files and folders went."""
     with open(store / layout.LOCK_FILE, "ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return 0
-        garbage = find_leftovers(store, array_format)
+        garbage = find_leftovers(store)
         for path in garbage:
             if path.is_dir():
                 shutil.rmtree(path)
@@ -36,21 +37,24 @@ def collect(store: Path, array_format: str) -> int:
         return len(garbage)
 
 
-def find_leftovers(store: Path, array_format: str) -> list[Path]:
-    """Return the generations that no commit names and the temporary files; a running extraction's are among them."""
-    named, unreadable = set(), set()
-    for path in catalog.record_paths(store, "commits"):
-        try:
-            commit = catalog.read_record(path)
-        except DamagedStoreError:
-            unreadable.add((path.parent.name, path.stem))  # its arrays may be whole: they stay
-            continue
-        named.add(store / layout.generation_path(commit["video_id"], commit["generation"], array_format))
-    found = [
-        path
-        for path in (store / "flow").glob("*/*")
-        if path not in named and (path.parent.name, layout.key_of(path)) not in unreadable
-    ]
+def find_leftovers(store: Path) -> list[Path]:
+    """Return the generations that no commit names and the temporary files; a running extraction's are among them.
+
+    Only where a video has several generations, or a single one without a commit, is there anything to find, so that few records are read.
+    """
+    generations: dict[Path, list[Path]] = defaultdict(list)
+    found = []
+    for path in (store / "flow").glob("*/*"):
+        generations[store / "commits" / path.parent.name / f"{layout.key_of(path)}.json"].append(path)
+    for record, paths in generations.items():
+        if not record.exists():
+            found += paths
+        elif len(paths) > 1:
+            try:
+                named = catalog.read_record(record)["generation"]
+            except DamagedStoreError:
+                continue  # any of them may be whole: they stay
+            found += [path for path in paths if layout.generation_of(path) != named]
     for kind in ("commits", "failures", "index", "embeddings"):
         found.extend((store / kind).rglob(f".*{TEMPORARY_SUFFIX}"))
     return [*found, *store.glob(f".*{TEMPORARY_SUFFIX}")]

@@ -72,6 +72,11 @@ def generation_path(video_id: str, generation: str, array_format: str) -> Path:
     return Path("flow") / hash_folder(video_id) / f"{video_key(video_id)}.{generation}{ARRAY_FORMATS[array_format]}"
 
 
+def generation_of(path: Path) -> str:
+    """Return the generation in its name."""
+    return path.name.removesuffix(ARRAY_FORMATS["hdf5"]).rpartition(".")[2]
+
+
 def key_of(generation: Path) -> str:
     """Return the video_key in the name of a generation; `generation_path` made it."""
     return generation.name.removesuffix(ARRAY_FORMATS["hdf5"]).rpartition(".")[0]

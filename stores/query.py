@@ -25,7 +25,7 @@ def query(store: FlowStore, sql: str) -> pd.DataFrame:
     with duckdb.connect(":memory:") as connection:
         # Names in a statement must not reach Python's variables, files or the network, and nobody may switch that on again.
         connection.execute("SET python_enable_replacements = false")
-        tables = _tables(store)
+        tables = _tables(store, with_embeddings=EMBEDDINGS in sql.lower())
         for name in _named_tables(connection, sql):
             if name in tables:
                 connection.register(name, tables[name]())
@@ -40,7 +40,7 @@ def query(store: FlowStore, sql: str) -> pd.DataFrame:
             raise ValueError(_explain(error, connection, tables)) from error
 
 
-def _tables(store: FlowStore) -> dict[str, Callable[[], pa.Table]]:
+def _tables(store: FlowStore, *, with_embeddings: bool) -> dict[str, Callable[[], pa.Table]]:
     """Return a function for every table, so that only what a statement names is read."""
 
     def read(name: str) -> Callable[[], pa.Table]:
@@ -48,7 +48,7 @@ def _tables(store: FlowStore) -> dict[str, Callable[[], pa.Table]]:
 
     tables = {name: read(name) for name in catalog.TABLES}
     by_width: dict[int, list[pa.Table]] = {}
-    for folder in embedding_folders(store):
+    for folder in embedding_folders(store) if with_embeddings else ():
         table = read_folder(folder)
         by_width.setdefault(table.schema.field("embedding").type.list_size, []).append(table)
     for width, found in by_width.items():

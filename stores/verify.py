@@ -158,7 +158,7 @@ def _check_dataset(store: FlowStore, known: set[str | None]) -> Iterator[Finding
     try:
         meant = catalog.read_dataset(store.path)
     except DamagedStoreError:
-        what = "the list of videos does not fit its checksum; extract-flow with the data set's lists writes it anew"
+        what = "the list of videos does not fit its checksum; delete it, and extract-flow with the data set's lists writes it anew"
         yield Finding(DAMAGED, None, layout.DATASET_FILE, what)
         return
     for video_id in sorted(meant.keys() - known):
@@ -194,7 +194,7 @@ def _check_embeddings(store: FlowStore) -> Iterator[Finding]:
 
 
 def _find_extra(store: FlowStore, named: set[Path]) -> Iterator[Finding]:
-    leftovers = find_leftovers(store.path, store.array_format)
+    leftovers = find_leftovers(store.path)
     for path in leftovers:
         what = "no commit names it; the next extraction that holds the store alone collects it"
         yield Finding(EXTRA, None, str(path.relative_to(store.path)), what)

@@ -43,3 +43,4 @@ def test_chunks_divide_shards_and_stay_small() -> None:
 def test_a_generation_s_name_tells_its_key(video_id: str, array_format: str) -> None:
     path = layout.generation_path(video_id, "8c1f0a2b9d7e", array_format)
     assert layout.key_of(path) == layout.video_key(video_id)
+    assert layout.generation_of(path) == "8c1f0a2b9d7e"

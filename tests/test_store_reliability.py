@@ -72,7 +72,7 @@ def test_a_storm_of_kills_then_the_store_is_an_undisturbed_one(tmp_path: Path, a
             assert verify(open_store(target)).harmful == [], "whatever is committed is whole"
         run_writer(target, array_format)
         assert_same_store(tmp_path / "whole", target)
-        assert garbage.find_leftovers(target, array_format) == []
+        assert garbage.find_leftovers(target) == []
         assert verify(open_store(target)).findings == []
         shutil.rmtree(target)
         assert rounds < 10 * KILLS, "the kills come too late"
