@@ -36,7 +36,7 @@ lint: $(READY)  ## style, format, types and import rules
 	$(BIN)/lint-imports --no-logo
 
 chaos: $(READY)  ## kill -9 two hundred writers of stores of either format; `make test` kills a few
-	FLOWCPC_KILLS=200 $(BIN)/pytest tests/test_store_reliability.py -k storm
+	FLOWCPC_KILLS=200 $(BIN)/pytest --dist load tests/test_store_reliability.py -k storm
 
 bench: $(READY)  ## every benchmark that needs no GPU, one after the other
 	@if [ -z "$(BENCHES)" ]; then echo "There is no tests/bench_*.py to run." >&2; exit 1; fi

@@ -99,7 +99,8 @@ class VideoReader:
         raw, scratch = _buffers.get(end - begin, self._chunk_bytes)
         path = self._root / self._chunks.files[file]
         try:
-            got = os.preadv(_open(str(path)).descriptor, [raw[: end - begin].data], begin)
+            opened = _open(str(path))  # by a name of ours: the cache may give it up before it is read
+            got = os.preadv(opened.descriptor, [raw[: end - begin].data], begin)
         except OSError as error:
             raise self._damaged(path, flows, error.strerror or str(error)) from error
         if got < end - begin:

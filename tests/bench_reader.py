@@ -246,7 +246,8 @@ def write_profile(store: FlowStore, windows: Windows) -> str:
             places = videos[video]._chunks
             begin, last = places.offsets[start], start + NUM_FLOWS - 1
             end = int(places.offsets[last] + places.sizes[last])
-            os.preadv(_open(str(store.path / places.files[0])).descriptor, [raw[: end - begin].data], int(begin))
+            file = _open(str(store.path / places.files[0]))
+            os.preadv(file.descriptor, [raw[: end - begin].data], int(begin))
 
     parts = {
         "reading the file": read,

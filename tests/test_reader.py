@@ -1,3 +1,4 @@
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +7,7 @@ import naive
 import numpy as np
 import pytest
 
+from stores import video_reader
 from stores.flow_store import open_store
 from stores.reader import WindowReader
 
@@ -60,3 +62,39 @@ def test_a_forked_process_is_told_so(reader: WindowReader, monkeypatch: pytest.M
     monkeypatch.setattr(os, "getpid", lambda: -1)
     with pytest.raises(RuntimeError, match="does not survive a fork"):
         reader.read_windows(np.array([1]), np.array([[0]]), 2)
+
+
+def test_files_that_are_given_up_while_they_are_read(
+    tmp_path: Path, make_store: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More videos than may be open, on more threads than cores."""
+    monkeypatch.setattr(video_reader, "_open", functools.lru_cache(1)(video_reader._OpenFile))
+    flows = {f"v{n}": np.full((2, 2, 8, 8), n, np.float32) for n in range(12)}
+    reader = WindowReader(open_store(make_store(tmp_path, flows)), list(flows), threads=8)
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        videos = rng.integers(0, 12, 64)
+        found = reader.read_windows(videos, np.zeros((64, 1), np.int64), 2)
+        expected = reader._store.encoding.encode(videos.astype(np.float32))
+        np.testing.assert_array_equal(found[:, 0, 0, 0, 0, 0], expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_change_nothing(reader: WindowReader, threads: int) -> None:
+    rng = np.random.default_rng(2)
+    videos, starts = rng.integers(0, 3, 7), rng.integers(0, 40, (7, 3))
+    other = WindowReader(reader._store, list(LENGTHS), threads=threads)
+    np.testing.assert_array_equal(other.read_windows(videos, starts, 5), reader.read_windows(videos, starts, 5))
+
+
+def test_what_cannot_be_read_is_refused(reader: WindowReader) -> None:
+    one, first = np.array([1]), np.array([[0]])
+    with pytest.raises(ValueError, match="num_flows=0 must be at least 1"):
+        reader.read_windows(one, first, 0)
+    with pytest.raises(ValueError, match=r"numbered 0 to 2; \[3\] were asked for"):
+        reader.read_windows(np.array([3]), first, 2)
+    with pytest.raises(ValueError, match=r"out is float32 .*; it must be C-contiguous uint8"):
+        reader.read_windows(one, first, 2, out=np.zeros((1, 1, 2, 2, 18, 20), np.float32))
+    with pytest.raises(ValueError, match="threads=0 must be at least 1"):
+        WindowReader(reader._store, ["a"], threads=0)
+    assert reader.read_windows(np.zeros(0, np.int64), np.zeros((0, 3), np.int64), 2).shape == (0, 3, 2, 2, 18, 20)
