@@ -13,6 +13,7 @@ class StoreSummary:
     """Counts over one store; `by_class` has a row per label and a column per split of each fold."""
 
     path: str
+    array_format: str
     numerics: dict[str, Any]
     videos: int
     flows: int
@@ -30,10 +31,13 @@ class StoreSummary:
     def to_text(self) -> str:
         """Return the summary as lines for a person."""
         per_flow = f" ({self.bytes / self.flows / 1e3:.3g} KB per flow)" if self.flows else ""
-        tvl1 = self.numerics.get("tvl1", {})
+        if "imported" in self.numerics:
+            computed = "imported from {layout} (bound {bound:g} px)".format(**self.numerics["imported"])
+        else:
+            computed = f"profile {self.numerics.get('tvl1', {}).get('profile')}"
         lines = [
             f"store      {self.path}",
-            f"flow       {self.numerics['height']}x{self.numerics['width']} px, {self.numerics['encoding']['name']}, profile {tvl1.get('profile')}",
+            f"flow       {self.numerics['height']}x{self.numerics['width']} px, {self.numerics['encoding']['name']}, {self.array_format}, {computed}",
             f"videos     {self.videos} with {self.flows} flows in {self.bytes / 1e6:.3g} MB{per_flow}",
             f"failures   {self.failures} videos of the data set have no flow",
             f"miscounted {self.miscounted} videos decode to another number of frames than their header says",
@@ -57,6 +61,7 @@ def summarise(store: FlowStore) -> StoreSummary:
     folder = store.path / "embeddings"
     return StoreSummary(
         path=str(store.path),
+        array_format=store.array_format,
         numerics=store.numerics,
         videos=len(videos),
         flows=int(videos["flows"].sum()),

@@ -1,11 +1,11 @@
 """Fixtures that several test modules share."""
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hypothesis
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -17,9 +17,12 @@ if TYPE_CHECKING:  # a GPU machine runs its tests without what the stores need
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as cli.main does, for the tests that call train/ directly
 
-# The first example of many compiles a kernel.
-hypothesis.settings.register_profile("no deadline", deadline=None)
-hypothesis.settings.load_profile("no deadline")
+with contextlib.suppress(ImportError):  # a GPU machine may lack it
+    import hypothesis
+
+    # The first example of many compiles a kernel.
+    hypothesis.settings.register_profile("no deadline", deadline=None)
+    hypothesis.settings.load_profile("no deadline")
 
 Flows = Mapping[str, NDArray[np.float32]]
 Names = Mapping[str, str]

@@ -71,7 +71,7 @@ def test_out_and_in_again(store: FlowStore, tmp_path: Path, layout: str, array_f
         assert error.max() < JPEG_STEPS[layout] * STEP + 0.2  # and the store's own step twice
         assert error.mean() < STEP
     assert imported.segments()["stop_s"].max() == pytest.approx(1.6)
-    assert imported.numerics["imported"]["layout"] == layout
+    assert f"{array_format}, imported from {layout} (bound 20 px)" in done(flowcpc("info", again))
 
 
 @pytest.mark.parametrize(("layout", "first"), [("denseflow", 0), ("tsn", 1)])
