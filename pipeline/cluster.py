@@ -10,7 +10,7 @@ import dataclasses
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import dask
@@ -27,31 +27,14 @@ from pipeline.extract import (
     record_failure,
     source_stamp,
 )
-from pipeline.ledger import Plan, Task, plan_extraction
+from pipeline.ledger import Plan, Summary, Task, plan_extraction
 from pipeline.sources import Video
 from pipeline.tvl1.solver import available_threads, prepare
 from stores.catalog import KIND_PENDING
 from stores.flow_store import FlowStore, create_store
+from stores.progress import Progress
 
-Progress = Callable[[int, int, Mapping[str, float | str]], None]
 _PAIRS_TOPIC = "flowcpc-pairs"
-
-
-@dataclasses.dataclass
-class Summary:
-    """What an extraction did. `finished` is false when it was stopped before the end.
-
-    `stored_before` videos had their flow already, `stored` were added, `failed` lists (video_id, reason) of all videos of the data set
-    that have no flow, from this run or an earlier one.
-    """
-
-    finished: bool = True
-    videos: int = 0
-    stored_before: int = 0
-    stored: int = 0
-    pairs: int = 0
-    seconds: float = 0.0
-    failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
 
 def run_extraction(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.cluster import Progress
 from pipeline.exchange import Layout, encode_flow
 from stores.atomic import TEMPORARY_SUFFIX, sync_folder
 from stores.flow_store import FlowStore
+from stores.progress import Progress
 
 _BLOCK = 32  # flows in memory
 

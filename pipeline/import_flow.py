@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cluster import Progress, Summary
 from pipeline.exchange import FolderError, Layout, find_folders, import_numerics, list_flows, read_flow
 from pipeline.extract import KIND_FILE, KIND_MISSING
+from pipeline.ledger import Summary
 from pipeline.segmentation import find_segments, find_shots, frame_statistics
 from pipeline.sources import Video, list_ucf101
 from stores.catalog import KIND_PENDING
 from stores.encoding import encoding_by_name
 from stores.flow_store import FlowStore, create_store
+from stores.progress import Progress
 
 _BLOCK = 32  # flows in memory
 

@@ -39,6 +39,23 @@ class Plan:
     standing: list[str]
 
 
+@dataclasses.dataclass
+class Summary:
+    """What an extraction did. `finished` is false when it was stopped before the end.
+
+    `stored_before` videos had their flow already, `stored` were added, `failed` lists (video_id, reason) of all videos of the data set
+    that have no flow, from this run or an earlier one.
+    """
+
+    finished: bool = True
+    videos: int = 0
+    stored_before: int = 0
+    stored: int = 0
+    pairs: int = 0
+    seconds: float = 0.0
+    failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+
 def plan_extraction(
     store: FlowStore,
     settings: Settings,

@@ -4,13 +4,15 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.cluster import Progress, Summary, run_extraction
+from pipeline.cluster import run_extraction
 from pipeline.extract import Settings
+from pipeline.ledger import Summary
 from pipeline.sources import Video
 from pipeline.tvl1.parameters import TVL1Parameters
 from stores import catalog, layout
 from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore
+from stores.progress import Progress
 from stores.verify import Verification
 
 

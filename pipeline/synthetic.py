@@ -14,7 +14,7 @@ import fcntl
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import numpy as np
 from pipeline.motion_programs import PROGRAMMES, choose_classes
 from pipeline.synthetic_scene import Scene, draw_frame, draw_scene
 from stores.atomic import replace_file, sync_file
+from stores.progress import Progress
 
 MANIFEST = "synth.json"
 UNFINISHED = ".unfinished"  # beside videos/, so that no listing of videos finds one that is half written
@@ -32,8 +33,6 @@ GENERATOR = 1  # raise it when the same parameters give other pictures
 SMALLEST_SIDE = 32
 TEST_SHARE = 0.28  # 7 of UCF-101's 25 groups
 SPLITS = (1, 2, 3)
-
-Progress = Callable[[int, int, Mapping[str, float | str]], None]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from stores.embeddings import embedding_folders, read_folder
 from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore
 from stores.garbage import find_leftovers
+from stores.progress import Progress
 
 DAMAGED = "damaged"  # a file's bytes are not those that were written
 MISSING = "missing"  # a file that a record names is not there
@@ -25,8 +26,6 @@ PENDING = "pending"  # a video of the data set that is not extracted yet
 EXTRA = "extra"  # a file that no record names; no harm, the next extraction collects it
 _COLUMNS = ["kind", "video_id", "path", "what"]
 _AHEAD = 64
-
-Progress = Callable[[int, int, Mapping[str, float | str]], None]
 
 
 @dataclasses.dataclass(frozen=True)

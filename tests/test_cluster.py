@@ -11,8 +11,9 @@ from records import ROOT
 from textures import moving_texture
 
 from pipeline import cluster
-from pipeline.cluster import Summary, run_extraction
+from pipeline.cluster import run_extraction
 from pipeline.extract import Settings, StoreWriteError
+from pipeline.ledger import Summary
 from pipeline.sources import read_dataset
 from stores.flow_store import open_store
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from stores.embeddings import write_embeddings
 from stores.flow_store import open_store
 from stores.layout import WHOLE_VIDEO
+from stores.progress import Progress
 from train.batches import HostBatch, SegmentReader, choose_device, prefetch
 from train.checkpoint import build_encoder, check_numerics, require_checkpoint
 from train.splits import fold_column
 
 _BATCH_SEGMENTS = 128
-
-Progress = Callable[[int, int, Mapping[str, float | str]], None]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stores.errors import OperationError
 from stores.flow_store import FlowStore, open_store
+from stores.progress import Progress
 from train.batches import SegmentReader, SequenceReader, choose_device, prefetch
 from train.checkpoint import (
     load_strictly,
@@ -28,8 +29,6 @@ from train.cpc import ModelOne
 from train.loss import info_nce
 from train.metrics import MetricsLog, Window
 from train.splits import split_of, videos_of
-
-Progress = Callable[[int, int, Mapping[str, float | str]], None]
 
 
 class DivergedError(OperationError):

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +24,7 @@ from torch.nn import functional
 from stores.atomic import replace_file
 from stores.embeddings import vectors_to_arrow
 from stores.flow_store import FlowStore, open_store
+from stores.progress import Progress
 from train.batches import HostBatch, SegmentReader, choose_device, prefetch
 from train.checkpoint import (
     Checkpoint,
@@ -48,8 +49,6 @@ PRETRAINED, RANDOM = "pretrained", "random"
 AIM_POINTS = 5  # less than this above an untrained encoder shows little
 _SAVE_EVERY = 500  # steps between states of the dense layer
 _SHOW_EVERY = 20
-
-Progress = Callable[[int, int, Mapping[str, float | str]], None]
 
 
 @dataclass(frozen=True)
