@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _PATH = click.Path(path_type=Path)
+_SIDE_BY_SIDE = 4  # videos of an animation where none is named
 
 
 @click.command()
@@ -131,7 +132,7 @@ def show(store: Path, videos: tuple[str, ...], out: Path) -> None:
     opened = open_store(store)
     chosen = videos or one_of_each_class(opened)
     if out.suffix.lower() in FORMATS:
-        write_animation(out, opened, chosen, announce=say)
+        write_animation(out, opened, chosen if videos else chosen[:_SIDE_BY_SIDE], announce=say)
     else:
         write_png(out, contact_sheet(opened, chosen))
     say(f"wrote {out}")

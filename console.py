@@ -64,7 +64,7 @@ def command_line() -> str:
 
 def as_json_text(table: "pd.DataFrame") -> str:
     """Return the rows of `table` as JSON for programs."""
-    return json.dumps(table.to_dict("records"), indent=2, default=str)
+    return json.dumps(table.astype(object).where(table.notna(), None).to_dict("records"), indent=2, default=str)
 
 
 def say(message: str) -> None:

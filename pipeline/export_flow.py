@@ -1,5 +1,6 @@
 """A store in, flow folders of other programs out."""
 
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
@@ -9,10 +10,13 @@ import numpy as np
 
 from pipeline.exchange import Layout, encode_flow
 from stores.atomic import TEMPORARY_SUFFIX, sync_folder
+from stores.catalog import read_record, write_record
 from stores.flow_store import FlowStore
 from stores.progress import Progress
 
 _BLOCK = 32  # flows in memory
+_RECORD = ".flowcpc.json"  # what a folder was made from, hidden from programs that list JPEGs
+_OURS = re.compile(rf"\.[0-9a-f]{{32}}{re.escape(TEMPORARY_SUFFIX)}")
 
 
 def export_flow(
@@ -27,7 +31,8 @@ def export_flow(
 ) -> tuple[int, bool]:
     """Write the flow of some videos to OUT/<video_id>/, and return (videos written now, whether all were reached).
 
-    A folder is there whole or not at all: it is written under another name and renamed. One that is there with as many flows is left alone.
+    A folder is there whole or not at all: it is written under another name and renamed. One that is there from the same flow,
+    layout and bound is left alone.
     Raises ValueError for a bound that is not above 0, an unknown video, or an `out` that is something else.
     """
     if not (np.isfinite(bound) and bound > 0):
@@ -42,8 +47,10 @@ def export_flow(
     if escaping:
         raise ValueError(f"{escaping[0]} would be written outside {out}; export it from a store with other names")
     out.mkdir(parents=True, exist_ok=True)
-    for torn in out.rglob(f".*{TEMPORARY_SUFFIX}"):
-        shutil.rmtree(torn)
+    for parent in {(out / video_id).parent for video_id in video_ids}:
+        for torn in parent.glob(f".*{TEMPORARY_SUFFIX}"):
+            if _OURS.fullmatch(torn.name) and torn.is_dir():
+                shutil.rmtree(torn)
     written = 0
     for number, video_id in enumerate(video_ids):
         if should_stop():
@@ -57,13 +64,20 @@ def export_flow(
 def _export_one(store: FlowStore, out: Path, layout: Layout, video_id: str, bound: float) -> bool:
     target = out / video_id
     flows = store.open_video(video_id).shape[0]
+    commit = store.commit_of(video_id)
+    made = {"layout": layout.name, "bound": bound, "flows": flows, "generation": commit and commit["generation"]}
     if target.is_dir():
-        if (
-            len(list(target.glob("flow_*.jpg"))) == flows * len(layout.kinds)
-            and (target / layout.file_name(layout.kinds[0], 0)).is_file()
-        ):
+        try:
+            found = read_record(target / _RECORD)
+        except FileNotFoundError:
+            raise ValueError(
+                f"{target} exists and holds something else; remove it, or export to another folder"
+            ) from None
+        if found == made:
             return False
-        raise ValueError(f"{target} exists and holds something else; remove it, or export to another folder")
+        raise ValueError(
+            f"{target} was exported as {found} and {made} is asked for; remove it, or export to another folder"
+        )
     temporary = target.parent / f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
     temporary.mkdir(parents=True)
     try:
@@ -71,6 +85,7 @@ def _export_one(store: FlowStore, out: Path, layout: Layout, video_id: str, boun
             for offset, flow in enumerate(store.read_flow(video_id, start, min(start + _BLOCK, flows))):
                 for kind, data in encode_flow(layout, flow, bound):
                     (temporary / layout.file_name(kind, start + offset)).write_bytes(data)
+        write_record(temporary / _RECORD, made)
         temporary.rename(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -15,7 +15,6 @@ from pipeline.extract import KIND_FILE, KIND_MISSING
 from pipeline.ledger import Summary
 from pipeline.segmentation import find_segments, find_shots, frame_statistics
 from pipeline.sources import Video, list_ucf101
-from stores.catalog import KIND_PENDING
 from stores.encoding import encoding_by_name
 from stores.flow_store import FlowStore, create_store
 from stores.progress import Progress
@@ -93,9 +92,7 @@ def import_flow(
             progress(number, len(videos), {"stored": f"{summary.stored}"})
             _import_one(root, target, layout, video, bound, fps, summary)
         progress(len(videos), len(videos), {"stored": f"{summary.stored}"})
-        failures = target.consolidate()["failures"]
-    failed = failures[failures["kind"] != KIND_PENDING]
-    summary.failed = list(zip(failed["video_id"].astype(str), failed["reason"].astype(str), strict=True))
+        target.consolidate()
     summary.seconds = time.perf_counter() - began
     return summary
 
@@ -136,6 +133,7 @@ def _import_one(
         attempts = 1 + (earlier["attempts"] if earlier else 0)
         record = {"kind": kind, "reason": reason, "attempts": attempts, "time": time.time(), **stamp}
         store.record_failure({**video.to_record(), **record})
+        summary.failed.append((video.video_id, reason))
         return
     summary.stored += 1
     summary.pairs += len(files)

@@ -11,7 +11,7 @@ from pipeline.sources import Video
 from pipeline.tvl1.parameters import TVL1Parameters
 from stores import catalog, layout
 from stores.errors import DamagedStoreError
-from stores.flow_store import FlowStore
+from stores.flow_store import FlowStore, create_store
 from stores.progress import Progress
 from stores.verify import Verification
 
@@ -42,6 +42,9 @@ def repair(
     DamagedStoreError when the list of videos is damaged.
     """
     settings = _settings(store, videos)
+    create_store(
+        settings.store, settings.numerics(), settings.array_format
+    )  # refuses other numerics before anything is touched
     meant = catalog.read_dataset(store.path)
     wanted = sorted({finding.video_id for finding in found.harmful if finding.video_id is not None})
     again: list[Video] = []
@@ -53,6 +56,13 @@ def repair(
             left.append((video_id, f"its source {videos / meant[video_id]['path']} does not exist"))
         else:
             again.append(Video(**meant[video_id]))
+    unreadable = {finding.video_id for finding in found.harmful if finding.path.startswith("commits/")}
+    stuck = [video_id for video_id, _ in left if video_id in unreadable]
+    if stuck:
+        raise ValueError(
+            f"the records of {', '.join(stuck)} are damaged and their sources are not under {videos}; give the folder that has them, or delete "
+            f"the records under {store.path / 'commits'}"
+        )
     for video in again:
         _remove_unreadable(store.path, video.video_id)
     summary = None

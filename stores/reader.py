@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,11 @@ class WindowReader:
                 self._pool = ThreadPoolExecutor(self._threads or len(os.sched_getaffinity(0)), "read-windows")
             # Neighbours share files, so each thread takes a run of them.
             edges = [len(places) * k // threads for k in range(threads + 1)]
-            list(self._pool.map(read, [places[a:b] for a, b in itertools.pairwise(edges)]))
+            parts = [places[a:b] for a, b in itertools.pairwise(edges)]
+            running = [self._pool.submit(read, part) for part in parts]
+            wait(running)  # all of them, so that none still writes when an error leaves
+            for future in running:
+                future.result()
         return out
 
     def _open(self, number: int) -> VideoReader:

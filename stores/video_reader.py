@@ -3,6 +3,7 @@
 The same for Zarr and HDF5: a commit says where every chunk lies, so neither library is asked.
 """
 
+import errno
 import functools
 import os
 import threading
@@ -17,7 +18,8 @@ from stores.errors import DamagedStoreError
 from stores.raw_bytes import SLACK
 from stores.windows import INTACT, read_window
 
-_CHUNKS_PER_READ = 128
+_CHUNKS_PER_READ, _BYTES_PER_READ = 128, 64 << 20
+_NO_DAMAGE = (errno.EMFILE, errno.ENFILE, errno.EACCES)
 _OPEN_FILES = 128
 
 
@@ -66,11 +68,12 @@ class VideoReader:
         flat = out.reshape(-1).view(np.uint8)
         flow_bytes = 2 * size[0] * size[1] * self.dtype.itemsize
         chunks = flows // self._flows_per_chunk
+        most = max(1, min(_CHUNKS_PER_READ, _BYTES_PER_READ // self._chunk_bytes))
         done = 0
         while done < len(flows):
             first = int(chunks[done])
             file = first // self._chunks.chunks_per_file
-            limit = min((file + 1) * self._chunks.chunks_per_file, first + _CHUNKS_PER_READ)
+            limit = min((file + 1) * self._chunks.chunks_per_file, first + most)
             stop = int(np.searchsorted(chunks, limit))
             self._read_piece(
                 file,
@@ -100,11 +103,16 @@ class VideoReader:
         path = self._root / self._chunks.files[file]
         try:
             opened = _open(str(path))  # by a name of ours: the cache may give it up before it is read
-            got = os.preadv(opened.descriptor, [raw[: end - begin].data], begin)
+            got = 0
+            while got < end - begin:  # a read may bring less than was asked for
+                more = os.preadv(opened.descriptor, [raw[got : end - begin].data], begin + got)
+                if more == 0:
+                    raise self._damaged(path, flows, "the file is too short")
+                got += more
         except OSError as error:
+            if error.errno in _NO_DAMAGE:
+                raise
             raise self._damaged(path, flows, error.strerror or str(error)) from error
-        if got < end - begin:
-            raise self._damaged(path, flows, "the file is too short")
         state, _ = read_window(
             raw,
             offsets - begin,

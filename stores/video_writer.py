@@ -130,13 +130,23 @@ class VideoWriter:
         return record
 
     def __exit__(self, *_: object) -> None:
-        if not self._committed:
+        if not self._committed and not self._is_named():
             with contextlib.suppress(
                 OSError, RuntimeError
             ):  # what cannot be closed, as on a full disk, is removed all the same
                 self._array.abort()
             self._remove()
         self._lock.close()
+
+    def _is_named(self) -> bool:
+        """Whether the record in place names this generation: an error may come after the rename that put it there."""
+        try:
+            record = catalog.read_record(layout.commit_path(self._root, self._video_id))
+        except FileNotFoundError:
+            return False
+        except (DamagedStoreError, OSError):
+            return True  # nobody knows, so nothing is deleted
+        return bool(record["generation"] == self._generation)
 
     def _make_array(self) -> "ZarrWriter | Hdf5Writer":
         # Loading zarr takes a second, and readers never need it.

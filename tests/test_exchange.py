@@ -80,7 +80,7 @@ def test_others_read_what_is_exported(store: FlowStore, tmp_path: Path, layout: 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Right"]
     found = as_a_denseflow_user_reads(tmp_path / "out" / "Right" / "b", first, 40)
     assert np.abs(found - store.read_flow("Right/b")).max() < JPEG_STEPS[layout] * STEP
-    assert len(list((tmp_path / "out" / "Right" / "b").iterdir())) == 80
+    assert len(list((tmp_path / "out" / "Right" / "b").glob("*.jpg"))) == 80
 
 
 def test_memdpc_has_u_in_blue_and_v_in_green(store: FlowStore, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_files_may_be_numbered_from_0_or_1(store: FlowStore, tmp_path: Path, lay
     """denseflow's old versions begin at 1, some TSN trees at 0: off by one is off by one flow."""
     done(flowcpc("export", store.path, tmp_path / "out", "Left/a", "--layout", layout))
     folder, own = tmp_path / "out" / "Left" / "a", LAYOUTS[layout].first_index
-    for path in sorted(folder.iterdir(), reverse=first > own):
+    for path in sorted(folder.glob("*.jpg"), reverse=first > own):
         kind, _, number = path.stem.rpartition("_")
         path.rename(folder / f"{kind}_{int(number) - own + first:05d}.jpg")
     done(flowcpc("import", tmp_path / "out", tmp_path / "in.flow", "--layout", layout))
@@ -115,10 +115,12 @@ def test_files_may_be_numbered_from_0_or_1(store: FlowStore, tmp_path: Path, lay
 def test_the_same_command_again_does_what_is_missing(store: FlowStore, tmp_path: Path) -> None:
     out, again = tmp_path / "out", tmp_path / "again.flow"
     done(flowcpc("export", store.path, out, "Left/a", "--layout", "tsn"))
-    (out / ".0123.tmp").mkdir()  # what a killed export leaves
-    (out / ".0123.tmp" / "flow_x_00001.jpg").touch()
+    torn = out / "Right" / f".{'0' * 32}.tmp"  # what a killed export leaves
+    torn.mkdir(parents=True)
+    (torn / "flow_x_00001.jpg").touch()
+    (out / ".mine.tmp").mkdir()  # and what is somebody else's
     assert "2 videos (1 written now)" in done(flowcpc("export", store.path, out, "--layout", "tsn"))
-    assert not list(out.rglob(".*.tmp"))
+    assert list(out.rglob(".*.tmp")) == [out / ".mine.tmp"]
     assert "stored 2 videos" in done(flowcpc("import", out, again, "--layout", "tsn"))
     assert "stored 0 videos in" in done(flowcpc("import", out, again, "--layout", "tsn"))
     (out / "Left" / "a" / "flow_x_00001.jpg").touch()
@@ -126,7 +128,7 @@ def test_the_same_command_again_does_what_is_missing(store: FlowStore, tmp_path:
 
 
 def spoil(folder: Path, how: str) -> None:
-    files = sorted(folder.iterdir())
+    files = sorted(folder.glob("*.jpg"))
     if how == "hole":
         (folder / "flow_y_00003.jpg").unlink()
     elif how == "junk":
@@ -195,7 +197,8 @@ def test_what_cannot_be_done_is_one_sentence(store: FlowStore, tmp_path: Path) -
         (["import", out, store.path, "--layout", "tsn"], "made with other numerics"),
         (["export", store.path, out, "nobody", "--layout", "tsn"], "nobody is not in"),
         (["export", store.path, store.path / "store.json", "--layout", "tsn"], "is a file"),
-        (["export", store.path, out, "--layout", "denseflow"], "exists and holds something else"),
+        (["export", store.path, out, "--layout", "denseflow"], "was exported as"),
+        (["export", store.path, out, "--layout", "tsn", "--bound", 5], "was exported as"),
         (["export", store.path, out, "--layout", "tsn", "--bound", "nan"], "bound=nan must be above 0"),
     ):
         result = flowcpc(*words)

@@ -97,6 +97,31 @@ def test_two_extractions_at_once(tmp_path: Path, array_format: str) -> None:
     assert verify(store).findings == []
 
 
+@pytest.mark.parametrize("array_format", FORMATS)
+def test_an_error_after_the_record_is_in_place_keeps_the_flow(
+    store: FlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = create_store(tmp_path / "s", NUMERICS, array_format)
+
+    def broken(path: Path) -> None:
+        if "commits" in path.parts:
+            raise OSError(5, os.strerror(5))
+
+    monkeypatch.setattr("stores.atomic.sync_folder", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        commit_flow(store, "v", some_flow(4))
+    np.testing.assert_array_equal(store.read_codes("v"), store.encoding.encode(some_flow(4)))
+
+
+@pytest.mark.parametrize("array_format", FORMATS)
+def test_reads_may_come_in_pieces(tmp_path: Path, array_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = create_store(tmp_path / "s", NUMERICS, array_format)
+    commit_flow(store, "v", some_flow(30))
+    whole, preadv = store.read_codes("v"), os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: preadv(fd, [buffers[0][:1000]], offset))
+    np.testing.assert_array_equal(store.read_codes("v"), whole)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, 2 MB large."""
