@@ -99,7 +99,7 @@ def test_two_extractions_at_once(tmp_path: Path, array_format: str) -> None:
 
 @pytest.mark.parametrize("array_format", FORMATS)
 def test_an_error_after_the_record_is_in_place_keeps_the_flow(
-    store: FlowStore, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, array_format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = create_store(tmp_path / "s", NUMERICS, array_format)
 
