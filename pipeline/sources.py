@@ -150,7 +150,7 @@ def list_ucf101(annotations: Path) -> list[Video]:
             PurePosixPath(path).stem,
             path,
             PurePosixPath(path).parent.name,
-            _ucf_group(PurePosixPath(path).stem),
+            ucf_group(PurePosixPath(path).stem),
             dict(sorted(membership.items())),
         )
         for path, membership in folds.items()
@@ -193,7 +193,7 @@ def _text(file: Path) -> str:
         raise ValueError(f"{file} is not a text file in UTF-8 ({error}); give the list itself") from error
 
 
-def _ucf_group(stem: str) -> str:
+def ucf_group(stem: str) -> str:
     """Return class and group of v_<Class>_gGG_cCC, so that equal numbers in two classes are two groups; the stem itself
     otherwise.
     """
@@ -215,7 +215,7 @@ def _read_folder(root: Path, seed: int) -> Dataset:
             continue
         folds = {"fold1": path.parts[0]} if with_splits else {}
         videos.append(
-            Video(name := path.with_suffix("").as_posix(), path.as_posix(), path.parts[depth], _ucf_group(name), folds)
+            Video(name := path.with_suffix("").as_posix(), path.as_posix(), path.parts[depth], ucf_group(name), folds)
         )
     if misplaced:
         form = "SPLIT/CLASS/VIDEO" if with_splits else "CLASS/VIDEO"
@@ -226,11 +226,11 @@ def _read_folder(root: Path, seed: int) -> Dataset:
     remarks = [f"{others} files under {root} have no video extension and are left out"] if others else []
     if with_splits:
         return Dataset(videos, [*remarks, f"splits are the folders {', '.join(sorted(with_splits))}"])
-    drawn = f"a split by groups was drawn within each class, about 70 % train and 30 % test (seed {seed})"
-    return Dataset(_split_by_groups(videos, seed), [*remarks, f"no train/test folders: {drawn}"])
+    drawn = draw_split(videos, seed)
+    return Dataset(drawn.videos, [*remarks, *drawn.remarks])
 
 
-def _split_by_groups(videos: list[Video], seed: int) -> list[Video]:
+def draw_split(videos: Sequence[Video], seed: int = 0) -> Dataset:
     """Give each class's groups, in an order drawn from (seed, group), to test until it has 30 % of the class; one group
     stays in train.
     """
@@ -248,7 +248,8 @@ def _split_by_groups(videos: list[Video], seed: int) -> list[Video]:
             in_test += len(groups[group]) if is_test else 0
             split = "test" if is_test else "train"
             done.extend(dataclasses.replace(video, folds={"fold1": split}) for video in groups[group])
-    return done
+    drawn = f"a split by groups was drawn within each class, about 70 % train and 30 % test (seed {seed})"
+    return Dataset(done, [f"no train/test folders: {drawn}"])
 
 
 def _read_csv(root: Path, file: Path) -> Dataset:
