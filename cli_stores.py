@@ -181,9 +181,13 @@ def import_command(
     from pipeline.import_flow import find_videos, import_flow, with_lists
 
     chosen = LAYOUTS[layout]
-    videos = find_videos(chosen, folder)
+    found = find_videos(chosen, folder)
     if dataset == "ucf101":
-        videos = with_lists(videos, annotations)
+        videos = with_lists(found.videos, annotations)
+    else:
+        videos = found.videos
+        for remark in found.remarks:
+            say(remark)
     if fps is None:
         say("times count flows, not seconds, because --fps is not given")
     with stop_on_signals() as stop, Bar("import") as bar:
@@ -226,12 +230,15 @@ def export_command(store: Path, out: Path, videos: tuple[str, ...], layout: str,
     opened = open_store(store)
     chosen = videos or tuple(opened.videos()["video_id"])
     with stop_on_signals() as stop, Bar("export") as bar:
-        written, finished = export_flow(
-            opened, out, LAYOUTS[layout], chosen, bound=bound, progress=bar, should_stop=stop
-        )
-    if not finished:
+        summary = export_flow(opened, out, LAYOUTS[layout], chosen, bound=bound, progress=bar, should_stop=stop)
+    for video_id, reason in summary.failed:
+        click.echo(f"{video_id}\t{reason}")
+    if not summary.finished:
         stop.leave(command_line())
-    say(f"{out}: {len(chosen)} videos ({written} written now)")
+    say(f"{out}: {len(chosen) - len(summary.failed)} videos ({summary.written} written now)")
+    if summary.failed:
+        say(f"{len(summary.failed)} of {len(chosen)} videos are damaged and were not exported")
+        sys.exit(console.DONE_IN_PART)
 
 
 def _findings_text(table: "pd.DataFrame") -> str:

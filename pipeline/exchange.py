@@ -9,16 +9,23 @@ file and in JPEG's quality:
   repository of Han et al. 2020, process_data/src/extract_ff.py.
 """
 
+import contextlib
+import itertools
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 _NO_FLOW = 128  # the third channel
+_NO_FLOW_SPREAD = 16.0  # on average; JPEG with halved colours makes up to 9 of it for flow in blocks of 4 px, a picture of flow is tens away
+_END_OF_JPEG = b"\xff\xd9"
+_NAMED = 5  # of the missing files
 _NUMBER = re.compile(r"^(?P<kind>flow_x|flow_y|flow)_(?P<number>\d+)\.jpe?g$", re.IGNORECASE)
 
 
@@ -84,60 +91,133 @@ def encode_flow(layout: Layout, flow: NDArray[np.float32], bound: float) -> Iter
         yield kind, data.tobytes()
 
 
-def list_flows(layout: Layout, folder: Path) -> list[tuple[Path, ...]]:
+def first_index(layout: Layout, folders: Iterable[Path]) -> int:
+    """Return the number of the first flow in a tree of videos: 0 if any of `folders` has a file of that number, else 1.
+
+    A video alone does not tell: in a tree from 0, one that lost its first flow looks like one from 1, and would be off by one flow.
+    """
+    for folder in folders:
+        with contextlib.suppress(FolderError):  # said when its own turn comes
+            if any(0 in found for found in _numbers(layout, folder).values()):
+                return 0
+    return 1
+
+
+def list_flows(layout: Layout, folder: Path, first: int) -> list[tuple[Path, ...]]:
     """Return the files of every flow of a video's folder, in order.
 
-    Numbers may begin at 0 or 1 whatever the layout's own is, but must be without a hole and the same for u and v. Raises FolderError naming what
-    is missing.
+    Numbers begin at `first`, are without a hole and the same for u and v. Raises FolderError naming what is missing.
     """
-    numbers: dict[str, dict[int, Path]] = {kind: {} for kind in layout.kinds}
-    for path in folder.iterdir():
-        found = _NUMBER.match(path.name)
-        if found and found["kind"].lower() in numbers:
-            numbers[found["kind"].lower()][int(found["number"])] = path
+    numbers = _numbers(layout, folder)
     every = sorted(set().union(*numbers.values()))
     if not every:
         raise FolderError(f"has no file named like {layout.file_name(layout.kinds[0], 0)}")
-    if every[0] not in (0, 1):
-        raise FolderError(f"begins with number {every[0]}; the first flow is 0 or 1")
-    for number in range(every[0], every[-1] + 1):
-        for kind in layout.kinds:
-            if number not in numbers[kind]:
-                raise FolderError(f"lacks {layout.file_name(kind, number - layout.first_index)}")
+    if every[0] != first:
+        raise FolderError(f"begins with number {every[0]}; the first flow of its tree is {first}")
+    absent = (
+        layout.file_name(kind, number - layout.first_index)
+        for number in range(first, every[-1] + 1)
+        for kind in layout.kinds
+        if number not in numbers[kind]
+    )
+    more = len(layout.kinds) * (every[-1] + 1 - first) - sum(map(len, numbers.values())) - _NAMED
+    named = list(itertools.islice(absent, _NAMED))
+    if named:
+        raise FolderError(f"lacks {', '.join(named)}" + (f" and {more} more" if more > 0 else ""))
     return [tuple(numbers[kind][number] for kind in layout.kinds) for number in every]
+
+
+def _numbers(layout: Layout, folder: Path) -> dict[str, dict[int, Path]]:
+    """Return the files of each kind by number. Raises FolderError for a folder that cannot be listed, or two files of one number."""
+    numbers: dict[str, dict[int, Path]] = {kind: {} for kind in layout.kinds}
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise FolderError(f"cannot be listed ({error.strerror})") from error
+    for name in names:
+        match = _NUMBER.match(name)
+        if match is None or match["kind"].lower() not in numbers:
+            continue
+        of_kind = numbers[match["kind"].lower()]
+        twin = of_kind.setdefault(int(match["number"]), folder / name)
+        if twin.name != name:
+            raise FolderError(f"has both {twin.name} and {name}; remove one")
+    return numbers
 
 
 def read_flow(layout: Layout, files: tuple[Path, ...], bound: float) -> NDArray[np.float32]:
     """Return one flow, float32 (2, H, W) px, from its JPEGs. Raises FolderError for a file that is none, or of another size than its pair."""
-    flag = cv2.IMREAD_GRAYSCALE if len(files) == 2 else cv2.IMREAD_COLOR
-    images = []
-    for path in files:
-        try:
-            data = path.read_bytes() or b"\0"  # OpenCV takes an empty buffer for a mistake in the program
-        except OSError as error:
-            raise FolderError(f"{path.name} cannot be read ({error.strerror})") from error
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-        if image is None:
-            raise FolderError(f"{path.name} is not an image that can be read")
-        images.append(np.asarray(image, np.uint8))
-    if len(images) == 1:
-        images = [images[0][..., 0], images[0][..., 1]]
-    if images[0].shape != images[1].shape:
-        raise FolderError(f"{files[1].name} is {_size(images[1])} and {files[0].name} is {_size(images[0])}")
-    return dequantise(np.stack(images), bound)
+    images = [_read_image(path) for path in files]
+    if len(layout.kinds) == 1:
+        u, v = _split_channels(files[0].name, images[0])
+    else:
+        u, v = (_only_channel(path.name, image) for path, image in zip(files, images, strict=True))
+    if u.shape != v.shape:
+        raise FolderError(f"{files[1].name} is {_size(v)} and {files[0].name} is {_size(u)}")
+    return dequantise(np.stack([u, v]), bound)
+
+
+def _read_image(path: Path) -> NDArray[np.uint8]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FolderError(f"{path.name} cannot be read ({error.strerror})") from error
+    # The decoder can make up what a file that was cut off lacks, and OpenCV does not always say so. Some disks pad with zeros.
+    if data.startswith(b"\xff\xd8") and not data.rstrip(b"\0").endswith(_END_OF_JPEG):
+        raise FolderError(f"{path.name} is cut off")
+    try:
+        image = cv2.imdecode(np.frombuffer(data or b"\0", np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:  # sizes that no image has
+        image = None
+    if image is None or image.dtype != np.uint8:
+        raise FolderError(f"{path.name} is not an image that can be read")
+    return np.asarray(image, np.uint8)
+
+
+def _only_channel(name: str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a gray image, uint8 (H, W), which some programs write as three equal channels."""
+    if image.ndim == 2:
+        return image
+    if (image != image[..., :1]).any():
+        raise FolderError(f"{name} is a colour image; flow_x and flow_y are gray")
+    return image[..., 0]
+
+
+def _split_channels(name: str, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return u and v of a colour image. Pictures of flow in the colour wheel have the same names, and would pass for flow."""
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise FolderError(f"{name} is not a colour image; u and v are its channels")
+    if np.abs(image[..., 2].astype(np.float32) - _NO_FLOW).mean() > _NO_FLOW_SPREAD:
+        raise FolderError(
+            f"{name} has red that is not {_NO_FLOW} all over: a picture of flow, or other channels than (u, v, {_NO_FLOW})"
+        )
+    return image[..., 0], image[..., 1]
 
 
 def find_folders(layout: Layout, root: Path) -> dict[str, Path]:
-    """Return the folders under `root` that hold flow of this layout, by video name: their path relative to `root`, with `/`."""
+    """Return the folders under `root` that hold flow of this layout, by video name: their path relative to `root`, with `/`.
+
+    Links to folders are followed, each folder once. Raises OSError for a folder that cannot be listed.
+    """
     found: dict[str, Path] = {}
-    waiting = [root]
-    while waiting:
-        folder = waiting.pop()
-        entries = sorted(folder.iterdir())
-        if folder != root and any(_is_flow(layout, entry.name) for entry in entries):
+    seen = set()
+    for name, folders, files in os.walk(root, followlinks=True, onerror=_raise):
+        state = os.stat(name)
+        if (state.st_dev, state.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        folder = Path(name)
+        if folder != root and any(_is_flow(layout, file) for file in files):
             found[folder.relative_to(root).as_posix()] = folder
-        waiting += [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     return found
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def _is_flow(layout: Layout, name: str) -> bool:

@@ -1,5 +1,6 @@
 """A store in, flow folders of other programs out."""
 
+import dataclasses
 import re
 import shutil
 import uuid
@@ -11,12 +12,22 @@ import numpy as np
 from pipeline.exchange import Layout, encode_flow
 from stores.atomic import TEMPORARY_SUFFIX, sync_folder
 from stores.catalog import read_record, write_record
+from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore
 from stores.progress import Progress
 
 _BLOCK = 32  # flows in memory
 _RECORD = ".flowcpc.json"  # what a folder was made from, hidden from programs that list JPEGs
 _OURS = re.compile(rf"\.[0-9a-f]{{32}}{re.escape(TEMPORARY_SUFFIX)}")
+
+
+@dataclasses.dataclass
+class ExportSummary:
+    """What an export did: videos `written` now, (video_id, reason) of the damaged ones; `finished` is false when it was stopped before the end."""
+
+    finished: bool = True
+    written: int = 0
+    failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
 
 def export_flow(
@@ -28,8 +39,8 @@ def export_flow(
     bound: float,
     progress: Progress = lambda done, total, fields: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> tuple[int, bool]:
-    """Write the flow of some videos to OUT/<video_id>/, and return (videos written now, whether all were reached).
+) -> ExportSummary:
+    """Write the flow of some videos to OUT/<video_id>/.
 
     A folder is there whole or not at all: it is written under another name and renamed. One that is there from the same flow,
     layout and bound is left alone.
@@ -51,14 +62,18 @@ def export_flow(
         for torn in parent.glob(f".*{TEMPORARY_SUFFIX}"):
             if _OURS.fullmatch(torn.name) and torn.is_dir():
                 shutil.rmtree(torn)
-    written = 0
+    summary = ExportSummary()
     for number, video_id in enumerate(video_ids):
         if should_stop():
-            return written, False
-        progress(number, len(video_ids), {"written": f"{written}"})
-        written += _export_one(store, out, layout, video_id, bound)
-    progress(len(video_ids), len(video_ids), {"written": f"{written}"})
-    return written, True
+            summary.finished = False
+            return summary
+        progress(number, len(video_ids), {"written": f"{summary.written}"})
+        try:
+            summary.written += _export_one(store, out, layout, video_id, bound)
+        except DamagedStoreError as error:
+            summary.failed.append((video_id, str(error)))
+    progress(len(video_ids), len(video_ids), {"written": f"{summary.written}"})
+    return summary
 
 
 def _export_one(store: FlowStore, out: Path, layout: Layout, video_id: str, bound: float) -> bool:

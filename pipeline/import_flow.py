@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.exchange import FolderError, Layout, find_folders, import_numerics, list_flows, read_flow
+from pipeline.exchange import FolderError, Layout, find_folders, first_index, import_numerics, list_flows, read_flow
 from pipeline.extract import KIND_FILE, KIND_MISSING
 from pipeline.ledger import Summary
 from pipeline.segmentation import find_segments, find_shots, frame_statistics
-from pipeline.sources import Video, list_ucf101
+from pipeline.sources import SPLITS, Dataset, Video, draw_split, list_ucf101, ucf_group
 from stores.encoding import encoding_by_name
 from stores.flow_store import FlowStore, create_store
 from stores.progress import Progress
@@ -22,19 +22,33 @@ from stores.progress import Progress
 _BLOCK = 32  # flows in memory
 
 
-def find_videos(layout: Layout, root: Path) -> list[Video]:
-    """Return a video for every flow folder under `root`: its name is the folder's, its label the folder above.
+def find_videos(layout: Layout, root: Path) -> Dataset:
+    """Return a video for every flow folder under `root`, [SPLIT/][CLASS/]VIDEO: its name is the path, its label the folder above.
 
-    Raises FileNotFoundError or ValueError when there is none.
+    Splits are folders called train, val and test, or drawn as for a folder of videos. Raises FileNotFoundError or ValueError when there is none.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder; give the one that holds a folder of JPEGs per video")
-    folders = find_folders(layout, root)
-    if not folders:
+    names = sorted(find_folders(layout, root))
+    if not names:
         raise ValueError(
             f"{root} holds no folder of files named like {layout.file_name(layout.kinds[0], 0)}; see --layout"
         )
-    return [Video(name, name, name.rpartition("/")[0] or None, None, {}) for name in sorted(folders)]
+    paths = [(name, name.split("/")) for name in names]
+    splits = {parts[0] for _, parts in paths if len(parts) > 2} & set(SPLITS)
+    misplaced = [name for name, parts in paths if splits and (len(parts) < 3 or parts[0] not in splits)]
+    if misplaced:
+        raise ValueError(
+            f"{root / misplaced[0]} and {len(misplaced) - 1} more are not placed as SPLIT/CLASS/VIDEO as others are; move them"
+        )
+    videos = [
+        Video(name, name, parts[-2] if len(parts) > 1 else None, ucf_group(name), {"fold1": parts[0]} if splits else {})
+        for name, parts in paths
+    ]
+    if splits:
+        return Dataset(videos, [f"splits are the folders {', '.join(sorted(splits))}"])
+    drawn = draw_split(videos)
+    return Dataset(sorted(drawn.videos, key=lambda video: video.video_id), drawn.remarks)
 
 
 def with_lists(videos: Sequence[Video], annotations: Path | None) -> list[Video]:
@@ -47,7 +61,11 @@ def with_lists(videos: Sequence[Video], annotations: Path | None) -> list[Video]
             "--dataset ucf101 needs --annotations: the folder of classInd.txt, trainlist01.txt, testlist01.txt ..."
         )
     listed = {video.video_id: video for video in list_ucf101(annotations)}
-    found = {video.path.rpartition("/")[2]: video.path for video in videos}
+    found: dict[str, str] = {}
+    for video in videos:
+        twin = found.setdefault(video.path.rpartition("/")[2], video.path)
+        if twin != video.path:
+            raise ValueError(f"{twin} and {video.path} are both the flow of one listed video; remove one of them")
     strangers = sorted(found.keys() - listed.keys())
     if strangers:
         raise ValueError(f"{found[strangers[0]]} is in no list of {annotations}; import it with --dataset folder")
@@ -77,7 +95,8 @@ def import_flow(
     if fps is not None and not (np.isfinite(fps) and fps > 0):
         raise ValueError(f"fps={fps} must be above 0")
     began = time.perf_counter()
-    size = _first_size(root, layout, videos, bound)
+    first = first_index(layout, (root / video.path for video in videos if (root / video.path).is_dir()))
+    size = _first_size(root, layout, videos, bound, first)
     target = create_store(
         store, import_numerics(layout, bound, size, encoding_by_name(encoding).to_json()), array_format
     )
@@ -90,18 +109,18 @@ def import_flow(
                 summary.finished = False
                 break
             progress(number, len(videos), {"stored": f"{summary.stored}"})
-            _import_one(root, target, layout, video, bound, fps, summary)
+            _import_one(root, target, layout, video, bound, fps, first, summary)
         progress(len(videos), len(videos), {"stored": f"{summary.stored}"})
         target.consolidate()
     summary.seconds = time.perf_counter() - began
     return summary
 
 
-def _first_size(root: Path, layout: Layout, videos: Sequence[Video], bound: float) -> tuple[int, int]:
+def _first_size(root: Path, layout: Layout, videos: Sequence[Video], bound: float, first: int) -> tuple[int, int]:
     why = ""
     for video in videos:
         try:
-            flow = read_flow(layout, list_flows(layout, root / video.path)[0], bound)
+            flow = read_flow(layout, list_flows(layout, root / video.path, first)[0], bound)
         except (FolderError, OSError) as error:
             why = f"{video.video_id} {error}"
             continue
@@ -110,19 +129,31 @@ def _first_size(root: Path, layout: Layout, videos: Sequence[Video], bound: floa
 
 
 def _import_one(
-    root: Path, store: FlowStore, layout: Layout, video: Video, bound: float, fps: float | None, summary: Summary
+    root: Path,
+    store: FlowStore,
+    layout: Layout,
+    video: Video,
+    bound: float,
+    fps: float | None,
+    first: int,
+    summary: Summary,
 ) -> None:
     folder = root / video.path
     stamp: dict[str, Any] = {"source_bytes": None, "source_mtime_ns": None}
     try:
-        files = list_flows(layout, folder)
+        files = list_flows(layout, folder, first)
         states = [path.stat() for pair in files for path in pair]
         stamp = {
             "source_bytes": sum(state.st_size for state in states),
             "source_mtime_ns": max(state.st_mtime_ns for state in states),
         }
         commit = store.commit_of(video.video_id)
-        if commit is not None and all(commit["video"].get(name) == value for name, value in stamp.items()):
+        if commit is not None and all(
+            commit["video"].get(name) == value for name, value in {**stamp, "fps": fps}.items()
+        ):
+            record = video.to_record()
+            if any(commit[name] != value for name, value in record.items()):
+                store.relabel(commit, record)
             summary.stored_before += 1
             return
         _write(store, layout, video, files, bound, fps, stamp)
@@ -148,6 +179,8 @@ def _write(
     fps: float | None,
     stamp: dict[str, Any],
 ) -> None:
+    # A value at the end of the 8 bits was clipped before it came here; JPEG leaves it within half a step.
+    reach = min(store.encoding.bound, bound - bound / 255)
     columns: dict[str, list[Any]] = {}
     digest = hashlib.sha256()
     with store.write_video(video.video_id) as writer:
@@ -155,7 +188,7 @@ def _write(
             flow = _read_block(store, layout, files[start : start + _BLOCK], bound)
             digest.update(flow.tobytes())
             codes = store.encoding.encode(flow)
-            for name, values in frame_statistics(flow, store.encoding.decode(codes), store.encoding.bound).items():
+            for name, values in frame_statistics(flow, store.encoding.decode(codes), reach).items():
                 columns.setdefault(name, []).extend(values)
             writer.append(codes)
         columns["time_s"] = [round(number / (fps or 1.0), 6) for number in range(len(files))]

@@ -135,6 +135,15 @@ def spoil(folder: Path, how: str) -> None:
         files[0].write_bytes(b"junk")
     elif how == "empty":
         files[0].write_bytes(b"")
+    elif how == "cut":
+        files[0].write_bytes(files[0].read_bytes()[:-2])
+    elif how == "many":
+        for path in files[3:]:
+            path.rename(folder / path.name.replace("_000", "_900"))
+    elif how == "twins":
+        files[0].with_name("flow_x_1.jpg").write_bytes(files[0].read_bytes())
+    elif how == "colour":
+        cv2.imwrite(str(files[0]), np.tile(np.uint8([0, 128, 255]), (32, 48, 1)))
     elif how == "late":
         for number in (1, 2):
             (folder / f"flow_x_{number:05d}.jpg").unlink()
@@ -149,7 +158,11 @@ def spoil(folder: Path, how: str) -> None:
         ("hole", "lacks flow_y_00003.jpg"),
         ("junk", "flow_x_00001.jpg is not an image"),
         ("empty", "flow_x_00001.jpg is not an image"),
-        ("late", "begins with number 3"),
+        ("cut", "flow_x_00001.jpg is cut off"),
+        ("many", "lacks flow_y_00001.jpg, flow_y_00002.jpg, flow_y_00003.jpg, flow_x_00004.jpg, flow_y_00004.jpg and "),
+        ("twins", "has both flow_x_00001.jpg and flow_x_1.jpg"),
+        ("colour", "flow_x_00001.jpg is a colour image"),
+        ("late", "begins with number 3; the first flow of its tree is 1"),
         ("size", "flow_y_00005.jpg is 30x48 and flow_x_00005.jpg is 32x48"),
     ],
 )
@@ -213,3 +226,118 @@ def test_no_export_leaves_its_folder(store: FlowStore, tmp_path: Path) -> None:
     result = flowcpc("export", store.path, tmp_path / "a" / "b" / "out", "--layout", "tsn")
     assert (result.exit_code, "would be written outside" in result.output) == (2, True)
     assert not (tmp_path / "a" / "outside").exists()
+
+
+def test_a_video_without_its_first_flow_is_not_shifted_by_one(store: FlowStore, tmp_path: Path) -> None:
+    """Alone, flows 1 to 4 of a tree from 0 look like all flows of one from 1."""
+    done(flowcpc("export", store.path, tmp_path / "out", "--layout", "denseflow"))
+    for kind in "xy":
+        (tmp_path / "out" / "Left" / "a" / f"flow_{kind}_00000.jpg").unlink()
+    result = flowcpc("import", tmp_path / "out", tmp_path / "in.flow", "--layout", "denseflow")
+    assert (result.exit_code, result.stdout) == (
+        3,
+        "Left/a\tbegins with number 1; the first flow of its tree is 0\n",
+    )
+
+
+def test_pictures_of_flow_are_not_taken_for_flow(tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "a"
+    folder.mkdir(parents=True)
+    gray = np.full((32, 48), 90, np.uint8)
+    for number, image in enumerate((np.dstack([gray, gray, np.full_like(gray, 255)]), gray), start=1):
+        cv2.imwrite(str(folder / f"flow_{number:05d}.jpg"), image)
+    words = ["import", tmp_path / "out", tmp_path / "in.flow", "--layout", "memdpc"]
+    assert "flow_00001.jpg has red that is not 128" in flowcpc(*words).output
+    (folder / "flow_00001.jpg").write_bytes((folder / "flow_00002.jpg").read_bytes())
+    assert "flow_00001.jpg is not a colour image" in flowcpc(*words).output
+
+
+def test_memdpc_s_own_files_halve_colours_and_are_read(tmp_path: Path) -> None:
+    """extract_ff.py writes with OpenCV's defaults: u and v have half the resolution in part."""
+    folder = tmp_path / "out" / "Left" / "a"
+    folder.mkdir(parents=True)
+    flow = smooth_flow(3, 2)
+    for number, (u, v) in enumerate(flow, start=1):
+        image = np.full((32, 48, 3), 128, np.uint8)
+        image[..., :2] = np.round((np.clip(np.dstack([u, v]), -20, 20) + 20) * (255.0 / 40))
+        cv2.imwrite(str(folder / f"flow_{number:05d}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    done(flowcpc("import", tmp_path / "out", tmp_path / "in.flow", "--layout", "memdpc"))
+    assert np.abs(open_store(tmp_path / "in.flow").read_flow("Left/a") - np.clip(flow, -20, 20)).mean() < STEP
+
+
+@pytest.mark.parametrize("layout", ["denseflow", "tsn"])
+def test_what_8_bits_cannot_reach_is_counted_as_clipped(tmp_path: Path, layout: str) -> None:
+    store = create_store(tmp_path / "s.flow", {"height": 32, "width": 48, "encoding": DEFAULT.to_json()})
+    flow = np.full((2, 2, 32, 48), 3, np.float32)
+    flow[:, 0, :, :24], flow[:, 1] = 30, -30
+    commit_flow(store, "a", flow)
+    done(flowcpc("export", store.path, tmp_path / "out", "--layout", layout))
+    done(flowcpc("import", tmp_path / "out", tmp_path / "in.flow", "--layout", layout, "--encoding", "uint8-bound20"))
+    imported = open_store(tmp_path / "in.flow")
+    found = imported.read_flow("a")
+    np.testing.assert_allclose(found[:, 0, :, :24], 20, atol=1e-5)
+    np.testing.assert_allclose(found[:, 1], -20, atol=1e-5)
+    assert imported.videos()["clip_rate"].tolist() == [0.75]
+
+
+def test_splits_are_folders_or_drawn_and_follow_what_changes(store: FlowStore, tmp_path: Path) -> None:
+    out, words = tmp_path / "out", ["--layout", "tsn"]
+    done(flowcpc("export", store.path, out, *words))
+    assert "a split by groups was drawn" in done(flowcpc("import", out, tmp_path / "drawn.flow", *words))
+    drawn = open_store(tmp_path / "drawn.flow").videos()
+    assert drawn[["label", "group", "fold1"]].values.tolist() == [
+        ["Left", "Left/a", "train"],
+        ["Right", "Right/b", "train"],
+    ]
+    for split in ("train", "test"):
+        (tmp_path / "split" / split).mkdir(parents=True)
+    (out / "Left").rename(tmp_path / "split" / "train" / "Left")
+    (out / "Right").rename(tmp_path / "split" / "test" / "Right")
+    done(flowcpc("import", tmp_path / "split", tmp_path / "split.flow", *words))
+    assert open_store(tmp_path / "split.flow").videos()[["video_id", "label", "fold1"]].values.tolist() == [
+        ["test/Right/b", "Right", "test"],
+        ["train/Left/a", "Left", "train"],
+    ]
+    (tmp_path / "split" / "train" / "Left").rename(tmp_path / "split" / "Left")
+    refused = flowcpc("import", tmp_path / "split", tmp_path / "split.flow", *words)
+    assert (refused.exit_code, "not placed as SPLIT/CLASS/VIDEO" in refused.output) == (2, True)
+
+
+def test_new_lists_and_a_new_rate_reach_videos_that_are_there(tmp_path: Path) -> None:
+    store = create_store(tmp_path / "s.flow", {"height": 32, "width": 48, "encoding": DEFAULT.to_json()})
+    commit_flow(store, "v_Left_g01_c01", smooth_flow(3, 0))
+    done(flowcpc("export", store.path, tmp_path / "out", "--layout", "tsn"))
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 Left\n")
+    words = ["import", tmp_path / "out", tmp_path / "in.flow", "--layout", "tsn", "--dataset", "ucf101"]
+    for split in ("train", "test"):
+        (lists / f"{split}list01.txt").write_text("Left/v_Left_g01_c01.avi 1\n")
+        assert "stored" in done(flowcpc(*words, "--annotations", lists))
+        assert open_store(tmp_path / "in.flow").videos()["fold1"].tolist() == [split]
+        (lists / f"{split}list01.txt").unlink()
+    (lists / "trainlist01.txt").write_text("Left/v_Left_g01_c01.avi 1\n")
+    assert "stored 1 videos" in done(flowcpc(*words, "--annotations", lists, "--fps", 10))
+    assert open_store(tmp_path / "in.flow").frames()["time_s"].tolist() == [0.0, 0.1, 0.2]
+    assert "stored 0 videos" in done(flowcpc(*words, "--annotations", lists, "--fps", 10))
+    (tmp_path / "out" / "copy").mkdir()
+    (tmp_path / "out" / "v_Left_g01_c01").rename(tmp_path / "out" / "copy" / "v_Left_g01_c01")
+    done(flowcpc("export", store.path, tmp_path / "out", "--layout", "tsn"))
+    assert "are both the flow of one listed video" in flowcpc(*words, "--annotations", lists).output
+
+
+def test_a_damaged_video_does_not_stop_an_export(store: FlowStore, tmp_path: Path) -> None:
+    file = next(path for path in store.path.glob("flow/*/Left*/**/c.*") if path.is_file())
+    data = bytearray(file.read_bytes())
+    data[200] ^= 255
+    file.write_bytes(data)
+    result = flowcpc("export", store.path, tmp_path / "out", "--layout", "tsn")
+    assert result.exit_code == 3
+    assert result.stdout.startswith("Left/a\tflows [0, 5) of Left/a are damaged")
+    assert [path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").glob("*/*")] == ["Right/b"]
+
+
+def test_a_link_back_to_the_tree_ends(store: FlowStore, tmp_path: Path) -> None:
+    done(flowcpc("export", store.path, tmp_path / "out", "--layout", "tsn"))
+    (tmp_path / "out" / "Left" / "again").symlink_to(tmp_path / "out")
+    assert "stored 2 videos" in done(flowcpc("import", tmp_path / "out", tmp_path / "in.flow", "--layout", "tsn"))
