@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 import console
-from cli_stores import COMMANDS
+from cli_stores import COMMANDS, encoding_option, format_option
 from console import Bar, as_json_text, command_line, say, stop_on_signals
 
 if TYPE_CHECKING:
@@ -77,19 +77,8 @@ def main() -> None:
     show_default=True,
     help="Whose border and interpolation rules flow follows; part of a store's numerics.",
 )
-@click.option(
-    "--encoding",
-    type=click.Choice(["companded8", "uint8-bound20", "int16", "float16"]),
-    default="companded8",
-    show_default=True,
-    help="How px become stored integers; part of a store's numerics.",
-)
-@click.option(
-    "--format",
-    "array_format",
-    type=click.Choice(["zarr", "hdf5"]),
-    help="Container of a new store's arrays.  [default: zarr, or the store's]",
-)
+@encoding_option
+@format_option
 @click.option("--workers", type=click.IntRange(min=0), help="Processes; 0 works in this one.  [default: one per core]")
 @click.option("--retry-failed", is_flag=True, help="Try again the videos that failed because of their file.")
 def extract_flow(

@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _PATH = click.Path(path_type=Path)
+encoding_option = click.option(
+    "--encoding",
+    type=click.Choice(["companded8", "uint8-bound20", "int16", "float16"]),
+    default="companded8",
+    show_default=True,
+    help="How px become stored integers; part of a store's numerics.",
+)
+format_option = click.option(
+    "--format",
+    "array_format",
+    type=click.Choice(["zarr", "hdf5"]),
+    help="Container of a new store's arrays.  [default: zarr, or the store's]",
+)
 _SIDE_BY_SIDE = 4  # videos of an animation where none is named
 
 
@@ -155,16 +168,8 @@ _LAYOUT = click.Choice(["denseflow", "tsn", "memdpc"])
     help="folder: labels are the folders above; ucf101: labels and splits from its lists.",
 )
 @click.option("--annotations", type=_PATH, help="ucf101: the folder of the official lists.")
-@click.option(
-    "--encoding",
-    type=click.Choice(["companded8", "uint8-bound20", "int16", "float16"]),
-    default="companded8",
-    show_default=True,
-    help="How px become stored integers.",
-)
-@click.option(
-    "--format", "array_format", type=click.Choice(["zarr", "hdf5"]), help="Container of a new store's arrays."
-)
+@encoding_option
+@format_option
 def import_command(
     folder: Path,
     store: Path,

@@ -78,7 +78,8 @@ def export_flow(
 
 def _export_one(store: FlowStore, out: Path, layout: Layout, video_id: str, bound: float) -> bool:
     target = out / video_id
-    flows = store.open_video(video_id).shape[0]
+    video = store.open_video(video_id)
+    flows = video.shape[0]
     commit = store.commit_of(video_id)
     made = {"layout": layout.name, "bound": bound, "flows": flows, "generation": commit and commit["generation"]}
     if target.is_dir():
@@ -97,7 +98,8 @@ def _export_one(store: FlowStore, out: Path, layout: Layout, video_id: str, boun
     temporary.mkdir(parents=True)
     try:
         for start in range(0, flows, _BLOCK):
-            for offset, flow in enumerate(store.read_flow(video_id, start, min(start + _BLOCK, flows))):
+            block = store.encoding.decode(video.read(start, min(start + _BLOCK, flows)))
+            for offset, flow in enumerate(block):
                 for kind, data in encode_flow(layout, flow, bound):
                     (temporary / layout.file_name(kind, start + offset)).write_bytes(data)
         write_record(temporary / _RECORD, made)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.exchange import FolderError, Layout, find_folders, first_index, import_numerics, list_flows, read_flow
-from pipeline.extract import KIND_FILE, KIND_MISSING
+from pipeline.extract import KIND_FILE, KIND_MISSING, record_failure
 from pipeline.ledger import Summary
 from pipeline.segmentation import find_segments, find_shots, frame_statistics
 from pipeline.sources import SPLITS, Dataset, Video, draw_split, list_ucf101, ucf_group
@@ -160,10 +160,7 @@ def _import_one(
     except (FolderError, FileNotFoundError) as error:
         kind = KIND_FILE if folder.is_dir() else KIND_MISSING
         reason = str(error) if isinstance(error, FolderError) else "the folder does not exist"
-        earlier = store.failure_of(video.video_id)
-        attempts = 1 + (earlier["attempts"] if earlier else 0)
-        record = {"kind": kind, "reason": reason, "attempts": attempts, "time": time.time(), **stamp}
-        store.record_failure({**video.to_record(), **record})
+        record_failure(store, video, kind, reason, stamp)
         summary.failed.append((video.video_id, reason))
         return
     summary.stored += 1

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from stores.atomic import replace_file
 from stores.flow_store import FlowStore
 from stores.pictures import fitting_scale, flow_to_rgb, label_font
+from stores.video_reader import VideoReader
 
 FORMATS = {".gif": "GIF", ".webp": "WEBP"}
 MOST_FLOWS = 300
@@ -39,23 +41,21 @@ def write_animation(
         raise ValueError(f"{file} does not end in {' or '.join(FORMATS)}, which are what is written; name it so")
     if not video_ids:
         raise ValueError(f"no video is named; name at least one that is in {store.path}")
-    lengths = []
-    for video_id in video_ids:
-        try:
-            lengths.append(store.open_video(video_id).shape[0])
-        except KeyError as error:
-            raise ValueError(error.args[0]) from error
-    shown = min(max(lengths), MOST_FLOWS)
-    if max(lengths) > shown:
-        announce(f"showing the first {shown} of {max(lengths)} flows")
+    try:
+        videos = [store.open_video(video_id) for video_id in video_ids]
+    except KeyError as error:
+        raise ValueError(error.args[0]) from error
+    longest = max(video.shape[0] for video in videos)
+    shown = min(longest, MOST_FLOWS)
+    if longest > shown:
+        announce(f"showing the first {shown} of {longest} flows")
     sampled = [
-        store.read_flow(video_id, int(frame), int(frame) + 1)[0]
-        for video_id, length in zip(video_ids, lengths, strict=True)
-        for frame in np.linspace(0, length - 1, min(length, _SAMPLED))
+        _flow(store, video, int(frame))
+        for video in videos
+        for frame in np.linspace(0, video.shape[0] - 1, min(video.shape[0], _SAMPLED))
     ]
-    scale = fitting_scale(sampled)
     fps = store.videos().set_index("video_id")["fps"].get(video_ids[0])
-    pictures = _pictures(store, video_ids, lengths, shown, scale)
+    pictures = _pictures(store, videos, shown, fitting_scale(sampled))
     data = io.BytesIO()
     next(pictures).save(
         data,
@@ -68,19 +68,21 @@ def write_animation(
     replace_file(file, data.getvalue())
 
 
-def _pictures(
-    store: FlowStore, video_ids: Sequence[str], lengths: Sequence[int], shown: int, scale: float
-) -> Iterator[Image.Image]:
+def _flow(store: FlowStore, video: VideoReader, frame: int) -> NDArray[np.float32]:
+    return store.encoding.decode(video.read(frame, frame + 1))[0]
+
+
+def _pictures(store: FlowStore, videos: Sequence[VideoReader], shown: int, scale: float) -> Iterator[Image.Image]:
     factor = max(1, round(_WIDTH / store.width))
     size = (factor * store.width, factor * store.height)
     font = label_font(11)
-    for frame in range(shown):
-        picture = Image.new("RGB", (size[0] * len(video_ids), size[1] + _CAPTION), (255, 255, 255))
+    for number in range(shown):
+        picture = Image.new("RGB", (size[0] * len(videos), size[1] + _CAPTION), (255, 255, 255))
         draw = ImageDraw.Draw(picture)
-        for column, (video_id, length) in enumerate(zip(video_ids, lengths, strict=True)):
-            flow = store.read_flow(video_id, min(frame, length - 1), min(frame, length - 1) + 1)[0]
-            tile = Image.fromarray(flow_to_rgb(flow, scale)).resize(size, Image.Resampling.NEAREST)
-            picture.paste(tile, (column * size[0], _CAPTION))
-            caption = f"{video_id}  flow {min(frame, length - 1)}  full colour {scale:.3g} px"
+        for column, video in enumerate(videos):
+            frame = min(number, video.shape[0] - 1)
+            tile = Image.fromarray(flow_to_rgb(_flow(store, video, frame), scale))
+            picture.paste(tile.resize(size, Image.Resampling.NEAREST), (column * size[0], _CAPTION))
+            caption = f"{video.video_id}  flow {frame}  full colour {scale:.3g} px"
             draw.text((column * size[0] + 2, 2), caption, (25, 25, 25), font)
         yield picture

@@ -5,6 +5,7 @@ has fine and even steps where flow is small and steps that grow geometrically ab
 Companded 8 bit). docs/store.md has the measured errors and sizes of all four.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,7 +48,7 @@ class Encoding:
     missing: float = 0
     magnitudes: NDArray[np.float32] | None = field(default=None, compare=False)
 
-    @property
+    @functools.cached_property
     def levels(self) -> NDArray[np.float32] | None:
         """The px of every code, float32 (256,), or None where px are code times `scale`; NaN where a code is never written."""
         if self.magnitudes is None:
@@ -55,6 +56,11 @@ class Encoding:
         if self.magnitudes[0] == 0:  # which has one code, and no sign
             return np.concatenate([-self.magnitudes[:0:-1], self.magnitudes, np.array([np.nan], np.float32)])
         return np.concatenate([-self.magnitudes[::-1], self.magnitudes])
+
+    @functools.cached_property
+    def _search_tables(self) -> tuple[NDArray[np.float32], float, NDArray[np.uint8]]:
+        assert self.magnitudes is not None
+        return _make_search_tables(self.magnitudes)
 
     def encode(self, flow: NDArray[np.float32]) -> Codes:
         """Return the code of the nearest stored value for every value of `flow` (any shape, px); beyond +-`bound` the last one.
@@ -68,7 +74,7 @@ class Encoding:
         else:
             codes = np.empty(flow.shape, np.uint8)
             zeros = (127, 127 if self.magnitudes[0] == 0 else 128)
-            finite = _take_nearest(flow.reshape(-1), *_search_tables(self.magnitudes), zeros, codes.reshape(-1))
+            finite = _take_nearest(flow.reshape(-1), *self._search_tables, zeros, codes.reshape(-1))
         if not finite:
             raise ValueError(
                 f"flow of shape {flow.shape} has values that are not finite; a store holds finite flow only"
@@ -125,7 +131,7 @@ def _scaled(flow: NDArray[np.float32], encoding: Encoding) -> Codes:
 _BUCKETS = 1 << 13
 
 
-def _search_tables(magnitudes: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, NDArray[np.uint8]]:
+def _make_search_tables(magnitudes: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, NDArray[np.uint8]]:
     """Return (middles, buckets per px, level at the lower edge of each bucket): no bucket reaches from one middle to the next but one."""
     exact = magnitudes.astype(np.float64)
     middles = ((exact[1:] + exact[:-1]) / 2).astype(np.float32)

@@ -1,5 +1,6 @@
 """SQL over a store's tables, by DuckDB: nothing is written and nothing outside the store can be read."""
 
+import functools
 import io
 import re
 from collections.abc import Callable
@@ -43,8 +44,18 @@ def query(store: FlowStore, sql: str) -> pd.DataFrame:
 def _tables(store: FlowStore, *, with_embeddings: bool) -> dict[str, Callable[[], pa.Table]]:
     """Return a function for every table, so that only what a statement names is read."""
 
+    @functools.cache
+    def built() -> dict[str, pd.DataFrame]:
+        return catalog.build_tables(store.path)
+
     def read(name: str) -> Callable[[], pa.Table]:
-        return lambda: _read_table(store, name)
+        def table() -> pa.Table:
+            file = catalog.fresh_index(store.path, name)
+            if file is not None:
+                return pq.read_table(pa.BufferReader(file))
+            return pa.Table.from_pandas(built()[name], preserve_index=False)
+
+        return table
 
     tables = {name: read(name) for name in catalog.TABLES}
     by_width: dict[int, list[pa.Table]] = {}
@@ -55,13 +66,6 @@ def _tables(store: FlowStore, *, with_embeddings: bool) -> dict[str, Callable[[]
         name = EMBEDDINGS if len(by_width) == 1 else f"{EMBEDDINGS}_{width}"
         tables[name] = lambda found=found: pa.concat_tables(found, promote_options="permissive")  # type: ignore[misc]
     return tables
-
-
-def _read_table(store: FlowStore, name: str) -> pa.Table:
-    file = catalog.fresh_index(store.path, name)
-    if file is not None:
-        return pq.read_table(pa.BufferReader(file))
-    return pa.Table.from_pandas(catalog.read_table(store.path, name), preserve_index=False)
 
 
 def _named_tables(connection: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
