@@ -4,28 +4,16 @@
 """
 
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 import console
-from cli_stores import COMMANDS, encoding_option, format_option
-from console import Bar, as_json_text, command_line, say, stop_on_signals
-
-if TYPE_CHECKING:
-    pass
+from cli_extract import extract_flow
+from cli_stores import COMMANDS
+from console import Bar, as_json_text, command_line, parse_size, say, stop_on_signals
 
 _PATH = click.Path(path_type=Path)
-
-
-def _size(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
-    """Return (height, width) of HxW in px."""
-    parts = value.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise click.BadParameter(f"{value!r} is not HxW; write height x width in px, for example 256x342", ctx, param)
-    return int(parts[0]), int(parts[1])
 
 
 @click.group(
@@ -39,120 +27,14 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-@main.command("extract-flow")
-@click.argument("videos", type=_PATH)
-@click.argument("store", type=_PATH)
-@click.option(
-    "--dataset",
-    type=click.Choice(["ucf101", "folder", "csv"]),
-    default="folder",
-    show_default=True,
-    help="How VIDEOS is laid out.",
-)
-@click.option(
-    "--annotations",
-    type=_PATH,
-    help="ucf101: the folder of the official lists; csv: the file (path, label, group, split).",
-)
-@click.option("--limit", type=click.IntRange(min=1), help="Take only N videos, balanced over the classes.")
-@click.option(
-    "--size",
-    metavar="HxW",
-    callback=_size,
-    default="256x342",
-    show_default=True,
-    help="Height x width that frames are brought to before flow.",
-)
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", "cuda", "cpu", "opencv"]),
-    default="auto",
-    show_default=True,
-    help="Where flow is computed; auto: cuda if a device works, else cpu.",
-)
-@click.option(
-    "--profile",
-    type=click.Choice(["opencv-cpu", "opencv-cuda"]),
-    default="opencv-cpu",
-    show_default=True,
-    help="Whose border and interpolation rules flow follows; part of a store's numerics.",
-)
-@encoding_option
-@format_option
-@click.option("--workers", type=click.IntRange(min=0), help="Processes; 0 works in this one.  [default: one per core]")
-@click.option("--retry-failed", is_flag=True, help="Try again the videos that failed because of their file.")
-def extract_flow(
-    videos: Path,
-    store: Path,
-    dataset: str,
-    annotations: Path | None,
-    limit: int | None,
-    size: tuple[int, int],
-    backend: str,
-    profile: str,
-    encoding: str,
-    array_format: str | None,
-    workers: int | None,
-    retry_failed: bool,
-) -> None:
-    """Compute the optical flow of the videos in the folder VIDEOS into STORE.
-
-    The same command again does only what is missing. Exit code 3 when some videos have no flow; they are listed.
-    """
-    from pipeline.cluster import run_extraction
-    from pipeline.extract import Settings
-    from pipeline.sources import limit_videos, read_dataset
-    from pipeline.tvl1.parameters import TVL1Parameters
-    from pipeline.tvl1.solver import available_threads
-
-    parameters = TVL1Parameters(profile=profile)
-    settings = Settings(
-        str(videos),
-        str(store),
-        *size,
-        parameters=parameters,
-        backend=backend,
-        encoding=encoding,
-        array_format=array_format,
-    )
-    found = read_dataset(videos, dataset, annotations)
-    for remark in found.remarks:
-        say(remark)
-    chosen = found.videos if limit is None else limit_videos(found.videos, limit)
-    with stop_on_signals() as stop, Bar("extract-flow") as bar:
-        summary = run_extraction(
-            settings,
-            chosen,
-            workers=available_threads() if workers is None else workers,
-            whole_dataset={video.video_id for video in found.videos},
-            retry_failed=retry_failed,
-            progress=bar,
-            announce=say,
-            should_stop=stop,
-        )
-    if summary.stored or not summary.finished:
-        rate = summary.pairs / summary.seconds
-        say(
-            f"stored {summary.stored} videos in {store} ({summary.pairs} pairs, {rate:.3g} pairs/s) in {summary.seconds:.0f} s"
-        )
-    elif not summary.failed:
-        say(f"nothing to do: the flow of all {summary.videos} videos is in {store}")
-    if summary.failed:
-        say(f"{len(summary.failed)} of {summary.videos} videos have no flow (see failures() of the store):")
-        for video_id, reason in summary.failed:
-            click.echo(f"{video_id}\t{reason}")
-    if not summary.finished:
-        stop.leave(command_line())
-    if summary.failed:
-        sys.exit(console.DONE_IN_PART)
-
-
 @main.command()
 @click.argument("out", type=_PATH)
 @click.option("--groups", type=int, default=25, show_default=True, help="Groups of clips that share their looks.")
 @click.option("--clips-per-group", type=int, default=4, show_default=True, help="Clips of each class in each group.")
 @click.option("--frames", type=int, default=81, show_default=True, help="Frames of each clip.")
-@click.option("--size", metavar="HxW", callback=_size, default="96x128", show_default=True, help="Size of the clips.")
+@click.option(
+    "--size", metavar="HxW", callback=parse_size, default="96x128", show_default=True, help="Size of the clips."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides every pixel.")
 def synth(out: Path, groups: int, clips_per_group: int, frames: int, size: tuple[int, int], seed: int) -> None:
     """Write a synthetic data set into OUT whose classes are motion alone, laid out and listed as UCF-101 is."""
@@ -242,7 +124,7 @@ def embed(store: Path, run: Path) -> None:
     say(f"{result.rows} embeddings are in {result.path}")
 
 
-for _command in COMMANDS:
+for _command in (extract_flow, *COMMANDS):
     main.add_command(_command)
 
 if __name__ == "__main__":

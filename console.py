@@ -62,6 +62,14 @@ def command_line() -> str:
     return shlex.join(["flowcpc", *sys.argv[1:]])
 
 
+def parse_size(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
+    """Return (height, width) of HxW in px."""
+    parts = value.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"{value!r} is not HxW; write height x width in px, for example 256x342", ctx, param)
+    return int(parts[0]), int(parts[1])
+
+
 def as_json_text(table: "pd.DataFrame") -> str:
     """Return the rows of `table` as JSON for programs."""
     return json.dumps(table.astype(object).where(table.notna(), None).to_dict("records"), indent=2, default=str)
