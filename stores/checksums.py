@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stores.compiled import kernel
-from stores.raw_bytes import crc32c_of_long, has_crc32c_instruction, load_byte, load_long
+from stores.raw_bytes import address_of, crc32c_of_long, has_crc32c_instruction, load_byte, load_long
 
 _POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected (RFC 3720, appendix B.4)
 _ONES = 0xFFFFFFFF
@@ -43,13 +43,13 @@ _after_long = crc32c_of_long if has_crc32c_instruction() else long_by_table
 def crc32c(data, start, size):
     """Return the CRC32C, int64 in 0 .. 2^32 - 1, of bytes [start, start + size) of a uint8 array."""
     register = np.int64(_ONES)
-    i = start
-    stop = start + size
+    i = address_of(data) + start
+    stop = i + size
     while i + 8 <= stop:
-        register = _after_long(register, load_long(data, i))
+        register = _after_long(register, load_long(i))
         i += 8
     while i < stop:
-        register = _TABLES[0, (register ^ load_byte(data, i)) & 0xFF] ^ (register >> 8)
+        register = _TABLES[0, (register ^ load_byte(i)) & 0xFF] ^ (register >> 8)
         i += 1
     return register ^ _ONES
 
@@ -62,10 +62,12 @@ def fletcher32(data):
     """
     low = np.int64(0)
     high = np.int64(0)
-    for i in range(0, len(data), 2):
-        word = load_byte(data, i) << 8
-        if i + 1 < len(data):
-            word |= load_byte(data, i + 1)
+    begin = address_of(data)
+    stop = begin + len(data)
+    for i in range(begin, stop, 2):
+        word = load_byte(i) << 8
+        if i + 1 < stop:
+            word |= load_byte(i + 1)
         low += word
         low = (low & 0xFFFF) + (low >> 16)
         high += low

@@ -67,6 +67,11 @@ def kernel(function: Callable[..., Any]) -> Any:
     return compiled
 
 
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile `function` as a part of each kernel that calls it; it is kept with them."""
+    return numba.njit(nogil=True, error_model="numpy", fastmath=False, boundscheck=False, forceinline=True)(function)
+
+
 def is_complete(package: Path) -> bool:
     """Return whether an earlier process left the machine code of all kernels in the folder `package` for this one to load."""
     folder = _cache_folder(package)

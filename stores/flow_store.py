@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from stores import catalog, garbage, layout
 from stores.atomic import TEMPORARY_SUFFIX
+from stores.blosc import CODEC
 from stores.chunks import ChunkMap
 from stores.encoding import encoding_from_json
 from stores.errors import DamagedStoreError
-from stores.lz4 import CODEC
 from stores.video_reader import VideoReader
 from stores.video_writer import VideoWriter
 

@@ -11,10 +11,10 @@ import h5py
 import hdf5plugin
 
 from stores.atomic import sync_file
+from stores.blosc import COMPRESSOR, LEVEL
 from stores.checksums import fletcher32_of
 from stores.encoding import Encoding
 from stores.layout import ARRAY_NAME, DIMENSIONS
-from stores.lz4 import COMPRESSOR, LEVEL
 
 _CHECKSUM_BYTES = 4
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = "flowcpc-store"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 ARRAY_FORMATS = {"zarr": "", "hdf5": ".h5"}  # and what their names end in
 ARRAY_NAME = "flow"
 DIMENSIONS = ("frame", "component", "y", "x")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stores.blosc import scratch_bytes
 from stores.chunks import ChunkMap
 from stores.errors import DamagedStoreError
 from stores.raw_bytes import SLACK
@@ -147,10 +148,10 @@ class _Buffers(threading.local):
     def get(self, raw_bytes: int, chunk_bytes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         if len(self._raw) < raw_bytes + SLACK:
             self._raw = np.empty(raw_bytes + SLACK, np.uint8)
-        if len(self._scratch) < chunk_bytes + SLACK:
-            self._scratch = np.empty(chunk_bytes + SLACK, np.uint8)
+        if len(self._scratch) < scratch_bytes(chunk_bytes):
+            self._scratch = np.empty(scratch_bytes(chunk_bytes), np.uint8)
         # The decoder takes the length of a chunk from the length of its room.
-        return self._raw, self._scratch[: chunk_bytes + SLACK]
+        return self._raw, self._scratch[: scratch_bytes(chunk_bytes)]
 
 
 _buffers = _Buffers()

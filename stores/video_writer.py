@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from stores import catalog, layout
 from stores.atomic import sync_folder
+from stores.blosc import compress, decompress
 from stores.checksums import crc32c_of
 from stores.chunks import ChunkMap
 from stores.encoding import Encoding
 from stores.errors import DamagedStoreError
 from stores.garbage import hold
-from stores.lz4 import compress, decompress
 
 if TYPE_CHECKING:
     from stores.hdf5_arrays import Hdf5Writer

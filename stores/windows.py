@@ -1,9 +1,9 @@
 """The kernel of reading: stored bytes in, cropped flow out."""
 
+from stores.blosc import decode_frame
 from stores.checksums import crc32c
 from stores.compiled import kernel
-from stores.lz4 import decode_frame
-from stores.raw_bytes import copy_1, copy_32
+from stores.raw_bytes import SLACK, address_of, copy_1, copy_32
 
 INTACT, BAD_CHECKSUM, BAD_FRAME = 0, 1, 2
 
@@ -29,7 +29,7 @@ def read_window(raw, offsets, sizes, checks, first, flows, chunk, itemsize, corn
     corner, size : (int, int)
         Top and left, height and width of the crop, px; it lies within the flow.
     scratch : uint8
-        A chunk's bytes and SLACK more.
+        blosc.scratch_bytes of a chunk.
     out : uint8 (N * 2 * h * w * itemsize,)
         Where the crop goes.
 
@@ -41,10 +41,11 @@ def read_window(raw, offsets, sizes, checks, first, flows, chunk, itemsize, corn
     per_chunk, rows, columns = chunk
     top, left = corner
     height, width = size
-    # What lies below the crop need not be decoded in the last flow of a chunk.
-    needed = (((per_chunk - 1) * 2 + 1) * rows + top + height) * columns * itemsize
+    # A half of a chunk is as many planes as the chunk has flows. What lies below the crop need not be decoded in the last of them.
+    plane = rows * columns * itemsize
+    needed = (per_chunk - 1) * plane + (top + height) * columns * itemsize
     length = width * itemsize
-    target = 0
+    target = address_of(out)
     held = -1
     for flow in flows:
         c, within = divmod(flow - first, per_chunk)
@@ -55,21 +56,24 @@ def read_window(raw, offsets, sizes, checks, first, flows, chunk, itemsize, corn
                 return BAD_FRAME, c
             held = c
         for component in range(2):
-            source = (((within * 2 + component) * rows + top) * columns + left) * itemsize
+            number = within * 2 + component
+            source = address_of(scratch) + number * plane + (top * columns + left) * itemsize
+            if number >= per_chunk:
+                source += SLACK
             for _ in range(height):
-                _copy_row(out, target, scratch, source, length)
+                _copy_row(target, source, length)
                 source += columns * itemsize
                 target += length
     return INTACT, 0
 
 
 @kernel
-def _copy_row(target, to, source, begin, length):
+def _copy_row(target, source, length):
     """Copy `length` bytes and no more."""
     if length < 32:
         for i in range(length):
-            copy_1(target, to + i, source, begin + i)
+            copy_1(target + i, source + i)
         return
     for i in range(0, length - 32, 32):
-        copy_32(target, to + i, source, begin + i)
-    copy_32(target, to + length - 32, source, begin + length - 32)  # overlaps the one before
+        copy_32(target + i, source + i)
+    copy_32(target + length - 32, source + length - 32)  # overlaps the one before

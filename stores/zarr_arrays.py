@@ -14,10 +14,10 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from stores.atomic import sync_file, sync_folder
+from stores.blosc import COMPRESSOR, LEVEL
 from stores.checksums import crc32c_of
 from stores.encoding import Encoding
 from stores.layout import ARRAY_NAME, DIMENSIONS, FLOWS_PER_SHARD
-from stores.lz4 import COMPRESSOR, LEVEL
 
 _ABSENT = 2**64 - 1  # offset and size of a chunk that a shard does not hold
 

@@ -10,8 +10,8 @@ import numpy as np
 from real_flow import middle_flows, spread
 from records import ROOT, machine_record
 
+from stores.blosc import compress, decompress
 from stores.encoding import ENCODINGS, Encoding
-from stores.lz4 import compress, decompress
 
 CLIPS, FLOWS, EVERY, SLOW_PX = 24, 40, 5, 1.0
 

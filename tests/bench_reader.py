@@ -20,10 +20,10 @@ from conftest import commit_flow
 from real_flow import middle_flows, spread
 from records import ROOT, machine_record
 
+from stores.blosc import decode_frame, scratch_bytes
 from stores.checksums import crc32c
 from stores.encoding import DEFAULT, ENCODINGS
 from stores.flow_store import FlowStore, create_store
-from stores.lz4 import decode_frame
 from stores.raw_bytes import SLACK
 from stores.reader import WindowReader
 from stores.video_reader import _open
@@ -226,7 +226,7 @@ def write_profile(store: FlowStore, windows: Windows) -> str:
     reader = own(store)
     videos = [store.open_video(f"v{n}") for n in range(CLIPS)]
     raw = np.zeros(1 << 21, np.uint8)
-    scratch = np.zeros(2 * HEIGHT * WIDTH + SLACK, np.uint8)
+    scratch = np.zeros(scratch_bytes(2 * HEIGHT * WIDTH), np.uint8)
     out = np.zeros((2, CROP, CROP), np.uint8)
 
     def chunks() -> Iterator[tuple[int, int, Path]]:
@@ -252,9 +252,9 @@ def write_profile(store: FlowStore, windows: Windows) -> str:
     parts = {
         "reading the file": read,
         "checksums": lambda: [crc32c(frame, 0, size) for frame, size in frames],
-        "LZ4": lambda: [decode_frame(frame, 0, size, scratch, 2 * HEIGHT * WIDTH) for frame, size in frames],
+        "LZ4": lambda: [decode_frame(frame, 0, size, scratch, HEIGHT * WIDTH) for frame, size in frames],
         "cropping": lambda: [
-            np.copyto(out, scratch[:-SLACK].reshape(2, HEIGHT, WIDTH)[:, :CROP, :CROP]) for _ in frames
+            np.copyto(out, scratch[: 2 * HEIGHT * WIDTH].reshape(2, HEIGHT, WIDTH)[:, :CROP, :CROP]) for _ in frames
         ],
     }
     whole = median_seconds(lambda: reader(windows))
