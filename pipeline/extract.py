@@ -184,7 +184,7 @@ def _extract(
                 raise VideoError(f"its flow has values that are not finite near frame {reader.decoded_frames}")
             scores.append(cut_scores(frames, flow))
             codes = encoding.encode(flow)
-            for name, values in frame_statistics(flow, encoding.decode(codes), encoding.bound).items():
+            for name, values in frame_statistics(flow, codes, encoding).items():
                 columns.setdefault(name, []).extend(values)
             writer.append(codes)
             on_pairs(len(flow))

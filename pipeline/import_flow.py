@@ -185,7 +185,7 @@ def _write(
             flow = _read_block(store, layout, files[start : start + _BLOCK], bound)
             digest.update(flow.tobytes())
             codes = store.encoding.encode(flow)
-            for name, values in frame_statistics(flow, store.encoding.decode(codes), reach).items():
+            for name, values in frame_statistics(flow, codes, store.encoding, reach).items():
                 columns.setdefault(name, []).extend(values)
             writer.append(codes)
         columns["time_s"] = [round(number / (fps or 1.0), 6) for number in range(len(files))]

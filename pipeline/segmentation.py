@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stores.compiled import kernel
+from stores.encoding import Encoding
 
 SEGMENT_FLOWS = 10
 _MEANS = ("mean_u", "mean_v", "magnitude", "clip_rate")
@@ -19,30 +20,35 @@ _GAP_INTERVALS, _GAP_SECONDS = 8.0, 0.5
 Columns = dict[str, list[Any]]
 
 
-def frame_statistics(flow: NDArray[np.float32], decoded: NDArray[np.float32], bound: float) -> Columns:
+def frame_statistics(
+    flow: NDArray[np.float32], codes: NDArray[Any], encoding: Encoding, bound: float | None = None
+) -> Columns:
     """Return statistics of every flow as equally long lists.
 
     Parameters
     ----------
     flow : float32 (n, 2, H, W)
         As computed, px.
-    decoded : float32 (n, 2, H, W)
-        As a reader gets it back, px.
-    bound : float
-        What the encoding reaches, px.
+    codes : (n, 2, H, W) of the encoding's dtype
+        As stored.
+    encoding : Encoding
+        Of the codes.
+    bound : float, optional
+        Magnitude from which a component counts as clipped, px; what the encoding reaches unless given.
 
     Returns
     -------
     mean_u, mean_v, magnitude
-        Means over `decoded`, px, so that a mean subtraction with them is exact for what is read back.
+        Means over the decoded codes, px, so that a mean subtraction with them is exact for what is read back.
     clip_rate
         Share of the components of `flow` beyond +-`bound`.
     error
         Mean of |decoded - flow|, px.
     """
-    flow, decoded = np.ascontiguousarray(flow), np.ascontiguousarray(decoded)
+    bound = encoding.bound if bound is None else bound
     sums = np.zeros((len(flow), 5))
-    _sum_up(flow.reshape(len(flow), 2, -1), decoded.reshape(len(flow), 2, -1), bound, sums)
+    for n in range(len(flow)):  # one at a time stays in the processor's cache
+        _sum_up(np.ascontiguousarray(flow[n]), encoding.decode(codes[n]), bound, sums[n])
     pixels = flow.shape[2] * flow.shape[3]
     means = sums / (pixels, pixels, pixels, 2 * pixels, 2 * pixels)
     names = (*_MEANS, "error")
@@ -53,18 +59,22 @@ def frame_statistics(flow: NDArray[np.float32], decoded: NDArray[np.float32], bo
 
 @kernel
 def _sum_up(flow: NDArray[np.float32], decoded: NDArray[np.float32], bound: float, sums: NDArray[np.float64]) -> None:
-    """Add up (u, v, |(u, v)|, clipped components, |error|) of each flow, (n, 2, pixels); one pass over the memory."""
-    for n in range(flow.shape[0]):
-        mean_u, mean_v, magnitude, clipped, error = 0.0, 0.0, 0.0, 0.0, 0.0
-        for i in range(flow.shape[2]):
-            u, v = decoded[n, 0, i], decoded[n, 1, i]
-            mean_u += u
-            mean_v += v
-            magnitude += np.sqrt(u * u + v * v)
-            a, b = flow[n, 0, i], flow[n, 1, i]
-            clipped += (abs(a) > bound) + (abs(b) > bound)
-            error += abs(u - a) + abs(v - b)
-        sums[n] = mean_u, mean_v, magnitude, clipped, error
+    """Set (u, v, |(u, v)|, clipped components, |error|) of one flow, (2, H, W).
+
+    Each column is summed up for itself first: sums that do not wait for one another are vectors.
+    """
+    columns = np.zeros((5, flow.shape[2]))
+    for y in range(flow.shape[1]):
+        for x in range(flow.shape[2]):
+            u, v = decoded[0, y, x], decoded[1, y, x]
+            a, b = flow[0, y, x], flow[1, y, x]
+            columns[0, x] += u
+            columns[1, x] += v
+            columns[2, x] += np.sqrt(u * u + v * v)
+            columns[3, x] += np.float32(abs(a) > bound) + np.float32(abs(b) > bound)
+            columns[4, x] += abs(u - a) + abs(v - b)
+    for k in range(5):
+        sums[k] = columns[k].sum()
 
 
 def find_gaps(time_s: Sequence[float] | NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -85,7 +85,9 @@ class Encoding:
         """Return px for every code, float32 of the same shape."""
         if self.levels is None:
             return codes.astype(np.float32) * np.float32(self.scale)
-        return self.levels[codes]
+        flow = np.empty(codes.shape, np.float32)
+        _look_up(np.ascontiguousarray(codes).reshape(-1), self.levels, flow.reshape(-1))
+        return flow
 
     def to_json(self) -> dict[str, Any]:
         """Return the encoding as `store.json` keeps it; `encoding_from_json` is the inverse."""
@@ -164,6 +166,12 @@ def _take_nearest(
         level += middles[level] < value
         codes[i] = negative - level if flow[i] < 0 else positive + level
     return finite
+
+
+@kernel
+def _look_up(codes: NDArray[np.uint8], levels: NDArray[np.float32], flow: NDArray[np.float32]) -> None:
+    for i in range(len(codes)):
+        flow[i] = levels[codes[i]]
 
 
 def _companded(step: float, linear_limit: float, bound: float) -> NDArray[np.float32]:

@@ -58,7 +58,7 @@ def store_flow(store: FlowStore, video_id: str, frames: np.ndarray, flow: np.nda
     """All that an extraction does with a video's flow once it has it."""
     codes = store.encoding.encode(flow)
     scores = cut_scores(frames, flow)
-    columns = frame_statistics(flow, store.encoding.decode(codes), store.encoding.bound)
+    columns = frame_statistics(flow, codes, store.encoding)
     columns["time_s"] = [n / 25 for n in range(len(flow))]
     columns["cut"] = [bool(score > 1) for score in scores]
     shots = find_shots(columns, columns["cut"])
@@ -94,7 +94,7 @@ def hour_of_video(folder: Path) -> tuple[int, float]:
     store = create_store(folder / "hour", NUMERICS | {"height": 64, "width": 86})
     block = np.random.default_rng(0).normal(0, 1, (250, 2, 64, 86)).astype(np.float32)
     codes = store.encoding.encode(block)
-    columns = frame_statistics(block, store.encoding.decode(codes), 64.0)
+    columns = frame_statistics(block, codes, store.encoding)
     with store.write_video("warm") as writer:
         writer.append(codes)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

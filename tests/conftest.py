@@ -42,7 +42,7 @@ def commit_flow(store: "FlowStore", video_id: str, flow: NDArray[np.float32], **
     from pipeline.segmentation import find_segments, find_shots, frame_statistics
 
     codes = store.encoding.encode(flow)
-    frames = frame_statistics(flow, store.encoding.decode(codes), store.encoding.bound)
+    frames = frame_statistics(flow, codes, store.encoding)
     frames["time_s"] = [t / 25.0 for t in range(len(flow))]
     frames["cut"] = [False] * len(flow)
     shots = find_shots(frames, frames["cut"])

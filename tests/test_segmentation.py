@@ -6,6 +6,7 @@ from hypothesis.extra import numpy as hnp
 from naive import flow_statistics
 
 from pipeline.segmentation import find_gaps, find_segments, find_shots, frame_statistics
+from stores.encoding import DEFAULT, ENCODINGS
 
 breaks = hnp.arrays(bool, st.integers(1, 60))
 
@@ -18,19 +19,26 @@ def frames_of(count: int) -> dict[str, list[float]]:
     }
 
 
-@given(hnp.arrays(np.float32, (2, 2, 5, 7), elements=st.floats(-30, 30, width=32)), st.integers(0, 2**31))
-def test_statistics_are_the_loops(flow: np.ndarray, seed: int) -> None:
-    decoded = flow + np.random.default_rng(seed).normal(0, 0.1, flow.shape).astype(np.float32)
-    found = frame_statistics(flow, decoded, 20.0)
+@given(
+    hnp.arrays(np.float32, (2, 2, 5, 7), elements=st.floats(-80, 80, width=32)),
+    st.sampled_from(sorted(ENCODINGS)),
+    st.one_of(st.none(), st.floats(1, 70)),
+)
+def test_statistics_are_the_loops(flow: np.ndarray, name: str, bound: float | None) -> None:
+    encoding = ENCODINGS[name]
+    codes = encoding.encode(flow)
+    found = frame_statistics(flow, codes, encoding, bound)
     for n in range(2):
-        for name, value in flow_statistics(flow[n], decoded[n], 20.0).items():
-            assert found[name][n] == pytest.approx(value, abs=2e-6), name
+        expected = flow_statistics(flow[n], encoding.decode(codes)[n], encoding.bound if bound is None else bound)
+        for column, value in expected.items():
+            assert found[column][n] == pytest.approx(value, abs=2e-6, rel=1e-6), column
 
 
 def test_statistics_do_not_depend_on_blocks() -> None:
     flow = np.random.default_rng(0).normal(0, 5, (7, 2, 9, 11)).astype(np.float32)
-    whole = frame_statistics(flow, flow, 64.0)
-    parts = [frame_statistics(part, part, 64.0) for part in (flow[:1], flow[1:5], flow[5:])]
+    codes = DEFAULT.encode(flow)
+    whole = frame_statistics(flow, codes, DEFAULT)
+    parts = [frame_statistics(flow[part], codes[part], DEFAULT) for part in (slice(1), slice(1, 5), slice(5, 7))]
     assert whole == {name: [value for part in parts for value in part[name]] for name in whole}
 
 
