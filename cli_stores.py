@@ -91,7 +91,7 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
         stop.leave(command_line())
     left = [*result.left, *(result.summary.failed if result.summary else [])]
     for video_id, reason in left:
-        click.echo(f"{video_id}\t{reason}")
+        (say if as_json else click.echo)(f"{video_id}\t{reason}")
     remaining = verify_store(opened, workers=count).harmful
     for finding in remaining:
         say(f"still {finding.kind}: {finding.path}: {finding.what}")
