@@ -2,7 +2,7 @@
 
 Any LZ4 decoder reads them. What our own likes best is kept in mind: few sequences, so matches are searched with eight equal bytes, in the rows
 above and by a hash table, and put off by a byte where the next one is longer; and none nearer than SHORTEST_OFFSET, because a match that reaches
-into itself, or into what was written an instant ago, is waited for. A match is measured 64 bytes at a time. It takes a third of the time of the
+into itself, or into what was written an instant ago, is waited for. A match is measured 64 bytes at a time. It takes less than half the time of the
 LZ4 library's HC compressor and the blocks are a seventh larger (docs/store.md).
 
 Source: the LZ4 block format, as its project documents it.
