@@ -7,7 +7,7 @@ import click
 
 import console
 from cli_stores import encoding_option, format_option
-from console import Bar, command_line, parse_size, say, stop_on_signals
+from console import Bar, command_line, parse_bytes, parse_size, say, stop_on_signals
 
 _PATH = click.Path(path_type=Path)
 
@@ -54,6 +54,18 @@ _PATH = click.Path(path_type=Path)
 @format_option
 @click.option("--workers", type=click.IntRange(min=0), help="Processes; 0 works in this one.  [default: one per core]")
 @click.option("--retry-failed", is_flag=True, help="Try again the videos that failed because of their file.")
+@click.option(
+    "--strict", is_flag=True, help="Refuse a video that decodes to another number of frames than its header says."
+)
+@click.option("--time-limit", type=float, metavar="SECONDS", help="Give a video up that takes longer.  [default: none]")
+@click.option(
+    "--memory-limit",
+    metavar="SIZE",
+    callback=parse_bytes,
+    default="4G",
+    show_default=True,
+    help="Memory that decoding a video may take, as 500M or 4G.",
+)
 def extract_flow(
     videos: Path,
     store: Path,
@@ -67,6 +79,9 @@ def extract_flow(
     array_format: str | None,
     workers: int | None,
     retry_failed: bool,
+    strict: bool,
+    time_limit: float | None,
+    memory_limit: int,
 ) -> None:
     """Compute the optical flow of the videos in the folder VIDEOS into STORE.
 
@@ -87,6 +102,9 @@ def extract_flow(
         backend=backend,
         encoding=encoding,
         array_format=array_format,
+        time_limit=time_limit,
+        memory_limit=memory_limit,
+        strict=strict,
     )
     found = read_dataset(videos, dataset, annotations)
     for remark in found.remarks:

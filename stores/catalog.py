@@ -45,6 +45,8 @@ _FAILURE_COLUMNS = [
     "reason",
     "attempts",
     "time",
+    "host",
+    "seconds",
     "source_bytes",
     "source_mtime_ns",
 ]
