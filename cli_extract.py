@@ -1,5 +1,6 @@
-"""The command that extracts flow; cli.py joins it to the others."""
+"""The commands that extract flow and say how an extraction is doing; cli.py joins them to the others."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -136,3 +137,21 @@ def extract_flow(
         stop.leave(command_line())
     if summary.failed:
         sys.exit(console.DONE_IN_PART)
+
+
+@click.command()
+@click.argument("store", type=_PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def status(store: Path, as_json: bool) -> None:
+    """Print how the extraction into STORE is doing, or went: videos, pairs/s, what each stage and host took, failures.
+
+    Reads the records of STORE only, so that it can be asked in another shell while the extraction runs.
+    """
+    from stores.flow_store import open_store
+    from stores.status import read_status
+
+    found = read_status(open_store(store))
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else found.to_text())
+
+
+COMMANDS = (extract_flow, status)

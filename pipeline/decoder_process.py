@@ -20,7 +20,7 @@ from typing import Any
 import cv2
 
 from pipeline.frames import FrameReader, VideoError
-from pipeline.stages import data_bytes, peak_bytes
+from pipeline.memory import data_bytes, peak_bytes
 
 LENGTHS = struct.Struct("<II")  # of the JSON and of the frames behind it, bytes
 _AHEAD = 2  # blocks that wait for the solver, beside the one in the pipe and the one that is being decoded

@@ -17,9 +17,10 @@ from pipeline.cuts import cut_scores, find_cuts
 from pipeline.decoder import DecodedVideo, Decoder, DecoderError, borrowed_decoder
 from pipeline.frames import RESIZE_RULE, VideoError
 from pipeline.limits import LimitError, Preempted, Watch
+from pipeline.memory import peak_bytes
 from pipeline.segmentation import find_gaps, find_segments, find_shots, frame_statistics
 from pipeline.sources import Video
-from pipeline.stages import Stages, peak_bytes
+from pipeline.stages import Stages
 from pipeline.tvl1.constants import SOLVER_VERSION
 from pipeline.tvl1.parameters import TVL1Parameters
 from pipeline.tvl1.pyramid import MIN_SIDE

@@ -1,20 +1,16 @@
-"""Where the seconds and the memory of one video go."""
+"""Where the seconds of one video go."""
 
 import contextlib
 import os
 import platform
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
+from pipeline.memory import peak_bytes
+from stores.status import STAGES
+
 Item = TypeVar("Item")
-STAGES = (
-    "decode",
-    "flow",
-    "encode",
-    "write",
-)  # waiting for frames; the solver; codes and statistics; compressing and writing
 
 
 class Stages:
@@ -63,21 +59,3 @@ class Stages:
             "worker_peak_bytes": peak_bytes(),
             "decoder_peak_bytes": decoder_peak_bytes,
         }
-
-
-def peak_bytes() -> int:
-    """Return the most memory that this process has held so far, bytes resident."""
-    return _status_bytes("VmHWM:")
-
-
-def data_bytes() -> int:
-    """Return the private memory that this process has asked for and not given back, bytes: what RLIMIT_DATA limits."""
-    return _status_bytes("VmData:")
-
-
-def _status_bytes(name: str) -> int:
-    # Not getrusage: its peak begins with that of the process which started this one.
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name):
-            return int(line.split()[1]) * 1024
-    return 0
