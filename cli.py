@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
+import cli_extract
+import cli_stores
 import console
-from cli_extract import extract_flow
-from cli_stores import COMMANDS
 from console import Bar, as_json_text, command_line, parse_size, say, stop_on_signals
 
 _PATH = click.Path(path_type=Path)
@@ -124,7 +124,7 @@ def embed(store: Path, run: Path) -> None:
     say(f"{result.rows} embeddings are in {result.path}")
 
 
-for _command in (extract_flow, *COMMANDS):
+for _command in (*cli_extract.COMMANDS, *cli_stores.COMMANDS):
     main.add_command(_command)
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""The command that extracts flow; cli.py joins it to the others."""
+"""The commands that extract flow and say how an extraction is doing; cli.py joins them to the others."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import click
 
 import console
 from cli_stores import encoding_option, format_option
-from console import Bar, command_line, parse_size, say, stop_on_signals
+from console import Bar, command_line, parse_bytes, parse_size, say, stop_on_signals
 
 _PATH = click.Path(path_type=Path)
 
@@ -54,6 +55,18 @@ _PATH = click.Path(path_type=Path)
 @format_option
 @click.option("--workers", type=click.IntRange(min=0), help="Processes; 0 works in this one.  [default: one per core]")
 @click.option("--retry-failed", is_flag=True, help="Try again the videos that failed because of their file.")
+@click.option(
+    "--strict", is_flag=True, help="Refuse a video that decodes to another number of frames than its header says."
+)
+@click.option("--time-limit", type=float, metavar="SECONDS", help="Give a video up that takes longer.  [default: none]")
+@click.option(
+    "--memory-limit",
+    metavar="SIZE",
+    callback=parse_bytes,
+    default="4G",
+    show_default=True,
+    help="Memory that decoding a video may take, as 500M or 4G.",
+)
 def extract_flow(
     videos: Path,
     store: Path,
@@ -67,6 +80,9 @@ def extract_flow(
     array_format: str | None,
     workers: int | None,
     retry_failed: bool,
+    strict: bool,
+    time_limit: float | None,
+    memory_limit: int,
 ) -> None:
     """Compute the optical flow of the videos in the folder VIDEOS into STORE.
 
@@ -87,6 +103,9 @@ def extract_flow(
         backend=backend,
         encoding=encoding,
         array_format=array_format,
+        time_limit=time_limit,
+        memory_limit=memory_limit,
+        strict=strict,
     )
     found = read_dataset(videos, dataset, annotations)
     for remark in found.remarks:
@@ -118,3 +137,21 @@ def extract_flow(
         stop.leave(command_line())
     if summary.failed:
         sys.exit(console.DONE_IN_PART)
+
+
+@click.command()
+@click.argument("store", type=_PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def status(store: Path, as_json: bool) -> None:
+    """Print how the extraction into STORE is doing, or went: videos, pairs/s, what each stage and host took, failures.
+
+    Reads the records of STORE only, so that it can be asked in another shell while the extraction runs.
+    """
+    from stores.flow_store import open_store
+    from stores.status import read_status
+
+    found = read_status(open_store(store))
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else found.to_text())
+
+
+COMMANDS = (extract_flow, status)

@@ -70,6 +70,16 @@ def parse_size(ctx: click.Context, param: click.Parameter, value: str) -> tuple[
     return int(parts[0]), int(parts[1])
 
 
+def parse_bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    """Return bytes of a size such as 500M or 4G (powers of 1024)."""
+    number, unit = value[:-1], value[-1:].upper()
+    if unit not in ("M", "G") or not number.isdecimal():
+        raise click.BadParameter(
+            f"{value!r} is no size; write whole megabytes or gigabytes, for example 500M or 4G", ctx, param
+        )
+    return int(number) << (20 if unit == "M" else 30)
+
+
 def as_json_text(table: "pd.DataFrame") -> str:
     """Return the rows of `table` as JSON for programs."""
     return json.dumps(table.astype(object).where(table.notna(), None).to_dict("records"), indent=2, default=str)

@@ -28,6 +28,7 @@ from pipeline.extract import (
     source_stamp,
 )
 from pipeline.ledger import Plan, Summary, Task, plan_extraction
+from pipeline.limits import Preempted
 from pipeline.sources import Video
 from pipeline.tvl1.solver import available_threads, prepare
 from stores.catalog import KIND_PENDING
@@ -153,7 +154,11 @@ class _InProcess:
         for task in tasks:
             if should_stop():
                 return
-            yield task, extract_video(settings, task.video, on_pairs)
+            try:
+                outcome = extract_video(settings, task.video, on_pairs, should_stop=should_stop)
+            except Preempted:
+                return
+            yield task, outcome
 
 
 class _OnDask:

@@ -1,11 +1,10 @@
 """One video -> one committed entry of a store, or one failure record. Knows nothing of Dask."""
 
 import dataclasses
-import hashlib
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cuts import cut_scores, find_cuts
-from pipeline.frames import DECODER, RESIZE_RULE, FrameReader, VideoError
+from pipeline.decoder import DecodedVideo, Decoder, DecoderError, borrowed_decoder
+from pipeline.frames import RESIZE_RULE, VideoError
+from pipeline.limits import LimitError, Preempted, Watch
+from pipeline.memory import peak_bytes
 from pipeline.segmentation import find_gaps, find_segments, find_shots, frame_statistics
 from pipeline.sources import Video
+from pipeline.stages import Stages
 from pipeline.tvl1.constants import SOLVER_VERSION
 from pipeline.tvl1.parameters import TVL1Parameters
 from pipeline.tvl1.pyramid import MIN_SIDE
@@ -35,7 +38,10 @@ STORED = "stored"
 FAILED = "failed"
 KIND_MISSING = "missing"  # a listed video that is not there
 KIND_FILE = "file"  # the video is to blame: trying again gives the same
-KIND_MACHINE = "machine"  # memory, a crash: the next run tries again
+KIND_MACHINE = "machine"  # memory, time, a crash: the next run tries again
+STRICT_FRAMES = 1
+STRICT_SHARE = 0.01
+MIN_MEMORY = 256 << 20  # half of it is the decoder itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +63,13 @@ class Settings:
     array_format : str, optional
         "zarr" (that of a new store unless given) or "hdf5"; no part of the numerics.
     threads : int
-        Threads of the processor's solver in one process.
+        Threads of the processor's solver, and of the decoder, in one process.
+    time_limit : float, optional
+        Seconds that a video may take; none unless given, because a long one takes long.
+    memory_limit : int
+        Bytes that decoding a video may take.
+    strict : bool
+        Refuse a video that decodes to more than STRICT_FRAMES and STRICT_SHARE of other frames than its header says.
     """
 
     videos: str
@@ -69,12 +81,21 @@ class Settings:
     encoding: str = DEFAULT.name
     array_format: str | None = None
     threads: int = 1
+    time_limit: float | None = None
+    memory_limit: int = 4 << 30
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if max(self.height, self.width) > MAX_SIDE:
             raise ValueError(f"size {self.height}x{self.width} is too large; both sides must be at most {MAX_SIDE} px")
         if min(self.height, self.width) < MIN_SIDE:
             raise ValueError(f"size {self.height}x{self.width} is too small; both sides must be at least {MIN_SIDE} px")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ValueError(f"time limit {self.time_limit:g} is too short; give seconds above 0, or leave it out")
+        if self.memory_limit < MIN_MEMORY:
+            raise ValueError(
+                f"memory limit {self.memory_limit >> 20}M is too small; decoding needs at least {MIN_MEMORY >> 20}M"
+            )
         check_backend(self.backend, self.parameters)
         encoding_by_name(self.encoding)
 
@@ -92,8 +113,8 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one video: `status` is STORED or FAILED, `reason` says why it failed, `flows` and `seconds` what
-    it took.
+    """What became of one video: `status` is STORED or FAILED, `reason` says why it failed, `flows` and `seconds` what it took, `stages` the
+    seconds of each stage, `peak_bytes` the most memory that this process and its decoder have held so far.
     """
 
     video_id: str
@@ -101,6 +122,8 @@ class Outcome:
     flows: int = 0
     seconds: float = 0.0
     reason: str = ""
+    stages: dict[str, float] = dataclasses.field(default_factory=dict)
+    peak_bytes: int = 0
 
 
 class StoreWriteError(OperationError):
@@ -116,45 +139,59 @@ def source_stamp(path: Path) -> dict[str, int | None]:
     return {"source_bytes": status.st_size, "source_mtime_ns": status.st_mtime_ns}
 
 
-def extract_video(settings: Settings, video: Video, on_pairs: Callable[[int], None] = lambda pairs: None) -> Outcome:
+def extract_video(
+    settings: Settings,
+    video: Video,
+    on_pairs: Callable[[int], None] = lambda pairs: None,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
     """Decode `video`, compute its flow and commit it; a video that cannot be used is recorded in failures.
 
-    `on_pairs` is told how many more pairs are done, several times per video. Raises StoreWriteError when the store cannot be written.
+    `on_pairs` is told how many more pairs are done, several times per video. Raises StoreWriteError when the store cannot be written, and
+    Preempted, with nothing recorded, soon after `should_stop` returns true.
     """
-    began = time.perf_counter()
+    watch = Watch(settings.time_limit, should_stop)
     cv2.setNumThreads(1)  # OpenCV ignores OMP_NUM_THREADS; workers share the cores already
     store = open_store(settings.store)
     path = Path(settings.videos, video.path)
     stamp = source_stamp(path)
     try:
-        flows = _extract(settings, store, video, path, stamp, began, on_pairs)
+        with borrowed_decoder() as decoder:
+            return _Extraction(settings, store, video, path, stamp, decoder, watch).run(on_pairs)
+    except Preempted:
+        raise
     except VideoError as error:
-        kind = KIND_FILE if path.exists() else KIND_MISSING
-        return _fail(store, video, kind, str(error), stamp, began)
+        kind, reason = KIND_FILE if path.exists() else KIND_MISSING, str(error)
+    except (LimitError, DecoderError) as error:
+        kind, reason = KIND_MACHINE, str(error)
     except (OSError, DamagedStoreError) as error:
         raise _unwritable(store, error) from error
     except Exception as error:  # whatever one video brings about, the others go on
-        return _fail(store, video, KIND_MACHINE, f"{type(error).__name__}: {_first_line(error)}", stamp, began)
-    return Outcome(video.video_id, STORED, flows, time.perf_counter() - began)
-
-
-def record_failure(store: FlowStore, video: Video, kind: str, reason: str, stamp: dict[str, int | None]) -> None:
-    """Write down that `video` has no flow and why, counting the attempts."""
-    earlier = store.failure_of(video.video_id)
-    attempts = 1 + (earlier["attempts"] if earlier else 0)
-    store.record_failure(
-        {**video.to_record(), "kind": kind, "reason": reason, "attempts": attempts, "time": time.time(), **stamp}
-    )
-
-
-def _fail(
-    store: FlowStore, video: Video, kind: str, reason: str, stamp: dict[str, int | None], began: float
-) -> Outcome:
+        kind, reason = KIND_MACHINE, f"{type(error).__name__}: {_first_line(error)}"
+    seconds = round(watch.seconds, 3)
     try:
-        record_failure(store, video, kind, reason, stamp)
+        record_failure(store, video, kind, reason, stamp, host=platform.node(), seconds=seconds)
     except OSError as error:
         raise _unwritable(store, error) from error
-    return Outcome(video.video_id, FAILED, seconds=time.perf_counter() - began, reason=reason)
+    return Outcome(video.video_id, FAILED, seconds=seconds, reason=reason)
+
+
+def record_failure(
+    store: FlowStore,
+    video: Video,
+    kind: str,
+    reason: str,
+    stamp: dict[str, int | None],
+    *,
+    host: str | None = None,
+    seconds: float | None = None,
+) -> None:
+    """Write down that `video` has no flow and why, counting the attempts; `host` tried the last for `seconds`."""
+    earlier = store.failure_of(video.video_id)
+    attempts = 1 + (earlier["attempts"] if earlier else 0)
+    run = {"attempts": attempts, "time": time.time(), "host": host, "seconds": seconds}
+    store.record_failure({**video.to_record(), "kind": kind, "reason": reason, **run, **stamp})
 
 
 def _unwritable(store: FlowStore, error: BaseException) -> StoreWriteError:
@@ -163,62 +200,97 @@ def _unwritable(store: FlowStore, error: BaseException) -> StoreWriteError:
     )
 
 
-def _extract(
-    settings: Settings,
-    store: FlowStore,
-    video: Video,
-    path: Path,
-    stamp: dict[str, int | None],
-    began: float,
-    on_pairs: Callable[[int], None],
-) -> int:
-    backend = resolve_backend(settings.backend)
-    reader = FrameReader(path, settings.height, settings.width, block=_frames_per_block(settings, backend))
-    encoding = store.encoding
-    columns: dict[str, list[Any]] = {}
-    scores: list[NDArray[np.float32]] = []
-    with store.write_video(video.video_id) as writer:
-        for frames in _overlapping(reader.blocks()):
-            flow = compute_flow(frames, parameters=settings.parameters, backend=backend, threads=settings.threads)
-            if not np.isfinite(flow).all():
-                raise VideoError(f"its flow has values that are not finite near frame {reader.decoded_frames}")
-            scores.append(cut_scores(frames, flow))
-            codes = encoding.encode(flow)
-            for name, values in frame_statistics(flow, codes, encoding).items():
-                columns.setdefault(name, []).extend(values)
-            writer.append(codes)
-            on_pairs(len(flow))
-        flows = reader.decoded_frames - 1
-        if flows < 1:
+@dataclasses.dataclass(frozen=True)
+class _Extraction:
+    """One video on its way into the store."""
+
+    settings: Settings
+    store: FlowStore
+    video: Video
+    path: Path
+    stamp: dict[str, int | None]
+    decoder: Decoder
+    watch: Watch
+
+    def run(self, on_pairs: Callable[[int], None]) -> Outcome:
+        settings, encoding, stages = self.settings, self.store.encoding, Stages()
+        backend = resolve_backend(settings.backend)
+        with stages.timed("decode"):
+            source = self.decoder.open(
+                self.path,
+                settings.height,
+                settings.width,
+                block=_frames_per_block(settings, backend),
+                threads=settings.threads,
+                memory_limit=settings.memory_limit,
+                watch=self.watch,
+            )
+        columns: dict[str, list[Any]] = {}
+        scores: list[NDArray[np.float32]] = []
+        with self.store.write_video(self.video.video_id) as writer:
+            for frames in stages.waiting("decode", source.overlapping_blocks()):
+                with stages.timed("flow"):
+                    flow = compute_flow(
+                        frames, parameters=settings.parameters, backend=backend, threads=settings.threads
+                    )
+                with stages.timed("encode"):
+                    if not np.isfinite(flow).all():
+                        raise VideoError(f"its flow has values that are not finite near frame {source.decoded_frames}")
+                    scores.append(cut_scores(frames, flow))
+                    codes = encoding.encode(flow)
+                    for name, values in frame_statistics(flow, codes, encoding).items():
+                        columns.setdefault(name, []).extend(values)
+                with stages.timed("write"):
+                    writer.append(codes)
+                on_pairs(len(flow))
+                self.watch.check()
+            self._check(source)
+            flows = source.decoded_frames - 1
+            with stages.timed("encode"):
+                columns["time_s"] = [round(float(value), 6) for value in source.times[:-1]]
+                cuts = find_cuts(np.concatenate(scores))
+                columns["cut"] = cuts.tolist()
+                shots = find_shots(columns, cuts | find_gaps(source.times))
+                segments = find_segments(columns, shots)
+            described = {
+                **self.stamp,
+                **source.columns(),
+                "height": settings.height,
+                "width": settings.width,
+                "magnitude": round(float(np.mean(columns["magnitude"])), 6),
+                "clip_rate": round(float(np.mean(columns["clip_rate"])), 9),
+                "encoding_error": round(float(np.mean(columns["error"])), 6),
+                "backend": backend,
+                "versions": _versions(),
+                **stages.columns(flows, self.watch.seconds, source.peak_bytes),
+            }
+            with stages.timed("write"):
+                writer.commit(self.video.to_record(), described, frames=columns, shots=shots, segments=segments)
+        return Outcome(
+            self.video.video_id,
+            STORED,
+            flows,
+            self.watch.seconds,
+            stages=stages.seconds,
+            peak_bytes=peak_bytes() + source.peak_bytes,
+        )
+
+    def _check(self, source: DecodedVideo) -> None:
+        """Raise VideoError unless the whole video was read and is what it was when it was begun."""
+        decoded, header = source.decoded_frames, source.header_frames
+        if decoded < 2:
             raise VideoError("has 1 frame; flow needs at least 2")
-        columns["time_s"] = [round(float(value), 6) for value in reader.times[:-1]]
-        cuts = find_cuts(np.concatenate(scores))
-        columns["cut"] = cuts.tolist()
-        shots = find_shots(columns, cuts | find_gaps(reader.times))
-        described = {
-            **stamp,
-            "source_sha256": _sha256(path, stamp),
-            "fps": reader.fps,
-            "decoded_frames": reader.decoded_frames,
-            "header_frames": reader.header_frames,
-            "decoded_is_header": reader.header_frames in (None, reader.decoded_frames),
-            "source_height": reader.source_height,
-            "source_width": reader.source_width,
-            "height": settings.height,
-            "width": settings.width,
-            "magnitude": round(float(np.mean(columns["magnitude"])), 6),
-            "clip_rate": round(float(np.mean(columns["clip_rate"])), 9),
-            "encoding_error": round(float(np.mean(columns["error"])), 6),
-            "decoder": DECODER,
-            "backend": backend,
-            "versions": _versions(),
-            "host": platform.node(),
-            "committed": time.time(),
-            "seconds": round(time.perf_counter() - began, 3),
-        }
-        segments = find_segments(columns, shots)
-        writer.commit(video.to_record(), described, frames=columns, shots=shots, segments=segments)
-    return flows
+        if source_stamp(self.path) != self.stamp:
+            raise VideoError("changed while it was read")
+        if (
+            self.settings.strict
+            and header is not None
+            and abs(decoded - header) > max(STRICT_FRAMES, STRICT_SHARE * header)
+        ):
+            raise VideoError(
+                f"decodes to {decoded} frames and its header says {header}, and --strict allows {STRICT_FRAMES} frame or "
+                f"{STRICT_SHARE:.0%} of difference; to store it marked, leave --strict out and give --retry-failed"
+            )
 
 
 def _frames_per_block(settings: Settings, backend: str) -> int:
@@ -231,29 +303,6 @@ def _frames_per_block(settings: Settings, backend: str) -> int:
 def _versions() -> str:
     names = ("flowcpc", "numpy", "numba")
     return ", ".join([*(f"{name} {metadata.version(name)}" for name in names), f"opencv {cv2.__version__}"])
-
-
-def _overlapping(blocks: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-    """Yield blocks of at least two frames in which each begins with the last frame of the one before, so that no pair
-    is lost.
-    """
-    last: NDArray[np.uint8] | None = None
-    for block in blocks:
-        frames = block if last is None else np.concatenate([last, block])
-        last = frames[-1:]
-        if len(frames) > 1:
-            yield frames
-
-
-def _sha256(path: Path, stamp: dict[str, int | None]) -> str:
-    try:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise VideoError(f"cannot be read ({_first_line(error)})") from error
-    if source_stamp(path) != stamp:
-        raise VideoError("changed while it was read")
-    return digest
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,15 +1,17 @@
 """Video files to gray frames of one size, and what the decoder really gave.
 
 OpenCV's bundled FFmpeg decodes; it turns frames by the file's rotation metadata. Only containers that hold their own
-data are opened: a playlist could make FFmpeg read other local files.
+data are opened: a playlist could make FFmpeg read other local files, or ask the network. An extraction does not run this itself: a file that
+crashes FFmpeg, or hangs it, is decoded in a process that may die (`decoder.py`).
 """
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 _CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,asf,flv,ogg,m4v"
-os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"format_whitelist;{_CONTAINERS}"
+os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"format_whitelist;{_CONTAINERS}|protocol_whitelist;file"
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a broken video becomes a row in failures, not lines on stderr
 
 import cv2  # noqa: E402  (the variables above are read when a video is opened)
@@ -29,34 +31,36 @@ class VideoError(ValueError):
 
 
 class FrameReader:
-    """Decodes one video to gray frames of `height` x `width`, in blocks, in order.
+    """Decodes one video to gray frames of `height` x `width`, in order.
 
-    After the blocks are used up: `decoded_frames`; `header_frames` (None where the header names no count); `fps`;
-    `source_height` and
-    `source_width` as decoded (after rotation); `times`, seconds of every decoded frame.
+    From the header: `header_frames` (None where it names no count), `fps`, `header_pixels` of a frame. After the frames are used up:
+    `decoded_frames`; `source_height` and `source_width` as decoded (after rotation); `times`, seconds of every decoded frame.
 
-    Raises VideoError when the file cannot be opened or yields no frame.
+    Raises VideoError when the file cannot be opened or yields no frame. FFmpeg takes a lack of memory for the end of the video.
     """
 
-    def __init__(self, path: Path, height: int, width: int, *, block: int = 32) -> None:
-        self._path = path
+    def __init__(self, path: Path, height: int, width: int, *, threads: int = 1) -> None:
         self._size = (height, width)
-        self._block = block
-        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise VideoError("is no regular file (a pipe, a socket or a device)")  # opening a pipe waits for its writer
+        # A name such as concat:a|b would be a protocol to FFmpeg; a full path never is.
+        self._capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads])
         if not self._capture.isOpened():
             raise VideoError(_why_unreadable(path))
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.header_frames = int(count) if 0 < count < 1e9 else None
+        self.header_pixels = int(
+            self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT) * self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)
+        )
         self.fps = float(fps) if 0 < fps < 1e6 else None
         self.decoded_frames = 0
         self.source_height = 0
         self.source_width = 0
         self._stamps: list[float] = []
 
-    def blocks(self) -> Iterator[NDArray[np.uint8]]:
-        """Yield uint8 (n, H, W) with 1 <= n <= `block`, until the decoder gives no more."""
-        frames = []
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield uint8 (H, W) until the decoder gives no more."""
         while True:
             good, frame = self._capture.read()
             if not good:
@@ -65,15 +69,15 @@ class FrameReader:
                 self.source_height, self.source_width = frame.shape[:2]
             self._stamps.append(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
             self.decoded_frames += 1
-            frames.append(to_gray(np.asarray(frame, np.uint8), *self._size))
-            if len(frames) == self._block:
-                yield np.stack(frames)
-                frames = []
-        self._capture.release()
-        if frames:
-            yield np.stack(frames)
+            yield to_gray(np.asarray(frame, np.uint8), *self._size)
         if self.decoded_frames == 0:
             raise VideoError("opens, but no frame can be decoded")
+
+    def blocks(self, size: int = 32) -> Iterator[NDArray[np.uint8]]:
+        """Yield uint8 (n, H, W) with 1 <= n <= `size`, until the decoder gives no more."""
+        frames = self.frames()
+        while block := list(itertools.islice(frames, size)):
+            yield np.stack(block)
 
     @property
     def times(self) -> NDArray[np.float64]:

@@ -45,6 +45,8 @@ _FAILURE_COLUMNS = [
     "reason",
     "attempts",
     "time",
+    "host",
+    "seconds",
     "source_bytes",
     "source_mtime_ns",
 ]
@@ -68,14 +70,35 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 
 def read_record(path: Path) -> dict[str, Any]:
     """Return the record at `path`. Raises FileNotFoundError, or DamagedStoreError when a byte of it is not what was written."""
+    record: dict[str, Any] = json.loads(_body(path))
+    return record
+
+
+def _body(path: Path) -> bytes:
+    """Return the JSON of a record that fits its checksum."""
     data = path.read_bytes()
     start = len(_BEGIN) + _DIGITS + len(_MIDDLE)
     body = data[start : -len(_END)]
     intact = _BEGIN + hashlib.sha256(body).hexdigest().encode() + _MIDDLE + body + _END == data
     if not intact:
         raise DamagedStoreError(f"{path} does not fit its checksum; mend it with flowcpc verify and its --repair")
-    record: dict[str, Any] = json.loads(body)
-    return record
+    return body
+
+
+def read_video_rows(store: Path) -> pd.DataFrame:
+    """Return what the commits say of each video as a whole (the columns of `videos` but for path, label, group and folds), unsorted.
+
+    Reads all records, but not their long lists, which take ten times as long: for questions in the middle of an extraction, when no index fits.
+    """
+    with ThreadPoolExecutor(8) as pool:
+        return pd.DataFrame(pool.map(_video_part, record_paths(store, "commits")))
+
+
+def _video_part(path: Path) -> dict[str, Any]:
+    body = _body(path)
+    # Keys are sorted, so that "video" and "video_id" come last; in a string the quotes would be escaped.
+    record = json.loads(b"{" + body[body.rindex(b'"video": {') :])
+    return {"video_id": record["video_id"], **record["video"]}
 
 
 def record_paths(store: Path, kind: str) -> list[Path]:
@@ -165,23 +188,31 @@ def consolidate(store: Path) -> dict[str, pd.DataFrame]:
 def build_tables(store: Path) -> dict[str, pd.DataFrame]:
     """Return all TABLES made from the records of commits and failures, each sorted by its key."""
     commits = list(_read_all(record_paths(store, "commits")))
-    committed = {commit["video_id"] for commit in commits}
-    # A crash between a commit and the removal of an older failure leaves both; the commit is the truth.
-    failures = [record for record in _read_all(record_paths(store, "failures")) if record["video_id"] not in committed]
-    known = committed | {record["video_id"] for record in failures}
-    waiting = [video for video_id, video in read_dataset(store).items() if video_id not in known]
-    failures += [{**video, "kind": KIND_PENDING, "reason": "is not extracted yet"} for video in waiting]
     tables = {
         "videos": pd.DataFrame([_video_row(commit) for commit in commits]).reindex(
             columns=_columns(commits, _VIDEO_COLUMNS)
         ),
         **{name: _long_table(commits, name, *columns) for name, columns in _LONG_TABLES.items()},
-        "failures": pd.DataFrame([_flat(record) for record in failures]).reindex(columns=_failure_columns(failures)),
     }
-    for name in ("videos", "failures"):
-        integers = {column: "Int64" for column in _NULLABLE_INTEGERS if column in tables[name]}
-        tables[name] = tables[name].astype(integers)
+    tables["videos"] = _with_integers(tables["videos"])
+    tables["failures"] = read_failures(store, {commit["video_id"] for commit in commits})
     return {name: table.sort_values(_KEYS[name], ignore_index=True) for name, table in tables.items()}
+
+
+def read_failures(store: Path, committed: Collection[str]) -> pd.DataFrame:
+    """Return the failures table made from the records, where the videos in `committed` are stored; unsorted."""
+    # A crash between a commit and the removal of an older failure leaves both; the commit is the truth.
+    failures = [record for record in _read_all(record_paths(store, "failures")) if record["video_id"] not in committed]
+    known = {*committed, *(record["video_id"] for record in failures)}
+    waiting = [video for video_id, video in read_dataset(store).items() if video_id not in known]
+    failures += [{**video, "kind": KIND_PENDING, "reason": "is not extracted yet"} for video in waiting]
+    return _with_integers(
+        pd.DataFrame([_flat(record) for record in failures]).reindex(columns=_failure_columns(failures))
+    )
+
+
+def _with_integers(table: pd.DataFrame) -> pd.DataFrame:
+    return table.astype({column: "Int64" for column in _NULLABLE_INTEGERS if column in table})
 
 
 def _read_all(paths: list[Path]) -> Iterator[dict[str, Any]]:

@@ -11,8 +11,8 @@ from pipeline.frames import FrameReader, VideoError, to_gray
 
 
 def decode(path: Path, height: int = 24, width: int = 32, block: int = 4) -> tuple[np.ndarray, FrameReader]:
-    reader = FrameReader(path, height, width, block=block)
-    blocks = list(reader.blocks())
+    reader = FrameReader(path, height, width)
+    blocks = list(reader.blocks(block))
     assert all(len(part) == block for part in blocks[:-1])
     return np.concatenate(blocks), reader
 

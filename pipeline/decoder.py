@@ -1,0 +1,257 @@
+"""Videos decoded by a process that may die: what a file does to FFmpeg costs that video and nothing else.
+
+One process per worker serves video after video, decoding ahead of the solver by a few blocks; frames come through a pipe. It is killed and started
+anew after a crash, a hang, too much memory or a video that was given up. It is started, never forked: the worker has threads.
+"""
+
+import atexit
+import contextlib
+import fcntl
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.decoder_process import LENGTHS
+from pipeline.frames import DECODER, VideoError
+from pipeline.limits import LimitError, Watch
+
+COMMAND = (sys.executable, "-P", "-m", "pipeline.decoder_process")
+_SILENCE_S = (
+    600.0  # a decoder that gives nothing for so long hangs: a slow disk gives something, and frames take milliseconds
+)
+_SLICE_S = 0.1
+_PIPE_BYTES = 1 << 20
+_LAST_WORDS = 200
+
+
+class DecoderError(RuntimeError):
+    """The decoding process died or hung over a video; the message says how."""
+
+
+class Decoder:
+    """One decoding process; serves one video at a time. Raises DecoderError when it cannot be started."""
+
+    def __init__(self) -> None:
+        # It finds the modules where this process found them, however that was started. `-P` keeps the current folder out: it may be a data set's.
+        path = os.pathsep.join(folder for folder in sys.path if folder)
+        environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+        try:
+            self._process = subprocess.Popen(
+                COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                env=environment,
+                start_new_session=True,  # a terminal's Ctrl-C is for the command
+            )
+        except OSError as error:
+            raise DecoderError(f"its decoder cannot be started ({error.strerror})") from error
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._requests, self._answers, self._words = self._process.stdin, self._process.stdout, self._process.stderr
+        os.set_blocking(self._words.fileno(), False)
+        with contextlib.suppress(OSError):  # an administrator may allow less
+            fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._ready = selectors.DefaultSelector()
+        self._ready.register(self._answers, selectors.EVENT_READ)
+        self._greeted = False
+        self.idle = True
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def usable(self) -> bool:
+        """Return whether the process waits for the next video."""
+        return self.idle and self._process.poll() is None
+
+    def kill(self) -> None:
+        """End the process, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        self._ready.close()
+        for pipe in (self._requests, self._answers, self._words):
+            pipe.close()
+
+    def open(
+        self, path: Path, height: int, width: int, *, block: int, threads: int, memory_limit: int, watch: Watch
+    ) -> "DecodedVideo":
+        """Begin to decode `path` to gray frames of `height` x `width`, `block` at a time, in at most `memory_limit` bytes.
+
+        Raises VideoError where the file is to blame, LimitError where it takes too much, DecoderError where the process died or hung, and
+        whatever `watch` raises.
+        """
+        self.idle = False
+        request = {
+            "path": os.path.abspath(path),
+            "height": height,
+            "width": width,
+            "block": block,
+            "threads": threads,
+            "memory_limit": memory_limit,
+        }
+        while self._words.read(1 << 16):  # what it said about earlier videos
+            pass
+        with contextlib.suppress(BrokenPipeError):  # reading says why
+            self._requests.write(json.dumps(request).encode() + b"\n")
+        return DecodedVideo(self, height, width, memory_limit, watch)
+
+    def receive(self, watch: Watch, decoded: int) -> tuple[str, Any, int]:
+        """Return the next message of the process: its kind, what it says, and how many bytes of frames follow."""
+        if not self._greeted:
+            self._greeted = True
+            self.receive(watch, decoded)
+        lengths = bytearray(LENGTHS.size)
+        self.fill(memoryview(lengths), watch, decoded)
+        text_length, frames_length = LENGTHS.unpack(lengths)
+        text = bytearray(text_length)
+        self.fill(memoryview(text), watch, decoded)
+        ((kind, value),) = json.loads(text).items()
+        return kind, value, frames_length
+
+    def fill(self, room: memoryview, watch: Watch, decoded: int) -> None:
+        """Fill `room` with what the process sends. Raises as `open`."""
+        filled, silent = 0, 0.0
+        while filled < len(room):
+            if not self._ready.select(_SLICE_S):
+                watch.check()
+                # Slices are counted, not the clock: a machine that slept, or a process that was stopped, is no decoder that hangs.
+                silent += _SLICE_S
+                if silent >= _SILENCE_S:
+                    raise DecoderError(
+                        f"its decoder gave nothing for {_SILENCE_S:g} s after {decoded} frames: the file, or the disk under it, hangs"
+                    )
+                continue
+            count = self._answers.readinto(room[filled:])  # type: ignore[attr-defined]
+            if not count:
+                watch.check()  # a machine that is shut down ends all processes at once
+                raise DecoderError(f"{self._cause_of_death()} after {decoded} frames")
+            filled, silent = filled + count, 0.0
+
+    def _cause_of_death(self) -> str:
+        self._process.kill()  # it has closed its pipe and may linger over it
+        code = self._process.wait()
+        words = (self._words.read(1 << 16) or b"").decode(errors="replace").splitlines()
+        last = next((line.strip() for line in reversed(words) if line.strip()), "")
+        said = f" ({last[:_LAST_WORDS]})" if last else ""
+        if code >= 0:
+            return f"its decoder ended with exit code {code}{said}"
+        hint = ", as happens where a machine runs out of memory" if code == -signal.SIGKILL else ""
+        return f"its decoder was killed by {signal.Signals(-code).name}{said}{hint}"
+
+
+class DecodedVideo:
+    """One video as its frames come: `header_frames` and `fps` at once, and after the blocks are used up `decoded_frames`, `source_height`,
+    `source_width`, `times` (float64 seconds of every frame), `sha256` of the file and `peak_bytes` of the process.
+    """
+
+    def __init__(self, decoder: Decoder, height: int, width: int, memory_limit: int, watch: Watch) -> None:
+        self._decoder = decoder
+        self._size = (height, width)
+        self._memory_limit = memory_limit
+        self._watch = watch
+        self.decoded_frames = 0
+        opened = self._receive("opened")[0]
+        self.header_frames: int | None = opened["header_frames"]
+        self.fps: float | None = opened["fps"]
+
+    def blocks(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield uint8 (n, H, W), n >= 1, in order; raises as `Decoder.open`."""
+        while True:
+            value, length = self._receive("frames", "done")
+            if not length:
+                break
+            frames = np.empty((value, *self._size), np.uint8)
+            if frames.nbytes != length:
+                raise DecoderError(f"its decoder sent {length} bytes for {value} frames of {self._size}")
+            self._decoder.fill(frames.data.cast("B"), self._watch, self.decoded_frames)
+            self.decoded_frames += value
+            yield frames
+        self.decoded_frames = int(value["decoded_frames"])
+        self.source_height = int(value["source_height"])
+        self.source_width = int(value["source_width"])
+        self.times = np.array(value["times"], np.float64)
+        self.sha256 = str(value["sha256"])
+        self.peak_bytes = int(value["peak_bytes"])
+        self._decoder.idle = True
+
+    def overlapping_blocks(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield blocks of at least two frames in which each begins with the last frame of the one before, so that no pair is lost."""
+        last: NDArray[np.uint8] | None = None
+        for block in self.blocks():
+            frames = block if last is None else np.concatenate([last, block])
+            last = frames[-1:]
+            if len(frames) > 1:
+                yield frames
+
+    def columns(self) -> dict[str, Any]:
+        """Return what was decoded, as columns of the videos table."""
+        return {
+            "source_sha256": self.sha256,
+            "fps": self.fps,
+            "decoded_frames": self.decoded_frames,
+            "header_frames": self.header_frames,
+            "decoded_is_header": self.header_frames in (None, self.decoded_frames),
+            "source_height": self.source_height,
+            "source_width": self.source_width,
+            "decoder": DECODER,
+        }
+
+    def _receive(self, *expected: str) -> tuple[Any, int]:
+        kind, value, length = self._decoder.receive(self._watch, self.decoded_frames)
+        if kind in expected:
+            return value, length
+        self._decoder.idle = True  # every other message is the last about its video
+        if kind == "refused":
+            raise VideoError(value)
+        if kind == "starved":
+            raise LimitError(
+                f"needs more memory to decode than the limit of {self._memory_limit >> 20}M after {self.decoded_frames} frames; "
+                "give more with --memory-limit, or leave the video out"
+            )
+        raise DecoderError(f"its decoder failed after {self.decoded_frames} frames: {value}")
+
+
+_idle: list[Decoder] = []
+
+
+@contextlib.contextmanager
+def borrowed_decoder() -> Iterator[Decoder]:
+    """Lend a decoder of this process, started now where none is idle. It is killed unless it is idle at the end."""
+    decoder = _take()
+    try:
+        yield decoder
+    finally:
+        if decoder.usable():
+            _idle.append(decoder)
+        else:
+            decoder.kill()
+
+
+def _take() -> Decoder:
+    while _idle:
+        with contextlib.suppress(IndexError):  # another thread was quicker
+            decoder = _idle.pop()
+            if decoder.usable():
+                return decoder
+            decoder.kill()
+    return Decoder()
+
+
+@atexit.register
+def end_idle_decoders() -> None:
+    """End the decoders that wait for a video; they would end by themselves, a moment after this process."""
+    while _idle:
+        _idle.pop().kill()
