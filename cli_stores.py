@@ -42,7 +42,7 @@ def info(store: Path, rebuild_index: bool, as_json: bool) -> None:
 
     opened = open_store(store)
     if rebuild_index:
-        counts = [f"{name} {len(table)}" for name, table in opened.consolidate().items()]
+        counts = [f"{name} {rows}" for name, rows in opened.consolidate().items()]
         say(f"rebuilt {store}/index, rows: {', '.join(counts)}")
     found = summarise(opened)
     click.echo(json.dumps(found.to_json(), indent=2) if as_json else found.to_text())

@@ -79,7 +79,8 @@ def run_extraction(
                 _work_off(
                     run, store, dataclasses.replace(settings, threads=threads), plan, summary, progress, should_stop
                 )
-            table = store.consolidate()["failures"]
+            store.consolidate()
+            table = store.failures()
             failures = table[table["kind"] != KIND_PENDING].set_index("video_id")["reason"]
     except OSError as error:
         raise StoreWriteError(

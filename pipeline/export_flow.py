@@ -11,10 +11,10 @@ import numpy as np
 
 from pipeline.exchange import Layout, encode_flow
 from stores.atomic import TEMPORARY_SUFFIX, sync_folder
-from stores.catalog import read_record, write_record
 from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore
 from stores.progress import Progress
+from stores.records import read_record, write_record
 
 _BLOCK = 32  # flows in memory
 _RECORD = ".flowcpc.json"  # what a folder was made from, hidden from programs that list JPEGs

@@ -9,7 +9,7 @@ from pipeline.extract import Settings
 from pipeline.ledger import Summary
 from pipeline.sources import Video
 from pipeline.tvl1.parameters import TVL1Parameters
-from stores import catalog, layout
+from stores import catalog, layout, records
 from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore, create_store
 from stores.progress import Progress
@@ -102,7 +102,7 @@ def _remove_unreadable(store: Path, video_id: str) -> None:
     """Delete the records of a video that say nothing any more; its source is there, so it is extracted anew."""
     for path in (layout.commit_path(store, video_id), layout.failure_path(store, video_id)):
         try:
-            good = catalog.read_record(path)["video_id"] == video_id
+            good = records.read_record(path)["video_id"] == video_id
         except FileNotFoundError:
             continue
         except DamagedStoreError:

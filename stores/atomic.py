@@ -1,14 +1,24 @@
 """Files that are whole or absent: written under a temporary name, synced, renamed."""
 
+import contextlib
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 TEMPORARY_SUFFIX = ".tmp"
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` at `path` so that a reader, or a crash, sees the old file or the new one and nothing between.
+    """Put `data` at `path` so that a reader, or a crash, sees the old file or the new one and nothing between; raises as `replaced_file`."""
+    with replaced_file(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replaced_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a file to write that takes the place of `path` when the block ends well, all of it at once.
 
     The parent folder is made when missing. Raises OSError (for example disk full) and then leaves the old file alone.
     """
@@ -19,7 +29,7 @@ def replace_file(path: Path, data: bytes) -> None:
     temporary = path.parent / f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
     try:
         with open(temporary, "xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -2,45 +2,35 @@
 
 The Parquet files under `index/` are a cache of what the records say. They carry a stamp of the record names they were
 made from; where the stamp does not fit (an extraction was killed, or is running), the tables are made from the records
-instead, so an answer is never stale.
+instead, so an answer is never stale. Records are read some at a time, so that an index takes little memory however many there are.
 """
 
 import contextlib
 import hashlib
 import io
 import itertools
-import json
-import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from stores.atomic import replace_file
+from stores.atomic import replaced_file
 from stores.errors import DamagedStoreError
-from stores.layout import DATASET_FILE, INDEX_STAMP
-
-# A record is JSON, but checked as the bytes that were written: not every change of JSON changes its values.
-_BEGIN, _MIDDLE, _END = b'{"checksum": "', b'", "record": ', b"}"
-_DIGITS = 64
+from stores.layout import DATASET_FILE, INDEX_STAMP, commit_path, is_cut_key
+from stores.records import pack_columns, read_record, record_names, unpack_columns, write_record
 
 TABLES = ("videos", "shots", "segments", "frames", "failures")
-_KEYS = {
-    "videos": ["video_id"],
-    "shots": ["video_id", "shot"],
-    "segments": ["video_id", "segment"],
-    "frames": ["video_id", "frame"],
-    "failures": ["video_id"],
-}
 KIND_PENDING = "pending"
+_VIDEOS_AT_A_TIME = 1000
+_SOURCE_COLUMNS = ["video_id", "path", "label", "group"]
 _FAILURE_COLUMNS = [
-    "video_id",
-    "path",
-    "label",
-    "group",
+    *_SOURCE_COLUMNS,
     "kind",
     "reason",
     "attempts",
@@ -50,74 +40,24 @@ _FAILURE_COLUMNS = [
     "source_bytes",
     "source_mtime_ns",
 ]
-_NULLABLE_INTEGERS = ("source_bytes", "source_mtime_ns", "header_frames")  # nanoseconds do not survive a float
-_VIDEO_COLUMNS = ["video_id", "path", "label", "group", "flows"]
-_MEANS = {"mean_u": "float32", "mean_v": "float32", "magnitude": "float32", "clip_rate": "float32"}
-_SPAN = {"start": "int32", "stop": "int32", "start_s": "float64", "stop_s": "float64"}
+# What a column holds does not depend on whether any row has a value there. Nanoseconds do not survive a float.
+_INTEGERS = ("source_bytes", "source_mtime_ns", "header_frames", "attempts", "pid")
+_TEXTS = (*_SOURCE_COLUMNS, "kind", "reason", "host", "generation", "decoder", "backend", "versions", "source_sha256")
+_NUMBERS = ("time", "seconds")
+_MEANS = {"mean_u": "<f4", "mean_v": "<f4", "magnitude": "<f4", "clip_rate": "<f4"}
+_SPAN = {"start": "<i4", "stop": "<i4", "start_s": "<f8", "stop_s": "<f8"}
 # Tables with several rows per video: the column that counts them, and the others.
 _LONG_TABLES = {
     "shots": ("shot", {**_SPAN, **_MEANS}),
-    "segments": ("segment", {"shot": "int32", **_SPAN, **_MEANS}),
-    "frames": ("frame", {"time_s": "float64", **_MEANS, "error": "float32", "cut": "bool"}),
+    "segments": ("segment", {"shot": "<i4", **_SPAN, **_MEANS}),
+    "frames": ("frame", {"time_s": "<f8", **_MEANS, "error": "<f4", "cut": "?"}),
 }
+Tables = dict[str, pd.DataFrame]
 
 
-def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write `record` as JSON with a checksum of itself, atomically."""
-    body = json.dumps(record, ensure_ascii=False, sort_keys=True).encode()
-    replace_file(path, _BEGIN + hashlib.sha256(body).hexdigest().encode() + _MIDDLE + body + _END)
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """Return the record at `path`. Raises FileNotFoundError, or DamagedStoreError when a byte of it is not what was written."""
-    record: dict[str, Any] = json.loads(_body(path))
-    return record
-
-
-def _body(path: Path) -> bytes:
-    """Return the JSON of a record that fits its checksum."""
-    data = path.read_bytes()
-    start = len(_BEGIN) + _DIGITS + len(_MIDDLE)
-    body = data[start : -len(_END)]
-    intact = _BEGIN + hashlib.sha256(body).hexdigest().encode() + _MIDDLE + body + _END == data
-    if not intact:
-        raise DamagedStoreError(f"{path} does not fit its checksum; mend it with flowcpc verify and its --repair")
-    return body
-
-
-def read_video_rows(store: Path) -> pd.DataFrame:
-    """Return what the commits say of each video as a whole (the columns of `videos` but for path, label, group and folds), unsorted.
-
-    Reads all records, but not their long lists, which take ten times as long: for questions in the middle of an extraction, when no index fits.
-    """
-    with ThreadPoolExecutor(8) as pool:
-        return pd.DataFrame(pool.map(_video_part, record_paths(store, "commits")))
-
-
-def _video_part(path: Path) -> dict[str, Any]:
-    body = _body(path)
-    # Keys are sorted, so that "video" and "video_id" come last; in a string the quotes would be escaped.
-    record = json.loads(b"{" + body[body.rindex(b'"video": {') :])
-    return {"video_id": record["video_id"], **record["video"]}
-
-
-def record_paths(store: Path, kind: str) -> list[Path]:
-    """Return the records of `kind` ("commits" or "failures"), sorted."""
-    return [store / name for name in _record_names(store, kind)]
-
-
-def _record_names(store: Path, kind: str) -> list[str]:
-    """Paths relative to the store, sorted; as strings, because a hundred thousand Path objects take seconds."""
-    try:
-        folders = sorted(os.listdir(store / kind))
-    except FileNotFoundError:
-        return []
-    names = []
-    for folder in folders:
-        with contextlib.suppress(NotADirectoryError):
-            entries = sorted(os.listdir(store / kind / folder))
-            names += [f"{kind}/{folder}/{name}" for name in entries if name.endswith(".json")]
-    return names
+def pack_rows(table: str, columns: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Return the rows that one video has in shots, segments or frames as its commit record keeps them."""
+    return pack_columns(columns, _LONG_TABLES[table][1])
 
 
 def read_dataset(store: Path) -> dict[str, dict[str, Any]]:
@@ -142,7 +82,8 @@ def merge_dataset(store: Path, videos: Sequence[Mapping[str, Any]], all_ids: Col
     meant = {name: video for name, video in read_dataset(store).items() if name in all_ids}
     meant |= {video["video_id"]: dict(video) for video in videos}
     write_record(store / DATASET_FILE, {"videos": [meant[name] for name in sorted(meant)]})
-    for path in record_paths(store, "failures"):
+    for name in record_names(store, "failures"):
+        path = store / "failures" / name
         if read_record(path)["video_id"] not in all_ids:
             path.unlink()
 
@@ -150,7 +91,7 @@ def merge_dataset(store: Path, videos: Sequence[Mapping[str, Any]], all_ids: Col
 def read_table(store: Path, name: str) -> pd.DataFrame:
     """Return one of TABLES as it follows from the records that exist now."""
     file = fresh_index(store, name)
-    return build_tables(store)[name] if file is None else pd.read_parquet(io.BytesIO(file))
+    return build_table(store, name) if file is None else pd.read_parquet(io.BytesIO(file))
 
 
 def invalidate(store: Path) -> None:
@@ -170,89 +111,130 @@ def fresh_index(store: Path, name: str) -> bytes | None:
     return data if hashlib.sha256(data).hexdigest() == index["files"][name] else None
 
 
-def consolidate(store: Path) -> dict[str, pd.DataFrame]:
-    """Write the tables under `index/` from all records, and return them."""
+def consolidate(store: Path) -> dict[str, int]:
+    """Write the tables under `index/` from all records; returns the rows of each."""
     stamp = _stamp(store)
     invalidate(store)
-    tables = build_tables(store)
-    files = {}
-    for name, table in tables.items():
-        buffer = io.BytesIO()
-        table.to_parquet(buffer, index=False)
-        replace_file(store / "index" / f"{name}.parquet", buffer.getvalue())
-        files[name] = hashlib.sha256(buffer.getbuffer()).hexdigest()
-    write_record(store / "index" / INDEX_STAMP, {"stamp": stamp, "files": files})
-    return tables
+    rows: dict[str, int] = {}
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context(replaced_file(store / "index" / f"{name}.parquet")) for name in TABLES}
+        writers: dict[str, pq.ParquetWriter] = {}
+        videos = []
+        for tables in _batches(store, ("videos", *_LONG_TABLES)):
+            videos.append(tables.pop("videos"))
+            for name, table in tables.items():
+                part = pa.Table.from_pandas(table, preserve_index=False)
+                if name not in writers:
+                    writers[name] = stack.enter_context(pq.ParquetWriter(files[name], part.schema))
+                writers[name].write_table(part.cast(writers[name].schema))
+                rows[name] = rows.get(name, 0) + len(table)
+        for name, table in (("videos", _join_videos(videos)), ("failures", build_table(store, "failures"))):
+            table.to_parquet(files[name], index=False)
+            rows[name] = len(table)
+    hashes = {name: _sha256(store / "index" / f"{name}.parquet") for name in TABLES}
+    write_record(store / "index" / INDEX_STAMP, {"stamp": stamp, "files": hashes})
+    return {name: rows[name] for name in TABLES}
 
 
-def build_tables(store: Path) -> dict[str, pd.DataFrame]:
-    """Return all TABLES made from the records of commits and failures, each sorted by its key."""
-    commits = list(_read_all(record_paths(store, "commits")))
-    tables = {
-        "videos": pd.DataFrame([_video_row(commit) for commit in commits]).reindex(
-            columns=_columns(commits, _VIDEO_COLUMNS)
-        ),
-        **{name: _long_table(commits, name, *columns) for name, columns in _LONG_TABLES.items()},
-    }
-    tables["videos"] = _with_integers(tables["videos"])
-    tables["failures"] = read_failures(store, {commit["video_id"] for commit in commits})
-    return {name: table.sort_values(_KEYS[name], ignore_index=True) for name, table in tables.items()}
+def build_table(store: Path, name: str) -> pd.DataFrame:
+    """Return one of TABLES made from the records of commits and failures, sorted by its key."""
+    if name == "failures":
+        return _failures(store)
+    parts = [tables[name] for tables in _batches(store, (name,))]
+    return _join_videos(parts) if name == "videos" else pd.concat(parts, ignore_index=True)
 
 
-def read_failures(store: Path, committed: Collection[str]) -> pd.DataFrame:
-    """Return the failures table made from the records, where the videos in `committed` are stored; unsorted."""
-    # A crash between a commit and the removal of an older failure leaves both; the commit is the truth.
-    failures = [record for record in _read_all(record_paths(store, "failures")) if record["video_id"] not in committed]
-    known = {*committed, *(record["video_id"] for record in failures)}
-    waiting = [video for video_id, video in read_dataset(store).items() if video_id not in known]
-    failures += [{**video, "kind": KIND_PENDING, "reason": "is not extracted yet"} for video in waiting]
-    return _with_integers(
-        pd.DataFrame([_flat(record) for record in failures]).reindex(columns=_failure_columns(failures))
-    )
-
-
-def _with_integers(table: pd.DataFrame) -> pd.DataFrame:
-    return table.astype({column: "Int64" for column in _NULLABLE_INTEGERS if column in table})
-
-
-def _read_all(paths: list[Path]) -> Iterator[dict[str, Any]]:
+def _batches(store: Path, names: Sequence[str]) -> Iterator[Tables]:
+    """Yield the rows of some videos at a time, in the order of their ids, as parts of the tables `names`; at least one of no rows."""
     with ThreadPoolExecutor(8) as pool:  # the wait is the disk's, or the network's under it
-        yield from pool.map(read_record, paths)
+        paths = _commits_by_id(store)
+        for first in range(0, max(1, len(paths)), _VIDEOS_AT_A_TIME):
+            commits = list(pool.map(read_record, paths[first : first + _VIDEOS_AT_A_TIME]))
+            yield {name: _rows(name, commits) for name in names}
 
 
-def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    return {**{key: value for key, value in record.items() if key != "folds"}, **record["folds"]}
+def _commits_by_id(store: Path) -> list[str]:
+    """Return the paths of all commits in the order of their videos' ids."""
+    paths = {}
+    for name in record_names(store, "commits"):
+        path, key = f"{store}/commits/{name}", name.partition("/")[2].removesuffix(".json")
+        paths[read_record(path)["video_id"] if is_cut_key(key) else unquote(key)] = path
+    return [paths[video_id] for video_id in sorted(paths)]
 
 
-def _video_row(commit: dict[str, Any]) -> dict[str, Any]:
-    source = {key: commit[key] for key in ("video_id", "path", "label", "group", "folds")}
+def _rows(name: str, commits: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    if name == "videos":
+        return pd.DataFrame([_video_row(commit) for commit in commits])
+    counter, dtypes = _LONG_TABLES[name]
+    parts = [unpack_columns(commit[name]) for commit in commits]
+    counts = [commit[name]["rows"] for commit in commits]
+    empty = np.zeros(0)
+    data: dict[str, Any] = {
+        "video_id": np.repeat(np.array([commit["video_id"] for commit in commits], object), counts),
+        counter: np.concatenate([empty, *map(np.arange, counts)]),
+        **{
+            column: np.concatenate([empty.astype(dtypes[column]), *(part[column] for part in parts)])
+            for column in dtypes
+        },
+    }
+    return pd.DataFrame(data).astype({"video_id": "str", counter: "int32"})
+
+
+def _join_videos(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Join parts of the videos table: the folds right behind the group, then what all have, in the order of its first appearance."""
+    seen = dict.fromkeys(
+        [*_SOURCE_COLUMNS, *_folds(itertools.chain.from_iterable(part.columns for part in parts)), "flows"]
+    )
+    seen.update(dict.fromkeys(str(column) for part in parts for column in part))
+    # A part in which nobody has a label, say, must not decide what labels are.
+    filled = [part.dropna(axis=1, how="all") for part in parts if len(part)]
+    joined = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
+    return _with_dtypes(joined.reindex(columns=list(seen)))
+
+
+def _video_row(commit: Mapping[str, Any]) -> dict[str, Any]:
+    source = {key: commit[key] for key in (*_SOURCE_COLUMNS, "folds")}
     return {**_flat(source), **commit["video"], "generation": commit["generation"]}
 
 
-def _columns(commits: list[dict[str, Any]], first: list[str]) -> list[str]:
-    """Return `first` and then every other column that any video has, the folds right behind the group."""
-    seen: dict[str, None] = dict.fromkeys(first[:4])
-    seen.update(dict.fromkeys(sorted({fold for commit in commits for fold in commit["folds"]})))
-    seen.update(dict.fromkeys(first))
-    for commit in commits:
-        seen.update(dict.fromkeys(_video_row(commit)))
-    return list(seen)
+def _failures(store: Path) -> pd.DataFrame:
+    """Return a row for every video of the data set without a commit: why it failed, or that it was not reached."""
+    committed, failed = (set(record_names(store, kind)) for kind in ("commits", "failures"))
+    # A crash between a commit and the removal of an older failure leaves both; the commit is the truth.
+    standing = sorted(failed - committed)
+    with ThreadPoolExecutor(8) as pool:
+        rows = list(pool.map(lambda name: read_record(store / "failures" / name), standing))
+    known = committed | failed
+    for video_id, video in read_dataset(store).items():
+        path = commit_path(store, video_id)
+        if f"{path.parent.name}/{path.name}" not in known:
+            rows.append({**video, "kind": KIND_PENDING, "reason": "is not extracted yet"})
+    table = pd.DataFrame([_flat(row) for row in rows])
+    columns = [*_SOURCE_COLUMNS, *_folds(table), *_FAILURE_COLUMNS[len(_SOURCE_COLUMNS) :]]
+    return _with_dtypes(table.reindex(columns=columns)).sort_values("video_id", ignore_index=True)
 
 
-def _failure_columns(failures: list[dict[str, Any]]) -> list[str]:
-    folds = sorted({fold for record in failures for fold in record["folds"]})
-    return [*_FAILURE_COLUMNS[:4], *folds, *_FAILURE_COLUMNS[4:]]
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {**{key: value for key, value in record.items() if key != "folds"}, **record["folds"]}
 
 
-def _long_table(commits: list[dict[str, Any]], name: str, counter: str, columns: dict[str, str]) -> pd.DataFrame:
-    counts = [len(commit[name]["magnitude"]) for commit in commits]
-    data: dict[str, Any] = {
-        "video_id": np.repeat([commit["video_id"] for commit in commits], counts) if commits else [],
-        counter: np.concatenate([np.arange(count) for count in counts]) if commits else [],
+def _folds(columns: Iterable[Any]) -> list[str]:
+    return sorted({str(column) for column in columns if str(column).startswith("fold")})
+
+
+def _with_dtypes(table: pd.DataFrame) -> pd.DataFrame:
+    dtypes = {
+        **dict.fromkeys(_INTEGERS, "Int64"),
+        "flows": "int64",
+        **dict.fromkeys([*_TEXTS, *_folds(table)], "str"),
+        **dict.fromkeys(_NUMBERS, "float64"),
     }
-    for column in columns:
-        data[column] = list(itertools.chain.from_iterable(commit[name][column] for commit in commits))
-    return pd.DataFrame(data).astype({"video_id": "str", counter: "int32", **columns})
+    return table.astype({name: dtype for name, dtype in dtypes.items() if name in table})
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stamp(store: Path) -> dict[str, Any]:
@@ -264,7 +246,7 @@ def _stamp(store: Path) -> dict[str, Any]:
     digest.update(dataset.read_bytes() if dataset.is_file() else b"")
     counts = {}
     for kind in ("commits", "failures"):
-        names = _record_names(store, kind)
+        names = record_names(store, kind)
         counts[kind] = len(names)
         digest.update("\n".join([kind, *names]).encode())
     return {**counts, "names": digest.hexdigest()}

@@ -3,13 +3,13 @@
 A chunk is a Blosc frame of whole flows. Chunks follow one another in the order of their flows, in the files too, so that a window is one read.
 """
 
-import base64
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stores.records import pack_array, unpack_array
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class ChunkMap:
         return {
             "files": list(self.files),
             "chunks_per_file": self.chunks_per_file,
-            "gaps": _pack(gaps, "<i8"),
-            "sizes": _pack(self.sizes, "<u4"),
-            "crc32c": _pack(self.checks, "<u4"),
+            "gaps": pack_array(gaps, "<i8"),
+            "sizes": pack_array(self.sizes, "<u4"),
+            "crc32c": pack_array(self.checks, "<u4"),
         }
 
     @staticmethod
@@ -60,9 +60,5 @@ class ChunkMap:
         return ChunkMap(tuple(files), per_file, np.cumsum(steps), sizes, _unpack(value["crc32c"], "<u4"))
 
 
-def _pack(values: NDArray[np.int64], dtype: str) -> str:
-    return base64.b64encode(zlib.compress(values.astype(dtype).tobytes())).decode()
-
-
 def _unpack(text: object, dtype: str) -> NDArray[np.int64]:
-    return np.frombuffer(zlib.decompress(base64.b64decode(str(text))), dtype).astype(np.int64)
+    return unpack_array(text, dtype).astype(np.int64)

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stores.atomic import replace_file
-from stores.catalog import read_record, write_record
 from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore, open_store
+from stores.records import read_record, write_record
 
 _COLUMN = "embedding"
 _FILE = "embeddings.parquet"

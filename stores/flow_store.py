@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stores import catalog, garbage, layout
+from stores import catalog, garbage, layout, records
 from stores.atomic import TEMPORARY_SUFFIX
 from stores.blosc import CODEC
 from stores.chunks import ChunkMap
@@ -41,7 +41,7 @@ def open_store(path: str | os.PathLike[str]) -> "FlowStore":
             f"{root} is not a flowcpc store (it has no {layout.STORE_FILE}); make one with: flowcpc extract-flow VIDEOS {root}"
         )
     try:
-        meta = catalog.read_record(file)
+        meta = records.read_record(file)
     except DamagedStoreError as error:
         _refuse_old_formats(root, file)
         raise DamagedStoreError(f"{file} does not fit its checksum; restore it from a copy of the store") from error
@@ -95,7 +95,7 @@ def create_store(
             "array_format": array_format or "zarr",
             "numerics": wanted,
         }
-        catalog.write_record(root / layout.STORE_FILE, meta)
+        records.write_record(root / layout.STORE_FILE, meta)
     store = open_store(root)
     if array_format not in (None, store.array_format):
         raise ValueError(
@@ -163,8 +163,8 @@ class FlowStore:
         """Return one row per video that belongs to the data set but has no flow, with kind and reason."""
         return catalog.read_table(self.path, "failures")
 
-    def consolidate(self) -> dict[str, pd.DataFrame]:
-        """Rebuild the Parquet tables under `index/` from the records, and return them by name."""
+    def consolidate(self) -> dict[str, int]:
+        """Rebuild the Parquet tables under `index/` from the records; returns the rows of each."""
         return catalog.consolidate(self.path)
 
     # -- reading
@@ -201,7 +201,7 @@ class FlowStore:
         """Return the commit record of a video, or None when it is not stored."""
         path = layout.commit_path(self.path, video_id)
         try:
-            commit = catalog.read_record(path)
+            commit = records.read_record(path)
         except FileNotFoundError:
             return None
         if commit["video_id"] != video_id:
@@ -213,7 +213,7 @@ class FlowStore:
     def failure_of(self, video_id: str) -> Record | None:
         """Return the failure record of a video, or None."""
         try:
-            return catalog.read_record(layout.failure_path(self.path, video_id))
+            return records.read_record(layout.failure_path(self.path, video_id))
         except FileNotFoundError:
             return None
 
@@ -241,14 +241,14 @@ class FlowStore:
     def relabel(self, commit: Record, source: Mapping[str, Any]) -> None:
         """Rewrite the commit record of a stored video with other values of label, group and folds; its arrays stay."""
         catalog.invalidate(self.path)
-        catalog.write_record(layout.commit_path(self.path, commit["video_id"]), {**commit, **source})
+        records.write_record(layout.commit_path(self.path, commit["video_id"]), {**commit, **source})
 
     def record_failure(self, record: Mapping[str, Any]) -> None:
         """Write down why a video has no flow: video_id, path, label, group, folds, kind, reason, attempts, time and the
         source's stamp.
         """
         catalog.invalidate(self.path)
-        catalog.write_record(layout.failure_path(self.path, record["video_id"]), dict(record))
+        records.write_record(layout.failure_path(self.path, record["video_id"]), dict(record))
 
     def set_dataset(self, videos: Sequence[Mapping[str, Any]], all_ids: Collection[str]) -> None:
         """Write down that the store is meant to hold `videos` too, of a data set of `all_ids`; catalog.merge_dataset."""

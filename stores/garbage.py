@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from stores import catalog, layout
+from stores import layout, records
 from stores.atomic import TEMPORARY_SUFFIX
 from stores.errors import DamagedStoreError
 
@@ -51,7 +51,7 @@ def find_leftovers(store: Path) -> list[Path]:
             found += paths
         elif len(paths) > 1:
             try:
-                named = catalog.read_record(record)["generation"]
+                named = records.read_record(record)["generation"]
             except DamagedStoreError:
                 continue  # any of them may be whole: they stay
             found += [path for path in paths if layout.generation_of(path) != named]

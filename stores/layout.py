@@ -52,6 +52,11 @@ def video_key(video_id: str) -> str:
     return encoded[: MAX_KEY_BYTES - 25].decode(errors="ignore") + "~" + digest
 
 
+def is_cut_key(key: str) -> bool:
+    """Return whether a video_key does not hold its whole video_id; of the others urllib.parse.unquote is the inverse."""
+    return "~" in key
+
+
 def hash_folder(video_id: str) -> str:
     """Return two hex digits of the hash of `video_id`, so that no folder holds hundreds of thousands of entries."""
     return hashlib.sha256(video_id.encode()).hexdigest()[:2]

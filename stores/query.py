@@ -1,6 +1,5 @@
 """SQL over a store's tables, by DuckDB: nothing is written and nothing outside the store can be read."""
 
-import functools
 import io
 import re
 from collections.abc import Callable
@@ -44,16 +43,12 @@ def query(store: FlowStore, sql: str) -> pd.DataFrame:
 def _tables(store: FlowStore, *, with_embeddings: bool) -> dict[str, Callable[[], pa.Table]]:
     """Return a function for every table, so that only what a statement names is read."""
 
-    @functools.cache
-    def built() -> dict[str, pd.DataFrame]:
-        return catalog.build_tables(store.path)
-
     def read(name: str) -> Callable[[], pa.Table]:
         def table() -> pa.Table:
             file = catalog.fresh_index(store.path, name)
             if file is not None:
                 return pq.read_table(pa.BufferReader(file))
-            return pa.Table.from_pandas(built()[name], preserve_index=False)
+            return pa.Table.from_pandas(catalog.build_table(store.path, name), preserve_index=False)
 
         return table
 

@@ -1,7 +1,6 @@
 """How an extraction is doing, for `flowcpc status`: from the records alone, so that it can be asked while one runs, and for ever after."""
 
 import dataclasses
-import io
 import json
 import time
 from typing import Any
@@ -134,15 +133,12 @@ def read_status(store: FlowStore, now: float | None = None) -> StoreStatus:
 
 def _read(store: FlowStore) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the columns _COLUMNS and other_seconds of all stored videos, and the failures."""
-    file = catalog.fresh_index(store.path, "videos")
-    videos = catalog.read_video_rows(store.path) if file is None else pd.read_parquet(io.BytesIO(file))
-    videos = videos.reindex(columns=list(_COLUMNS))
+    videos = store.videos().reindex(columns=list(_COLUMNS))
     kinds = {"video_id": "str", "host": "str", **dict.fromkeys(_INTEGERS, "Int64")}
     videos = videos.astype({name: kinds.get(name, "float64") for name in _COLUMNS})
     stages = videos[[f"{stage}_seconds" for stage in STAGES]].sum(axis=1)
     videos["other_seconds"] = (videos["seconds"] - stages).clip(lower=0)
-    failures = catalog.read_failures(store.path, set(videos["video_id"]))
-    return videos, failures.astype({"time": "float64", "seconds": "float64"})
+    return videos, store.failures().astype({"time": "float64", "seconds": "float64"})
 
 
 def _pace(videos: pd.DataFrame, failed: pd.DataFrame, waiting: int, now: float) -> tuple[int, float, float | None]:

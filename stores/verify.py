@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from stores import catalog, layout
+from stores import catalog, layout, records
 from stores.embeddings import embedding_folders, read_folder
 from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore
@@ -107,10 +107,10 @@ def verify(
 
 def _read_records(store: FlowStore, kind: str, findings: list[Finding]) -> Iterator[dict[str, Any]]:
     place = layout.commit_path if kind == "commits" else layout.failure_path
-    for path in catalog.record_paths(store.path, kind):
+    for path in records.record_paths(store.path, kind):
         name = str(path.relative_to(store.path))
         try:
-            record = catalog.read_record(path)
+            record = records.read_record(path)
         except (DamagedStoreError, OSError) as error:
             what = "the record does not fit its checksum" if isinstance(error, DamagedStoreError) else _why(error)
             findings.append(Finding(DAMAGED, _whose(store, kind, path), name, what))
@@ -170,7 +170,7 @@ def _check_index(store: Path) -> Iterator[Finding]:
     if not (store / stamp).exists():
         return  # the tables follow from the records
     try:
-        files = catalog.read_record(store / stamp)["files"]
+        files = records.read_record(store / stamp)["files"]
     except (DamagedStoreError, OSError):
         yield Finding(DAMAGED, None, str(stamp), f"the stamp does not fit its checksum; {remedy}")
         return

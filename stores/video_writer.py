@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stores import catalog, layout
+from stores import catalog, layout, records
 from stores.atomic import sync_folder
 from stores.blosc import compress, decompress
 from stores.checksums import crc32c_of
@@ -108,6 +108,7 @@ class VideoWriter:
         if not self._flows:
             raise ValueError(f"no flow was written to {self.path}; a video needs at least two frames")
         self._array.close()
+        long_tables = {"frames": frames, "shots": shots, "segments": segments}
         chunks = self._chunk_map()
         self._check(chunks)
         files = {str(path.relative_to(self._root)): _file_record(path) for path in self._files()}
@@ -118,13 +119,11 @@ class VideoWriter:
             "files": files,
             "chunks": chunks.to_json(),
             "video": video,
-            "frames": dict(frames),
-            "shots": dict(shots),
-            "segments": dict(segments),
+            **{name: catalog.pack_rows(name, rows) for name, rows in long_tables.items()},
         }
         sync_folder(self.path.parent)
         catalog.invalidate(self._root)
-        catalog.write_record(layout.commit_path(self._root, self._video_id), record)
+        records.write_record(layout.commit_path(self._root, self._video_id), record)
         self._committed = True
         layout.failure_path(self._root, self._video_id).unlink(missing_ok=True)
         return record
@@ -141,7 +140,7 @@ class VideoWriter:
     def _is_named(self) -> bool:
         """Whether the record in place names this generation: an error may come after the rename that put it there."""
         try:
-            record = catalog.read_record(layout.commit_path(self._root, self._video_id))
+            record = records.read_record(layout.commit_path(self._root, self._video_id))
         except FileNotFoundError:
             return False
         except (DamagedStoreError, OSError):

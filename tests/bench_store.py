@@ -19,7 +19,7 @@ from records import ROOT, machine_record
 from pipeline.cuts import cut_scores
 from pipeline.segmentation import find_segments, find_shots, frame_statistics
 from pipeline.tvl1.solver import compute_flow
-from stores import catalog, layout
+from stores import layout, records
 from stores.encoding import DEFAULT
 from stores.flow_store import FlowStore, create_store
 
@@ -76,7 +76,7 @@ def opening(folder: Path) -> tuple[int, float, float, float]:
     assert commit is not None
     for n in range(VIDEOS):
         name = f"v_Class{n % 101}_g{n % 25:02d}_c{n // 101:03d}"
-        catalog.write_record(
+        records.write_record(
             layout.commit_path(store.path, name), {**commit, "video_id": name, "label": f"Class{n % 101}"}
         )
     layout.commit_path(store.path, "v").unlink()

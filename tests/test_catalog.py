@@ -55,7 +55,7 @@ def test_a_stale_index_is_never_believed(store: FlowStore) -> None:
 
 def test_a_fresh_index_is_used(store: FlowStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.consolidate()
-    monkeypatch.setattr(catalog, "build_tables", lambda path: pytest.fail("the index should have answered"))
+    monkeypatch.setattr(catalog, "build_table", lambda path, name: pytest.fail("the index should have answered"))
     assert len(store.videos()) == 2
 
 
@@ -70,3 +70,26 @@ def test_an_empty_store_has_empty_tables(tmp_path: Path) -> None:
     for table in (store.videos(), store.segments(), store.frames(), store.failures()):
         assert len(table) == 0
         assert "video_id" in table
+
+
+def test_tables_do_not_depend_on_how_many_records_are_read_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names that are escaped, and one too long to be kept whole, stand where their ids belong."""
+    ids = ["b/c", "b c", "a" * 300, "~b", "-b", "ü%2F", "B"]
+    store = create_store(tmp_path / "many.flow", NUMERICS)
+    for n, video_id in enumerate(ids):
+        commit_flow(
+            store, video_id, some_flow(n + 1, seed=n), label=None if n % 2 else "X", folds={f"fold{n % 3}": "test"}
+        )
+    store.record_failure(failure("c", "is empty"))
+    whole = {name: catalog.read_table(store.path, name) for name in catalog.TABLES}
+    assert whole["videos"]["video_id"].tolist() == sorted(ids)
+    monkeypatch.setattr(catalog, "_VIDEOS_AT_A_TIME", 2)
+    for name, table in whole.items():
+        pd.testing.assert_frame_equal(catalog.read_table(store.path, name), table)
+    rows = store.consolidate()
+    for name, table in whole.items():
+        assert rows[name] == len(table)
+        assert catalog.fresh_index(store.path, name) is not None
+        pd.testing.assert_frame_equal(catalog.read_table(store.path, name), table)

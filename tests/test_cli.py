@@ -20,7 +20,7 @@ from textures import moving_texture
 
 import cli
 import console
-from stores import catalog, layout
+from stores import layout, records
 from stores.flow_store import open_store
 
 CLASSES = {"Left": (-1.0, 0.0), "Right": (1.0, 0.0)}
@@ -147,7 +147,7 @@ def test_stores_that_cannot_be_opened(videos: Path, tmp_path: Path) -> None:
     refused(flowcpc("info", tmp_path / "nowhere"), "is not a flowcpc store")
     flowcpc("extract-flow", videos, tmp_path / "s", "--limit", 1, *SMALL)
     file = tmp_path / "s" / layout.STORE_FILE
-    catalog.write_record(file, {**catalog.read_record(file), "format_version": 3})
+    records.write_record(file, {**records.read_record(file), "format_version": 3})
     refused(flowcpc("info", tmp_path / "s"), "has format version 3", "this release reads 2")
     refused(flowcpc("extract-flow", videos, tmp_path / "s", *SMALL), "has format version 3")
 

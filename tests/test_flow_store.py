@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stores import catalog, layout, zarr_arrays
+from stores import layout, records, zarr_arrays
 from stores.encoding import DEFAULT, ENCODINGS
 from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore, create_store, open_store
@@ -283,7 +283,7 @@ def test_another_format_than_the_store_s_is_refused(store: FlowStore) -> None:
 )
 def test_other_formats_are_refused(store: FlowStore, change: dict[str, object], words: str) -> None:
     file = store.path / layout.STORE_FILE
-    catalog.write_record(file, {**catalog.read_record(file), **change})
+    records.write_record(file, {**records.read_record(file), **change})
     with pytest.raises(ValueError, match=words):
         open_store(store.path)
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from train_cases import CONFIG, StopAfter, small_store
 
-from stores.catalog import read_record, write_record
 from stores.encoding import DEFAULT
 from stores.flow_store import create_store, open_store
+from stores.records import read_record, write_record
 from train import loop
 from train.batches import SegmentReader, SequenceReader
 from train.checkpoint import load_strictly, require_checkpoint

@@ -14,7 +14,7 @@ from conftest import assert_same_store, commit_flow, write_class_folders
 from test_flow_store import FORMATS, NUMERICS, failure, some_flow
 
 import cli
-from stores import catalog, layout
+from stores import catalog, layout, records
 from stores.embeddings import read_embeddings, write_embeddings
 from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore, create_store, open_store
@@ -239,9 +239,9 @@ def test_repair_needs_a_folder_and_flow_of_our_own(store: FlowStore, tmp_path: P
     result = flowcpc("verify", store.path, "--repair", tmp_path / "nowhere")
     assert (result.exit_code, "is no folder" in result.output) == (2, True)
     store.numerics.pop("tvl1")
-    catalog.write_record(
+    records.write_record(
         store.path / layout.STORE_FILE,
-        catalog.read_record(store.path / layout.STORE_FILE) | {"numerics": store.numerics},
+        records.read_record(store.path / layout.STORE_FILE) | {"numerics": store.numerics},
     )
     result = flowcpc("verify", store.path, "--repair", tmp_path)
     assert (result.exit_code, "was not computed by flowcpc" in result.output) == (2, True)
