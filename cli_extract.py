@@ -17,7 +17,7 @@ _PATH = click.Path(path_type=Path)
 @click.argument("store", type=_PATH)
 @click.option(
     "--dataset",
-    type=click.Choice(["ucf101", "folder", "csv"]),
+    type=click.Choice(["ucf101", "hmdb51", "kinetics", "folder", "csv"]),
     default="folder",
     show_default=True,
     help="How VIDEOS is laid out.",
@@ -25,7 +25,8 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--annotations",
     type=_PATH,
-    help="ucf101: the folder of the official lists; csv: the file (path, label, group, split).",
+    help="ucf101, hmdb51: the folder of the official lists; kinetics: the official CSV, or a folder of several; "
+    "csv: the file (path, label, group, split).",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Take only N videos, balanced over the classes.")
 @click.option(

@@ -162,12 +162,12 @@ _LAYOUT = click.Choice(["denseflow", "tsn", "memdpc"])
 @click.option("--fps", type=float, help="Frames per second of all videos, for times in seconds.")
 @click.option(
     "--dataset",
-    type=click.Choice(["folder", "ucf101"]),
+    type=click.Choice(["folder", "ucf101", "hmdb51", "kinetics"]),
     default="folder",
     show_default=True,
-    help="folder: labels are the folders above; ucf101: labels and splits from its lists.",
+    help="folder: labels are the folders above; the others: labels and splits from their official lists.",
 )
-@click.option("--annotations", type=_PATH, help="ucf101: the folder of the official lists.")
+@click.option("--annotations", type=_PATH, help="ucf101, hmdb51: the folder of the official lists; kinetics: the CSV.")
 @encoding_option
 @format_option
 def import_command(
@@ -187,8 +187,8 @@ def import_command(
 
     chosen = LAYOUTS[layout]
     found = find_videos(chosen, folder)
-    if dataset == "ucf101":
-        videos = with_lists(found.videos, annotations)
+    if dataset != "folder":
+        videos = with_lists(found.videos, dataset, annotations)
     else:
         videos = found.videos
         for remark in found.remarks:

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.class_folders import draw_split
 from pipeline.exchange import FolderError, Layout, find_folders, first_index, import_numerics, list_flows, read_flow
 from pipeline.extract import KIND_FILE, KIND_MISSING, record_failure
 from pipeline.ledger import Summary
+from pipeline.listing import SPLITS
 from pipeline.segmentation import find_segments, find_shots, frame_statistics
-from pipeline.sources import SPLITS, Dataset, Video, draw_split, list_ucf101, ucf_group
+from pipeline.sources import Dataset, Video, list_videos
+from pipeline.ucf101 import ucf_group
 from stores.encoding import encoding_by_name
 from stores.flow_store import FlowStore, create_store
 from stores.progress import Progress
@@ -51,16 +54,12 @@ def find_videos(layout: Layout, root: Path) -> Dataset:
     return Dataset(sorted(drawn.videos, key=lambda video: video.video_id), drawn.remarks)
 
 
-def with_lists(videos: Sequence[Video], annotations: Path | None) -> list[Video]:
-    """Return `videos` under UCF-101's names, with label, group and folds of the official lists in the folder `annotations`.
+def with_lists(videos: Sequence[Video], dataset: str, annotations: Path | None) -> list[Video]:
+    """Return `videos` under the names of UCF-101's, HMDB-51's or Kinetics' official lists, with their label, group and folds.
 
     A listed video without a folder is in it too, and becomes a failure. Raises ValueError for a folder that no list names.
     """
-    if annotations is None:
-        raise ValueError(
-            "--dataset ucf101 needs --annotations: the folder of classInd.txt, trainlist01.txt, testlist01.txt ..."
-        )
-    listed = {video.video_id: video for video in list_ucf101(annotations)}
+    listed = {video.video_id: video for video in list_videos(dataset, annotations)}
     found: dict[str, str] = {}
     for video in videos:
         twin = found.setdefault(video.path.rpartition("/")[2], video.path)

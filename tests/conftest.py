@@ -126,3 +126,11 @@ def assert_same_store(first: Path, second: Path, *, but: str = "") -> None:
         )
     for video_id in a.videos()["video_id"]:
         np.testing.assert_array_equal(a.read_codes(video_id), b.read_codes(video_id))
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Make empty files of these names under `root` and return it."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
