@@ -33,9 +33,13 @@ _PATH = click.Path(path_type=Path)
     "--size",
     metavar="HxW",
     callback=parse_size,
-    default="256x342",
-    show_default=True,
-    help="Height x width that frames are brought to before flow.",
+    help="Height x width that frames are brought to before flow.  [default: 256x342]",
+)
+@click.option(
+    "--short-side",
+    type=click.IntRange(min=1),
+    metavar="PX",
+    help="Bring the shorter side of every video to so many px and keep its aspect ratio, instead of --size.",
 )
 @click.option(
     "--backend",
@@ -61,7 +65,8 @@ def extract_flow(
     dataset: str,
     annotations: Path | None,
     limit: int | None,
-    size: tuple[int, int],
+    size: tuple[int, int] | None,
+    short_side: int | None,
     backend: str,
     profile: str,
     encoding: str,
@@ -79,12 +84,16 @@ def extract_flow(
     from pipeline.tvl1.parameters import TVL1Parameters
     from pipeline.tvl1.solver import available_threads
 
-    parameters = TVL1Parameters(profile=profile)
+    if size and short_side:
+        raise ValueError("--size and --short-side both say how large frames become; give one of them")
+    height, width = size or (Settings.height, Settings.width)
     settings = Settings(
         str(videos),
         str(store),
-        *size,
-        parameters=parameters,
+        height,
+        width,
+        short_side=short_side,
+        parameters=TVL1Parameters(profile=profile),
         backend=backend,
         encoding=encoding,
         array_format=array_format,

@@ -168,6 +168,12 @@ _LAYOUT = click.Choice(["denseflow", "tsn", "memdpc"])
     help="folder: labels are the folders above; the others: labels and splits from their official lists.",
 )
 @click.option("--annotations", type=_PATH, help="ucf101, hmdb51: the folder of the official lists; kinetics: the CSV.")
+@click.option(
+    "--short-side",
+    type=click.IntRange(min=1),
+    metavar="PX",
+    help="Take videos of several sizes whose shorter side is so many px.  [default: all have the first one's size]",
+)
 @encoding_option
 @format_option
 def import_command(
@@ -178,6 +184,7 @@ def import_command(
     fps: float | None,
     dataset: str,
     annotations: Path | None,
+    short_side: int | None,
     encoding: str,
     array_format: str | None,
 ) -> None:
@@ -203,6 +210,7 @@ def import_command(
             videos,
             bound=bound,
             fps=fps,
+            short_side=short_side,
             encoding=encoding,
             array_format=array_format,
             progress=bar,

@@ -17,18 +17,15 @@ from numpy.typing import NDArray
 from pipeline.cuts import cut_scores, find_cuts
 from pipeline.frames import DECODER, RESIZE_RULE, FrameReader, VideoError
 from pipeline.segmentation import find_gaps, find_segments, find_shots, frame_statistics
+from pipeline.sizes import FrameSize
 from pipeline.sources import Video
 from pipeline.tvl1.constants import SOLVER_VERSION
 from pipeline.tvl1.parameters import TVL1Parameters
-from pipeline.tvl1.pyramid import MIN_SIDE
 from pipeline.tvl1.solver import check_backend, compute_flow, resolve_backend
 from stores.encoding import DEFAULT, encoding_by_name
 from stores.errors import DamagedStoreError, OperationError
 from stores.flow_store import FlowStore, open_store
 
-MAX_SIDE = 8192  # larger than any video, small enough that a mistyped size does not end in memory
-# Frames and flow of a block, before encoding.
-_BLOCK_BYTES = 256 << 20
 _MOST_FRAMES = 32
 _MOST_FRAMES_CUDA = 256
 STORED = "stored"
@@ -48,7 +45,9 @@ class Settings:
         Folder that the videos' paths are relative to.
     store : str
     height, width : int
-        Size that frames are brought to before flow, px.
+        Size that frames are brought to before flow, px; not used where there is a `short_side`.
+    short_side : int, optional
+        px of the shorter side of frames, the longer one by each video's aspect ratio, instead of one size for all.
     parameters : TVL1Parameters
     backend : str
         Flow solver; recorded per video, no part of the numerics.
@@ -69,20 +68,24 @@ class Settings:
     encoding: str = DEFAULT.name
     array_format: str | None = None
     threads: int = 1
+    short_side: int | None = None
 
     def __post_init__(self) -> None:
-        if max(self.height, self.width) > MAX_SIDE:
-            raise ValueError(f"size {self.height}x{self.width} is too large; both sides must be at most {MAX_SIDE} px")
-        if min(self.height, self.width) < MIN_SIDE:
-            raise ValueError(f"size {self.height}x{self.width} is too small; both sides must be at least {MIN_SIDE} px")
+        self.size  # noqa: B018  (it refuses what cannot be)
         check_backend(self.backend, self.parameters)
         encoding_by_name(self.encoding)
+
+    @property
+    def size(self) -> FrameSize:
+        """How large frames become."""
+        if self.short_side is None:
+            return FrameSize(self.height, self.width)
+        return FrameSize(short_side=self.short_side)
 
     def numerics(self) -> dict[str, Any]:
         """Return everything that decides a stored value, as store.json keeps it."""
         return {
-            "height": self.height,
-            "width": self.width,
+            **self.size.to_json(),
             "resize": RESIZE_RULE,
             "tvl1": self.parameters.to_json(),
             "solver_version": SOLVER_VERSION,
@@ -173,12 +176,12 @@ def _extract(
     on_pairs: Callable[[int], None],
 ) -> int:
     backend = resolve_backend(settings.backend)
-    reader = FrameReader(path, settings.height, settings.width, block=_frames_per_block(settings, backend))
+    reader = FrameReader(path, settings.height, settings.width, settings.short_side)
     encoding = store.encoding
     columns: dict[str, list[Any]] = {}
     scores: list[NDArray[np.float32]] = []
-    with store.write_video(video.video_id) as writer:
-        for frames in _overlapping(reader.blocks()):
+    with store.write_video(video.video_id, (reader.height, reader.width)) as writer:
+        for frames in _overlapping(reader.blocks(_frames_per_block(backend))):
             flow = compute_flow(frames, parameters=settings.parameters, backend=backend, threads=settings.threads)
             if not np.isfinite(flow).all():
                 raise VideoError(f"its flow has values that are not finite near frame {reader.decoded_frames}")
@@ -204,8 +207,6 @@ def _extract(
             "decoded_is_header": reader.header_frames in (None, reader.decoded_frames),
             "source_height": reader.source_height,
             "source_width": reader.source_width,
-            "height": settings.height,
-            "width": settings.width,
             "magnitude": round(float(np.mean(columns["magnitude"])), 6),
             "clip_rate": round(float(np.mean(columns["clip_rate"])), 9),
             "encoding_error": round(float(np.mean(columns["error"])), 6),
@@ -221,11 +222,9 @@ def _extract(
     return flows
 
 
-def _frames_per_block(settings: Settings, backend: str) -> int:
-    """Frames decoded at a time: enough for a GPU's batches or a few threads, within _BLOCK_BYTES."""
-    most = _MOST_FRAMES_CUDA if backend == "cuda" else _MOST_FRAMES
-    frame_and_flow = settings.height * settings.width * (1 + 2 * 4)
-    return max(2, min(most, _BLOCK_BYTES // frame_and_flow))
+def _frames_per_block(backend: str) -> int:
+    """Frames decoded at a time, at most: enough for a GPU's batches or a few threads."""
+    return _MOST_FRAMES_CUDA if backend == "cuda" else _MOST_FRAMES
 
 
 def _versions() -> str:

@@ -4,6 +4,7 @@ OpenCV's bundled FFmpeg decodes; it turns frames by the file's rotation metadata
 data are opened: a playlist could make FFmpeg read other local files.
 """
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a broken video becomes 
 import cv2  # noqa: E402  (the variables above are read when a video is opened)
 import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
+
+from pipeline.sizes import FrameSize, frames_per_block  # noqa: E402
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -29,19 +32,16 @@ class VideoError(ValueError):
 
 
 class FrameReader:
-    """Decodes one video to gray frames of `height` x `width`, in blocks, in order.
+    """Decodes one video to gray frames of `height` x `width`, or with a shorter side of `short_side` instead, in blocks, in order.
 
-    After the blocks are used up: `decoded_frames`; `header_frames` (None where the header names no count); `fps`;
-    `source_height` and
-    `source_width` as decoded (after rotation); `times`, seconds of every decoded frame.
+    At once: `header_frames` (None where the header names no count); `fps`; `source_height` and `source_width` as decoded (after rotation);
+    `height` and `width` of the frames. After the blocks are used up: `decoded_frames`; `times`, seconds of every decoded frame.
 
-    Raises VideoError when the file cannot be opened or yields no frame.
+    Raises VideoError when the file cannot be opened, yields no frame or is too long a strip for `short_side`.
     """
 
-    def __init__(self, path: Path, height: int, width: int, *, block: int = 32) -> None:
-        self._path = path
-        self._size = (height, width)
-        self._block = block
+    def __init__(self, path: Path, height: int, width: int, short_side: int | None = None) -> None:
+        size = FrameSize(height, width) if short_side is None else FrameSize(short_side=short_side)
         self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
             raise VideoError(_why_unreadable(path))
@@ -50,30 +50,38 @@ class FrameReader:
         self.header_frames = int(count) if 0 < count < 1e9 else None
         self.fps = float(fps) if 0 < fps < 1e6 else None
         self.decoded_frames = 0
-        self.source_height = 0
-        self.source_width = 0
         self._stamps: list[float] = []
-
-    def blocks(self) -> Iterator[NDArray[np.uint8]]:
-        """Yield uint8 (n, H, W) with 1 <= n <= `block`, until the decoder gives no more."""
-        frames = []
-        while True:
-            good, frame = self._capture.read()
-            if not good:
-                break
-            if self.decoded_frames == 0:
-                self.source_height, self.source_width = frame.shape[:2]
-            self._stamps.append(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
-            self.decoded_frames += 1
-            frames.append(to_gray(np.asarray(frame, np.uint8), *self._size))
-            if len(frames) == self._block:
-                yield np.stack(frames)
-                frames = []
-        self._capture.release()
-        if frames:
-            yield np.stack(frames)
-        if self.decoded_frames == 0:
+        # A header can say another size than frames have, so the first one tells.
+        self._first = self._read()
+        if self._first is None:
             raise VideoError("opens, but no frame can be decoded")
+        self.source_height, self.source_width = self._first.shape[:2]
+        try:
+            self.height, self.width = size.resolve(self.source_height, self.source_width)
+        except ValueError as error:
+            raise VideoError(str(error)) from error
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield uint8 (H, W) until the decoder gives no more."""
+        frame, self._first = self._first, None
+        while frame is not None:
+            yield to_gray(frame, self.height, self.width)
+            frame = self._read()
+        self._capture.release()
+
+    def blocks(self, most: int = 32) -> Iterator[NDArray[np.uint8]]:
+        """Yield uint8 (n, H, W) with 1 <= n <= `most`, less where frames are large, until the decoder gives no more."""
+        frames, size = self.frames(), frames_per_block(self.height, self.width, most)
+        while block := list(itertools.islice(frames, size)):
+            yield np.stack(block)
+
+    def _read(self) -> NDArray[np.uint8] | None:
+        good, frame = self._capture.read()
+        if not good:
+            return None
+        self._stamps.append(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+        self.decoded_frames += 1
+        return np.asarray(frame, np.uint8)
 
     @property
     def times(self) -> NDArray[np.float64]:

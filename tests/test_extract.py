@@ -38,7 +38,7 @@ def test_blocks_lose_no_pair(settings: Settings, store: FlowStore, monkeypatch: 
     extract_video(settings, CLIP)
     whole = store.read_codes("clip")
     for block in (1, 3, 10, 11):
-        monkeypatch.setattr(extract, "FrameReader", lambda *args, block=block: FrameReader(*args, block=block))
+        monkeypatch.setattr(extract, "_frames_per_block", lambda *_, block=block: block)
         pairs: list[int] = []
         extract_video(settings, CLIP, pairs.append)
         assert sum(pairs) == 10

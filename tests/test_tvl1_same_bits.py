@@ -85,7 +85,7 @@ def real_frames_file(real_data: Path, tmp_path_factory: pytest.TempPathFactory) 
     """RubberWhale and a pair of three real clips."""
     frames = {"opencv-cpu RubberWhale": middlebury(real_data, "RubberWhale")[0]}
     for video in sorted((real_data / "ucf6" / "videos").glob("*/*.avi"))[5:150:60]:
-        blocks = FrameReader(video, 128, 171, block=12).blocks()
+        blocks = FrameReader(video, 128, 171).blocks(12)
         frames[f"opencv-cpu {video.stem}"] = next(blocks)[10:12]
     path = tmp_path_factory.mktemp("frames") / "real.npz"
     np.savez(path, **frames)
