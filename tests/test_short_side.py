@@ -160,6 +160,7 @@ def test_sizes_that_contradict_each_other(videos: Path, store: Path, tmp_path: P
 
 def test_the_default_size_is_the_short_side_of_256_of_a_4_to_3_video() -> None:
     assert Settings("v", "s", short_side=256).size.resolve(240, 320) == (Settings.height, Settings.width)
+    assert f"[default: {Settings.height}x{Settings.width}]" in flowcpc("extract-flow", "--help").stdout
 
 
 def test_workers_give_the_same_store(videos: Path, store: Path, tmp_path: Path) -> None:
