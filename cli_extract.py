@@ -18,7 +18,7 @@ _PATH = click.Path(path_type=Path)
 @click.argument("store", type=_PATH)
 @click.option(
     "--dataset",
-    type=click.Choice(["ucf101", "folder", "csv"]),
+    type=click.Choice(["ucf101", "hmdb51", "kinetics", "folder", "csv"]),
     default="folder",
     show_default=True,
     help="How VIDEOS is laid out.",
@@ -26,16 +26,21 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--annotations",
     type=_PATH,
-    help="ucf101: the folder of the official lists; csv: the file (path, label, group, split).",
+    help="ucf101, hmdb51: the folder of the official lists; kinetics: the official CSV, or a folder of several; "
+    "csv: the file (path, label, group, split).",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Take only N videos, balanced over the classes.")
 @click.option(
     "--size",
     metavar="HxW",
     callback=parse_size,
-    default="256x342",
-    show_default=True,
-    help="Height x width that frames are brought to before flow.",
+    help="Height x width that frames are brought to before flow.  [default: 256x342]",
+)
+@click.option(
+    "--short-side",
+    type=click.IntRange(min=1),
+    metavar="PX",
+    help="Bring the shorter side of every video to so many px and keep its aspect ratio, instead of --size.",
 )
 @click.option(
     "--backend",
@@ -73,7 +78,8 @@ def extract_flow(
     dataset: str,
     annotations: Path | None,
     limit: int | None,
-    size: tuple[int, int],
+    size: tuple[int, int] | None,
+    short_side: int | None,
     backend: str,
     profile: str,
     encoding: str,
@@ -94,12 +100,16 @@ def extract_flow(
     from pipeline.tvl1.parameters import TVL1Parameters
     from pipeline.tvl1.solver import available_threads
 
-    parameters = TVL1Parameters(profile=profile)
+    if size and short_side:
+        raise ValueError("--size and --short-side both say how large frames become; give one of them")
+    height, width = size or (Settings.height, Settings.width)
     settings = Settings(
         str(videos),
         str(store),
-        *size,
-        parameters=parameters,
+        height,
+        width,
+        short_side=short_side,
+        parameters=TVL1Parameters(profile=profile),
         backend=backend,
         encoding=encoding,
         array_format=array_format,

@@ -162,12 +162,18 @@ _LAYOUT = click.Choice(["denseflow", "tsn", "memdpc"])
 @click.option("--fps", type=float, help="Frames per second of all videos, for times in seconds.")
 @click.option(
     "--dataset",
-    type=click.Choice(["folder", "ucf101"]),
+    type=click.Choice(["folder", "ucf101", "hmdb51", "kinetics"]),
     default="folder",
     show_default=True,
-    help="folder: labels are the folders above; ucf101: labels and splits from its lists.",
+    help="folder: labels are the folders above; the others: labels and splits from their official lists.",
 )
-@click.option("--annotations", type=_PATH, help="ucf101: the folder of the official lists.")
+@click.option("--annotations", type=_PATH, help="ucf101, hmdb51: the folder of the official lists; kinetics: the CSV.")
+@click.option(
+    "--short-side",
+    type=click.IntRange(min=1),
+    metavar="PX",
+    help="Take videos of several sizes whose shorter side is so many px.  [default: all have the first one's size]",
+)
 @encoding_option
 @format_option
 def import_command(
@@ -178,6 +184,7 @@ def import_command(
     fps: float | None,
     dataset: str,
     annotations: Path | None,
+    short_side: int | None,
     encoding: str,
     array_format: str | None,
 ) -> None:
@@ -187,8 +194,8 @@ def import_command(
 
     chosen = LAYOUTS[layout]
     found = find_videos(chosen, folder)
-    if dataset == "ucf101":
-        videos = with_lists(found.videos, annotations)
+    if dataset != "folder":
+        videos = with_lists(found.videos, dataset, annotations)
     else:
         videos = found.videos
         for remark in found.remarks:
@@ -203,6 +210,7 @@ def import_command(
             videos,
             bound=bound,
             fps=fps,
+            short_side=short_side,
             encoding=encoding,
             array_format=array_format,
             progress=bar,

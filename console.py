@@ -62,8 +62,10 @@ def command_line() -> str:
     return shlex.join(["flowcpc", *sys.argv[1:]])
 
 
-def parse_size(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
-    """Return (height, width) of HxW in px."""
+def parse_size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Return (height, width) of HxW in px; None where the option is not given and has no default."""
+    if value is None:
+        return None
     parts = value.lower().split("x")
     if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise click.BadParameter(f"{value!r} is not HxW; write height x width in px, for example 256x342", ctx, param)

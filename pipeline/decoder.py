@@ -6,6 +6,7 @@ anew after a crash, a hang, too much memory or a video that was given up. It is 
 
 import atexit
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from pipeline.decoder_process import LENGTHS
 from pipeline.frames import DECODER, VideoError
 from pipeline.limits import LimitError, Watch
+from pipeline.sizes import FrameSize
 
 COMMAND = (sys.executable, "-P", "-m", "pipeline.decoder_process")
 _SILENCE_S = (
@@ -86,9 +88,9 @@ class Decoder:
             pipe.close()
 
     def open(
-        self, path: Path, height: int, width: int, *, block: int, threads: int, memory_limit: int, watch: Watch
+        self, path: Path, size: FrameSize, *, block: int, threads: int, memory_limit: int, watch: Watch
     ) -> "DecodedVideo":
-        """Begin to decode `path` to gray frames of `height` x `width`, `block` at a time, in at most `memory_limit` bytes.
+        """Begin to decode `path` to gray frames of `size`, `block` at a time at most, in at most `memory_limit` bytes.
 
         Raises VideoError where the file is to blame, LimitError where it takes too much, DecoderError where the process died or hung, and
         whatever `watch` raises.
@@ -96,8 +98,7 @@ class Decoder:
         self.idle = False
         request = {
             "path": os.path.abspath(path),
-            "height": height,
-            "width": width,
+            "size": dataclasses.asdict(size),
             "block": block,
             "threads": threads,
             "memory_limit": memory_limit,
@@ -106,7 +107,7 @@ class Decoder:
             pass
         with contextlib.suppress(BrokenPipeError):  # reading says why
             self._requests.write(json.dumps(request).encode() + b"\n")
-        return DecodedVideo(self, height, width, memory_limit, watch)
+        return DecodedVideo(self, memory_limit, watch)
 
     def receive(self, watch: Watch, decoded: int) -> tuple[str, Any, int]:
         """Return the next message of the process: its kind, what it says, and how many bytes of frames follow."""
@@ -153,19 +154,20 @@ class Decoder:
 
 
 class DecodedVideo:
-    """One video as its frames come: `header_frames` and `fps` at once, and after the blocks are used up `decoded_frames`, `source_height`,
-    `source_width`, `times` (float64 seconds of every frame), `sha256` of the file and `peak_bytes` of the process.
+    """One video as its frames come: `header_frames`, `fps`, `source_height`, `source_width`, and `height` and `width` of the frames at once; after
+    the blocks are used up `decoded_frames`, `times` (float64 seconds of every frame), `sha256` of the file and `peak_bytes` of the process.
     """
 
-    def __init__(self, decoder: Decoder, height: int, width: int, memory_limit: int, watch: Watch) -> None:
+    def __init__(self, decoder: Decoder, memory_limit: int, watch: Watch) -> None:
         self._decoder = decoder
-        self._size = (height, width)
         self._memory_limit = memory_limit
         self._watch = watch
         self.decoded_frames = 0
         opened = self._receive("opened")[0]
         self.header_frames: int | None = opened["header_frames"]
         self.fps: float | None = opened["fps"]
+        self.source_height, self.source_width = int(opened["source_height"]), int(opened["source_width"])
+        self.height, self.width = int(opened["height"]), int(opened["width"])
 
     def blocks(self) -> Iterator[NDArray[np.uint8]]:
         """Yield uint8 (n, H, W), n >= 1, in order; raises as `Decoder.open`."""
@@ -173,15 +175,13 @@ class DecodedVideo:
             value, length = self._receive("frames", "done")
             if not length:
                 break
-            frames = np.empty((value, *self._size), np.uint8)
+            frames = np.empty((value, self.height, self.width), np.uint8)
             if frames.nbytes != length:
-                raise DecoderError(f"its decoder sent {length} bytes for {value} frames of {self._size}")
+                raise DecoderError(f"its decoder sent {length} bytes for {value} frames of {self.height}x{self.width}")
             self._decoder.fill(frames.data.cast("B"), self._watch, self.decoded_frames)
             self.decoded_frames += value
             yield frames
         self.decoded_frames = int(value["decoded_frames"])
-        self.source_height = int(value["source_height"])
-        self.source_width = int(value["source_width"])
         self.times = np.array(value["times"], np.float64)
         self.sha256 = str(value["sha256"])
         self.peak_bytes = int(value["peak_bytes"])

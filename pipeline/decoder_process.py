@@ -21,7 +21,9 @@ import cv2
 
 from pipeline.frames import FrameReader, VideoError
 from pipeline.memory import data_bytes, peak_bytes
+from pipeline.sizes import FrameSize
 
+OPENED = ("header_frames", "fps", "source_height", "source_width", "height", "width")  # known with the first frame
 LENGTHS = struct.Struct("<II")  # of the JSON and of the frames behind it, bytes
 _AHEAD = 2  # blocks that wait for the solver, beside the one in the pipe and the one that is being decoded
 _FILE_BYTES = 1 << 20  # nothing here writes a file, so a decoder that does is astray
@@ -76,16 +78,16 @@ def _serve(request: dict[str, Any], messages: "queue.Queue[Message]") -> None:
     path = Path(request["path"])
     reader = None
     try:
-        reader = FrameReader(path, request["height"], request["width"], threads=request["threads"])
-        messages.put(({"opened": {"header_frames": reader.header_frames, "fps": reader.fps}}, b""))
+        reader = FrameReader(path, FrameSize(**request["size"]), threads=request["threads"])
+        reader.begin()
+        opened = {name: getattr(reader, name) for name in OPENED}
+        messages.put(({"opened": opened}, b""))
         for block in reader.blocks(request["block"]):
             messages.put(({"frames": len(block)}, block.tobytes()))
         if _starved(reader, limit):
             raise MemoryError
         done = {
             "decoded_frames": reader.decoded_frames,
-            "source_height": reader.source_height,
-            "source_width": reader.source_width,
             "times": reader.times.tolist(),
             "sha256": _sha256(path),
             "peak_bytes": peak_bytes(),

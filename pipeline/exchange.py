@@ -230,12 +230,14 @@ def _size(image: NDArray[np.uint8]) -> str:
 
 
 def import_numerics(
-    layout: Layout, bound: float, size: tuple[int, int], encoding: Mapping[str, object]
+    layout: Layout, bound: float, size: Mapping[str, int], encoding: Mapping[str, object]
 ) -> dict[str, object]:
-    """Return what decides the values of a store of imported flow: it never mixes with computed flow, or with another import."""
+    """Return what decides the values of a store of imported flow: it never mixes with computed flow, or with another import.
+
+    `size` is height and width, or short_side, px.
+    """
     return {
-        "height": size[0],
-        "width": size[1],
+        **size,
         "imported": {"layout": layout.name, "bound": bound, "values": "8-bit JPEG"},
         "encoding": dict(encoding),
     }

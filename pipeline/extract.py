@@ -19,19 +19,16 @@ from pipeline.frames import RESIZE_RULE, VideoError
 from pipeline.limits import LimitError, Preempted, Watch
 from pipeline.memory import peak_bytes
 from pipeline.segmentation import find_gaps, find_segments, find_shots, frame_statistics
+from pipeline.sizes import FrameSize
 from pipeline.sources import Video
 from pipeline.stages import Stages
 from pipeline.tvl1.constants import SOLVER_VERSION
 from pipeline.tvl1.parameters import TVL1Parameters
-from pipeline.tvl1.pyramid import MIN_SIDE
 from pipeline.tvl1.solver import check_backend, compute_flow, resolve_backend
 from stores.encoding import DEFAULT, encoding_by_name
 from stores.errors import DamagedStoreError, OperationError
 from stores.flow_store import FlowStore, open_store
 
-MAX_SIDE = 8192  # larger than any video, small enough that a mistyped size does not end in memory
-# Frames and flow of a block, before encoding.
-_BLOCK_BYTES = 256 << 20
 _MOST_FRAMES = 32
 _MOST_FRAMES_CUDA = 256
 STORED = "stored"
@@ -54,7 +51,9 @@ class Settings:
         Folder that the videos' paths are relative to.
     store : str
     height, width : int
-        Size that frames are brought to before flow, px.
+        Size that frames are brought to before flow, px; not used where there is a `short_side`.
+    short_side : int, optional
+        px of the shorter side of frames, the longer one by each video's aspect ratio, instead of one size for all.
     parameters : TVL1Parameters
     backend : str
         Flow solver; recorded per video, no part of the numerics.
@@ -81,15 +80,13 @@ class Settings:
     encoding: str = DEFAULT.name
     array_format: str | None = None
     threads: int = 1
+    short_side: int | None = None
     time_limit: float | None = None
     memory_limit: int = 4 << 30
     strict: bool = False
 
     def __post_init__(self) -> None:
-        if max(self.height, self.width) > MAX_SIDE:
-            raise ValueError(f"size {self.height}x{self.width} is too large; both sides must be at most {MAX_SIDE} px")
-        if min(self.height, self.width) < MIN_SIDE:
-            raise ValueError(f"size {self.height}x{self.width} is too small; both sides must be at least {MIN_SIDE} px")
+        self.size  # noqa: B018  (it refuses what cannot be)
         if self.time_limit is not None and not self.time_limit > 0:
             raise ValueError(f"time limit {self.time_limit:g} is too short; give seconds above 0, or leave it out")
         if self.memory_limit < MIN_MEMORY:
@@ -99,11 +96,17 @@ class Settings:
         check_backend(self.backend, self.parameters)
         encoding_by_name(self.encoding)
 
+    @property
+    def size(self) -> FrameSize:
+        """How large frames become."""
+        if self.short_side is None:
+            return FrameSize(self.height, self.width)
+        return FrameSize(short_side=self.short_side)
+
     def numerics(self) -> dict[str, Any]:
         """Return everything that decides a stored value, as store.json keeps it."""
         return {
-            "height": self.height,
-            "width": self.width,
+            **self.size.to_json(),
             "resize": RESIZE_RULE,
             "tvl1": self.parameters.to_json(),
             "solver_version": SOLVER_VERSION,
@@ -218,16 +221,15 @@ class _Extraction:
         with stages.timed("decode"):
             source = self.decoder.open(
                 self.path,
-                settings.height,
-                settings.width,
-                block=_frames_per_block(settings, backend),
+                settings.size,
+                block=_MOST_FRAMES_CUDA if backend == "cuda" else _MOST_FRAMES,
                 threads=settings.threads,
                 memory_limit=settings.memory_limit,
                 watch=self.watch,
             )
         columns: dict[str, list[Any]] = {}
         scores: list[NDArray[np.float32]] = []
-        with self.store.write_video(self.video.video_id) as writer:
+        with self.store.write_video(self.video.video_id, (source.height, source.width)) as writer:
             for frames in stages.waiting("decode", source.overlapping_blocks()):
                 with stages.timed("flow"):
                     flow = compute_flow(
@@ -255,8 +257,6 @@ class _Extraction:
             described = {
                 **self.stamp,
                 **source.columns(),
-                "height": settings.height,
-                "width": settings.width,
                 "magnitude": round(float(np.mean(columns["magnitude"])), 6),
                 "clip_rate": round(float(np.mean(columns["clip_rate"])), 9),
                 "encoding_error": round(float(np.mean(columns["error"])), 6),
@@ -291,13 +291,6 @@ class _Extraction:
                 f"decodes to {decoded} frames and its header says {header}, and --strict allows {STRICT_FRAMES} frame or "
                 f"{STRICT_SHARE:.0%} of difference; to store it marked, leave --strict out and give --retry-failed"
             )
-
-
-def _frames_per_block(settings: Settings, backend: str) -> int:
-    """Frames decoded at a time: enough for a GPU's batches or a few threads, within _BLOCK_BYTES."""
-    most = _MOST_FRAMES_CUDA if backend == "cuda" else _MOST_FRAMES
-    frame_and_flow = settings.height * settings.width * (1 + 2 * 4)
-    return max(2, min(most, _BLOCK_BYTES // frame_and_flow))
 
 
 def _versions() -> str:

@@ -18,6 +18,8 @@ import cv2  # noqa: E402  (the variables above are read when a video is opened)
 import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
+from pipeline.sizes import FrameSize, frames_per_block  # noqa: E402
+
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 # Extensions by which a file in a folder counts as a video.
@@ -31,16 +33,18 @@ class VideoError(ValueError):
 
 
 class FrameReader:
-    """Decodes one video to gray frames of `height` x `width`, in order.
+    """Decodes one video to gray frames of `size`, in order.
 
-    From the header: `header_frames` (None where it names no count), `fps`, `header_pixels` of a frame. After the frames are used up:
-    `decoded_frames`; `source_height` and `source_width` as decoded (after rotation); `times`, seconds of every decoded frame.
+    From the header: `header_frames` (None where it names no count), `fps`, `header_pixels` of a frame. From `begin`: `source_height` and
+    `source_width` as decoded (after rotation), `height` and `width` of the frames. After the frames are used up: `decoded_frames`; `times`, seconds
+    of every decoded frame.
 
-    Raises VideoError when the file cannot be opened or yields no frame. FFmpeg takes a lack of memory for the end of the video.
+    Raises VideoError when the file cannot be opened, yields no frame or is too long a strip for the size. FFmpeg takes a lack of memory for
+    the end of the video.
     """
 
-    def __init__(self, path: Path, height: int, width: int, *, threads: int = 1) -> None:
-        self._size = (height, width)
+    def __init__(self, path: Path, size: FrameSize, *, threads: int = 1) -> None:
+        self._size = size
         if path.exists() and not path.is_file() and not path.is_dir():
             raise VideoError("is no regular file (a pipe, a socket or a device)")  # opening a pipe waits for its writer
         # A name such as concat:a|b would be a protocol to FFmpeg; a full path never is.
@@ -55,29 +59,44 @@ class FrameReader:
         )
         self.fps = float(fps) if 0 < fps < 1e6 else None
         self.decoded_frames = 0
-        self.source_height = 0
-        self.source_width = 0
         self._stamps: list[float] = []
+        self._first: NDArray[np.uint8] | None = None
+
+    def begin(self) -> None:
+        """Decode the first frame, which tells the size: a header can say another one than frames have."""
+        self._first = self._read()
+        if self._first is None:
+            raise VideoError("opens, but no frame can be decoded")
+        self.source_height, self.source_width = self._first.shape[:2]
+        try:
+            self.height, self.width = self._size.resolve(self.source_height, self.source_width)
+        except ValueError as error:
+            raise VideoError(str(error)) from error
 
     def frames(self) -> Iterator[NDArray[np.uint8]]:
         """Yield uint8 (H, W) until the decoder gives no more."""
-        while True:
-            good, frame = self._capture.read()
-            if not good:
-                break
-            if self.decoded_frames == 0:
-                self.source_height, self.source_width = frame.shape[:2]
-            self._stamps.append(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
-            self.decoded_frames += 1
-            yield to_gray(np.asarray(frame, np.uint8), *self._size)
-        if self.decoded_frames == 0:
-            raise VideoError("opens, but no frame can be decoded")
+        if self._first is None:
+            self.begin()
+        frame, self._first = self._first, None
+        while frame is not None:
+            yield to_gray(frame, self.height, self.width)
+            frame = self._read()
 
-    def blocks(self, size: int = 32) -> Iterator[NDArray[np.uint8]]:
-        """Yield uint8 (n, H, W) with 1 <= n <= `size`, until the decoder gives no more."""
-        frames = self.frames()
+    def blocks(self, most: int = 32) -> Iterator[NDArray[np.uint8]]:
+        """Yield uint8 (n, H, W) with 1 <= n <= `most`, less where frames are large, until the decoder gives no more."""
+        if self._first is None:
+            self.begin()
+        frames, size = self.frames(), frames_per_block(self.height, self.width, most)
         while block := list(itertools.islice(frames, size)):
             yield np.stack(block)
+
+    def _read(self) -> NDArray[np.uint8] | None:
+        good, frame = self._capture.read()
+        if not good:
+            return None
+        self._stamps.append(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+        self.decoded_frames += 1
+        return np.asarray(frame, np.uint8)
 
     @property
     def times(self) -> NDArray[np.float64]:

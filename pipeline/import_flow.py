@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.class_folders import draw_split
 from pipeline.exchange import FolderError, Layout, find_folders, first_index, import_numerics, list_flows, read_flow
 from pipeline.extract import KIND_FILE, KIND_MISSING, record_failure
 from pipeline.ledger import Summary
+from pipeline.listing import SPLITS
 from pipeline.segmentation import find_segments, find_shots, frame_statistics
-from pipeline.sources import SPLITS, Dataset, Video, draw_split, list_ucf101, ucf_group
+from pipeline.sources import Dataset, Video, list_videos
+from pipeline.ucf101 import ucf_group
 from stores.encoding import encoding_by_name
 from stores.flow_store import FlowStore, create_store
 from stores.progress import Progress
@@ -51,16 +54,12 @@ def find_videos(layout: Layout, root: Path) -> Dataset:
     return Dataset(sorted(drawn.videos, key=lambda video: video.video_id), drawn.remarks)
 
 
-def with_lists(videos: Sequence[Video], annotations: Path | None) -> list[Video]:
-    """Return `videos` under UCF-101's names, with label, group and folds of the official lists in the folder `annotations`.
+def with_lists(videos: Sequence[Video], dataset: str, annotations: Path | None) -> list[Video]:
+    """Return `videos` under the names of UCF-101's, HMDB-51's or Kinetics' official lists, with their label, group and folds.
 
     A listed video without a folder is in it too, and becomes a failure. Raises ValueError for a folder that no list names.
     """
-    if annotations is None:
-        raise ValueError(
-            "--dataset ucf101 needs --annotations: the folder of classInd.txt, trainlist01.txt, testlist01.txt ..."
-        )
-    listed = {video.video_id: video for video in list_ucf101(annotations)}
+    listed = {video.video_id: video for video in list_videos(dataset, annotations)}
     found: dict[str, str] = {}
     for video in videos:
         twin = found.setdefault(video.path.rpartition("/")[2], video.path)
@@ -82,12 +81,14 @@ def import_flow(
     fps: float | None,
     encoding: str,
     array_format: str | None,
+    short_side: int | None = None,
     progress: Progress = lambda done, total, fields: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Summary:
     """Bring the flow of `videos`, whose paths are folders relative to `root`, into `store`; what is there and unchanged is left alone.
 
-    A folder that cannot be used is a row in failures. Without `fps` the times of flows count flows instead of seconds.
+    A folder that cannot be used is a row in failures. Without `fps` the times of flows count flows instead of seconds. With `short_side` videos may
+    have sizes of their own whose shorter side is so many px; without it all have the size of the first.
     Raises ValueError for a bound that is not above 0, no readable flow at all, or a store of other numerics.
     """
     if not (np.isfinite(bound) and bound > 0):
@@ -96,7 +97,8 @@ def import_flow(
         raise ValueError(f"fps={fps} must be above 0")
     began = time.perf_counter()
     first = first_index(layout, (root / video.path for video in videos if (root / video.path).is_dir()))
-    size = _first_size(root, layout, videos, bound, first)
+    height, width = _first_size(root, layout, videos, bound, first, short_side)
+    size = {"height": height, "width": width} if short_side is None else {"short_side": short_side}
     target = create_store(
         store, import_numerics(layout, bound, size, encoding_by_name(encoding).to_json()), array_format
     )
@@ -116,7 +118,10 @@ def import_flow(
     return summary
 
 
-def _first_size(root: Path, layout: Layout, videos: Sequence[Video], bound: float, first: int) -> tuple[int, int]:
+def _first_size(
+    root: Path, layout: Layout, videos: Sequence[Video], bound: float, first: int, short_side: int | None
+) -> tuple[int, int]:
+    """Return (height, width) of the first flow that can be read and has the shorter side that is asked for."""
     why = ""
     for video in videos:
         try:
@@ -124,8 +129,11 @@ def _first_size(root: Path, layout: Layout, videos: Sequence[Video], bound: floa
         except (FolderError, OSError) as error:
             why = f"{video.video_id} {error}"
             continue
-        return int(flow.shape[1]), int(flow.shape[2])
-    raise ValueError(f"no flow under {root} can be read: {why}")
+        height, width = int(flow.shape[1]), int(flow.shape[2])
+        if short_side in (None, min(height, width)):
+            return height, width
+        why = f"{video.video_id} is {height}x{width}, and a shorter side of {short_side} px is asked for"
+    raise ValueError(f"no flow under {root} can be used: {why}")
 
 
 def _import_one(
@@ -180,9 +188,10 @@ def _write(
     reach = min(store.encoding.bound, bound - bound / 255)
     columns: dict[str, list[Any]] = {}
     digest = hashlib.sha256()
-    with store.write_video(video.video_id) as writer:
+    size = _size_of(store, layout, files[0], bound)
+    with store.write_video(video.video_id, size) as writer:
         for start in range(0, len(files), _BLOCK):
-            flow = _read_block(store, layout, files[start : start + _BLOCK], bound)
+            flow = _read_block(layout, files[start : start + _BLOCK], bound, size)
             digest.update(flow.tobytes())
             codes = store.encoding.encode(flow)
             for name, values in frame_statistics(flow, codes, store.encoding, reach).items():
@@ -197,8 +206,6 @@ def _write(
             "decoded_frames": len(files) + 1,
             "header_frames": None,
             "decoded_is_header": True,
-            "height": store.height,
-            "width": store.width,
             "magnitude": round(float(np.mean(columns["magnitude"])), 6),
             "clip_rate": round(float(np.mean(columns["clip_rate"])), 9),
             "encoding_error": round(float(np.mean(columns["error"])), 6),
@@ -210,13 +217,28 @@ def _write(
         writer.commit(video.to_record(), described, frames=columns, shots=shots, segments=segments)
 
 
-def _read_block(store: FlowStore, layout: Layout, files: list[tuple[Path, ...]], bound: float) -> NDArray[np.float32]:
+def _size_of(store: FlowStore, layout: Layout, files: tuple[Path, ...], bound: float) -> tuple[int, int]:
+    """Return (height, width) of a flow. Raises FolderError where the store does not take it."""
+    _, height, width = read_flow(layout, files, bound).shape
+    found = f"{files[0].name} is {height}x{width}"
+    if store.short_side is not None and min(height, width) != store.short_side:
+        raise FolderError(f"{found} and the store's flow has a shorter side of {store.short_side} px")
+    if store.short_side is None and (height, width) != (store.height, store.width):
+        raise FolderError(
+            f"{found} and the store's flow {store.height}x{store.width}; videos of several sizes need --short-side"
+        )
+    return height, width
+
+
+def _read_block(
+    layout: Layout, files: list[tuple[Path, ...]], bound: float, size: tuple[int, int]
+) -> NDArray[np.float32]:
     flows = []
     for pair in files:
         flow = read_flow(layout, pair, bound)
-        if flow.shape[1:] != (store.height, store.width):
+        if flow.shape[1:] != size:
             raise FolderError(
-                f"{pair[0].name} is {flow.shape[1]}x{flow.shape[2]} and the store's flow {store.height}x{store.width}"
+                f"{pair[0].name} is {flow.shape[1]}x{flow.shape[2]} and the flow before it {size[0]}x{size[1]}"
             )
         flows.append(flow)
     return np.stack(flows)

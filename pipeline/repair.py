@@ -90,8 +90,7 @@ def _settings(store: FlowStore, videos: Path) -> Settings:
     return Settings(
         str(videos),
         str(store.path),
-        store.height,
-        store.width,
+        **{name: numerics[name] for name in ("height", "width", "short_side") if name in numerics},
         parameters=TVL1Parameters(**numerics["tvl1"]),
         encoding=store.encoding.name,
         array_format=store.array_format,

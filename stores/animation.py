@@ -73,16 +73,19 @@ def _flow(store: FlowStore, video: VideoReader, frame: int) -> NDArray[np.float3
 
 
 def _pictures(store: FlowStore, videos: Sequence[VideoReader], shown: int, scale: float) -> Iterator[Image.Image]:
-    factor = max(1, round(_WIDTH / store.width))
-    size = (factor * store.width, factor * store.height)
+    factor = max(1, round(_WIDTH / max(video.shape[3] for video in videos)))
+    sizes = [(factor * video.shape[3], factor * video.shape[2]) for video in videos]
     font = label_font(11)
     for number in range(shown):
-        picture = Image.new("RGB", (size[0] * len(videos), size[1] + _CAPTION), (255, 255, 255))
+        whole = (sum(width for width, _ in sizes), max(height for _, height in sizes) + _CAPTION)
+        picture = Image.new("RGB", whole, (255, 255, 255))
         draw = ImageDraw.Draw(picture)
-        for column, video in enumerate(videos):
+        left = 0
+        for video, size in zip(videos, sizes, strict=True):
             frame = min(number, video.shape[0] - 1)
             tile = Image.fromarray(flow_to_rgb(_flow(store, video, frame), scale))
-            picture.paste(tile.resize(size, Image.Resampling.NEAREST), (column * size[0], _CAPTION))
+            picture.paste(tile.resize(size, Image.Resampling.NEAREST), (left, _CAPTION))
             caption = f"{video.video_id}  flow {frame}  full colour {scale:.3g} px"
-            draw.text((column * size[0] + 2, 2), caption, (25, 25, 25), font)
+            draw.text((left + 2, 2), caption, (25, 25, 25), font)
+            left += size[0]
         yield picture

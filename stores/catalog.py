@@ -84,8 +84,9 @@ def merge_dataset(store: Path, videos: Sequence[Mapping[str, Any]], all_ids: Col
     write_record(store / DATASET_FILE, {"videos": [meant[name] for name in sorted(meant)]})
     for name in record_names(store, "failures"):
         path = store / "failures" / name
-        if read_record(path)["video_id"] not in all_ids:
-            path.unlink()
+        with contextlib.suppress(FileNotFoundError):  # another run on this store was first
+            if read_record(path)["video_id"] not in all_ids:
+                path.unlink()
 
 
 def read_table(store: Path, name: str) -> pd.DataFrame:
@@ -203,7 +204,8 @@ def _failures(store: Path) -> pd.DataFrame:
     # A crash between a commit and the removal of an older failure leaves both; the commit is the truth.
     standing = sorted(failed - committed)
     with ThreadPoolExecutor(8) as pool:
-        rows = list(pool.map(lambda name: read_record(store / "failures" / name), standing))
+        found = pool.map(lambda name: _read_if_there(store / "failures" / name), standing)
+        rows = [record for record in found if record is not None]
     known = committed | failed
     for video_id, video in read_dataset(store).items():
         path = commit_path(store, video_id)
@@ -212,6 +214,14 @@ def _failures(store: Path) -> pd.DataFrame:
     table = pd.DataFrame([_flat(row) for row in rows])
     columns = [*_SOURCE_COLUMNS, *_folds(table), *_FAILURE_COLUMNS[len(_SOURCE_COLUMNS) :]]
     return _with_dtypes(table.reindex(columns=columns)).sort_values("video_id", ignore_index=True)
+
+
+def _read_if_there(path: Path) -> dict[str, Any] | None:
+    """Return a record, or None where it has gone since it was listed: a commit takes an older failure away."""
+    try:
+        return read_record(path)
+    except FileNotFoundError:
+        return None
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,14 +77,17 @@ def create_store(
     """Return a store at `path` that holds flow of `numerics`: a new one, or the one that is there if its numerics are
     the same.
 
-    `numerics` is everything that decides a stored value: `height`, `width`, `encoding` (Encoding.to_json) and whatever produced the flow; how
-    arrays are chunked is added here. `array_format` is "zarr" (that of a new store unless given) or "hdf5".
+    `numerics` is everything that decides a stored value: `height` and `width`, or `short_side` where every video has a size of its own,
+    `encoding` (Encoding.to_json) and whatever produced the flow; how arrays are chunked is added here. `array_format` is "zarr" (that of a new
+    store unless given) or "hdf5".
     Raises ValueError naming every difference with both values, or when `path` is a folder of something else.
     """
     root = Path(path)
     if array_format not in (None, *layout.ARRAY_FORMATS):
         raise ValueError(f"format={array_format!r} is unknown; choose one of {', '.join(layout.ARRAY_FORMATS)}")
-    chunking = {"codec": CODEC, "flows_per_chunk": layout.flows_per_chunk(numerics["height"], numerics["width"])}
+    chunking: Record = {"codec": CODEC}
+    if "short_side" not in numerics:  # else every commit says it of its own video
+        chunking["flows_per_chunk"] = layout.flows_per_chunk(numerics["height"], numerics["width"])
     wanted: Record = json.loads(json.dumps({**numerics, **chunking}))
     if not (root / layout.STORE_FILE).exists():
         if root.exists() and (not root.is_dir() or any(map(_is_foreign, root.iterdir()))):
@@ -120,9 +123,10 @@ class FlowStore:
     path : Path
     numerics : dict
         What decides the stored values, as in store.json.
-    height, width : int
-        Size of every stored flow, px.
-    flows_per_chunk : int
+    height, width : int or None
+        Size of every stored flow, px; None where videos have sizes of their own (columns of `videos`).
+    short_side : int or None
+        px of the shorter side of every video where they have sizes of their own.
     encoding : Encoding
         Codes <-> px.
     array_format : str
@@ -133,9 +137,9 @@ class FlowStore:
         self.path = path
         self.array_format = array_format
         self.numerics = numerics
-        self.height = int(numerics["height"])
-        self.width = int(numerics["width"])
-        self.flows_per_chunk = int(numerics["flows_per_chunk"])
+        self.height: int | None = numerics.get("height")
+        self.width: int | None = numerics.get("width")
+        self.short_side: int | None = numerics.get("short_side")
         self.encoding = encoding_from_json(numerics["encoding"])
 
     # -- tables
@@ -193,9 +197,10 @@ class FlowStore:
         commit = self.commit_of(video_id)
         if commit is None:
             raise KeyError(self._unknown(video_id))
-        shape = (commit["video"]["flows"], 2, self.height, self.width)
-        chunks = ChunkMap.from_json(commit["chunks"])
-        return VideoReader(video_id, self.path, shape, self.encoding.dtype, self.flows_per_chunk, chunks)
+        video, chunks = commit["video"], commit["chunks"]
+        shape = (video["flows"], 2, video["height"], video["width"])
+        per_chunk = self.numerics.get("flows_per_chunk") or chunks["flows_per_chunk"]
+        return VideoReader(video_id, self.path, shape, self.encoding.dtype, per_chunk, ChunkMap.from_json(chunks))
 
     def commit_of(self, video_id: str) -> Record | None:
         """Return the commit record of a video, or None when it is not stored."""
@@ -228,14 +233,23 @@ class FlowStore:
     # -- writing
     # ---------------------------------------------------------------------------------------------------------------------
 
-    def write_video(self, video_id: str) -> "VideoWriter":
-        """Return a writer of a new generation of a video. Nothing is visible until its `commit`."""
+    def write_video(self, video_id: str, size: tuple[int, int] | None = None) -> "VideoWriter":
+        """Return a writer of a new generation of a video. Nothing is visible until its `commit`.
+
+        `size` is (height, width) of its flow, px; where all videos have the same it may be left out. Raises ValueError for one that is not the
+        store's.
+        """
+        if self.height is not None and self.width is not None:
+            size = size or (self.height, self.width)
+            good, rule = size == (self.height, self.width), f"flow of {self.height}x{self.width}"
+        else:
+            good, rule = size is not None and min(size) == self.short_side, f"a shorter side of {self.short_side} px"
+        if size is None or not good:
+            given = "of no size" if size is None else f"of {size[0]}x{size[1]}"
+            raise ValueError(f"{video_id} is to be written with flow {given}, and {self.path} takes {rule}; resize it")
+        per_chunk = self.numerics.get("flows_per_chunk") or layout.flows_per_chunk(*size)
         return VideoWriter(
-            self.path,
-            video_id,
-            array_format=self.array_format,
-            chunk=(self.flows_per_chunk, 2, self.height, self.width),
-            encoding=self.encoding,
+            self.path, video_id, array_format=self.array_format, chunk=(per_chunk, 2, *size), encoding=self.encoding
         )
 
     def relabel(self, commit: Record, source: Mapping[str, Any]) -> None:

@@ -72,14 +72,15 @@ class WindowReader:
         corners : int64 (B, T, 2), optional
             (top, left) of the crop of every segment, px; the same for its N flows. (0, 0) when absent.
         size : (h, w), optional
-            Size of the crop; whole frames when absent.
+            Size of the crop; whole frames when absent, of videos of one size.
         out : (B, T, N, 2, h, w) of the encoding's dtype, C-contiguous, optional
             Where to put the result.
 
         Raises
         ------
         ValueError
-            A crop that leaves the frame, a negative start, no such video, no flow, or `out` of another shape or dtype.
+            A crop that leaves the frame, whole frames of several sizes, a negative start, no such video, no flow, or `out` of another shape or
+            dtype.
         DamagedStoreError
             Bytes are missing or changed. Nothing damaged is ever returned, but `out` may be written in part.
         RuntimeError
@@ -89,10 +90,12 @@ class WindowReader:
             raise RuntimeError(
                 "a WindowReader does not survive a fork; start loader processes by forkserver or spawn, and make it there"
             )
-        height, width = size or (self._store.height, self._store.width)
+        self._check(videos, starts, num_flows)
+        height, width = size or self._whole_size(videos)
         if corners is None:
             corners = np.zeros((*starts.shape, 2), np.int64)
-        self._check(videos, starts, corners, num_flows, height, width)
+        if self._store.height is not None and self._store.width is not None:
+            _check_crop(corners, (height, width), (self._store.height, self._store.width))
         shape = (*starts.shape, num_flows, 2, height, width)
         if out is None:
             out = np.empty(shape, self._store.encoding.dtype)
@@ -106,6 +109,8 @@ class WindowReader:
         def read(part: Sequence[tuple[int, int]]) -> None:
             for b, t in part:
                 video = self._open(int(videos[b]))
+                if self._store.height is None:  # else all at once, before anything is read
+                    _check_crop(corners[b, t], (height, width), video.shape[2:], f" of {video.video_id}")
                 flows = np.minimum(starts[b, t] + np.arange(num_flows), video.shape[0] - 1)
                 top, left = corners[b, t]
                 video.read_crop(flows, (int(top), int(left)), (height, width), target[b, t])
@@ -131,27 +136,33 @@ class WindowReader:
             video = self._videos[number] = self._store.open_video(self._video_ids[number])
         return video
 
-    def _check(
-        self,
-        videos: NDArray[np.int64],
-        starts: NDArray[np.int64],
-        corners: NDArray[np.int64],
-        num_flows: int,
-        height: int,
-        width: int,
-    ) -> None:
+    def _whole_size(self, videos: NDArray[np.int64]) -> tuple[int, int]:
+        """Return the one size (height, width) of some videos."""
+        if self._store.height is not None and self._store.width is not None:
+            return self._store.height, self._store.width
+        sizes = {self._open(int(video)).shape[2:]: self._video_ids[video] for video in videos}
+        if len(sizes) != 1:
+            named = " and ".join(f"{video_id} is {size[0]}x{size[1]}" for size, video_id in sorted(sizes.items())[:2])
+            raise ValueError(
+                f"whole frames go into one array where all are of one size, and {named or 'no video was asked for'}; "
+                "give the `size` of a crop, or read videos of one size at a time"
+            )
+        return next(iter(sizes))
+
+    def _check(self, videos: NDArray[np.int64], starts: NDArray[np.int64], num_flows: int) -> None:
         if num_flows < 1:
             raise ValueError(f"num_flows={num_flows} must be at least 1")
         if len(videos) and not 0 <= videos.min() <= videos.max() < len(self._video_ids):
             raise ValueError(f"videos are numbered 0 to {len(self._video_ids) - 1}; {videos.tolist()} were asked for")
-        limit = (self._store.height - height, self._store.width - width)
-        if min(limit) < 0 or min(height, width) < 1:
-            raise ValueError(
-                f"a crop of {height}x{width} does not fit flow of {self._store.height}x{self._store.width}; ask for a smaller one"
-            )
-        if (corners < 0).any() or (corners > np.array(limit)).any():
-            raise ValueError(
-                f"a crop of {height}x{width} leaves flow of {self._store.height}x{self._store.width}; corners go from (0, 0) to {limit}"
-            )
         if (starts < 0).any():
             raise ValueError(f"a segment starts at flow {int(starts.min())}; starts are >= 0")
+
+
+def _check_crop(corners: NDArray[np.int64], size: tuple[int, int], flow: tuple[int, int], whose: str = "") -> None:
+    """Raise ValueError unless crops of `size` at `corners`, int64 (..., 2), lie within `flow`; sizes are (height, width) in px."""
+    limit = (flow[0] - size[0], flow[1] - size[1])
+    crop, frame = f"a crop of {size[0]}x{size[1]}", f"flow of {flow[0]}x{flow[1]}{whose}"
+    if min(limit) < 0 or min(size) < 1:
+        raise ValueError(f"{crop} does not fit {frame}; ask for a smaller one")
+    if (corners < 0).any() or (corners > np.array(limit)).any():
+        raise ValueError(f"{crop} leaves {frame}; corners go from (0, 0) to {limit}")

@@ -1,16 +1,21 @@
 """What is in a store, for `flowcpc info`."""
 
 import dataclasses
+from collections import Counter
 from typing import Any
 
 import pandas as pd
 
 from stores.flow_store import FlowStore
 
+_NAMED_SIZES = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class StoreSummary:
-    """Counts over one store; `by_class` has a row per label and a column per split of each fold."""
+    """Counts over one store; `sizes` has the number of videos of each size, the most frequent first, `by_class` a row per label and a column per
+    split of each fold.
+    """
 
     path: str
     array_format: str
@@ -20,6 +25,7 @@ class StoreSummary:
     bytes: int
     failures: int
     miscounted: int
+    sizes: dict[str, int]
     by_class: pd.DataFrame
     embeddings: list[str]
 
@@ -37,7 +43,7 @@ class StoreSummary:
             computed = f"profile {self.numerics.get('tvl1', {}).get('profile')}"
         lines = [
             f"store      {self.path}",
-            f"flow       {self.numerics['height']}x{self.numerics['width']} px, {self.numerics['encoding']['name']}, {self.array_format}, {computed}",
+            f"flow       {self._size_text()}, {self.numerics['encoding']['name']}, {self.array_format}, {computed}",
             f"videos     {self.videos} with {self.flows} flows in {self.bytes / 1e6:.3g} MB{per_flow}",
             f"failures   {self.failures} videos of the data set have no flow",
             f"miscounted {self.miscounted} videos decode to another number of frames than their header says",
@@ -46,6 +52,14 @@ class StoreSummary:
         if len(self.by_class):
             lines += ["", self.by_class.to_string()]
         return "\n".join(lines)
+
+    def _size_text(self) -> str:
+        """Return how large flow is: one size, or the shorter side and the most frequent sizes."""
+        if "short_side" not in self.numerics:
+            return f"{self.numerics['height']}x{self.numerics['width']} px"
+        named = [f"{size} ({count})" for size, count in self.sizes.items()][:_NAMED_SIZES]
+        more = [f"{len(self.sizes) - _NAMED_SIZES} more"] if len(self.sizes) > _NAMED_SIZES else []
+        return f"shorter side {self.numerics['short_side']} px: {', '.join([*named, *more]) or 'no video'}"
 
 
 def summarise(store: FlowStore) -> StoreSummary:
@@ -59,6 +73,11 @@ def summarise(store: FlowStore) -> StoreSummary:
     by_class = pd.DataFrame(columns).fillna(0).astype(int)
     by_class.index.name = "label"
     folder = store.path / "embeddings"
+    sizes = (
+        [f"{height}x{width}" for height, width in zip(videos["height"], videos["width"], strict=True)]
+        if len(videos)
+        else []
+    )
     return StoreSummary(
         path=str(store.path),
         array_format=store.array_format,
@@ -68,6 +87,7 @@ def summarise(store: FlowStore) -> StoreSummary:
         bytes=int(videos["bytes"].sum()) if "bytes" in videos else 0,
         failures=len(store.failures()),
         miscounted=int((~videos["decoded_is_header"].astype(bool)).sum()) if "decoded_is_header" in videos else 0,
+        sizes=dict(Counter(sizes).most_common()),
         by_class=by_class,
         embeddings=sorted(path.name for path in folder.iterdir()) if folder.is_dir() else [],
     )

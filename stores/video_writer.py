@@ -97,7 +97,8 @@ class VideoWriter:
     ) -> Record:
         """Sync and check what was appended, then make it the video's flow. Returns the commit record.
 
-        `source` has video_id, path, label, group, folds; `video` the columns of the videos table; the others lists of equal length.
+        `source` has video_id, path, label, group, folds; `video` the columns of the videos table but for size and bytes; the others lists of equal
+        length.
         Raises DamagedStoreError when the disk gives back other bytes than were written, ValueError when there is no flow.
         """
         if self._pending:
@@ -112,12 +113,13 @@ class VideoWriter:
         chunks = self._chunk_map()
         self._check(chunks)
         files = {str(path.relative_to(self._root)): _file_record(path) for path in self._files()}
-        video = {**video, "flows": self._flows, "bytes": sum(entry["bytes"] for entry in files.values())}
+        size = {"flows": self._flows, "height": self._chunk[2], "width": self._chunk[3]}
+        video = {**video, **size, "bytes": sum(entry["bytes"] for entry in files.values())}
         record = {
             **source,
             "generation": self._generation,
             "files": files,
-            "chunks": chunks.to_json(),
+            "chunks": {**chunks.to_json(), "flows_per_chunk": self._chunk[0]},
             "video": video,
             **{name: catalog.pack_rows(name, rows) for name, rows in long_tables.items()},
         }

@@ -22,6 +22,7 @@ from records import ROOT, machine_record, real_data_folder
 from tvl1_cases import endpoint_error, middlebury, within
 
 from pipeline.frames import FrameReader
+from pipeline.sizes import FrameSize
 from pipeline.tvl1 import cpu, iterate, median, warp
 from pipeline.tvl1.constants import make_constants
 from pipeline.tvl1.parameters import TVL1Parameters
@@ -48,7 +49,7 @@ CUT = "scene cut"
 
 def clip_frames(path: Path, height: int, width: int, start: int | None, count: int) -> Frames:
     """`count` frames from `start`, by default from the middle of the clip."""
-    frames = np.concatenate(list(FrameReader(path, height, width).blocks()))
+    frames = np.concatenate(list(FrameReader(path, FrameSize(height, width)).blocks()))
     first = len(frames) // 2 if start is None else start
     return np.ascontiguousarray(frames[first : first + count])
 

@@ -54,7 +54,7 @@ def commit_flow(store: "FlowStore", video_id: str, flow: NDArray[np.float32], **
     shots = find_shots(frames, frames["cut"])
     described = {"path": f"{video_id}.avi", "label": None, "group": None, "folds": {}} | source | {"video_id": video_id}
     video = {"fps": 25.0, "decoded_frames": len(flow) + 1}
-    with store.write_video(video_id) as writer:
+    with store.write_video(video_id, flow.shape[2:]) as writer:
         writer.append(codes)
         writer.commit(described, video, frames=frames, shots=shots, segments=find_segments(frames, shots))
 
@@ -62,7 +62,7 @@ def commit_flow(store: "FlowStore", video_id: str, flow: NDArray[np.float32], **
 @pytest.fixture
 def make_store() -> Callable[..., Path]:
     """A function that makes a store out of arrays: make_store(tmp_path, videos={id: flow (n, 2, H, W)}, labels=,
-    groups=, folds=).
+    groups=, folds=). Flows of several sizes share their shorter side.
     """
     from stores.encoding import DEFAULT
     from stores.flow_store import create_store
@@ -74,8 +74,10 @@ def make_store() -> Callable[..., Path]:
         groups: Names | None = None,
         folds: Mapping[str, Names] | None = None,
     ) -> Path:
-        height, width = next(iter(videos.values())).shape[-2:]
-        store = create_store(tmp_path / "store.flow", {"height": height, "width": width, "encoding": DEFAULT.to_json()})
+        sizes = {flow.shape[-2:] for flow in videos.values()}
+        height, width = next(iter(sizes))
+        size = {"height": height, "width": width} if len(sizes) == 1 else {"short_side": min(height, width)}
+        store = create_store(tmp_path / "store.flow", {**size, "encoding": DEFAULT.to_json()})
         for video_id, flow in videos.items():
             commit_flow(
                 store,
@@ -132,3 +134,11 @@ def assert_same_store(first: Path, second: Path, *, but: str = "") -> None:
         )
     for video_id in a.videos()["video_id"]:
         np.testing.assert_array_equal(a.read_codes(video_id), b.read_codes(video_id))
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Make empty files of these names under `root` and return it."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root

@@ -7,6 +7,7 @@ import numpy as np
 from records import real_data_folder
 
 from pipeline.frames import FrameReader
+from pipeline.sizes import FrameSize
 from pipeline.tvl1.solver import compute_flow
 
 
@@ -22,7 +23,7 @@ def clips() -> list[Path]:
 
 def gray_frames(clip: Path, height: int, width: int) -> np.ndarray:
     """All frames of a clip, uint8 (T, H, W)."""
-    return np.concatenate(list(FrameReader(clip, height, width).blocks()))
+    return np.concatenate(list(FrameReader(clip, FrameSize(height, width)).blocks()))
 
 
 def _middle(job: tuple[Path, int, int, int]) -> np.ndarray:

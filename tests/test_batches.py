@@ -44,7 +44,10 @@ def test_uniform_motion_becomes_zero(tmp_path: Path, make_store: Callable[..., P
     store = open_store(make_store(tmp_path, {"pan": flow}))
     reader = SegmentReader(store, ["pan"], num_flows=4, crop=(5, 5), device=CPU)
     starts = np.array([[0, 4]])
-    assert reader.to_device(reader.read(np.array([0]), starts, reader.center_corners(starts))).abs().max() == 0
+    assert (
+        reader.to_device(reader.read(np.array([0]), starts, reader.center_corners(np.array([0]), starts))).abs().max()
+        == 0
+    )
 
 
 def test_a_step_is_a_pure_function_of_seed_and_step(reader: SegmentReader) -> None:
@@ -62,7 +65,7 @@ def test_a_step_is_a_pure_function_of_seed_and_step(reader: SegmentReader) -> No
 
 
 def test_the_context_shares_a_crop_and_each_target_has_its_own(reader: SegmentReader) -> None:
-    corners = np.concatenate([reader.random_corners(0, step, 3, [0, 0, 0, 1, 2]) for step in range(100)])
+    corners = np.concatenate([reader.random_corners(0, step, np.arange(3), [0, 0, 0, 1, 2]) for step in range(100)])
     assert (corners[:, :3] == corners[:, :1]).all()
     for other in (3, 4):
         same = (corners[:, other] == corners[:, 0]).all(axis=1).mean()
@@ -71,13 +74,49 @@ def test_the_context_shares_a_crop_and_each_target_has_its_own(reader: SegmentRe
 
 
 def test_center_corners(reader: SegmentReader) -> None:
-    assert reader.center_corners(np.zeros((2, 3), np.int64)).tolist() == [[[2, 2]] * 3] * 2
+    assert reader.center_corners(np.array([0, 1]), np.zeros((2, 3), np.int64)).tolist() == [[[2, 2]] * 3] * 2
 
 
 def test_a_crop_that_does_not_fit_is_refused(reader: SegmentReader) -> None:
     store = reader._reader._store
     with pytest.raises(ValueError, match=r"crop=15x16 does not fit the flow in .*, which is 14x16"):
         SegmentReader(store, IDS, num_flows=3, crop=(15, 16), device=CPU)
+
+
+SHAPES = {"wide": (14, 30), "tall": (20, 14), "square": (14, 14)}
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, make_store: Callable[..., Path]) -> SegmentReader:
+    flows = {name: np.zeros((20, 2, *shape), np.float32) for name, shape in SHAPES.items()}
+    store = open_store(make_store(tmp_path, flows))
+    return SegmentReader(store, list(SHAPES), num_flows=3, crop=(9, 12), device=CPU)
+
+
+def test_crops_are_drawn_all_over_each_video_s_own_frame(mixed: SegmentReader) -> None:
+    videos = np.array([1, 0, 2])
+    corners = np.stack([mixed.random_corners(0, step, videos, [0, 0, 1]) for step in range(900)])
+    assert (corners[:, :, 0] == corners[:, :, 1]).all()
+    for sample, name in enumerate(["tall", "wide", "square"]):
+        height, width = SHAPES[name]
+        seen = {tuple(corner) for corner in corners[:, sample].reshape(-1, 2).tolist()}
+        assert seen == {(y, x) for y in range(height - 9 + 1) for x in range(width - 12 + 1)}
+
+
+def test_center_corners_of_each_video_s_own_frame(mixed: SegmentReader) -> None:
+    corners = mixed.center_corners(np.array([1, 0, 2]), np.zeros((3, 2), np.int64))
+    assert corners.tolist() == [[[5, 1]] * 2, [[2, 9]] * 2, [[2, 1]] * 2]
+
+
+def test_sequences_of_videos_of_several_sizes_are_read(mixed: SegmentReader) -> None:
+    batches = SequenceReader(mixed, CONFIG, seed=0)
+    assert {tuple(batches.read(step).codes.shape) for step in range(20)} == {(3, 5, 3, 2, 9, 12)}
+
+
+def test_videos_smaller_than_the_crop_are_named(mixed: SegmentReader) -> None:
+    words = r"crop=15x12 does not fit 2 of 3 videos in .*, for example wide, which is 14x30; set a smaller crop"
+    with pytest.raises(ValueError, match=words):
+        SegmentReader(mixed._reader._store, list(SHAPES), num_flows=3, crop=(15, 12), device=CPU)
 
 
 def test_channels_alternate_between_components() -> None:

@@ -147,9 +147,9 @@ def test_stores_that_cannot_be_opened(videos: Path, tmp_path: Path) -> None:
     refused(flowcpc("info", tmp_path / "nowhere"), "is not a flowcpc store")
     flowcpc("extract-flow", videos, tmp_path / "s", "--limit", 1, *SMALL)
     file = tmp_path / "s" / layout.STORE_FILE
-    records.write_record(file, {**records.read_record(file), "format_version": 3})
-    refused(flowcpc("info", tmp_path / "s"), "has format version 3", "this release reads 2")
-    refused(flowcpc("extract-flow", videos, tmp_path / "s", *SMALL), "has format version 3")
+    records.write_record(file, {**records.read_record(file), "format_version": 4})
+    refused(flowcpc("info", tmp_path / "s"), "has format version 4", "this release reads 3")
+    refused(flowcpc("extract-flow", videos, tmp_path / "s", *SMALL), "has format version 4")
 
 
 def test_show_draws_a_sheet(videos: Path, tmp_path: Path) -> None:

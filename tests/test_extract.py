@@ -9,6 +9,7 @@ from textures import moving_texture
 from pipeline import extract, ledger
 from pipeline.extract import FAILED, STORED, Settings, StoreWriteError, extract_video
 from pipeline.frames import FrameReader
+from pipeline.sizes import FrameSize
 from pipeline.sources import Video
 from pipeline.tvl1.solver import compute_flow
 from stores.flow_store import FlowStore, create_store
@@ -30,7 +31,7 @@ def store(settings: Settings) -> FlowStore:
 def test_flow_in_the_store_is_the_solver_s_flow(settings: Settings, store: FlowStore) -> None:
     outcome = extract_video(settings, CLIP)
     assert (outcome.status, outcome.flows) == (STORED, 10)
-    frames = np.concatenate(list(FrameReader(Path(settings.videos, CLIP.path), 24, 32).blocks()))
+    frames = np.concatenate(list(FrameReader(Path(settings.videos, CLIP.path), FrameSize(24, 32)).blocks()))
     np.testing.assert_array_equal(store.read_codes("clip"), store.encoding.encode(compute_flow(frames)))
 
 
@@ -38,7 +39,7 @@ def test_blocks_lose_no_pair(settings: Settings, store: FlowStore, monkeypatch: 
     extract_video(settings, CLIP)
     whole = store.read_codes("clip")
     for block in (1, 3, 10, 11):
-        monkeypatch.setattr(extract, "_frames_per_block", lambda *_, block=block: block)
+        monkeypatch.setattr(extract, "_MOST_FRAMES", block)
         pairs: list[int] = []
         extract_video(settings, CLIP, pairs.append)
         assert sum(pairs) == 10

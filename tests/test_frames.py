@@ -8,10 +8,11 @@ from conftest import write_video
 from textures import moving_texture
 
 from pipeline.frames import FrameReader, VideoError, to_gray
+from pipeline.sizes import FrameSize
 
 
 def decode(path: Path, height: int = 24, width: int = 32, block: int = 4) -> tuple[np.ndarray, FrameReader]:
-    reader = FrameReader(path, height, width)
+    reader = FrameReader(path, FrameSize(height, width))
     blocks = list(reader.blocks(block))
     assert all(len(part) == block for part in blocks[:-1])
     return np.concatenate(blocks), reader
@@ -31,6 +32,17 @@ def test_every_frame_is_decoded_in_order(tmp_path: Path) -> None:
 def test_blocks_do_not_change_the_frames(tmp_path: Path) -> None:
     path = write_video(tmp_path / "v.avi", moving_texture(9, 24, 32, step=(1, 0)))
     np.testing.assert_array_equal(decode(path, block=2)[0], decode(path, block=100)[0])
+
+
+@pytest.mark.parametrize(("source", "size"), [((24, 32), (16, 22)), ((32, 24), (22, 16)), ((24, 24), (16, 16))])
+def test_a_shorter_side_keeps_the_shape(tmp_path: Path, source: tuple[int, int], size: tuple[int, int]) -> None:
+    path = write_video(tmp_path / "v.avi", moving_texture(5, *source, step=(1, 0)))
+    reader = FrameReader(path, FrameSize(short_side=16))
+    reader.begin()
+    assert (reader.source_height, reader.source_width, reader.height, reader.width) == (*source, *size)
+    found = np.concatenate(list(reader.blocks(2)))
+    assert found.shape == (5, *size)
+    np.testing.assert_array_equal(found, np.concatenate(list(FrameReader(path, FrameSize(*size)).blocks())))
 
 
 def test_resize_takes_areas_when_it_shrinks() -> None:

@@ -98,3 +98,48 @@ def test_what_cannot_be_read_is_refused(reader: WindowReader) -> None:
     with pytest.raises(ValueError, match="threads=0 must be at least 1"):
         WindowReader(reader._store, ["a"], threads=0)
     assert reader.read_windows(np.zeros(0, np.int64), np.zeros((0, 3), np.int64), 2).shape == (0, 3, 2, 2, 18, 20)
+
+
+SHAPES = {"wide": (18, 30), "tall": (26, 18), "tall too": (26, 18)}
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, make_store: Callable[..., Path]) -> WindowReader:
+    rng = np.random.default_rng(1)
+    flows = {name: rng.normal(0, 3, (7, 2, *shape)).astype(np.float32) for name, shape in SHAPES.items()}
+    return WindowReader(open_store(make_store(tmp_path, flows)), list(SHAPES), threads=2)
+
+
+def test_crops_of_videos_of_several_sizes_equal_the_loops(mixed: WindowReader) -> None:
+    rng = np.random.default_rng(3)
+    videos, starts = rng.integers(0, 3, 9), rng.integers(0, 9, (9, 2))
+    room = np.array([SHAPES[name] for name in SHAPES])[videos] - (12, 16)
+    corners = rng.integers(0, room[:, None] + 1, (9, 2, 2))
+    found = mixed.read_windows(videos, starts, 3, corners=corners, size=(12, 16))
+    codes = [mixed._store.read_codes(name) for name in SHAPES]
+    np.testing.assert_array_equal(found, naive.windows(codes, videos.tolist(), starts, 3, corners, (12, 16)))
+
+
+def test_each_crop_is_held_against_its_own_video(mixed: WindowReader) -> None:
+    starts = np.zeros((2, 1), np.int64)
+    far_right = np.array([[[0, 14]], [[0, 0]]])
+    found = mixed.read_windows(np.array([0, 1]), starts, 2, corners=far_right, size=(18, 16))
+    assert found.shape == (2, 1, 2, 2, 18, 16)
+    with pytest.raises(
+        ValueError, match=r"crop of 18x16 leaves flow of 26x18 of tall; corners go from \(0, 0\) to \(8, 2\)"
+    ):
+        mixed.read_windows(np.array([1, 1]), starts, 2, corners=far_right, size=(18, 16))
+    with pytest.raises(ValueError, match="a crop of 20x16 does not fit flow of 18x30 of wide; ask for a smaller one"):
+        mixed.read_windows(np.array([1, 0]), starts, 2, size=(20, 16))
+
+
+def test_whole_frames_of_one_size_only(mixed: WindowReader) -> None:
+    starts = np.zeros((2, 1), np.int64)
+    found = mixed.read_windows(np.array([1, 2]), starts, 2)
+    np.testing.assert_array_equal(found[1, 0], mixed._store.read_codes("tall too", 0, 2))
+    with pytest.raises(ValueError, match=r"one size, and wide is 18x30 and tall is 26x18; give the `size` of a crop"):
+        mixed.read_windows(np.array([0, 1]), starts, 2)
+    with pytest.raises(ValueError, match="no video was asked for"):
+        mixed.read_windows(np.zeros(0, np.int64), starts[:0], 2)
+    with pytest.raises(ValueError, match="numbered 0 to 2"):
+        mixed.read_windows(np.array([0, 3]), starts, 2)

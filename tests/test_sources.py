@@ -1,66 +1,28 @@
+"""Data sets by name, parts of them, and their official names all the way through a store."""
+
+import csv
+import io
+import itertools
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from conftest import touch, write_video
 from hypothesis import given
 from hypothesis import strategies as st
+from records import ROOT, real_data_folder
+from textures import moving_texture
 
-from pipeline.sources import Video, limit_videos, read_dataset
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
-
-
-@pytest.fixture
-def lists(tmp_path: Path) -> Path:
-    folder = tmp_path / "annotations"
-    folder.mkdir()
-    (folder / "classInd.txt").write_bytes(b"1 Bow\r\n2 Run\r\n")
-    (folder / "trainlist01.txt").write_bytes(b"Bow/v_Bow_g02_c01.avi 1\r\nRun/v_Run_g02_c01.avi 2\r\n\r\n")
-    (folder / "testlist01.txt").write_bytes(b"Bow/v_Bow_g01_c01.avi\r\n")
-    (folder / "trainlist02.txt").write_bytes(b"Bow/v_Bow_g01_c01.avi 1\r\n")
-    return folder
-
-
-def test_ucf101_lists_become_rows(tmp_path: Path, lists: Path) -> None:
-    root = touch(tmp_path / "videos", "Bow/v_Bow_g01_c01.avi", "Bow/v_Bow_g02_c01.avi", "Bow/v_Bow_g09_c01.avi")
-    found = read_dataset(root, "ucf101", lists)
-    assert found.videos == [
-        Video("v_Bow_g01_c01", "Bow/v_Bow_g01_c01.avi", "Bow", "v_Bow_g01", {"fold1": "test", "fold2": "train"}),
-        Video("v_Bow_g02_c01", "Bow/v_Bow_g02_c01.avi", "Bow", "v_Bow_g02", {"fold1": "train"}),
-        Video("v_Run_g02_c01", "Run/v_Run_g02_c01.avi", "Run", "v_Run_g02", {"fold1": "train"}),  # listed, absent
-    ]
-    assert found.remarks == [f"1 video files under {root} are in no list and are left out"]
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "words"),
-    [
-        ("trainlist01.txt", "Swim/v_Swim_g01_c01.avi 3\n", "class 'Swim' .* is not in classInd.txt"),
-        ("testlist01.txt", "Bow/v_Bow_g02_c01.avi\n", "in train and test of fold 1"),
-        ("classInd.txt", "Bow\n", "is not 'NUMBER CLASS'"),
-    ],
-)
-def test_ucf101_lists_that_are_wrong(tmp_path: Path, lists: Path, file: str, content: str, words: str) -> None:
-    (lists / file).write_text(content)
-    with pytest.raises(ValueError, match=words):
-        read_dataset(touch(tmp_path / "videos", "Bow/v_Bow_g01_c01.avi"), "ucf101", lists)
-
-
-def test_ucf101_without_what_it_needs(tmp_path: Path, lists: Path) -> None:
-    root = touch(tmp_path / "videos", "other/x.avi")
-    with pytest.raises(ValueError, match="none of the 3 listed videos is under"):
-        read_dataset(root, "ucf101", lists)
-    with pytest.raises(ValueError, match="needs --annotations"):
-        read_dataset(root, "ucf101")
-    with pytest.raises(FileNotFoundError, match=r"classInd\.txt does not exist"):
-        read_dataset(root, "ucf101", root)
-    with pytest.raises(FileNotFoundError, match=r"annotations folder .* does not exist"):
-        read_dataset(root, "ucf101", tmp_path / "nowhere")
+import cli
+from pipeline.hmdb51 import list_hmdb51
+from pipeline.sources import DATASETS, Video, limit_videos, read_dataset
+from pipeline.ucf101 import list_ucf101
+from stores import catalog, layout
+from stores.encoding import DEFAULT
+from stores.flow_store import create_store, open_store
 
 
 def test_missing_folder_and_file_instead_of_folder(tmp_path: Path) -> None:
@@ -72,92 +34,9 @@ def test_missing_folder_and_file_instead_of_folder(tmp_path: Path) -> None:
         read_dataset(touch(tmp_path / "empty", "readme.txt"), "folder")
 
 
-def test_folders_of_classes_are_split_by_groups(tmp_path: Path) -> None:
-    names = [f"{label}/v_{label}_g{g:02d}_c{c:02d}.AVI" for label in ("A", "B") for g in range(1, 11) for c in (1, 2)]
-    found = read_dataset(touch(tmp_path, *names), "folder")
-    assert len(found.videos) == 40
-    assert "70 % train and 30 % test (seed 0)" in found.remarks[0]
-    for label in ("A", "B"):
-        groups = {
-            split: {v.group for v in found.videos if v.label == label and v.folds["fold1"] == split}
-            for split in ("train", "test")
-        }
-        assert not groups["train"] & groups["test"]
-        assert (len(groups["train"]), len(groups["test"])) == (7, 3)
-    assert read_dataset(tmp_path, "folder").videos == found.videos
-    assert read_dataset(tmp_path, "folder", seed=1).videos != found.videos
-
-
-def test_equal_file_names_in_two_classes_are_two_groups(tmp_path: Path) -> None:
-    found = read_dataset(touch(tmp_path, *(f"{label}/{n}.avi" for label in "AB" for n in range(10))), "folder").videos
-    assert len({video.group for video in found}) == 20
-
-
-def test_a_class_of_one_group_trains(tmp_path: Path) -> None:
-    (only,) = read_dataset(touch(tmp_path, "A/x.avi"), "folder").videos
-    assert only.folds == {"fold1": "train"}
-
-
-def test_split_folders_are_kept(tmp_path: Path) -> None:
-    found = read_dataset(touch(tmp_path, "train/A/x.avi", "test/A/y.mp4", "val/B/z.mkv"), "folder")
-    assert {(v.video_id, v.label, v.folds["fold1"]) for v in found.videos} == {
-        ("train/A/x", "A", "train"), ("test/A/y", "A", "test"), ("val/B/z", "B", "val"),
-    }  # fmt: skip
-    touch(tmp_path, "extra/A/w.avi")
-    with pytest.raises(ValueError, match="not placed as SPLIT/CLASS/VIDEO"):
-        read_dataset(tmp_path, "folder")
-
-
 def test_two_files_of_one_name_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="would both be called 'A/x'"):
         read_dataset(touch(tmp_path, "A/x.avi", "A/x.mp4"), "folder")
-
-
-def test_csv_rows(tmp_path: Path) -> None:
-    root = touch(tmp_path / "videos", "a.avi")
-    file = tmp_path / "list.csv"
-    file.write_text(f"path,label,group,split\na.avi,X,g1,train\n{root.resolve()}/sub/b.mp4,Y,,test\n'c d'.avi,,,\n")
-    found = read_dataset(root, "csv", file).videos
-    assert [(v.video_id, v.label, v.group, v.folds) for v in found] == [
-        ("'c d'", None, "'c d'", {}),
-        ("a", "X", "g1", {"fold1": "train"}),
-        ("sub/b", "Y", "sub/b", {"fold1": "test"}),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("file,label\na.avi,X\n", "needs path and label"),
-        ("path,label\n", "has no rows"),
-        ("path,label\n../a.avi,X\n", "line 2: path '../a.avi' is not inside"),
-        ("path,label\n/etc/passwd,X\n", "is not inside"),
-        ("path,label,split\na.avi,X,training\n", "split 'training' is unknown"),
-        ("path,label\na.avi,X\na.avi,Y\n", r"a\.avi is listed twice"),
-    ],
-)
-def test_csv_that_is_wrong(tmp_path: Path, text: str, words: str) -> None:
-    file = tmp_path / "list.csv"
-    file.write_text(text)
-    with pytest.raises(ValueError, match=words):
-        read_dataset(touch(tmp_path / "videos", "a.avi"), "csv", file)
-
-
-def test_csv_in_another_character_set_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "list.csv"
-    file.write_bytes("path,label\na.avi,é\n".encode("utf-16"))
-    with pytest.raises(ValueError, match=r"list\.csv is not a text file in UTF-8"):
-        read_dataset(touch(tmp_path / "videos", "a.avi"), "csv", file)
-
-
-def test_folders_within_class_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not placed as CLASS/VIDEO"):
-        read_dataset(touch(tmp_path, "videos/A/x.avi", "videos/B/y.avi"), "folder")
-
-
-def test_files_without_a_video_extension_are_counted(tmp_path: Path) -> None:
-    found = read_dataset(touch(tmp_path, "A/x.avi", "A/y", "A/z.txt"), "folder")
-    assert found.remarks[0] == f"2 files under {tmp_path} have no video extension and are left out"
 
 
 videos_of = st.lists(
@@ -180,15 +59,123 @@ def test_a_limit_is_balanced_and_grows_without_forgetting(videos: list[Video], l
         assert taken[label] >= min(count, max(taken.values()) - 1)
 
 
-def test_official_ucf101_lists_have_the_published_counts(real_data: Path, tmp_path: Path) -> None:
-    root = touch(tmp_path, "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi")
-    videos = read_dataset(root, "ucf101", real_data / "annotations" / "ucf101").videos
-    assert len(videos) == 13320
-    assert len({video.label for video in videos}) == 101
-    for fold, counts in {"fold1": (9537, 3783), "fold2": (9586, 3734), "fold3": (9624, 3696)}.items():
-        found = Counter(video.folds[fold] for video in videos if fold in video.folds)
-        assert (found["train"], found["test"]) == counts
-        groups = {
-            split: {video.group for video in videos if video.folds.get(fold) == split} for split in ("train", "test")
-        }
-        assert not groups["train"] & groups["test"]
+def test_the_commands_offer_every_data_set() -> None:
+    for command, left_out in (("extract-flow", set()), ("import", {"csv"})):
+        (option,) = [option for option in cli.main.commands[command].params if option.name == "dataset"]
+        assert set(option.type.choices) == set(DATASETS) - left_out
+
+
+def test_an_unknown_data_set_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="dataset='imagenet' is unknown; choose one of ucf101, hmdb51, kinetics, folder, csv"
+    ):
+        read_dataset(tmp_path, "imagenet")
+    for dataset in ("ucf101", "hmdb51", "kinetics", "csv"):
+        with pytest.raises(ValueError, match=f"--dataset {dataset} needs --annotations: the "):
+            read_dataset(tmp_path, dataset)
+
+
+# Every character that occurs in HMDB-51's names, and those that stand for something elsewhere.
+CHARACTERS = "aZ09_-.()!+#[]&;~@ %'\"$*?\\{}^,=é動"
+file_names = st.text(st.sampled_from(CHARACTERS), min_size=1, max_size=130).filter(lambda name: name.strip(". ") != "")
+
+
+def official_names() -> list[str]:
+    lists = real_data_folder() / "annotations"
+    if not lists.is_dir():
+        return []
+    videos = itertools.chain(list_ucf101(lists / "ucf101"), list_hmdb51(lists / "hmdb51"))
+    return [video.video_id for video in videos]
+
+
+OFFICIAL = official_names()
+
+
+@given(
+    st.lists(
+        st.one_of(file_names, st.sampled_from(OFFICIAL)) if OFFICIAL else file_names,
+        min_size=1,
+        max_size=8,
+        unique=True,
+    )
+)
+def test_names_go_through_records_and_tables(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
+    store = create_store(
+        tmp_path_factory.mktemp("names") / "s", {"height": 24, "width": 32, "encoding": DEFAULT.to_json()}
+    )
+    videos = [Video(name, f"X/{name}.avi", "X", None, {"fold1": "test"}) for name in names]
+    store.set_dataset([video.to_record() for video in videos], set(names))
+    for video in videos[::2]:
+        store.record_failure({**video.to_record(), "kind": "file", "reason": "test", "attempts": 1})
+    assert {video["video_id"]: Video(**video) for video in catalog.read_dataset(store.path).values()} == {
+        video.video_id: video for video in videos
+    }
+    assert store.failures()["video_id"].tolist() == sorted(names)
+    assert [store.failure_of(name) is not None for name in names] == [k % 2 == 0 for k in range(len(names))]
+    answer = CliRunner().invoke(cli.main, ["query", str(store.path), "SELECT video_id FROM failures", "--as", "csv"])
+    rows = list(csv.reader(io.StringIO(answer.stdout)))
+    assert sorted(row[0] for row in rows[1:]) == sorted(names)
+
+
+@given(file_names, st.sampled_from(["zarr", "hdf5"]))
+def test_a_name_is_found_again_in_the_name_of_its_generation(name: str, array_format: str) -> None:
+    path = layout.generation_path(name, "0123456789ab", array_format)
+    assert layout.key_of(path) == layout.video_key(name)
+    assert len(path.name.encode()) <= 255
+
+
+def test_all_official_names_have_files_of_their_own(real_data: Path) -> None:
+    assert len(OFFICIAL) == 13320 + 6766
+    keys = {layout.video_key(name) for name in OFFICIAL}
+    assert len(keys) == len(OFFICIAL)
+    assert len({key.casefold() for key in keys}) == len(OFFICIAL)  # on disks that take a for A too
+    assert max(len(layout.generation_path(name, "0" * 12, "hdf5").name.encode()) for name in OFFICIAL) <= 255
+
+
+NASTY = (
+    "shake_hands/Jay_Leno_@_David_Letterman_shake_hands_f_cm_np2_le_med_0",
+    "cartwheel/jenny_~_rad_cartwheel_f_cm_np1_ri_med_0",
+    "cartwheel/Geena_und_die_Radschl_ge___;-)_cartwheel_f_cm_np1_fr_med_2",
+    "kick_ball/Goal_1_&_2_kick_ball_f_cm_np1_fr_goo_2",
+    "brush_hair/Brushing_Her_Hair__[_NEW_AUDIO_]_UPDATED!!!!_brush_hair_h_cm_np1_fr_goo_0",
+    "catch/Goalkeeper_Training_Day_#_2_catch_f_cm_np1_ba_bad_3",
+    "golf/Golf_Tips_-_Hit_The_Driver_300+_Yards!!!_golf_f_nm_np1_fr_med_0",
+    "hug/-_FREE_HUGS_-_Abrazos_Gratis_www_abrazosgratis_org_hug_u_cm_np2_ba_goo_10",
+)
+
+
+def flowcpc(*words: object, code: int = 0) -> str:
+    """Run a command as a process of its own and return what it prints on stdout."""
+    command = [sys.executable, str(ROOT / "cli.py"), *map(str, words)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert result.returncode == code, result.stderr
+    return result.stdout
+
+
+def test_the_nastiest_names_of_hmdb51_go_all_the_way(tmp_path: Path) -> None:
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for number, path in enumerate(NASTY):
+        write_video(tmp_path / "videos" / "clip.avi", moving_texture(3, 24, 32, step=(1, 0), seed=number))
+        (tmp_path / "videos" / path).parent.mkdir(exist_ok=True)
+        (tmp_path / "videos" / "clip.avi").rename(tmp_path / "videos" / f"{path}.avi")
+        label, _, name = path.partition("/")
+        with open(lists / f"{label}_test_split1.txt", "a") as file:
+            file.write(f"{name}.avi {1 + number % 2} \n")
+    names = sorted(path.partition("/")[2] for path in NASTY)
+    extract = ["extract-flow", tmp_path / "videos", tmp_path / "s", "--size", "24x32", "--workers", 1]
+    assert flowcpc(*extract, "--dataset", "hmdb51", "--annotations", lists) == ""
+    store = open_store(tmp_path / "s")
+    assert store.videos()["video_id"].tolist() == names
+    assert sorted(store.videos()["path"]) == sorted(f"{path}.avi" for path in NASTY)
+    assert all(store.read_flow(name).shape == (2, 2, 24, 32) for name in names)
+    listed = flowcpc("query", tmp_path / "s", "SELECT video_id FROM videos ORDER BY video_id", "--as", "csv")
+    assert [row[0] for row in csv.reader(io.StringIO(listed))] == ["video_id", *names]
+    flowcpc("show", tmp_path / "s", "--out", tmp_path / "sheet.png", "--", *names)
+    flowcpc("export", tmp_path / "s", tmp_path / "out", "--layout", "tsn")
+    flowcpc(
+        "import", tmp_path / "out", tmp_path / "in", "--layout", "tsn", "--dataset", "hmdb51", "--annotations", lists
+    )
+    for column in ("video_id", "label", "group", "fold1"):
+        assert open_store(tmp_path / "in").videos()[column].tolist() == store.videos()[column].tolist()
+    assert flowcpc("verify", tmp_path / "s") == ""

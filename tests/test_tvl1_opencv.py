@@ -8,6 +8,7 @@ import pytest
 from tvl1_cases import endpoint_error, middlebury, within
 
 from pipeline.frames import FrameReader
+from pipeline.sizes import FrameSize
 from pipeline.tvl1.solver import compute_flow
 
 MIDDLEBURY = ("Dimetrodon", "Grove2", "RubberWhale", "Venus")
@@ -34,7 +35,7 @@ def test_flow_is_the_one_that_was_kept(real_data: Path) -> None:
 @pytest.mark.parametrize("name", ["v_HorseRace_g14_c01", "v_PlayingPiano_g07_c01", "v_Surfing_g05_c01"])
 def test_flow_of_a_real_clip_is_opencvs(real_data: Path, name: str) -> None:
     path = real_data / "ucf6" / "videos" / name.split("_")[1] / f"{name}.avi"
-    frames = np.concatenate(list(FrameReader(path, 128, 171).blocks()))[20:23]
+    frames = np.concatenate(list(FrameReader(path, FrameSize(128, 171)).blocks()))[20:23]
     ours, theirs = (compute_flow(frames, backend=backend) for backend in ("cpu", "opencv"))
     assert within(ours, theirs) >= 0.97
     assert np.median(np.abs(ours - theirs)) < 0.01

@@ -13,6 +13,7 @@ from textures import blocks_of_noise
 from tvl1_cases import middlebury
 
 from pipeline.frames import FrameReader
+from pipeline.sizes import FrameSize
 
 # A change of these values is a change of the numerics: stores written before and after must not be mixed.
 NOISE_SHA256 = {
@@ -85,7 +86,7 @@ def real_frames_file(real_data: Path, tmp_path_factory: pytest.TempPathFactory) 
     """RubberWhale and a pair of three real clips."""
     frames = {"opencv-cpu RubberWhale": middlebury(real_data, "RubberWhale")[0]}
     for video in sorted((real_data / "ucf6" / "videos").glob("*/*.avi"))[5:150:60]:
-        blocks = FrameReader(video, 128, 171).blocks(12)
+        blocks = FrameReader(video, FrameSize(128, 171)).blocks(12)
         frames[f"opencv-cpu {video.stem}"] = next(blocks)[10:12]
     path = tmp_path_factory.mktemp("frames") / "real.npz"
     np.savez(path, **frames)

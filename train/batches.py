@@ -63,18 +63,13 @@ class SegmentReader:
     Raises
     ------
     ValueError
-        When the crop is larger than the store's flow.
+        When the crop is larger than the flow of a video.
     """
 
     def __init__(
         self, store: FlowStore, video_ids: Sequence[str], *, num_flows: int, crop: tuple[int, int], device: torch.device
     ) -> None:
-        self._room = (store.height - crop[0], store.width - crop[1])
-        if min(self._room) < 0:
-            raise ValueError(
-                f"crop={crop[0]}x{crop[1]} does not fit the flow in {store.path}, which is {store.height}x{store.width}; "
-                f"set a smaller crop, or extract at a larger size"
-            )
+        self._room = _room(store, video_ids, crop)
         self._reader = WindowReader(store, video_ids)
         self._means, self._offsets = _frame_means(store, video_ids)
         self.num_flows = num_flows
@@ -85,20 +80,19 @@ class SegmentReader:
         self._scale = store.encoding.scale
         self.flows = np.diff(self._offsets)
 
-    def random_corners(self, seed: int, step: int, num_samples: int, places: Sequence[int]) -> Integers:
-        """Return (top, left) of random crops, int64 (B, T, 2).
+    def random_corners(self, seed: int, step: int, videos: Integers, places: Sequence[int]) -> Integers:
+        """Return (top, left) of random crops of `videos` (B,), each anywhere in its own frame, int64 (B, T, 2).
 
         Segments of a sample that have the same number in `places` (T,) share one crop.
         """
         count = max(places) + 1
-        limits = np.tile(np.array(self._room, np.int64) + 1, (num_samples, count))
-        corners = draw_integers(seed, CROP, step, limits).reshape(num_samples, count, 2)
+        limits = np.tile(self._room[videos] + 1, (1, count))
+        corners = draw_integers(seed, CROP, step, limits).reshape(len(videos), count, 2)
         return np.ascontiguousarray(corners[:, list(places)])
 
-    def center_corners(self, starts: Integers) -> Integers:
-        """Return (top, left) of the central crop for every segment of `starts` (B, T), int64 (B, T, 2)."""
-        center = np.array(self._room, np.int64) // 2
-        return np.broadcast_to(center, (*starts.shape, 2))
+    def center_corners(self, videos: Integers, starts: Integers) -> Integers:
+        """Return (top, left) of the central crop of `videos` (B,) for every segment of `starts` (B, T), int64 (B, T, 2)."""
+        return np.broadcast_to(self._room[videos][:, None] // 2, (*starts.shape, 2))
 
     def read(self, videos: Integers, starts: Integers, corners: Integers, strides: Integers | None = None) -> HostBatch:
         """Return the segments of `videos` (B,) that begin at flows `starts` (B, T), cropped at `corners` (B, T, 2)."""
@@ -146,7 +140,7 @@ class SequenceReader:
             selection=config.selection,
             spacing=config.spacing,
         )
-        corners = self._segments.random_corners(self._seed, step, config.batch_size, self._places)
+        corners = self._segments.random_corners(self._seed, step, chosen.videos, self._places)
         return self._segments.read(chosen.videos, chosen.starts, corners, chosen.strides)
 
 
@@ -197,6 +191,25 @@ def prefetch(load: Callable[[Step], Loaded], steps: Iterable[Step], *, ahead: in
 def choose_device() -> torch.device:
     """Return the GPU when there is one, the CPU otherwise."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _room(store: FlowStore, video_ids: Sequence[str], crop: tuple[int, int]) -> Integers:
+    """Return how far down and to the right a crop may begin in each video, int64 (V, 2), px. Raises ValueError where it does not fit."""
+    sizes = store.videos().set_index("video_id").loc[list(video_ids), ["height", "width"]].to_numpy(np.int64)
+    room = sizes - np.array(crop, np.int64)
+    small = np.flatnonzero((room < 0).any(axis=1))
+    if len(small):
+        (height, width), name = sizes[small[0]], video_ids[small[0]]
+        if store.height is not None:
+            whose = f"the flow in {store.path}, which is {height}x{width}"
+        else:
+            whose = (
+                f"{len(small)} of {len(sizes)} videos in {store.path}, for example {name}, which is {height}x{width}"
+            )
+        raise ValueError(
+            f"crop={crop[0]}x{crop[1]} does not fit {whose}; set a smaller crop, or extract at a larger size"
+        )
+    return room
 
 
 def _frame_means(store: FlowStore, video_ids: Sequence[str]) -> tuple[NDArray[np.float32], Integers]:

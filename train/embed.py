@@ -89,7 +89,7 @@ def embed_store(
     def read(first: int) -> HostBatch:
         chosen = slice(first, first + _BATCH_SEGMENTS)
         alone = starts[chosen, None]  # (n, 1): one segment a sample
-        return reader.read(places[chosen], alone, reader.center_corners(alone))
+        return reader.read(places[chosen], alone, reader.center_corners(places[chosen], alone))
 
     vectors = np.empty((len(starts), config.latent_size), np.float32)
     done = 0

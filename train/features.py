@@ -23,7 +23,7 @@ def read_random(reader: SegmentReader, seed: int, batch_size: int, step: int) ->
     starts = random_starts(
         reader.flows[videos], seed=seed, step=step, num_segments=EVALUATION_SEGMENTS, num_flows=reader.num_flows
     )
-    corners = reader.random_corners(seed, step, batch_size, range(EVALUATION_SEGMENTS))
+    corners = reader.random_corners(seed, step, videos, range(EVALUATION_SEGMENTS))
     return reader.read(videos, starts, corners)
 
 

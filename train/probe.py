@@ -268,7 +268,7 @@ def _test_logits(
         )
     else:
         starts = uniform_starts(reader.flows, num_segments=EVALUATION_SEGMENTS, num_flows=task.config.num_flows)
-    corners = reader.center_corners(starts)
+    corners = reader.center_corners(np.arange(len(starts)), starts)
     parts = np.array_split(np.arange(len(starts)), -(-len(starts) // task.config.linear_batch_size))
 
     def read(part: NDArray[np.int64]) -> HostBatch:
