@@ -20,7 +20,7 @@ from typing import Any
 import cv2
 
 from pipeline.frames import FrameReader, VideoError
-from pipeline.memory import data_bytes, peak_bytes
+from pipeline.memory import data_bytes, forget_peak, peak_bytes
 
 LENGTHS = struct.Struct("<II")  # of the JSON and of the frames behind it, bytes
 _AHEAD = 2  # blocks that wait for the solver, beside the one in the pipe and the one that is being decoded
@@ -69,6 +69,7 @@ def _talk(answers: int, messages: "queue.Queue[Message]") -> None:
 
 def _serve(request: dict[str, Any], messages: "queue.Queue[Message]") -> None:
     """Decode one video and put what it gives into `messages`; the last one is done, refused, starved or broken."""
+    forget_peak()
     limit = request["memory_limit"]
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
