@@ -20,7 +20,7 @@ from typing import Any
 import cv2
 
 from pipeline.frames import FrameReader, VideoError
-from pipeline.memory import data_bytes, peak_bytes
+from pipeline.memory import data_bytes, forget_peak, peak_bytes
 from pipeline.sizes import FrameSize
 
 OPENED = ("header_frames", "fps", "source_height", "source_width", "height", "width")  # known with the first frame
@@ -71,6 +71,7 @@ def _talk(answers: int, messages: "queue.Queue[Message]") -> None:
 
 def _serve(request: dict[str, Any], messages: "queue.Queue[Message]") -> None:
     """Decode one video and put what it gives into `messages`; the last one is done, refused, starved or broken."""
+    forget_peak()
     limit = request["memory_limit"]
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))

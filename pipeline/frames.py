@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,asf,flv,ogg,m4v"
-os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"format_whitelist;{_CONTAINERS}|protocol_whitelist;file"
+os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"format_whitelist;{_CONTAINERS}|protocol_whitelist;file|enable_drefs;0"
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a broken video becomes a row in failures, not lines on stderr
 
 import cv2  # noqa: E402  (the variables above are read when a video is opened)

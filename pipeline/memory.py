@@ -1,11 +1,18 @@
 """How much memory this process takes, as Linux tells it."""
 
+import contextlib
 from pathlib import Path
 
 
 def peak_bytes() -> int:
-    """Return the most memory that this process has held so far, bytes resident."""
+    """Return the most memory that this process has held since `forget_peak`, or since it began, bytes resident."""
     return _status_bytes("VmHWM:")
+
+
+def forget_peak() -> None:
+    """Let `peak_bytes` begin anew, where the kernel can do that."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def data_bytes() -> int:

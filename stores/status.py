@@ -133,12 +133,14 @@ def read_status(store: FlowStore, now: float | None = None) -> StoreStatus:
 
 def _read(store: FlowStore) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the columns _COLUMNS and other_seconds of all stored videos, and the failures."""
+    failures = store.failures()
     videos = store.videos().reindex(columns=list(_COLUMNS))
+    failures = failures[~failures["video_id"].isin(videos["video_id"])]  # one may have been stored since
     kinds = {"video_id": "str", "host": "str", **dict.fromkeys(_INTEGERS, "Int64")}
     videos = videos.astype({name: kinds.get(name, "float64") for name in _COLUMNS})
     stages = videos[[f"{stage}_seconds" for stage in STAGES]].sum(axis=1)
     videos["other_seconds"] = (videos["seconds"] - stages).clip(lower=0)
-    return videos, store.failures().astype({"time": "float64", "seconds": "float64"})
+    return videos, failures.astype({"time": "float64", "seconds": "float64"})
 
 
 def _pace(videos: pd.DataFrame, failed: pd.DataFrame, waiting: int, now: float) -> tuple[int, float, float | None]:

@@ -130,6 +130,10 @@ def test_wrong_input_to_extract_flow(videos: Path, tmp_path: Path) -> None:
     refused(flowcpc("extract-flow", videos, store, "--dataset", "ucf101"), "needs --annotations")
     refused(flowcpc("extract-flow", videos, store, "--size", "big"), "'big' is not HxW")
     refused(flowcpc("extract-flow", videos, store, "--size", "8x8"), "size 8x8 is too small")
+    for size in ("4", "4T", "-1G", "G", "1.5G"):
+        refused(flowcpc("extract-flow", videos, store, "--memory-limit", size), f"{size!r} is no size", "500M or 4G")
+    refused(flowcpc("extract-flow", videos, store, "--memory-limit", "100M"), "memory limit 100M is too small", "256M")
+    refused(flowcpc("extract-flow", videos, store, "--time-limit", "0"), "time limit 0 is too short")
     refused(flowcpc("extract-flow", videos, videos, *SMALL), "exists and is not a flowcpc store")
     refused(
         flowcpc("extract-flow", videos, videos / "Left" / "v_Left_g01_c01.avi", *SMALL),

@@ -1,14 +1,21 @@
+import dataclasses
 import os
+import platform
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import write_video
+from hostile import decoder_of, write_huge, write_miscounted
 from textures import moving_texture
 
 from pipeline import extract, ledger
 from pipeline.extract import FAILED, STORED, Settings, StoreWriteError, extract_video
 from pipeline.frames import FrameReader
+from pipeline.limits import Preempted
 from pipeline.sizes import FrameSize
 from pipeline.sources import Video
 from pipeline.tvl1.solver import compute_flow
@@ -112,6 +119,124 @@ def test_a_full_disk_is_no_video_s_fault(settings: Settings, store: FlowStore, m
         extract_video(settings, CLIP)
     assert len(store.failures()) == 0
     assert list((store.path / "flow").glob("*/*")) == []
+
+
+def test_the_row_says_what_the_video_took(settings: Settings, store: FlowStore) -> None:
+    outcome = extract_video(settings, CLIP)
+    (row,) = store.videos().to_dict("records")
+    stages = [row[f"{stage}_seconds"] for stage in ("decode", "flow", "encode", "write")]
+    assert min(stages) > 0
+    assert sum(stages) <= row["seconds"] + 0.001
+    assert row["pairs_per_second"] == pytest.approx(10 / row["seconds"], rel=0.05)
+    assert (row["host"], row["pid"]) == (platform.node(), os.getpid())
+    assert row["worker_peak_bytes"] > row["decoder_peak_bytes"] > 10 << 20, (
+        "no kernels are loaded where frames are decoded"
+    )
+    assert outcome.stages.keys() == {"decode", "flow", "encode", "write"}
+    assert outcome.stages["write"] >= row["write_seconds"]
+    assert outcome.peak_bytes >= row["worker_peak_bytes"] + row["decoder_peak_bytes"]
+
+
+def test_a_failure_says_where_and_how_long(settings: Settings, store: FlowStore) -> None:
+    Path(settings.videos, CLIP.path).write_bytes(b"junk")
+    outcome = extract_video(settings, CLIP)
+    (row,) = store.failures().to_dict("records")
+    assert (row["host"], row["seconds"]) == (platform.node(), outcome.seconds)
+    assert 0 < outcome.seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("claimed", "strict", "stored"),
+    [(11, True, True), (12, True, True), (10, True, True), (13, True, False), (9, True, False), (13, False, True)],
+)
+def test_strict_refuses_what_its_header_contradicts(
+    settings: Settings, store: FlowStore, claimed: int, strict: bool, stored: bool
+) -> None:
+    write_miscounted(Path(settings.videos, CLIP.path), moving_texture(11, 24, 32, step=(1, 0)), claimed=claimed)
+    outcome = extract_video(dataclasses.replace(settings, strict=strict), CLIP)
+    assert (outcome.status == STORED) == stored
+    if stored:
+        (row,) = store.videos().to_dict("records")
+        assert (row["decoded_frames"], row["header_frames"], row["decoded_is_header"]) == (11, claimed, claimed == 11)
+    else:
+        (row,) = store.failures().to_dict("records")
+        assert row["kind"] == "file"
+        assert f"decodes to 11 frames and its header says {claimed}" in row["reason"]
+        assert list((store.path / "flow").glob("*/*")) == []
+
+
+@pytest.mark.parametrize(("claimed", "stored"), [(304, False), (303, True), (298, True), (297, False)])
+def test_strict_allows_a_hundredth(settings: Settings, store: FlowStore, claimed: int, stored: bool) -> None:
+    write_miscounted(Path(settings.videos, CLIP.path), moving_texture(300, 24, 32, step=(1, 0)), claimed=claimed)
+    assert (extract_video(dataclasses.replace(settings, strict=True), CLIP).status == STORED) == stored
+
+
+def test_a_stop_drops_the_video_and_leaves_nothing(
+    settings: Settings, store: FlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract, "_MOST_FRAMES", 2)
+    seen: list[int] = []
+    with pytest.raises(Preempted):
+        extract_video(settings, CLIP, seen.append, should_stop=lambda: len(seen) >= 3)
+    assert seen == [1, 2, 2], "the video went on after it was asked to stop"
+    assert len(store.videos()) == len(store.failures()) == 0
+    assert list((store.path / "flow").glob("*/*")) == []
+    assert extract_video(settings, CLIP).status == STORED
+
+
+def test_a_stop_during_a_second_extraction_keeps_the_first(settings: Settings, store: FlowStore) -> None:
+    extract_video(settings, CLIP)
+    before = store.videos()
+    with pytest.raises(Preempted):
+        extract_video(settings, CLIP, should_stop=lambda: True)
+    pd.testing.assert_frame_equal(store.videos(), before)
+
+
+def test_a_time_limit_is_a_failure_of_the_machine(
+    settings: Settings, store: FlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract, "_MOST_FRAMES", 2)
+    outcome = extract_video(dataclasses.replace(settings, time_limit=0.2), CLIP, lambda pairs: time.sleep(0.1))
+    assert outcome.status == FAILED
+    (row,) = store.failures().to_dict("records")
+    assert row["kind"] == "machine"
+    assert (
+        row["reason"] == "took longer than the time limit of 0.2 s; give more with --time-limit, or leave the video out"
+    )
+    assert row["seconds"] >= 0.2
+    assert list((store.path / "flow").glob("*/*")) == []
+
+
+def test_a_crash_of_the_decoder_fails_one_video(
+    settings: Settings, store: FlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(Path(settings.videos, CLIP.path), moving_texture(600, 24, 32, step=(1, 0)))
+    monkeypatch.setattr(extract, "_MOST_FRAMES", 2)
+    killed: list[int] = []
+
+    def kill_once(pairs: int) -> None:
+        if not killed:
+            killed.append(decoder_of(path))
+            os.kill(killed[0], signal.SIGSEGV)
+
+    assert "its decoder was killed by SIGSEGV after" in extract_video(settings, CLIP, kill_once).reason
+    assert store.failures()["kind"].tolist() == ["machine"]
+    assert extract_video(settings, CLIP).flows == 599
+
+
+def test_a_memory_hog_fails_one_video(settings: Settings, store: FlowStore) -> None:
+    write_huge(Path(settings.videos, CLIP.path))
+    reason = extract_video(dataclasses.replace(settings, memory_limit=256 << 20), CLIP).reason
+    assert reason.startswith("needs more memory to decode than the limit of 256M after 0 frames")
+    assert store.failures()["kind"].tolist() == ["machine"]
+
+
+def test_limits_that_nothing_can_meet_are_refused(settings: Settings) -> None:
+    with pytest.raises(ValueError, match="memory limit 100M is too small; decoding needs at least 256M"):
+        dataclasses.replace(settings, memory_limit=100 << 20)
+    for seconds in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"time limit {seconds:g} is too short"):
+            dataclasses.replace(settings, time_limit=seconds)
 
 
 def test_sizes_below_the_solver_s_are_refused() -> None:
