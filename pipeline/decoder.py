@@ -7,7 +7,6 @@ anew after a crash, a hang, too much memory or a video that was given up. It is 
 import atexit
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import selectors
@@ -31,7 +30,7 @@ _SILENCE_S = (
     600.0  # a decoder that gives nothing for so long hangs: a slow disk gives something, and frames take milliseconds
 )
 _SLICE_S = 0.1
-_PIPE_BYTES = 1 << 20
+_DEATH_S = 5.0
 _LAST_WORDS = 200
 
 
@@ -63,11 +62,8 @@ class Decoder:
         assert self._process.stderr is not None
         self._requests, self._answers, self._words = self._process.stdin, self._process.stdout, self._process.stderr
         os.set_blocking(self._words.fileno(), False)
-        with contextlib.suppress(OSError):  # an administrator may allow less
-            fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._ready = selectors.DefaultSelector()
         self._ready.register(self._answers, selectors.EVENT_READ)
-        self._greeted = False
         self.idle = True
 
     @property
@@ -82,7 +78,8 @@ class Decoder:
     def kill(self) -> None:
         """End the process, whatever it does."""
         self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # one that waits for a dead disk dies when that answers
+            self._process.wait(_DEATH_S)
         self._ready.close()
         for pipe in (self._requests, self._answers, self._words):
             pipe.close()
@@ -111,9 +108,6 @@ class Decoder:
 
     def receive(self, watch: Watch, decoded: int) -> tuple[str, Any, int]:
         """Return the next message of the process: its kind, what it says, and how many bytes of frames follow."""
-        if not self._greeted:
-            self._greeted = True
-            self.receive(watch, decoded)
         lengths = bytearray(LENGTHS.size)
         self.fill(memoryview(lengths), watch, decoded)
         text_length, frames_length = LENGTHS.unpack(lengths)

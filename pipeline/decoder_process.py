@@ -45,7 +45,6 @@ def main() -> None:
     messages: queue.Queue[Message] = queue.Queue(maxsize=_AHEAD)
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
     threading.Thread(target=_talk, args=(answers, messages), daemon=True).start()
-    messages.put(({"ready": True}, b""))
     while True:
         _serve(requests.get(), messages)
 

@@ -179,7 +179,6 @@ def test_a_decoder_that_sends_nonsense_fails_one_video(tmp_path: Path, monkeypat
         "    text = json.dumps(header).encode()\n"
         "    sys.stdout.buffer.write(struct.pack('<II', len(text), len(frames)) + text + frames)\n"
         "    sys.stdout.buffer.flush()\n"
-        "say({'ready': True})\n"
         "sys.stdin.readline()\n"
         "say({'opened': {'header_frames': 3, 'fps': 25.0, 'source_height': 24, 'source_width': 32, 'height': 24, 'width': 32}})\n"
         "say({'frames': 1000000}, b'x')\n"
