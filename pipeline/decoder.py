@@ -169,9 +169,9 @@ class DecodedVideo:
             value, length = self._receive("frames", "done")
             if not length:
                 break
-            frames = np.empty((value, self.height, self.width), np.uint8)
-            if frames.nbytes != length:
+            if length != value * self.height * self.width:
                 raise DecoderError(f"its decoder sent {length} bytes for {value} frames of {self.height}x{self.width}")
+            frames = np.empty((value, self.height, self.width), np.uint8)
             self._decoder.fill(frames.data.cast("B"), self._watch, self.decoded_frames)
             self.decoded_frames += value
             yield frames
