@@ -103,6 +103,10 @@ class Outcome:
     reason: str = ""
 
 
+class Preempted(Exception):
+    """The video in hand was dropped because its process was asked to stop; nothing of it is in the store."""
+
+
 class StoreWriteError(OperationError):
     """The store cannot be written (disk full, read-only): no video's fault, so the whole extraction stops."""
 
@@ -116,10 +120,17 @@ def source_stamp(path: Path) -> dict[str, int | None]:
     return {"source_bytes": status.st_size, "source_mtime_ns": status.st_mtime_ns}
 
 
-def extract_video(settings: Settings, video: Video, on_pairs: Callable[[int], None] = lambda pairs: None) -> Outcome:
+def extract_video(
+    settings: Settings,
+    video: Video,
+    on_pairs: Callable[[int], None] = lambda pairs: None,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
     """Decode `video`, compute its flow and commit it; a video that cannot be used is recorded in failures.
 
-    `on_pairs` is told how many more pairs are done, several times per video. Raises StoreWriteError when the store cannot be written.
+    `on_pairs` is told how many more pairs are done, several times per video. Raises StoreWriteError when the store cannot be written, and
+    Preempted once `should_stop` is true, which is asked as often.
     """
     began = time.perf_counter()
     cv2.setNumThreads(1)  # OpenCV ignores OMP_NUM_THREADS; workers share the cores already
@@ -127,7 +138,9 @@ def extract_video(settings: Settings, video: Video, on_pairs: Callable[[int], No
     path = Path(settings.videos, video.path)
     stamp = source_stamp(path)
     try:
-        flows = _extract(settings, store, video, path, stamp, began, on_pairs)
+        flows = _extract(settings, store, video, path, stamp, began, on_pairs, should_stop)
+    except Preempted:
+        raise
     except VideoError as error:
         kind = KIND_FILE if path.exists() else KIND_MISSING
         return _fail(store, video, kind, str(error), stamp, began)
@@ -171,6 +184,7 @@ def _extract(
     stamp: dict[str, int | None],
     began: float,
     on_pairs: Callable[[int], None],
+    should_stop: Callable[[], bool],
 ) -> int:
     backend = resolve_backend(settings.backend)
     reader = FrameReader(path, settings.height, settings.width, block=_frames_per_block(settings, backend))
@@ -188,6 +202,8 @@ def _extract(
                 columns.setdefault(name, []).extend(values)
             writer.append(codes)
             on_pairs(len(flow))
+            if should_stop():
+                raise Preempted
         flows = reader.decoded_frames - 1
         if flows < 1:
             raise VideoError("has 1 frame; flow needs at least 2")
