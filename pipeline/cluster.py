@@ -19,6 +19,7 @@ from typing import Any
 import dask
 import distributed
 from distributed import Client, Future, SpecCluster, Status
+from distributed.utils import silence_logging_cmgr
 
 from pipeline.dispatch import (
     ENDED,
@@ -34,8 +35,8 @@ from pipeline.dispatch import (
 )
 from pipeline.extract import Outcome, Preempted, Settings, StoreWriteError, extract_video
 from pipeline.ledger import Task
-from pipeline.places import Gpus, Processes, Running, Slurm, visible_gpus
-from pipeline.preflight import Probe, differences, examine, versions
+from pipeline.places import WAIT_S, Gpus, Processes, Running, Slurm, visible_gpus
+from pipeline.preflight import Probe, check_scheduler, examine, versions
 from pipeline.slurm import JobWatch, check_slurm, job_options, thread_limits
 from pipeline.sources import Video
 from pipeline.tvl1.solver import available_threads, devices
@@ -44,6 +45,7 @@ from stores.errors import OperationError
 Extract = Callable[..., Outcome]
 
 _CONNECT_S = 30.0
+_SILENT = 51  # above all levels of logging
 _ASK_S = 3.0
 _PAIRS_EVERY_S = 1.0
 _LEAVING_TOPIC = "flowcpc-leaving"
@@ -78,6 +80,7 @@ def started_hub(
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(_CONFIG))
+        stack.enter_context(silence_logging_cmgr(_SILENT))  # what matters is said in sentences
         if isinstance(place, Running):
             client, trouble = _connected(place), _no_trouble
         else:
@@ -86,9 +89,13 @@ def started_hub(
             client = Client(cluster, set_as_default=False)
         stack.callback(_close, client)
         address = str(client.scheduler_info(n_workers=0)["address"])
-        _check_scheduler(client, address)
+        check_scheduler(address, lambda: client.run_on_scheduler(versions))
         announce(f"scheduler {address}, dashboard {client.dashboard_link}")
-        yield DaskHub(client, f"the scheduler at {address}", getattr(place, "wait_s", 120.0), trouble, extract)
+        hub = DaskHub(client, f"the scheduler at {address}", getattr(place, "wait_s", WAIT_S), trouble, extract)
+        try:
+            yield hub
+        finally:
+            hub.leave()
 
 
 class DaskHub:
@@ -105,9 +112,9 @@ class DaskHub:
         self._extract = extract
         self._with_gpu: set[str] = set()
         self._topic = f"flowcpc-{uuid.uuid4().hex}"
-        client.subscribe_topic("all", self._on_cluster_event)
-        client.subscribe_topic(_LEAVING_TOPIC, lambda event: self.messages.put((LEAVING, event[1], {})))
-        client.subscribe_topic(self._topic, self._on_note)
+        self._topics = {"all": self._on_cluster_event, _LEAVING_TOPIC: self._on_leaving, self._topic: self._on_note}
+        for topic, handler in self._topics.items():
+            client.subscribe_topic(topic, handler)
         client.register_plugin(_LeaveCleanly())
         client.register_plugin(_LeaveOnUserSignal())
         for address in client.scheduler_info()["workers"]:
@@ -138,6 +145,12 @@ class DaskHub:
             time.sleep(0.2)
         return ""
 
+    def leave(self) -> None:
+        """Hear no more; the scheduler would else tell this client of its own end."""
+        for topic in self._topics:
+            with contextlib.suppress(Exception):  # the scheduler may be gone
+                self._client.unsubscribe_topic(topic)
+
     async def _log_of(self, nanny: str) -> list[str]:
         assert self._client.scheduler is not None
         answer = await self._client.scheduler.broadcast(msg={"op": "get_logs", "n": 100}, workers=[nanny])
@@ -151,7 +164,11 @@ class DaskHub:
 
     def _submit(self, address: str, key: tuple[Any, ...], function: Callable[..., None], *arguments: Any) -> object:
         def ended(future: Future[None]) -> None:
-            error = future.exception() if future.status == "error" else None
+            error: BaseException | None = None
+            try:
+                error = future.exception() if future.status == "error" else None
+            except Exception as unreadable:  # an error that cannot be carried here is one all the same
+                error = unreadable
             # What ends with its worker, or with the scheduler, is told by these.
             if future.status == "finished" or (error is not None and not isinstance(error, distributed.KilledWorker)):
                 words = f"{type(error).__name__}: {error}" if error else ""
@@ -176,6 +193,9 @@ class DaskHub:
         elif happened.get("action") == "remove-worker":
             self._with_gpu.discard(happened["worker"])
             self.messages.put((LEFT, happened["worker"], {"expected": happened["expected"]}))
+
+    def _on_leaving(self, event: tuple[float, str]) -> None:
+        self.messages.put((LEAVING, event[1], {}))
 
     def _on_note(self, event: tuple[float, tuple[int, str, dict[str, Any]]]) -> None:
         kind, address, values = event[1]
@@ -271,21 +291,6 @@ def _connected(place: Running) -> Client:
         ) from error
 
 
-def _check_scheduler(client: Client, address: str) -> None:
-    """Raise OperationError where the scheduler could not read our tasks, which a client would else wait for in vain."""
-    try:
-        there = client.run_on_scheduler(versions)
-    except Exception as error:
-        raise OperationError(
-            f"the scheduler at {address} cannot load flowcpc ({type(error).__name__}: {error}); install the same flowcpc there"
-        ) from error
-    different = differences(there)
-    if different:
-        raise OperationError(
-            f"the scheduler at {address} has other software ({different}); install the same there and start it again"
-        )
-
-
 def _close(client: Client) -> None:
     with contextlib.suppress(Exception):  # a scheduler that is gone cannot be taken leave of
         client.close(timeout=2)
@@ -305,15 +310,15 @@ def _started_cluster(
     if isinstance(place, Processes):
         limits = thread_limits(threads)
         return distributed.LocalCluster(
-            place.count, threads_per_worker=threads, processes=True, silence_logs=50, env=limits, **alone
+            place.count, threads_per_worker=threads, processes=True, silence_logs=_SILENT, env=limits, **alone
         ), _no_trouble
     workers = {}
     for name in (names := visible_gpus(devices())):
         env = {**thread_limits(1), "CUDA_VISIBLE_DEVICES": name}
         share = max(1, available_threads() // len(names))
-        options = {"nthreads": share, "env": env, "resources": {"GPU": 1}, "host": "127.0.0.1", "silence_logs": 50}
+        options = {"nthreads": share, "env": env, "resources": {"GPU": 1}, "host": "127.0.0.1", "silence_logs": _SILENT}
         workers[f"gpu-{name}"] = {"cls": distributed.Nanny, "options": options}
-    return SpecCluster(workers, {"cls": distributed.Scheduler, "options": alone}, silence_logs=50), _no_trouble
+    return SpecCluster(workers, {"cls": distributed.Scheduler, "options": alone}, silence_logs=_SILENT), _no_trouble
 
 
 class _AsManyAsNeeded(distributed.Adaptive):
@@ -338,6 +343,6 @@ def _slurm_cluster(place: Slurm, needed: Callable[[], int]) -> tuple[SpecCluster
             "--cluster slurm needs dask-jobqueue; install it with: pip install 'flowcpc[slurm]'"
         ) from error
     options = job_options(place, thread_limits(place.cores))
-    cluster = SLURMCluster(**options, scheduler_options={"dashboard_address": ":0"}, silence_logs=50)
+    cluster = SLURMCluster(**options, scheduler_options={"dashboard_address": ":0"}, silence_logs=_SILENT)
     cluster.adapt(Adaptive=_AsManyAsNeeded, minimum=place.minimum, maximum=place.maximum, needed=needed, interval="2s")
     return cluster, JobWatch(cluster, place.logs)

@@ -8,7 +8,7 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pipeline.extract import Settings
 from pipeline.ledger import Task
 from pipeline.tvl1.solver import resolve_backend
 from stores.atomic import TEMPORARY_SUFFIX
+from stores.errors import OperationError
 
 _PACKAGES = ("numpy", "numba", "zarr", "h5py", "distributed")
 _ONE_PATH = "store and videos must be the same folders, under the same paths, on every machine"
@@ -47,6 +48,20 @@ def differences(there: Mapping[str, str]) -> str:
         f"{name} is {there.get(name)} there and {here[name]} here" for name in here if there.get(name) != here[name]
     ]
     return ", ".join(found)
+
+
+def check_scheduler(address: str, ask: Callable[[], Mapping[str, str]]) -> None:
+    """Raise OperationError where the scheduler could not read our tasks, for which a run would else wait in vain; `ask` returns its `versions`."""
+    try:
+        different = differences(ask())
+    except Exception as error:
+        raise OperationError(
+            f"the scheduler at {address} cannot load flowcpc ({type(error).__name__}: {error}); install the same flowcpc there"
+        ) from error
+    if different:
+        raise OperationError(
+            f"the scheduler at {address} has other software ({different}); install the same there and start it again"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
