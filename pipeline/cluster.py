@@ -115,8 +115,9 @@ class DaskHub:
         self._topics = {"all": self._on_cluster_event, _LEAVING_TOPIC: self._on_leaving, self._topic: self._on_note}
         for topic, handler in self._topics.items():
             client.subscribe_topic(topic, handler)
-        client.register_plugin(_LeaveCleanly())
-        client.register_plugin(_LeaveOnUserSignal())
+        for plugin in (_LeaveCleanly(), _LeaveOnUserSignal()):
+            with contextlib.suppress(Exception):  # a worker that cannot load it fails its examination, which says why
+                client.register_plugin(plugin)
         for address in client.scheduler_info()["workers"]:
             self.messages.put((JOINED, address, {}))
 
@@ -283,7 +284,7 @@ class _LeaveOnUserSignal(distributed.NannyPlugin):
 def _connected(place: Running) -> Client:
     where = {"address": place.address} if place.address else {"scheduler_file": place.file}
     try:
-        return Client(**where, timeout=_CONNECT_S, set_as_default=False)
+        return Client(**where, timeout=min(place.wait_s, _CONNECT_S), set_as_default=False)
     except Exception as error:  # time-outs, refusals, other protocols
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise OperationError(

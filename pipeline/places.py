@@ -175,7 +175,7 @@ def _running(given: Mapping[str, Any]) -> Running:
     if file is not None and not Path(file).is_file():
         raise FileNotFoundError(f"--scheduler-file {file} does not exist; a scheduler writes it when it starts")
     address, wait_s = given.get("scheduler"), given.get("wait", WAIT_S)
-    if address is not None and not re.fullmatch(r"(\w+://)?[^:/\s]+:\d+", address.replace("[", "").replace("]", "")):
+    if address is not None and not re.fullmatch(r"(\w+://)?(\[[^\]\s]+\]|[^:/\s\[\]]+):\d+", address):
         raise ValueError(f"--scheduler {address!r} is no address; write it as tcp://HOST:PORT")
     return Running(address, None if file is None else str(file), wait_s)
 

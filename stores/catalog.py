@@ -120,8 +120,9 @@ def merge_dataset(store: Path, videos: Sequence[Mapping[str, Any]], all_ids: Col
     meant |= {video["video_id"]: dict(video) for video in videos}
     write_record(store / DATASET_FILE, {"videos": [meant[name] for name in sorted(meant)]})
     for path in record_paths(store, "failures"):
-        if read_record(path)["video_id"] not in all_ids:
-            path.unlink()
+        with contextlib.suppress(FileNotFoundError):  # another run on this store was first
+            if read_record(path)["video_id"] not in all_ids:
+                path.unlink()
 
 
 def read_table(store: Path, name: str) -> pd.DataFrame:
@@ -186,7 +187,15 @@ def build_tables(store: Path) -> dict[str, pd.DataFrame]:
 
 def _read_all(paths: list[Path]) -> Iterator[dict[str, Any]]:
     with ThreadPoolExecutor(8) as pool:  # the wait is the disk's, or the network's under it
-        yield from pool.map(read_record, paths)
+        yield from (record for record in pool.map(_read_if_there, paths) if record is not None)
+
+
+def _read_if_there(path: Path) -> dict[str, Any] | None:
+    """Return a record, or None where it has gone since it was listed: a commit takes an older failure away."""
+    try:
+        return read_record(path)
+    except FileNotFoundError:
+        return None
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:

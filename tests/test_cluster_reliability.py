@@ -64,7 +64,7 @@ class Site:
         self.preload.write_text(SLOW_AND_POISONED)
         self.start_scheduler("0")
 
-    def start_scheduler(self, port: str) -> None:
+    def start_scheduler(self, port: str, *further: str) -> None:
         words = [
             "scheduler",
             "--host",
@@ -76,7 +76,7 @@ class Site:
             "--no-dashboard",
         ]
         self.file.unlink(missing_ok=True)
-        self.scheduler = self._start(words)
+        self.scheduler = self._start([*words, *further])
         until(self.file.exists)
         self.address = json.loads(self.file.read_text())["address"]
 
@@ -240,6 +240,7 @@ def test_kill_9_of_the_scheduler(site: Site) -> None:
     process = site.extract()
     until(lambda: commits(site.store) >= 2)
     os.killpg(site.scheduler.pid, signal.SIGKILL)
+    site.scheduler.wait()
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == console.FAILED, stderr
     assert f"Error: the scheduler at {site.address} is gone; what was committed is safe" in stderr
