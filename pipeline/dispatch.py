@@ -162,7 +162,7 @@ class Dispatcher:
             if not self._started:
                 raise OperationError(sentence)
             self._announce(f"left out: {sentence}")
-            del self.workers[worker.address]
+            self.workers.pop(worker.address, None)
             return
         worker.ready = True
         self._idle[worker.address] = None
@@ -197,7 +197,6 @@ class Dispatcher:
     def _bury(self, worker: Worker, backlog: Backlog, expected: bool) -> Iterator[Settled]:
         del self.workers[worker.address]
         self._idle.pop(worker.address, None)
-        self._seen = time.monotonic()
         task = worker.task
         went = expected or worker.leaving
         state = "left" if went else "died"
@@ -205,6 +204,9 @@ class Dispatcher:
         self._note("worker", state=state, address=worker.address, host=worker.host, pid=worker.pid, video_id=video)
         if worker.handle is not None:
             self._hub.release(worker.handle)
+        if not went and not worker.ready:
+            # One without the package closes when it is sent something of ours, and does not say why.
+            self._answered(worker, "died when it was asked to load flowcpc; install the same flowcpc there")
         if task is None:
             return
         self._credit(worker, None)
@@ -228,7 +230,7 @@ class Dispatcher:
         if trouble:
             raise OperationError(f"{trouble}; what was committed is safe, and the same command goes on")
         now, limit = time.monotonic(), self._hub.wait_s
-        if self.workers:
+        if any(worker.ready for worker in self.workers.values()) or (self.workers and not self._started):
             self._seen = now
         elif limit is not None and now - self._seen > limit:
             raise OperationError(

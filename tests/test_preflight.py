@@ -63,7 +63,10 @@ def test_other_software_is_named_with_both_versions() -> None:
 
 def failed(process: "subprocess.Popen[str]", *words: str) -> None:
     """The command ended before the first video, with code 1 and a sentence."""
-    stderr = process.communicate(timeout=120)[1]
+    try:
+        stderr = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
     assert process.returncode == console.FAILED, stderr
     assert "Traceback" not in stderr
     sentence = stderr.splitlines()[-1]
@@ -83,7 +86,12 @@ def site(tmp_path: Path) -> Iterator[Site]:
 def test_a_worker_without_the_package(site: Site) -> None:
     site.preload.write_text(HIDDEN)
     site.start_workers(1)
-    failed(site.extract(), "cannot load flowcpc", "install the same flowcpc there")
+    failed(
+        site.extract(),
+        "the worker at tcp://",
+        "died when it was asked to load flowcpc",
+        "install the same flowcpc there",
+    )
 
 
 def test_a_worker_with_another_numba(site: Site) -> None:
