@@ -1,8 +1,11 @@
 """The commands that extract flow and say how an extraction is doing; cli.py joins them to the others."""
 
+import contextlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -10,7 +13,42 @@ import console
 from cli_stores import encoding_option, format_option
 from console import Bar, command_line, parse_bytes, parse_size, say, stop_on_signals
 
+if TYPE_CHECKING:
+    from pipeline.ledger import Summary
+
 _PATH = click.Path(path_type=Path)
+_Command = TypeVar("_Command", bound=Callable[..., object])
+# Where an extraction runs; pipeline/places.py says which go together.
+_PLACE_OPTIONS = (
+    click.option("--workers", type=click.IntRange(min=0), help="Processes; 0 works in this one.  [default: one per core]"),
+    click.option(
+        "--cluster",
+        type=click.Choice(["local", "cuda", "slurm"]),
+        help="Start workers as processes of this machine, one per GPU of it, or as SLURM jobs.  [default: local]",
+    ),
+    click.option("--scheduler", metavar="ADDRESS", help="Use the workers of the Dask scheduler at tcp://HOST:PORT."),
+    click.option("--scheduler-file", type=_PATH, metavar="FILE", help="The same, with the file that it wrote."),
+    click.option("--wait", type=float, metavar="SECONDS", help="How long to wait for a worker to come.  [default: 120; SLURM: no limit]"),
+    click.option("--shard", metavar="I/N", help="Only part I of N, for job arrays: without Dask, unless --workers is given."),
+    click.option("--adapt", metavar="MIN:MAX", help="slurm: between MIN and MAX jobs, as many as there are videos left."),
+    click.option("--queue", help="slurm: the partition."),
+    click.option("--account", help="slurm: who pays."),
+    click.option("--walltime", metavar="TIME", help="slurm: time limit of a job, as 01:00:00."),
+    click.option("--memory", metavar="SIZE", help="slurm: memory of a job.  [default: 4GB]"),
+    click.option("--cores", type=click.IntRange(min=1), help="slurm: cores of a job.  [default: 1]"),
+    click.option("--directive", "directives", multiple=True, metavar="TEXT", help="slurm: a further #SBATCH line, as --gres=gpu:1; may be repeated."),
+    click.option("--lifetime", metavar="TIME", help="slurm: a worker leaves after this time, as 55m, before its job is killed."),
+    click.option("--lifetime-stagger", "stagger", metavar="TIME", help="slurm: spread of --lifetime, so that not all leave at once."),
+    click.option("--interface", metavar="NAME", help="slurm: network interface of this machine that the nodes reach, as ib0."),
+    click.option("--job-logs", "logs", metavar="FOLDER", help="slurm: where the jobs' output goes.  [default: slurm-logs]"),
+)  # fmt: skip
+
+
+def place_options(command: _Command) -> _Command:
+    """Give a command the options that say where it runs."""
+    for option in reversed(_PLACE_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command("extract-flow")
@@ -58,7 +96,7 @@ _PATH = click.Path(path_type=Path)
 )
 @encoding_option
 @format_option
-@click.option("--workers", type=click.IntRange(min=0), help="Processes; 0 works in this one.  [default: one per core]")
+@place_options
 @click.option("--retry-failed", is_flag=True, help="Try again the videos that failed because of their file.")
 @click.option(
     "--strict", is_flag=True, help="Refuse a video that decodes to another number of frames than its header says."
@@ -72,6 +110,11 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="Memory that decoding a video may take, as 500M or 4G.",
 )
+@click.option("--fail-fast", is_flag=True, help="Stop at the first video that fails.")
+@click.option(
+    "--max-failures", type=click.IntRange(min=0), metavar="N", help="Stop when more than N videos have failed."
+)
+@click.option("--log-json", type=_PATH, metavar="FILE", help="Append one JSON event per video to FILE, for programs.")
 def extract_flow(
     videos: Path,
     store: Path,
@@ -84,24 +127,34 @@ def extract_flow(
     profile: str,
     encoding: str,
     array_format: str | None,
-    workers: int | None,
     retry_failed: bool,
     strict: bool,
     time_limit: float | None,
     memory_limit: int,
+    fail_fast: bool,
+    max_failures: int | None,
+    log_json: Path | None,
+    **place_options: Any,
 ) -> None:
     """Compute the optical flow of the videos in the folder VIDEOS into STORE.
 
     The same command again does only what is missing. Exit code 3 when some videos have no flow; they are listed.
     """
-    from pipeline.cluster import run_extraction
+    from pipeline.event_log import EventLog, no_log
     from pipeline.extract import Settings
+    from pipeline.places import choose_place
+    from pipeline.run import run_extraction
+    from pipeline.shards import parse_shard
     from pipeline.sources import limit_videos, read_dataset
     from pipeline.tvl1.parameters import TVL1Parameters
     from pipeline.tvl1.solver import available_threads
 
+    if fail_fast and max_failures is not None:
+        raise ValueError("--fail-fast is --max-failures 0; give one of them")
     if size and short_side:
         raise ValueError("--size and --short-side both say how large frames become; give one of them")
+    shard = None if place_options["shard"] is None else parse_shard(place_options["shard"])
+    place = choose_place({**place_options, "backend": backend}, available_threads())
     height, width = size or (Settings.height, Settings.width)
     settings = Settings(
         str(videos),
@@ -121,17 +174,33 @@ def extract_flow(
     for remark in found.remarks:
         say(remark)
     chosen = found.videos if limit is None else limit_videos(found.videos, limit)
-    with stop_on_signals() as stop, Bar("extract-flow") as bar:
+    log = contextlib.nullcontext(no_log) if log_json is None else EventLog(log_json)
+    with stop_on_signals() as stop, log as note, Bar("extract-flow") as bar:
         summary = run_extraction(
             settings,
             chosen,
-            workers=available_threads() if workers is None else workers,
+            place,
+            shard=shard,
             whole_dataset={video.video_id for video in found.videos},
             retry_failed=retry_failed,
+            max_failures=0 if fail_fast else max_failures,
             progress=bar,
             announce=say,
+            note=note,
             should_stop=stop,
         )
+    _report(summary, store)
+    if summary.gave_up:
+        say(f"stopped because {summary.failed_now} videos failed; go on with the same command: {command_line()}")
+        sys.exit(console.FAILED)
+    if not summary.finished:
+        stop.leave(command_line())
+    if summary.failed:
+        sys.exit(console.DONE_IN_PART)
+
+
+def _report(summary: "Summary", store: Path) -> None:
+    """Say what an extraction did; the videos without flow go to stdout."""
     if summary.stored or not summary.finished:
         rate = summary.pairs / summary.seconds
         say(
@@ -143,10 +212,6 @@ def extract_flow(
         say(f"{len(summary.failed)} of {summary.videos} videos have no flow (see failures() of the store):")
         for video_id, reason in summary.failed:
             click.echo(f"{video_id}\t{reason}")
-    if not summary.finished:
-        stop.leave(command_line())
-    if summary.failed:
-        sys.exit(console.DONE_IN_PART)
 
 
 @click.command()

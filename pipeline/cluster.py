@@ -1,257 +1,350 @@
-"""Extraction over many processes: one task per video, a bounded window of them, every outcome in the store. The only
-file that imports dask.
+"""A Dask cluster: its start, and what travels between this process and the workers. The only file that imports dask.
 
-The ledger is on disk, never in the scheduler: a task commits its own video, so a client, a worker or a scheduler may
-die at any moment and the next run goes on from the records.
+The ledger is on disk, never in the scheduler: a worker commits its own video, so a client, a worker or a scheduler may die at any moment and
+the next run goes on from the records. Every task is pinned to its worker, so that a worker that dies had exactly one video in hand, and what
+comes of it travels as an event, so that nothing has to be fetched from a worker that may be gone.
 """
 
 import contextlib
 import dataclasses
+import os
+import queue
 import signal
+import threading
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import dask
-from distributed import Client, Future, KilledWorker, LocalCluster, get_worker, wait
+import distributed
+from distributed import Client, Future, SpecCluster, Status
+from distributed.utils import silence_logging_cmgr
 
-from pipeline.extract import (
-    FAILED,
-    KIND_MACHINE,
-    STORED,
-    Outcome,
-    Settings,
-    StoreWriteError,
-    extract_video,
-    record_failure,
-    source_stamp,
+from pipeline.dispatch import (
+    ENDED,
+    EXAMINED,
+    JOINED,
+    LEAVING,
+    LEFT,
+    OUTCOME,
+    PAIRS,
+    UNWRITABLE,
+    Message,
+    end_of_process,
 )
-from pipeline.ledger import Plan, Summary, Task, plan_extraction
+from pipeline.extract import Outcome, Settings, StoreWriteError, extract_video
+from pipeline.ledger import Task
 from pipeline.limits import Preempted
+from pipeline.places import WAIT_S, Gpus, Processes, Running, Slurm, visible_gpus
+from pipeline.preflight import Probe, check_scheduler, examine, versions
+from pipeline.slurm import JobWatch, check_slurm, job_options, thread_limits
 from pipeline.sources import Video
-from pipeline.tvl1.solver import available_threads, prepare
-from stores.catalog import KIND_PENDING
-from stores.flow_store import FlowStore, create_store
-from stores.progress import Progress
+from pipeline.tvl1.solver import available_threads, devices
+from stores.errors import OperationError
 
-_PAIRS_TOPIC = "flowcpc-pairs"
+Extract = Callable[..., Outcome]
+
+_CONNECT_S = 30.0
+_SILENT = 51  # above all levels of logging
+_ASK_S = 3.0
+_PAIRS_EVERY_S = 1.0
+_LEAVING_TOPIC = "flowcpc-leaving"
+_CONFIG = {
+    "distributed.admin.log-length": 100,
+    "distributed.comm.timeouts.connect": f"{_CONNECT_S:g}s",
+    "distributed.worker.profile.enabled": False,
+    # A worker holds no data of Dask's; a paused one would keep the video that was meant for it.
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.target": False,
+    "logging.distributed": "critical",
+}
+_leaving = threading.Event()  # in a worker process: it was asked to go
 
 
-def run_extraction(
-    settings: Settings,
-    videos: Sequence[Video],
+@contextlib.contextmanager
+def started_hub(
+    place: Processes | Gpus | Running | Slurm,
     *,
-    workers: int,
-    whole_dataset: Collection[str] = (),
-    again: Collection[str] = (),
-    retry_failed: bool = False,
-    progress: Progress = lambda done, total, fields: None,
-    announce: Callable[[str], None] = lambda message: None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Summary:
-    """Extract the flow of every video that the store lacks, on `workers` processes (0: in this one), and rebuild the
-    index.
+    threads: int,
+    needed: Callable[[], int],
+    announce: Callable[[str], None],
+    extract: Extract = extract_video,
+) -> Iterator["DaskHub"]:
+    """Yield a hub of the cluster at `place`: start it, or connect to it, and end it or leave it afterwards.
 
-    `whole_dataset` holds the ids of all videos of the data set when `videos` are a part of it (`--limit`); those in `again` are extracted
-    although the store has them.
+    `threads` are those of each process of this machine; `needed` says how many workers have something to do. `extract` is what a worker does
+    with a video, with the arguments of `extract_video`.
 
-    Raises ValueError for a store of other numerics and StoreWriteError when the store cannot be written. `progress` counts bytes of video
-    files; its fields are videos, failed, pairs/s.
+    Raises ValueError for a place that cannot be had here, OperationError when its scheduler does not answer or has other software.
     """
-    began = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set(_CONFIG))
+        stack.enter_context(silence_logging_cmgr(_SILENT))  # what matters is said in sentences
+        if isinstance(place, Running):
+            client, trouble = _connected(place), _no_trouble
+        else:
+            cluster, trouble = _started_cluster(place, threads, needed)
+            stack.enter_context(cluster)
+            client = Client(cluster, set_as_default=False)
+        stack.callback(_close, client)
+        address = str(client.scheduler_info(n_workers=0)["address"])
+        check_scheduler(address, lambda: client.run_on_scheduler(versions))
+        announce(f"scheduler {address}, dashboard {client.dashboard_link}")
+        hub = DaskHub(client, f"the scheduler at {address}", getattr(place, "wait_s", WAIT_S), trouble, extract)
+        try:
+            yield hub
+        finally:
+            hub.leave()
+
+
+class DaskHub:
+    """The messages of one run to and from the workers of `client`; a `dispatch.Hub`."""
+
+    def __init__(
+        self, client: Client, name: str, wait_s: float | None, trouble: Callable[[], str], extract: Extract
+    ) -> None:
+        self.messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self.name = name
+        self.wait_s = wait_s
+        self._client = client
+        self._trouble = trouble
+        self._extract = extract
+        self._with_gpu: set[str] = set()
+        self._topic = f"flowcpc-{uuid.uuid4().hex}"
+        self._topics = {"all": self._on_cluster_event, _LEAVING_TOPIC: self._on_leaving, self._topic: self._on_note}
+        for topic, handler in self._topics.items():
+            client.subscribe_topic(topic, handler)
+        for plugin in (_LeaveCleanly(), _LeaveOnUserSignal()):
+            with contextlib.suppress(Exception):  # a worker that cannot load it fails its examination, which says why
+                client.register_plugin(plugin)
+        for address in client.scheduler_info()["workers"]:
+            self.messages.put((JOINED, address, {}))
+
+    def examine(self, address: str, probe: Probe, backend: str) -> object:
+        """Ask a worker to examine itself."""
+        return self._submit(address, ("flowcpc-examine", address), _examine_on_worker, probe, backend)
+
+    def extract(self, address: str, settings: Settings, task: Task, attempt: int) -> object:
+        """Give a video to a worker."""
+        key = ("extract", task.video.video_id, attempt)
+        return self._submit(address, key, _extract_on_worker, self._extract, settings, task.video)
+
+    def release(self, handle: object) -> None:
+        """Take back what was given."""
+        if isinstance(handle, Future):
+            handle.release()
+
+    def exit_message(self, nanny: str | None, pid: int) -> str:
+        """Return what the nanny of a worker process saw of its end; empty where there is none, or it is gone as well."""
+        deadline = time.monotonic() + _ASK_S
+        while nanny and time.monotonic() < deadline:
+            with contextlib.suppress(Exception):  # whatever happened to that machine, the cause stays unknown
+                log = self._client.sync(self._log_of, nanny, callback_timeout=_ASK_S)
+                if words := end_of_process(log, pid):
+                    return words
+            time.sleep(0.2)
+        return ""
+
+    def leave(self) -> None:
+        """Hear no more; the scheduler would else tell this client of its own end."""
+        for topic in self._topics:
+            with contextlib.suppress(Exception):  # the scheduler may be gone
+                self._client.unsubscribe_topic(topic)
+
+    async def _log_of(self, nanny: str) -> list[str]:
+        assert self._client.scheduler is not None
+        answer = await self._client.scheduler.broadcast(msg={"op": "get_logs", "n": 100}, workers=[nanny])
+        return [line for _, line in answer[nanny]]
+
+    def trouble(self) -> str:
+        """Return why the cluster cannot go on, in words; empty where it can."""
+        if self._client.status != "running":
+            return f"{self.name} is gone"
+        return self._trouble()
+
+    def _submit(self, address: str, key: tuple[Any, ...], function: Callable[..., None], *arguments: Any) -> object:
+        def ended(future: Future[None]) -> None:
+            error: BaseException | None = None
+            try:
+                error = future.exception() if future.status == "error" else None
+            except Exception as unreadable:  # an error that cannot be carried here is one all the same
+                error = unreadable
+            # What ends with its worker, or with the scheduler, is told by these.
+            if future.status == "finished" or (error is not None and not isinstance(error, distributed.KilledWorker)):
+                words = f"{type(error).__name__}: {error}" if error else ""
+                self.messages.put((ENDED, address, {"handle": future, "error": words}))
+
+        future = self._client.submit(
+            function,
+            self._topic,
+            *arguments,
+            key=(*key, self._topic),  # two runs on one scheduler must not take each other's tasks for their own
+            workers=[address],
+            resources={"GPU": 1} if address in self._with_gpu else None,
+            pure=False,
+        )
+        future.add_done_callback(ended)
+        return future
+
+    def _on_cluster_event(self, event: tuple[float, dict[str, Any]]) -> None:
+        happened = event[1]
+        if happened.get("action") == "add-worker":
+            self.messages.put((JOINED, happened["worker"], {}))
+        elif happened.get("action") == "remove-worker":
+            self._with_gpu.discard(happened["worker"])
+            self.messages.put((LEFT, happened["worker"], {"expected": happened["expected"]}))
+
+    def _on_leaving(self, event: tuple[float, str]) -> None:
+        self.messages.put((LEAVING, event[1], {}))
+
+    def _on_note(self, event: tuple[float, tuple[int, str, dict[str, Any]]]) -> None:
+        kind, address, values = event[1]
+        if kind == EXAMINED and values["gpu"]:
+            self._with_gpu.add(address)
+        self.messages.put((kind, address, values))
+
+
+def _examine_on_worker(topic: str, probe: Probe, backend: str) -> None:
+    worker = distributed.get_worker()
+    gpu = "GPU" in worker.state.total_resources
+    report = {**examine(probe, backend), "nanny": worker.nanny, "gpu": gpu}
+    worker.log_event(topic, (EXAMINED, worker.address, report))
+
+
+def _extract_on_worker(topic: str, extract: Extract, settings: Settings, video: Video) -> None:
+    """Extract one video on all threads of this worker, and say what became of it."""
+    worker = distributed.get_worker()
+    key = worker.get_current_task()
+    unsaid, said = 0, time.monotonic()
+
+    def say(kind: int, **values: Any) -> None:
+        worker.log_event(topic, (kind, worker.address, values))
+
+    def on_pairs(pairs: int) -> None:
+        nonlocal unsaid, said
+        unsaid += pairs
+        if time.monotonic() - said >= _PAIRS_EVERY_S:
+            say(PAIRS, pairs=unsaid)
+            unsaid, said = 0, time.monotonic()
+
+    def should_stop() -> bool:
+        task = worker.state.tasks.get(key)
+        return _leaving.is_set() or task is None or task.state == "cancelled"  # nobody waits for it any more
+
     try:
-        store = create_store(settings.store, settings.numerics(), settings.array_format)
-        store.collect_garbage()
-        with store.in_use():
-            store.set_dataset(
-                [video.to_record() for video in videos], whole_dataset or {video.video_id for video in videos}
-            )
-            plan = plan_extraction(store, settings, videos, again=again, retry_failed=retry_failed)
-            announce(_describe(plan))
-            summary = Summary(videos=len(videos), stored_before=plan.stored)
-            if plan.tasks:
-                prepare(settings.backend, announce)
-                # Fewer videos than processes: the cores that are left over serve as threads.
-                processes = min(workers, len(plan.tasks))
-                threads = workers // processes if processes else available_threads()
-                run = _OnDask(processes) if processes else _InProcess()
-                _work_off(
-                    run, store, dataclasses.replace(settings, threads=threads), plan, summary, progress, should_stop
-                )
-            store.consolidate()
-            table = store.failures()
-            failures = table[table["kind"] != KIND_PENDING].set_index("video_id")["reason"]
-    except OSError as error:
-        raise StoreWriteError(
-            f"store {settings.store} cannot be written ({error.strerror or error}); mend it and run again"
+        settings = dataclasses.replace(settings, threads=worker.state.nthreads)
+        outcome = extract(settings, video, on_pairs, should_stop=should_stop)
+    except Preempted:
+        return
+    except StoreWriteError as error:
+        say(UNWRITABLE, reason=str(error))
+    else:
+        say(OUTCOME, **dataclasses.asdict(outcome))
+
+
+class _LeaveCleanly(distributed.WorkerPlugin):
+    """Lets a worker that is asked to go drop its video first, so that nothing half done is left and nobody is blamed."""
+
+    name = "flowcpc-leave-cleanly"
+
+    def setup(self, worker: distributed.Worker) -> None:
+        """Take the signals, where this is a process of its own."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+
+        def leave(*_: object) -> None:
+            _leaving.set()
+            worker.loop.add_callback_from_signal(worker.close_gracefully, restart=False)
+
+        signal.signal(signal.SIGUSR1, leave)
+        if worker.nanny:  # else `dask worker` itself has taken these
+            signal.signal(signal.SIGTERM, leave)
+            # Ctrl-C reaches every process of a terminal; the client, or the nanny, decides what it means.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def teardown(self, worker: distributed.Worker) -> None:
+        """Drop the video in hand if the worker closes."""
+        if worker.status in (Status.closing, Status.closing_gracefully):
+            worker.log_event(_LEAVING_TOPIC, worker.address)
+            _leaving.set()
+
+
+class _LeaveOnUserSignal(distributed.NannyPlugin):
+    """Lets SIGUSR1, which a queue may send before it preempts, mean to `dask worker` what SIGTERM means."""
+
+    name = "flowcpc-leave-on-user-signal"
+
+    def setup(self, nanny: distributed.Nanny) -> None:
+        """Take the signal, where the nanny is a process of its own."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def _connected(place: Running) -> Client:
+    where = {"address": place.address} if place.address else {"scheduler_file": place.file}
+    try:
+        return Client(**where, timeout=min(place.wait_s, _CONNECT_S), set_as_default=False)
+    except Exception as error:  # time-outs, refusals, other protocols
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise OperationError(
+            f"no Dask scheduler answers at {place} ({first}); start it with: dask scheduler"
         ) from error
-    wanted = {video.video_id for video in videos}
-    summary.failed = [(str(video_id), str(reason)) for video_id, reason in failures.items() if video_id in wanted]
-    summary.seconds = time.perf_counter() - began
-    return summary
 
 
-def _describe(plan: Plan) -> str:
-    parts = [f"{len(plan.tasks)} to do", f"{plan.stored} stored already"]
-    if plan.standing:
-        parts.append(f"{len(plan.standing)} failed for good or absent")
-    return ", ".join(parts)
+def _close(client: Client) -> None:
+    with contextlib.suppress(Exception):  # a scheduler that is gone cannot be taken leave of
+        client.close(timeout=2)
 
 
-def _work_off(
-    run: "_InProcess | _OnDask",
-    store: FlowStore,
-    settings: Settings,
-    plan: Plan,
-    summary: Summary,
-    progress: Progress,
-    should_stop: Callable[[], bool],
-) -> None:
-    began = time.perf_counter()
-    total = sum(task.source_bytes for task in plan.tasks)
-    done = finished = failed = 0
-
-    def show() -> None:
-        rate = run.pairs / (time.perf_counter() - began)
-        progress(done, total, {"videos": f"{finished}/{len(plan.tasks)}", "failed": f"{failed}", "pairs/s": rate})
-
-    with run.started():
-        show()
-        for task, outcome in run.outcomes(store, settings, plan.tasks, show, should_stop):
-            done += task.source_bytes
-            finished += 1
-            if outcome.status == STORED:
-                summary.stored += 1
-                summary.pairs += outcome.flows
-            else:
-                failed += 1
-            show()
-    summary.finished = finished == len(plan.tasks)
+def _no_trouble() -> str:
+    return ""
 
 
-class _InProcess:
-    """Videos one after the other in this process."""
-
-    def __init__(self) -> None:
-        self.pairs = 0
-
-    @contextlib.contextmanager
-    def started(self) -> Iterator[None]:
-        yield
-
-    def outcomes(
-        self,
-        store: FlowStore,
-        settings: Settings,
-        tasks: Sequence[Task],
-        show: Callable[[], None],
-        should_stop: Callable[[], bool],
-    ) -> Iterator[tuple[Task, Outcome]]:
-        def on_pairs(pairs: int) -> None:
-            self.pairs += pairs
-            show()
-
-        for task in tasks:
-            if should_stop():
-                return
-            try:
-                outcome = extract_video(settings, task.video, on_pairs, should_stop=should_stop)
-            except Preempted:
-                return
-            yield task, outcome
+def _started_cluster(
+    place: Processes | Gpus | Slurm, threads: int, needed: Callable[[], int]
+) -> tuple[SpecCluster, Callable[[], str]]:
+    """Return a cluster of our own, and what says whether it is in trouble."""
+    if isinstance(place, Slurm):
+        return _slurm_cluster(place, needed)
+    alone = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
+    if isinstance(place, Processes):
+        limits = thread_limits(threads)
+        return distributed.LocalCluster(
+            place.count, threads_per_worker=threads, processes=True, silence_logs=_SILENT, env=limits, **alone
+        ), _no_trouble
+    workers = {}
+    for name in (names := visible_gpus(devices())):
+        env = {**thread_limits(1), "CUDA_VISIBLE_DEVICES": name}
+        share = max(1, available_threads() // len(names))
+        options = {"nthreads": share, "env": env, "resources": {"GPU": 1}, "host": "127.0.0.1", "silence_logs": _SILENT}
+        workers[f"gpu-{name}"] = {"cls": distributed.Nanny, "options": options}
+    return SpecCluster(workers, {"cls": distributed.Scheduler, "options": alone}, silence_logs=_SILENT), _no_trouble
 
 
-class _OnDask:
-    """Videos on a local cluster of processes, a bounded window of them submitted at a time."""
+class _AsManyAsNeeded(distributed.Adaptive):
+    """Between a minimum and a maximum of workers, as many as have something to do: a queue's own idea of that would see
+    the videos in hand alone.
+    """
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
-        self.pairs = 0
-        self._client: Client | None = None
+    def __init__(self, *arguments: Any, needed: Callable[[], int], **options: Any) -> None:
+        self._needed = needed
+        super().__init__(*arguments, **options)
 
-    @contextlib.contextmanager
-    def started(self) -> Iterator[None]:
-        quiet = {
-            "distributed.admin.log-length": 100,
-            "logging.distributed": "critical",
-            "distributed.comm.timeouts.connect": "60s",
-        }
-        with (
-            dask.config.set(quiet),
-            LocalCluster(
-                n_workers=self._workers,
-                threads_per_worker=1,
-                processes=True,
-                dashboard_address="127.0.0.1:0",
-                silence_logs=50,
-            ) as cluster,
-            Client(cluster) as client,
-        ):
-            client.run(_leave_interrupts_to_the_client)
-            client.subscribe_topic(_PAIRS_TOPIC, self._on_pairs)
-            self._client = client
-            yield
-
-    def _on_pairs(self, event: tuple[object, int]) -> None:
-        self.pairs += event[1]
-
-    def outcomes(
-        self,
-        store: FlowStore,
-        settings: Settings,
-        tasks: Sequence[Task],
-        show: Callable[[], None],
-        should_stop: Callable[[], bool],
-    ) -> Iterator[tuple[Task, Outcome]]:
-        assert self._client is not None
-        waiting = deque(tasks)
-        running: dict[Future[Outcome], Task] = {}
-        while waiting or running:
-            if should_stop():
-                for future in [future for future in running if future.done()]:
-                    task = running.pop(future)
-                    yield task, _outcome(future, store, settings, task.video)
-                self._client.cancel(list(running))
-                return
-            # One task per worker and no more: Dask blames a dead worker on every task that it had in hand.
-            while waiting and len(running) < self._workers:
-                task = waiting.popleft()
-                future = self._client.submit(
-                    _extract_on_worker, settings, task.video, key=f"extract-{task.video.video_id}", pure=False
-                )
-                running[future] = task
-            try:
-                done = wait(list(running), timeout=0.5, return_when="FIRST_COMPLETED").done
-            except TimeoutError:
-                show()
-                continue
-            for future in done:
-                task = running.pop(future)
-                yield task, _outcome(future, store, settings, task.video)
+    async def target(self) -> int:
+        return self._needed()
 
 
-def _outcome(future: Future[Outcome], store: FlowStore, settings: Settings, video: Video) -> Outcome:
-    if future.status == "finished":
-        result: Outcome = future.result()
-        return result
-    error = future.exception()
-    if isinstance(error, StoreWriteError):
-        raise error
-    reason = (
-        "killed its worker process again and again"
-        if isinstance(error, KilledWorker)
-        else f"{type(error).__name__}: {error}"
-    )
-    record_failure(store, video, KIND_MACHINE, reason, source_stamp(Path(settings.videos, video.path)))
-    return Outcome(video.video_id, FAILED, reason=reason)
-
-
-def _extract_on_worker(settings: Settings, video: Video) -> Outcome:
-    worker = get_worker()
-    return extract_video(settings, video, lambda pairs: worker.log_event(_PAIRS_TOPIC, pairs))
-
-
-def _leave_interrupts_to_the_client() -> None:
-    """Ctrl-C reaches every process of a terminal; the client alone decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _slurm_cluster(place: Slurm, needed: Callable[[], int]) -> tuple[SpecCluster, Callable[[], str]]:
+    check_slurm()
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError as error:
+        raise ValueError(
+            "--cluster slurm needs dask-jobqueue; install it with: pip install 'flowcpc[slurm]'"
+        ) from error
+    options = job_options(place, thread_limits(place.cores))
+    cluster = SLURMCluster(**options, scheduler_options={"dashboard_address": ":0"}, silence_logs=_SILENT)
+    cluster.adapt(Adaptive=_AsManyAsNeeded, minimum=place.minimum, maximum=place.maximum, needed=needed, interval="2s")
+    return cluster, JobWatch(cluster, place.logs)

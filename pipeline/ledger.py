@@ -41,16 +41,18 @@ class Plan:
 
 @dataclasses.dataclass
 class Summary:
-    """What an extraction did. `finished` is false when it was stopped before the end.
+    """What an extraction did. `finished` is false when it was stopped before the end; `gave_up` is true when that was because too many failed.
 
-    `stored_before` videos had their flow already, `stored` were added, `failed` lists (video_id, reason) of all videos of the data set
-    that have no flow, from this run or an earlier one.
+    `stored_before` videos had their flow already, `stored` were added and `failed_now` failed in this run; `failed` lists (video_id, reason)
+    of all videos that have no flow, from this run or an earlier one.
     """
 
     finished: bool = True
+    gave_up: bool = False
     videos: int = 0
     stored_before: int = 0
     stored: int = 0
+    failed_now: int = 0
     pairs: int = 0
     seconds: float = 0.0
     failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)

@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.cluster import run_extraction
 from pipeline.extract import Settings
 from pipeline.ledger import Summary
+from pipeline.places import Processes
+from pipeline.run import run_extraction
 from pipeline.sources import Video
 from pipeline.tvl1.parameters import TVL1Parameters
 from stores import catalog, layout, records
@@ -71,7 +72,7 @@ def repair(
         summary = run_extraction(
             settings,
             again,
-            workers=workers,
+            Processes(workers),
             whole_dataset=meant.keys(),
             again=ids,
             progress=progress,

@@ -90,15 +90,18 @@ def create_store(
         chunking["flows_per_chunk"] = layout.flows_per_chunk(numerics["height"], numerics["width"])
     wanted: Record = json.loads(json.dumps({**numerics, **chunking}))
     if not (root / layout.STORE_FILE).exists():
-        if root.exists() and (not root.is_dir() or any(map(_is_foreign, root.iterdir()))):
+        foreign = root.exists() and (not root.is_dir() or any(map(_is_foreign, root.iterdir())))
+        # Asked again: another process may have begun the store, and filled it, since.
+        if foreign and not (root / layout.STORE_FILE).exists():
             raise ValueError(f"{root} exists and is not a flowcpc store; give a new or empty folder")
-        meta = {
-            "format": layout.FORMAT,
-            "format_version": layout.FORMAT_VERSION,
-            "array_format": array_format or "zarr",
-            "numerics": wanted,
-        }
-        records.write_record(root / layout.STORE_FILE, meta)
+        if not foreign:
+            meta = {
+                "format": layout.FORMAT,
+                "format_version": layout.FORMAT_VERSION,
+                "array_format": array_format or "zarr",
+                "numerics": wanted,
+            }
+            records.write_record(root / layout.STORE_FILE, meta)
     store = open_store(root)
     if array_format not in (None, store.array_format):
         raise ValueError(

@@ -69,6 +69,7 @@ def test_import_contracts_hold() -> None:
     [
         ("zarr", {"stores.zarr_arrays"}),
         ("dask", {"pipeline.cluster"}),
+        ("dask_jobqueue", {"pipeline.cluster"}),
         ("distributed", {"pipeline.cluster"}),
         ("console", {"cli", "cli_extract", "cli_stores"}),
         ("cli_stores", {"cli", "cli_extract"}),
@@ -116,10 +117,11 @@ def test_tests_are_flat() -> None:
         (["flowcpc"], {"cv2", "dask", "distributed", "matplotlib", "numba", "pandas", "torch", "zarr"}),
         (["pipeline.cluster"], {"torch", "train"}),
         (_modules_of("pipeline"), {"torch", "train"}),
+        (["pipeline.repair", "pipeline.run"], {"dask", "distributed"}),
         (_modules_of("train"), {"cv2", "dask", "distributed", "pipeline"}),
         (_modules_of("stores"), {"cv2", "dask", "distributed", "pipeline", "torch", "train"}),
     ],
-    ids=["cli", "flowcpc", "pipeline.cluster", "pipeline", "train", "stores"],
+    ids=["cli", "flowcpc", "pipeline.cluster", "pipeline", "pipeline.run", "train", "stores"],
 )
 def test_import_does_not_load(modules: list[str], never: set[str]) -> None:
     assert not _loaded_by(*modules) & never

@@ -1,4 +1,5 @@
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -10,10 +11,10 @@ from conftest import assert_same_store, write_class_folders, write_video
 from records import ROOT
 from textures import moving_texture
 
-from pipeline import cluster
-from pipeline.cluster import run_extraction
 from pipeline.extract import Settings, StoreWriteError
 from pipeline.ledger import Summary
+from pipeline.places import Here, Place, Processes
+from pipeline.run import run_extraction
 from pipeline.sources import read_dataset
 from stores.flow_store import open_store
 
@@ -26,8 +27,9 @@ def videos(tmp_path: Path) -> Path:
 
 
 def extract(videos: Path, store: Path, *, workers: int = 0, **options: object) -> Summary:
+    place: Place = Processes(workers) if workers else Here()
     return run_extraction(
-        Settings(str(videos), str(store), 24, 32), read_dataset(videos, "folder").videos, workers=workers, **options
+        Settings(str(videos), str(store), 24, 32), read_dataset(videos, "folder").videos, place, **options
     )
 
 
@@ -71,38 +73,34 @@ def test_a_video_taken_out_of_the_data_set_is_forgotten_and_one_left_out_by_a_li
     (videos / "Up" / "broken.avi").write_bytes(b"junk")
     found = read_dataset(videos, "folder").videos
     settings = Settings(str(videos), str(tmp_path / "s"), 24, 32)
-    run_extraction(settings, found, workers=0)
+    run_extraction(settings, found, Here())
     everything = {video.video_id for video in found}
     part = [video for video in found if video.label == "Left"]
-    run_extraction(settings, part, workers=0, whole_dataset=everything)
+    run_extraction(settings, part, Here(), whole_dataset=everything)
     assert open_store(tmp_path / "s").failures()["video_id"].tolist() == ["Up/broken"]
-    run_extraction(settings, part, workers=0, whole_dataset=everything - {"Up/broken"})
+    run_extraction(settings, part, Here(), whole_dataset=everything - {"Up/broken"})
     assert len(open_store(tmp_path / "s").failures()) == 0
     assert len(open_store(tmp_path / "s").videos()) == 9
 
 
-def test_a_video_that_kills_its_worker_is_recorded_with_its_name(
-    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cluster, "_extract_on_worker", _die_on_one_video)
-    summary = extract(videos, tmp_path / "s", workers=2)
+def test_a_video_that_kills_its_worker_is_recorded_with_its_name(videos: Path, tmp_path: Path) -> None:
+    summary = extract(videos, tmp_path / "s", workers=2, extract=_die_on_one_video)
     assert summary.stored == 8
     (failed,) = summary.failed
     assert failed[0] == "Up/v_Up_g02_c01"
-    assert "killed its worker process" in failed[1]
+    assert failed[1] == f"killed its worker process 3 times (was killed by signal 9, on {platform.node()})"
     assert open_store(tmp_path / "s").failures()["kind"].tolist() == ["machine"]
-    monkeypatch.undo()
     assert extract(videos, tmp_path / "s").stored == 1, "a failure of the machine is tried again"
     extract(videos, tmp_path / "undisturbed")
     assert_same_store(tmp_path / "s", tmp_path / "undisturbed")
 
 
-def _die_on_one_video(settings: Settings, video: object) -> object:
+def _die_on_one_video(settings: Settings, video: object, on_pairs: object, **options: object) -> object:
     from pipeline.extract import extract_video
 
     if video.video_id == "Up/v_Up_g02_c01":
         os.kill(os.getpid(), signal.SIGKILL)
-    return extract_video(settings, video)
+    return extract_video(settings, video, on_pairs, **options)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -164,9 +162,7 @@ def test_kill_9_in_the_middle_then_the_same_command(tmp_path: Path) -> None:
     assert committed_at_kill[0] < 12, "the first kill came too late to test anything"
     last = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     assert f"{12 - committed_at_kill[-1]} to do" in last.stderr
-    run_extraction(
-        Settings(str(videos), str(tmp_path / "calm"), 24, 32), read_dataset(videos, "folder").videos, workers=0
-    )
+    run_extraction(Settings(str(videos), str(tmp_path / "calm"), 24, 32), read_dataset(videos, "folder").videos, Here())
     assert_same_store(tmp_path / "s", tmp_path / "calm")
     leftovers = [path for path in (tmp_path / "s").rglob("*.tmp")]
     assert leftovers == []

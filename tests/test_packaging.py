@@ -30,6 +30,7 @@ def _named(requirements: Iterable[str]) -> dict[str, Requirement]:
 DECLARED = _named(PROJECT["project"]["dependencies"])
 TEST_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["test"])
 BENCH_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["bench"])
+SLURM_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["slurm"])
 GPU_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["gpu"])
 
 
@@ -78,9 +79,10 @@ def test_every_package_and_module_is_listed() -> None:
 
 def test_dependencies_are_what_the_code_imports() -> None:
     imported = _imported_distributions(_library_files())
-    undeclared = sorted(module for module, names in imported.items() if not names & DECLARED.keys())
+    declared = DECLARED | SLURM_EXTRA
+    undeclared = sorted(module for module, names in imported.items() if not names & declared.keys())
     assert not undeclared, f"imported, but not in pyproject's dependencies: {undeclared}"
-    unused = DECLARED.keys() - set().union(*imported.values())
+    unused = declared.keys() - set().union(*imported.values())
     assert not unused, f"in pyproject's dependencies, but never imported: {sorted(unused)}"
 
 
@@ -98,11 +100,11 @@ def test_pins_are_exact_and_within_the_declared_ranges() -> None:
     pins = _pins()
     for name, pin in pins.items():
         assert re.fullmatch(r"==[0-9][0-9A-Za-z.]*", str(pin.specifier)), f"{pin} is no exact pin that every index has"
-        declared = (DECLARED | TEST_EXTRA).get(name)
+        declared = (DECLARED | SLURM_EXTRA | TEST_EXTRA).get(name)
         assert declared is None or str(pin.specifier).removeprefix("==") in declared.specifier, (
             f"{pin} is outside {declared}"
         )
-    assert not (DECLARED | TEST_EXTRA).keys() - pins.keys()
+    assert not (DECLARED | SLURM_EXTRA | TEST_EXTRA).keys() - pins.keys()
 
 
 def _further_requirements(distribution: str, extras: frozenset[str]) -> list[Requirement]:
@@ -119,7 +121,7 @@ def _further_requirements(distribution: str, extras: frozenset[str]) -> list[Req
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="requirements.txt was made for Python 3.11")
 def test_pins_are_the_whole_tested_set_and_nothing_else() -> None:
     reached: set[tuple[str, frozenset[str]]] = set()
-    waiting = [*DECLARED.values(), *TEST_EXTRA.values()]
+    waiting = [*DECLARED.values(), *SLURM_EXTRA.values(), *TEST_EXTRA.values()]
     while waiting:
         requirement = waiting.pop()
         extras = frozenset(requirement.extras)
@@ -131,7 +133,7 @@ def test_pins_are_the_whole_tested_set_and_nothing_else() -> None:
 
 
 def test_installed_versions_are_within_the_declared_ranges() -> None:
-    for name, requirement in (DECLARED | TEST_EXTRA).items():
+    for name, requirement in (DECLARED | SLURM_EXTRA | TEST_EXTRA).items():
         assert Version(importlib.metadata.version(name)).base_version in requirement.specifier
 
 
@@ -145,7 +147,9 @@ def test_conda_environment_has_the_names_and_bounds_of_pyproject() -> None:
     assert conda.pop("pip").specifier == ""
     assert list(_named(from_pip)) == ["opencv-contrib-python-headless"]
     found = {CONDA_NAMES.get(name, name): str(entry.specifier) for name, entry in (conda | _named(from_pip)).items()}
-    assert found == {name: str(entry.specifier) for name, entry in (DECLARED | GPU_EXTRA | TEST_EXTRA).items()}
+    assert found == {
+        name: str(entry.specifier) for name, entry in (DECLARED | GPU_EXTRA | SLURM_EXTRA | TEST_EXTRA).items()
+    }
 
 
 def test_conda_sections_are_marked_and_have_content() -> None:

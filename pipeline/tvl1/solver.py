@@ -20,13 +20,11 @@ _SMALL_PAIR = np.zeros((2, 20, 20), np.uint8)
 
 
 def check_backend(backend: str, parameters: TVL1Parameters) -> None:
-    """Raise ValueError for an unknown backend, or one that cannot compute here or with these parameters."""
+    """Raise ValueError for an unknown backend, or one that cannot compute with these parameters on any machine."""
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
     if backend == "opencv" and parameters.profile != "opencv-cpu":
         raise ValueError(f"backend='opencv' has no profile={parameters.profile!r}; use 'cpu' or 'cuda'")
-    if backend == "cuda" and not _devices():
-        raise ValueError(f"backend='cuda' does not work here: {_NO_DEVICE}; use backend='cpu' or 'auto'")
 
 
 def resolve_backend(backend: str) -> str:
@@ -38,7 +36,7 @@ def resolve_backend(backend: str) -> str:
     check_backend(backend, TVL1Parameters())
     if backend not in ("auto", "cuda"):
         return backend
-    why_not = _why_not_cuda()
+    why_not = _why_not_cuda() if backend == "auto" or devices() else _NO_DEVICE
     if backend == "cuda" and why_not:
         raise ValueError(f"backend='cuda' does not work here: {why_not}; use backend='cpu' or 'auto'")
     return "cpu" if why_not or (backend == "auto" and _simulated()) else "cuda"
@@ -147,10 +145,10 @@ def prepare(backend: str, announce: Callable[[str], None] = lambda message: None
     Raises ValueError as `compute_flow` does.
     """
     began = time.perf_counter()
-    if backend in ("auto", "cuda") and _devices():
-        announce(f"compiling the flow solver for {_devices()[0]} ...")
+    if backend in ("auto", "cuda") and devices():
+        announce(f"compiling the flow solver for {devices()[0]} ...")
     chosen = resolve_backend(backend)
-    if backend == "auto" and _devices() and chosen == "cpu":
+    if backend == "auto" and devices() and chosen == "cpu":
         announce(
             f"flow is computed on the processor, because CUDA does not work here: {_why_not_cuda() or 'simulated'}"
         )
@@ -168,7 +166,8 @@ def prepare(backend: str, announce: Callable[[str], None] = lambda message: None
     return chosen
 
 
-def _devices() -> list[str]:
+def devices() -> list[str]:
+    """Return the names of the CUDA devices here; empty where there is none, or numba-cuda is missing."""
     try:
         from pipeline.tvl1 import cuda
     except Exception:  # as in _why_not_cuda, which says so

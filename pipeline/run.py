@@ -1,0 +1,213 @@
+"""A whole extraction: plan it by the store's records, work it off where it is asked for, rebuild the tables."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from pathlib import Path
+
+from pipeline.backlog import Backlog
+from pipeline.dispatch import Dispatcher, Settled
+from pipeline.event_log import Note, no_log
+from pipeline.extract import STORED, Outcome, Settings, StoreWriteError, extract_video
+from pipeline.ledger import Plan, Summary, plan_extraction
+from pipeline.limits import Preempted
+from pipeline.places import Here, Place, Processes
+from pipeline.preflight import made_probe
+from pipeline.shards import Shard, videos_of_shard
+from pipeline.sources import Video
+from pipeline.tvl1.solver import available_threads, prepare
+from stores.catalog import KIND_PENDING
+from stores.flow_store import create_store
+from stores.progress import Progress
+
+
+def run_extraction(
+    settings: Settings,
+    videos: Sequence[Video],
+    place: Place,
+    *,
+    shard: Shard | None = None,
+    whole_dataset: Collection[str] = (),
+    again: Collection[str] = (),
+    retry_failed: bool = False,
+    max_failures: int | None = None,
+    extract: Callable[..., Outcome] = extract_video,
+    progress: Progress = lambda done, total, fields: None,
+    announce: Callable[[str], None] = lambda message: None,
+    note: Note = no_log,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Summary:
+    """Extract the flow of every video that the store lacks, at `place`, and rebuild the index.
+
+    Parameters
+    ----------
+    settings : Settings
+    videos : sequence of Video
+    place : Place
+    shard : (int, int), optional
+        (I, N): only the I-th of N parts of `videos`; all of them are what the store is meant to hold.
+    whole_dataset : collection of str
+        Ids of all videos of the data set, when `videos` are a part of it (`--limit`).
+    again : collection of str
+        Ids that are extracted although the store has them.
+    retry_failed : bool
+        Try again those that failed because of their file.
+    max_failures : int, optional
+        Stop once more videos than this have failed in this run.
+    extract : callable
+        What is done with a video, with the arguments of `extract_video`.
+    progress, announce, note, should_stop : callables
+        `progress` counts bytes of video files; its fields are videos, failed, pairs/s and the workers' state. `note` hears of every event.
+
+    Raises
+    ------
+    ValueError
+        The store has other numerics, or the place cannot be had here.
+    OperationError
+        The cluster cannot be used or is lost; StoreWriteError when the store cannot be written.
+    """
+    began = time.perf_counter()
+    part = list(videos) if shard is None else videos_of_shard(videos, Path(settings.videos), shard)
+    try:
+        store = create_store(settings.store, settings.numerics(), settings.array_format)
+        store.collect_garbage()
+        with store.in_use():
+            everything = whole_dataset or {video.video_id for video in videos}
+            store.set_dataset([video.to_record() for video in videos], everything)
+            plan = plan_extraction(store, settings, part, again=again, retry_failed=retry_failed)
+            announce(_describe(plan))
+            summary = Summary(videos=len(part), stored_before=plan.stored)
+            note("start", store=str(store.path), videos=len(part), to_do=len(plan.tasks), stored=plan.stored)
+            try:
+                if plan.tasks:
+                    summary.finished = False
+                    backlog = Backlog(store, settings.videos, plan.tasks)
+                    with _opened(place, settings, backlog, extract, announce, note) as (engine, there):
+                        _work_off(engine, there, backlog, plan, summary, max_failures, progress, note, should_stop)
+            finally:
+                counts = {"stored": summary.stored, "failed": summary.failed_now, "pairs": summary.pairs}
+                seconds = round(time.perf_counter() - began, 3)
+                note("stop", finished=summary.finished, **counts, seconds=seconds)
+            store.consolidate()
+            table = store.failures()
+            failures = table[table["kind"] != KIND_PENDING].set_index("video_id")["reason"]
+    except OSError as error:
+        raise StoreWriteError(
+            f"store {settings.store} cannot be written ({error.strerror or error}); mend it and run again"
+        ) from error
+    wanted = {video.video_id for video in part}
+    summary.failed = [(str(video_id), str(reason)) for video_id, reason in failures.items() if video_id in wanted]
+    summary.seconds = time.perf_counter() - began
+    return summary
+
+
+def _describe(plan: Plan) -> str:
+    parts = [f"{len(plan.tasks)} to do", f"{plan.stored} stored already"]
+    if plan.standing:
+        parts.append(f"{len(plan.standing)} failed for good or absent")
+    return ", ".join(parts)
+
+
+@contextlib.contextmanager
+def _opened(
+    place: Place,
+    settings: Settings,
+    backlog: Backlog,
+    extract: Callable[..., Outcome],
+    announce: Callable[[str], None],
+    note: Note,
+) -> Iterator[tuple["_InProcess | Dispatcher", Settings]]:
+    """Yield what works off the backlog at `place`, and the settings it needs."""
+    if isinstance(place, Here):
+        prepare(settings.backend, announce)
+        yield _InProcess(extract), dataclasses.replace(settings, threads=available_threads())
+        return
+    # Only here is Dask loaded. What is sent to it has paths that do not depend on where a worker was started.
+    from pipeline.cluster import started_hub
+
+    videos, store = (str(Path(path).absolute()) for path in (settings.videos, settings.store))
+    settings = dataclasses.replace(settings, videos=videos, store=store)
+    threads = 1
+    if isinstance(place, Processes):
+        prepare(settings.backend, announce)
+        # Fewer videos than processes: the cores that are left over serve as threads.
+        count = min(place.count, backlog.unfinished)
+        place, threads = Processes(count), place.count // count
+    with (
+        made_probe(settings, backlog.first) as probe,
+        started_hub(
+            place, threads=threads, needed=lambda: backlog.unfinished, announce=announce, extract=extract
+        ) as hub,
+    ):
+        yield Dispatcher(hub, probe, announce, note), settings
+
+
+def _work_off(
+    engine: "_InProcess | Dispatcher",
+    settings: Settings,
+    backlog: Backlog,
+    plan: Plan,
+    summary: Summary,
+    max_failures: int | None,
+    progress: Progress,
+    note: Note,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Work off the backlog; `summary` is right at any moment, whatever is raised."""
+    began = time.perf_counter()
+    total = sum(task.source_bytes for task in plan.tasks)
+    done = settled = 0
+
+    def show() -> None:
+        rate = engine.pairs / (time.perf_counter() - began)
+        counts: dict[str, float | str] = {
+            "videos": f"{settled}/{len(plan.tasks)}",
+            "failed": f"{summary.failed_now}",
+            "pairs/s": rate,
+        }
+        progress(done, total, {**counts, **engine.fields()})
+
+    show()
+    outcomes = engine.outcomes(settings, backlog, show, should_stop)
+    for task, outcome, where in outcomes:
+        done += task.source_bytes
+        settled += 1
+        if outcome.status == STORED:
+            summary.stored += 1
+            summary.pairs += outcome.flows
+        else:
+            summary.failed_now += 1
+        note("video", **dataclasses.asdict(outcome), **where)
+        show()
+        if max_failures is not None and summary.failed_now > max_failures:
+            summary.gave_up = settled < len(plan.tasks)
+            outcomes.close()
+    summary.finished = settled == len(plan.tasks)
+
+
+class _InProcess:
+    """Videos one after the other in this process."""
+
+    def __init__(self, extract: Callable[..., Outcome]) -> None:
+        self.pairs = 0
+        self._extract = extract
+
+    def fields(self) -> dict[str, str]:
+        return {}
+
+    def outcomes(
+        self, settings: Settings, backlog: Backlog, show: Callable[[], None], should_stop: Callable[[], bool]
+    ) -> Generator[Settled, None, None]:
+        def on_pairs(pairs: int) -> None:
+            self.pairs += pairs
+            show()
+
+        while backlog.unfinished and not should_stop():
+            task = backlog.take()
+            try:
+                outcome = self._extract(settings, task.video, on_pairs, should_stop=should_stop)
+            except Preempted:
+                return
+            if (settled := backlog.settle(task, outcome)) is not None:
+                yield task, settled, {}
