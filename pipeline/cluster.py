@@ -81,8 +81,9 @@ def started_hub(
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(_CONFIG))
         stack.enter_context(silence_logging_cmgr(_SILENT))  # what matters is said in sentences
+        trouble: Callable[[], str] = str
         if isinstance(place, Running):
-            client, trouble = _connected(place), str
+            client = _connected(place)
         else:
             cluster, trouble = _started_cluster(place, threads, needed)
             stack.enter_context(cluster)
@@ -172,7 +173,7 @@ class DaskHub:
                 error = unreadable
             # What ends with its worker, or with the scheduler, is told by these.
             if future.status == "finished" or (error is not None and not isinstance(error, distributed.KilledWorker)):
-                words = f"{type(error).__name__}: {error}" if error else ""
+                words = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}" if error else ""
                 self.messages.put((ENDED, address, {"handle": future, "error": words}))
 
         future = self._client.submit(
