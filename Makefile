@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint chaos bench bench-gpu clean
+.PHONY: help demo test test-slurm lint chaos bench bench-gpu clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,7 +15,7 @@ DEMO := demo
 BENCHES := $(filter-out tests/bench_gpu_%,$(sort $(wildcard tests/bench_*.py)))
 
 help:  ## list the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | awk -F '\t' '{ printf "make %-9s %s\n", $$1, $$2 }'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
 
 demo: $(READY)  ## synthetic videos -> flow -> pretraining -> evaluation, in the folder demo/; goes on where it stopped
 	$(BIN)/flowcpc synth $(DEMO)/synth --groups 16 --clips-per-group 1 --frames 27 --size 72x96
@@ -29,14 +29,20 @@ demo: $(READY)  ## synthetic videos -> flow -> pretraining -> evaluation, in the
 test: lint  ## lint, then all tests
 	$(BIN)/pytest
 
+test-slurm: $(READY)  ## extraction on a real SLURM of this machine alone, installed (root, Debian) and started for it
+	@folder=$$(mktemp -d); SLURM_CONF=$$($(BIN)/python tests/slurm_node.py "$$folder"); export SLURM_CONF; \
+	    trap '$(BIN)/python tests/slurm_node.py "$$folder" --stop; rm -rf "$$folder"' EXIT; \
+	    FLOWCPC_SLURM_RECORD=docs/benchmarks/slurm.md $(BIN)/pytest -n 0 tests/test_slurm.py
+
 lint: $(READY)  ## style, format, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-chaos: $(READY)  ## kill -9 two hundred writers of stores of either format; `make test` kills a few
+chaos: $(READY)  ## kill -9 two hundred writers of stores and thirty workers of a cluster; `make test` kills a few
 	FLOWCPC_KILLS=200 $(BIN)/pytest --dist load tests/test_store_reliability.py -k storm
+	FLOWCPC_WORKER_KILLS=30 $(BIN)/pytest -n 0 tests/test_cluster_reliability.py
 
 bench: $(READY)  ## every benchmark that needs no GPU, one after the other
 	@if [ -z "$(BENCHES)" ]; then echo "There is no tests/bench_*.py to run." >&2; exit 1; fi

@@ -36,9 +36,9 @@ from pipeline.dispatch import (
 from pipeline.extract import Outcome, Settings, StoreWriteError, extract_video
 from pipeline.ledger import Task
 from pipeline.limits import Preempted
-from pipeline.places import WAIT_S, Gpus, Processes, Running, Slurm, visible_gpus
+from pipeline.places import WAIT_S, Gpus, Processes, Running, Slurm, gpu_workers, thread_limits
 from pipeline.preflight import Probe, check_scheduler, examine, versions
-from pipeline.slurm import JobWatch, check_slurm, job_options, thread_limits
+from pipeline.slurm import JobWatch, check_job, check_slurm, job_options
 from pipeline.sources import Video
 from pipeline.tvl1.solver import available_threads, devices
 from stores.errors import OperationError
@@ -82,8 +82,9 @@ def started_hub(
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(_CONFIG))
         stack.enter_context(silence_logging_cmgr(_SILENT))  # what matters is said in sentences
+        trouble: Callable[[], str] = str
         if isinstance(place, Running):
-            client, trouble = _connected(place), _no_trouble
+            client = _connected(place)
         else:
             cluster, trouble = _started_cluster(place, threads, needed)
             stack.enter_context(cluster)
@@ -173,7 +174,7 @@ class DaskHub:
                 error = unreadable
             # What ends with its worker, or with the scheduler, is told by these.
             if future.status == "finished" or (error is not None and not isinstance(error, distributed.KilledWorker)):
-                words = f"{type(error).__name__}: {error}" if error else ""
+                words = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}" if error else ""
                 self.messages.put((ENDED, address, {"handle": future, "error": words}))
 
         future = self._client.submit(
@@ -298,14 +299,10 @@ def _close(client: Client) -> None:
         client.close(timeout=2)
 
 
-def _no_trouble() -> str:
-    return ""
-
-
 def _started_cluster(
     place: Processes | Gpus | Slurm, threads: int, needed: Callable[[], int]
 ) -> tuple[SpecCluster, Callable[[], str]]:
-    """Return a cluster of our own, and what says whether it is in trouble."""
+    """Return a cluster of our own, and what says whether it is in trouble: `str`, the empty one, never does."""
     if isinstance(place, Slurm):
         return _slurm_cluster(place, needed)
     alone = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
@@ -313,14 +310,13 @@ def _started_cluster(
         limits = thread_limits(threads)
         return distributed.LocalCluster(
             place.count, threads_per_worker=threads, processes=True, silence_logs=_SILENT, env=limits, **alone
-        ), _no_trouble
-    workers = {}
-    for name in (names := visible_gpus(devices())):
-        env = {**thread_limits(1), "CUDA_VISIBLE_DEVICES": name}
-        share = max(1, available_threads() // len(names))
-        options = {"nthreads": share, "env": env, "resources": {"GPU": 1}, "host": "127.0.0.1", "silence_logs": _SILENT}
-        workers[f"gpu-{name}"] = {"cls": distributed.Nanny, "options": options}
-    return SpecCluster(workers, {"cls": distributed.Scheduler, "options": alone}, silence_logs=_SILENT), _no_trouble
+        ), str
+    options = gpu_workers(devices(), available_threads())
+    workers = {
+        name: {"cls": distributed.Nanny, "options": {**own, "host": "127.0.0.1", "silence_logs": _SILENT}}
+        for name, own in options.items()
+    }
+    return SpecCluster(workers, {"cls": distributed.Scheduler, "options": alone}, silence_logs=_SILENT), str
 
 
 class _AsManyAsNeeded(distributed.Adaptive):
@@ -346,5 +342,10 @@ def _slurm_cluster(place: Slurm, needed: Callable[[], int]) -> tuple[SpecCluster
         ) from error
     options = job_options(place, thread_limits(place.cores))
     cluster = SLURMCluster(**options, scheduler_options={"dashboard_address": ":0"}, silence_logs=_SILENT)
+    try:
+        check_job(cluster.job_script())  # what the queue refuses later is not heard
+    except BaseException:
+        cluster.close()
+        raise
     cluster.adapt(Adaptive=_AsManyAsNeeded, minimum=place.minimum, maximum=place.maximum, needed=needed, interval="2s")
     return cluster, JobWatch(cluster, place.logs)

@@ -156,8 +156,15 @@ def parse_adapt(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def visible_gpus(names: Sequence[str]) -> list[str]:
-    """Return, for each GPU that this process may use, what CUDA_VISIBLE_DEVICES must be for a process to use it alone.
+def thread_limits(threads: int) -> dict[str, str]:
+    """Return the environment of a process that computes on `threads` threads of its own making; libraries add none."""
+    blas = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+    return {"NUMBA_NUM_THREADS": str(threads), **dict.fromkeys(blas, "1")}
+
+
+def gpu_workers(names: Sequence[str], cores: int) -> dict[str, dict[str, Any]]:
+    """Return the options of one worker for each GPU that this process may use: it sees that GPU alone, and has its share
+    of the `cores`.
 
     `names` are those of the devices. Raises ValueError where there is none.
     """
@@ -167,7 +174,16 @@ def visible_gpus(names: Sequence[str]) -> list[str]:
             "(pip install 'flowcpc[gpu]'); use --cluster local"
         )
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return visible[: len(names)] or [str(number) for number in range(len(names))]
+    chosen = visible[: len(names)] or [str(number) for number in range(len(names))]
+    threads = max(1, cores // len(chosen))
+    return {
+        f"gpu-{gpu}": {
+            "nthreads": threads,
+            "resources": {"GPU": 1},
+            "env": {**thread_limits(threads), "CUDA_VISIBLE_DEVICES": gpu},
+        }
+        for gpu in chosen
+    }
 
 
 def _running(given: Mapping[str, Any]) -> Running:

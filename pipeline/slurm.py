@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from pipeline.places import Slurm
+from stores.errors import OperationError
 
 _EVERY_S = 15.0
 _MOST_LOST = 3
@@ -42,10 +43,14 @@ def job_options(place: Slurm, limits: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def thread_limits(threads: int) -> dict[str, str]:
-    """Return the environment of a process that computes on `threads` threads of its own making; libraries add none."""
-    blas = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
-    return {"NUMBA_NUM_THREADS": str(threads), **dict.fromkeys(blas, "1")}
+def check_job(script: str) -> None:
+    """Raise OperationError with SLURM's own words where it would not take a job of this script."""
+    answer = subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        words = [line.partition("error: ")[2] or line for line in answer.stderr.splitlines() if line.strip()]
+        raise OperationError(
+            f"SLURM does not take the workers' jobs: {'; '.join(words)}; change the options of --cluster slurm"
+        )
 
 
 def jobs_in_queue(jobs: Collection[str]) -> set[str]:
@@ -83,7 +88,8 @@ class JobWatch:
         waiting = {name: job.job_id for name, job in requested.items() if name not in self._cluster.observed}
         there = jobs_in_queue({job for job in waiting.values() if job})
         over = [name for name, job in waiting.items() if job and job not in there]
-        self._cluster.scale_down(over)
+        if over:
+            self._cluster.sync(self._cluster.scale_down, over)
         self._lost = 0 if self._cluster.observed else self._lost + len(over)
         if self._lost < _MOST_LOST:
             return ""

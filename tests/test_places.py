@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.places import Gpus, Here, Processes, Running, Slurm, choose_place, parse_adapt, visible_gpus
+from pipeline.places import Gpus, Here, Processes, Running, Slurm, choose_place, gpu_workers, parse_adapt
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,10 @@ def test_adapt_needs_a_worker_at_some_time() -> None:
 
 def test_each_gpu_has_a_process_that_sees_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert visible_gpus(["H100", "H100"]) == ["0", "1"]
+    workers = gpu_workers(["H100", "H100"], 32)
+    assert [options["env"]["CUDA_VISIBLE_DEVICES"] for options in workers.values()] == ["0", "1"]
+    assert {(options["nthreads"], options["resources"]["GPU"]) for options in workers.values()} == {(16, 1)}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-8f")
-    assert visible_gpus(["H100", "H100"]) == ["3", "GPU-8f"]
+    assert list(gpu_workers(["H100", "H100"], 1)) == ["gpu-3", "gpu-GPU-8f"]
     with pytest.raises(ValueError, match="needs a GPU, and no CUDA device was found"):
-        visible_gpus([])
+        gpu_workers([], 16)

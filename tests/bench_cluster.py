@@ -1,0 +1,188 @@
+"""What distribution costs: memory and time per video of 13,320 videos that are nothing, and Dask against plain processes on real ones.
+
+Run by `make bench`. Writes docs/benchmarks/cluster.md.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from real_flow import spread
+from records import ROOT, machine_record
+
+from pipeline.extract import STORED, Outcome, Settings, extract_video
+from pipeline.places import Here, Place, Processes, Running
+from pipeline.run import run_extraction
+from pipeline.sources import Video, read_dataset
+
+MANY, FEW = 13_320, 1_000
+CLIPS, ROUNDS = 16, 3
+DASK = str(Path(sys.executable).with_name("dask"))
+
+
+def nothing(settings: Settings, video: Video, on_pairs: object, *, should_stop: object) -> Outcome:
+    """A video that takes no time and leaves nothing."""
+    return Outcome(video.video_id, STORED)
+
+
+def megabytes(pid: int) -> float:
+    """Resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@dataclasses.dataclass
+class Mark:
+    """How far a run was when so many videos were through: seconds, and MB of client and scheduler."""
+
+    at: float
+    client: float
+    scheduler: float
+
+
+def no_ops(folder: Path) -> dict[int, Mark]:
+    """Send MANY videos that are nothing through a scheduler and two workers started by hand; marks at FEW and MANY videos."""
+    (folder / "videos" / "A").mkdir(parents=True)
+    (folder / "video").write_bytes(b"x")
+    for number in range(MANY):
+        os.link(folder / "video", folder / "videos" / "A" / f"v_{number:05d}.avi")
+    file = folder / "scheduler.json"
+    quiet = {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+        "env": {**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+    }
+    daemons = [
+        subprocess.Popen(
+            [DASK, "scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file)], **quiet
+        )
+    ]
+    marks: dict[int, Mark] = {}
+    try:
+        while not file.exists():
+            time.sleep(0.1)
+        worker = [
+            DASK,
+            "worker",
+            "--scheduler-file",
+            str(file),
+            "--nthreads",
+            "1",
+            "--local-directory",
+            str(folder / "dask"),
+        ]
+        daemons += [subprocess.Popen([*worker, "--no-dashboard"], **quiet) for _ in range(2)]
+        through = 0
+
+        def note(event: str, **values: Any) -> None:
+            nonlocal through
+            through += event == "video"
+            if event == "video" and through in (FEW, MANY):
+                marks[through] = Mark(time.perf_counter(), megabytes(os.getpid()), megabytes(daemons[0].pid))
+
+        settings = Settings(str(folder / "videos"), str(folder / "store"), 24, 32)
+        found = read_dataset(folder / "videos", "folder").videos
+        run_extraction(settings, found, Running(file=str(file)), extract=nothing, note=note)
+    finally:
+        for daemon in daemons:
+            daemon.terminate()
+            daemon.wait()
+    return marks
+
+
+def working_seconds(videos: Path, store: Path, place: Place) -> float:
+    """Seconds from the moment when the workers are ready to the last commit."""
+    began: list[float] = []
+    ended: list[float] = []
+
+    def note(event: str, **values: Any) -> None:
+        if event == "worker" and values["state"] == "joined":
+            began.append(time.perf_counter())
+        elif event == "video":
+            ended.append(time.perf_counter())
+
+    def extract(settings: Settings, video: Video, on_pairs: Callable[[int], None], **options: Any) -> Outcome:
+        began.append(time.perf_counter())
+        return extract_video(settings, video, on_pairs, **options)
+
+    found = read_dataset(videos, "folder").videos
+    own = {"extract": extract} if isinstance(place, Here) else {}
+    run_extraction(Settings(str(videos), str(store), backend="cpu"), found, place, note=note, **own)
+    return ended[-1] - (began[0] if isinstance(place, Here) else max(began))
+
+
+def plain(folders: list[Path], store: Path) -> float:
+    """The same work by processes that know nothing of each other, one core each; the slowest of them."""
+    cores = sorted(os.sched_getaffinity(0))
+    code = (
+        "import os, sys, bench_cluster as b; os.sched_setaffinity(0, {int(sys.argv[3])}); "
+        "print(b.working_seconds(b.Path(sys.argv[1]), b.Path(sys.argv[2]), b.Here()))"
+    )
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(folder), f"{store}-{n}", str(cores[n])],
+            cwd=ROOT / "tests",
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for n, folder in enumerate(folders)
+    ]
+    return max(float(process.communicate()[0]) for process in running)
+
+
+def against_processes(folder: Path) -> tuple[list[float], list[float]]:
+    """Seconds of both on the same clips, in turns; every process has the same clips, so that none waits for another."""
+    parts = []
+    for part in ("a", "b"):
+        (folder / part / "X").mkdir(parents=True)
+        for number, clip in enumerate(spread(CLIPS // 2)):
+            shutil.copy(clip, folder / part / "X" / f"{part}{number}.avi")
+        parts.append(folder / part)
+    both = folder / "both"
+    for part in parts:
+        shutil.copytree(part / "X", both / part.name)
+    dask, processes = [], []
+    for turn in range(ROUNDS):
+        processes.append(plain(parts, folder / f"plain{turn}"))
+        dask.append(working_seconds(both, folder / f"dask{turn}", Processes(2)))
+    return dask, processes
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        marks = no_ops(Path(name, "many"))
+        dask, processes = against_processes(Path(name))
+    few, many = marks[FEW], marks[MANY]
+    each = (many.at - few.at) / (MANY - FEW) * 1000
+    ratio = statistics.median(processes) / statistics.median(dask)
+    alone = "; the machine was shared with other work while it ran" if os.environ.get("FLOWCPC_SHARED_MACHINE") else ""
+    text = (
+        "# Distribution\n\n`make bench` (tests/bench_cluster.py).\n\n"
+        f"- {MANY} videos that are nothing, through a scheduler and two workers started by hand: {each:.1f} ms per video, so {2 * each:.1f} ms "
+        "from one video's end on a worker to the next one's.\n"
+        f"- Memory of the client {few.client:.0f} MB after {FEW} videos and {many.client:.0f} MB after {MANY}; of the scheduler "
+        f"{few.scheduler:.0f} and {many.scheduler:.0f} MB.\n"
+        f"- {CLIPS} UCF-101 clips at 256x342 on two cores, from ready workers to the last commit, {ROUNDS} rounds in turns: two processes that "
+        f"know nothing of each other {spread_of(processes)} s, Dask with two workers {spread_of(dask)} s: {ratio:.3f} of the processes' speed.\n\n"
+        f"{machine_record()}{alone}\n"
+    )
+    print(text)
+    print(json.dumps({"dask": dask, "processes": processes}))
+    (ROOT / "docs" / "benchmarks" / "cluster.md").write_text(text)
+
+
+def spread_of(seconds: list[float]) -> str:
+    """Median, and the range."""
+    return f"{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
+
+
+if __name__ == "__main__":
+    main()
