@@ -25,7 +25,7 @@ from pipeline.run import run_extraction
 from pipeline.sources import Video, read_dataset
 
 MANY, FEW = 13_320, 1_000
-CLIPS, ROUNDS = 16, 3
+CLIPS, ROUNDS = 6, 3
 DASK = str(Path(sys.executable).with_name("dask"))
 
 
