@@ -93,8 +93,8 @@ def estimate(
     total = sum(size for size, _ in there)
     pairs = 0
     if counted:
-        frames = sum(frames for _, frames in counted) * total / sum(size for size, _ in counted)
-        pairs = max(0, round(frames) - len(there))
+        expected = sum(frames for _, frames in counted) * total / sum(size for size, _ in counted)
+        pairs = max(0, round(expected) - len(there))
     seconds, each = {"decoding": 0.0, "flow": 0.0, "writing": 0.0}, 0.0
     if pairs:
         prepare(settings.backend, announce)

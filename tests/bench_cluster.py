@@ -159,6 +159,7 @@ def against_processes(folder: Path) -> tuple[list[float], list[float]]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         marks = no_ops(Path(name, "many"))
+        print(marks, flush=True)
         dask, processes = against_processes(Path(name))
     few, many = marks[FEW], marks[MANY]
     each = (many.at - few.at) / (MANY - FEW) * 1000
