@@ -85,9 +85,18 @@ class Decoder:
             pipe.close()
 
     def open(
-        self, path: Path, size: FrameSize, *, block: int, threads: int, memory_limit: int, watch: Watch
+        self,
+        path: Path,
+        size: FrameSize,
+        *,
+        block: int,
+        threads: int,
+        memory_limit: int,
+        watch: Watch,
+        most_blocks: int | None = None,
     ) -> "DecodedVideo":
-        """Begin to decode `path` to gray frames of `size`, `block` at a time at most, in at most `memory_limit` bytes.
+        """Begin to decode `path` to gray frames of `size`, `block` at a time at most, in at most `memory_limit` bytes; all of it, or no more than
+        `most_blocks`.
 
         Raises VideoError where the file is to blame, LimitError where it takes too much, DecoderError where the process died or hung, and
         whatever `watch` raises.
@@ -97,6 +106,7 @@ class Decoder:
             "path": os.path.abspath(path),
             "size": dataclasses.asdict(size),
             "block": block,
+            "most_blocks": most_blocks,
             "threads": threads,
             "memory_limit": memory_limit,
         }
@@ -149,7 +159,8 @@ class Decoder:
 
 class DecodedVideo:
     """One video as its frames come: `header_frames`, `fps`, `source_height`, `source_width`, and `height` and `width` of the frames at once; after
-    the blocks are used up `decoded_frames`, `times` (float64 seconds of every frame), `sha256` of the file and `peak_bytes` of the process.
+    the blocks are used up `decoded_frames`, `times` (float64 seconds of every frame), `sha256` of the file (unless it is read in part) and
+    `peak_bytes` of the process.
     """
 
     def __init__(self, decoder: Decoder, memory_limit: int, watch: Watch) -> None:

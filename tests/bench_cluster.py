@@ -25,7 +25,7 @@ from pipeline.run import run_extraction
 from pipeline.sources import Video, read_dataset
 
 MANY, FEW = 13_320, 1_000
-CLIPS, ROUNDS = 16, 3
+CLIPS, ROUNDS = 6, 3
 DASK = str(Path(sys.executable).with_name("dask"))
 
 
@@ -159,6 +159,7 @@ def against_processes(folder: Path) -> tuple[list[float], list[float]]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         marks = no_ops(Path(name, "many"))
+        print(marks, flush=True)
         dask, processes = against_processes(Path(name))
     few, many = marks[FEW], marks[MANY]
     each = (many.at - few.at) / (MANY - FEW) * 1000
