@@ -1,6 +1,7 @@
 """One video -> one committed entry of a store, or one failure record. Knows nothing of Dask."""
 
 import dataclasses
+import functools
 import os
 import platform
 import time
@@ -22,6 +23,7 @@ from pipeline.segmentation import find_gaps, find_segments, find_shots, frame_st
 from pipeline.sizes import FrameSize
 from pipeline.sources import Video
 from pipeline.stages import Stages
+from pipeline.tvl1.batching import shared_solver
 from pipeline.tvl1.constants import SOLVER_VERSION
 from pipeline.tvl1.parameters import TVL1Parameters
 from pipeline.tvl1.solver import check_backend, compute_flow, resolve_backend
@@ -227,14 +229,13 @@ class _Extraction:
                 memory_limit=settings.memory_limit,
                 watch=self.watch,
             )
+        solve = _solver(settings, backend)
         columns: dict[str, list[Any]] = {}
         scores: list[NDArray[np.float32]] = []
         with self.store.write_video(self.video.video_id, (source.height, source.width)) as writer:
             for frames in stages.waiting("decode", source.overlapping_blocks()):
                 with stages.timed("flow"):
-                    flow = compute_flow(
-                        frames, parameters=settings.parameters, backend=backend, threads=settings.threads
-                    )
+                    flow = solve(frames)
                 with stages.timed("encode"):
                     if not np.isfinite(flow).all():
                         raise VideoError(f"its flow has values that are not finite near frame {source.decoded_frames}")
@@ -291,6 +292,12 @@ class _Extraction:
                 f"decodes to {decoded} frames and its header says {header}, and --strict allows {STRICT_FRAMES} frame or "
                 f"{STRICT_SHARE:.0%} of difference; to store it marked, leave --strict out and give --retry-failed"
             )
+
+
+def _solver(settings: Settings, backend: str) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    if backend == "cuda":
+        return shared_solver(settings.parameters).compute
+    return functools.partial(compute_flow, parameters=settings.parameters, backend=backend, threads=settings.threads)
 
 
 def _versions() -> str:

@@ -24,7 +24,8 @@ class FakeHub:
     name = "the scheduler at nowhere"
     wait_s: float | None = 0.0
 
-    def __init__(self, habits: dict[str, str]) -> None:
+    def __init__(self, habits: dict[str, str], slots: int = 1) -> None:
+        self.slots = slots
         self.messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.habits = habits
         self.given: list[tuple[str, str]] = []
@@ -36,7 +37,7 @@ class FakeHub:
             self.messages.put((JOINED, address, {}))
 
     def examine(self, address: str, probe: Probe, backend: str) -> object:
-        report = {**examine(probe, backend), "nanny": None, "host": "h"}
+        report = {**examine(probe, backend), "nanny": None, "host": "h", "slots": self.slots}
         if self.habits.get(address) == "foreign":
             report["versions"] = {**report["versions"], "numba": "0"}
         self.messages.put((EXAMINED, address, report))
@@ -72,7 +73,7 @@ class FakeHub:
 class Run:
     """A dispatcher over six videos."""
 
-    def __init__(self, folder: Path, **habits: str) -> None:
+    def __init__(self, folder: Path, slots: int = 1, **habits: str) -> None:
         videos = write_class_folders(folder / "videos", {"A": (1.0, 0.0)}, clips=6)
         self.settings = Settings(str(videos), str(folder / "s"), 24, 32, backend="cpu")
         self.store = create_store(self.settings.store, self.settings.numerics())
@@ -84,7 +85,7 @@ class Run:
             for key, habit in habits.items()
             if key[1].isdigit()
         }
-        self.hub = FakeHub(named | {key: habit for key, habit in habits.items() if not key[1].isdigit()})
+        self.hub = FakeHub(named | {key: habit for key, habit in habits.items() if not key[1].isdigit()}, slots)
         self.said: list[str] = []
         self.events: list[dict[str, Any]] = []
 
@@ -111,6 +112,25 @@ def test_every_video_goes_to_one_worker_and_no_worker_has_two(tmp_path: Path) ->
     assert run.outcomes("a", "b") == dict.fromkeys(run.names, STORED)
     assert sorted(name for _, name in run.hub.given) == run.names
     assert {address for address, _ in run.hub.given} == {"a", "b"}
+
+
+def test_a_worker_with_slots_has_several_videos_and_workers_share_them(tmp_path: Path) -> None:
+    run = Run(tmp_path, slots=3)
+    assert run.outcomes("a", "b") == dict.fromkeys(run.names, STORED)
+    assert sorted(name for _, name in run.hub.given) == run.names
+    assert [address for address, _ in run.hub.given].count("a") == 3
+
+
+@pytest.mark.parametrize("killer", range(6))
+def test_of_several_videos_the_one_that_kills_is_found_by_trying_each_alone(tmp_path: Path, killer: int) -> None:
+    run = Run(tmp_path, slots=4, **{f"v{killer}": "dies"})
+    outcomes = run.outcomes("a")
+    assert outcomes.pop(run.names[killer]) == f"killed its worker process {TRIES} times (was killed by signal 9, on h)"
+    assert outcomes == dict.fromkeys(outcomes, STORED)
+    assert len(outcomes) == 5
+    deaths = [event["video_ids"] for event in run.events if event["state"] == "died"]
+    assert all(run.names[killer] in names for names in deaths)
+    assert [names for names in deaths if len(names) == 1] == [[run.names[killer]]] * TRIES
 
 
 def test_a_video_that_kills_its_workers_is_blamed_alone(tmp_path: Path) -> None:

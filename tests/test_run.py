@@ -1,6 +1,9 @@
 """A whole run: when it tries again, when it gives up, and what programs hear of it."""
 
 import json
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,10 +11,12 @@ from conftest import assert_same_store, write_class_folders
 from test_cli import SMALL, flowcpc, refused
 
 import console
+from pipeline import run
 from pipeline.backlog import TRIES
 from pipeline.event_log import EventLog
 from pipeline.extract import FAILED, KIND_MACHINE, Outcome, Settings, extract_video, record_failure
 from pipeline.ledger import Summary
+from pipeline.limits import Preempted
 from pipeline.places import Here, Processes
 from pipeline.run import run_extraction
 from pipeline.sources import Video, read_dataset
@@ -47,6 +52,51 @@ def test_a_failure_of_the_machine_is_tried_again_within_the_run(videos: Path, tm
     assert tries.count("Left/v_Left_g01_c01") == TRIES
     extract(videos, tmp_path / "calm")
     assert_same_store(tmp_path / "s", tmp_path / "calm")
+
+
+@pytest.mark.parametrize("at_a_time", [2, 5])
+def test_several_videos_at_a_time_give_the_same_store(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_a_time: int
+) -> None:
+    extract(videos, tmp_path / "calm")
+    monkeypatch.setattr(run, "videos_at_a_time", lambda backend, cores: at_a_time)
+    monkeypatch.setattr(run, "available_threads", lambda: at_a_time)
+    together, most = threading.Semaphore(0), []
+
+    def met(settings: Settings, video: Video, on_pairs: object, **options: object) -> Outcome:
+        together.release()
+        most.append(together._value)
+        assert settings.threads == 1
+        try:
+            return extract_video(settings, video, on_pairs, **options)
+        finally:
+            together.acquire()
+
+    pairs: list[float] = []
+    summary = extract(
+        videos, tmp_path / "s", extract=met, progress=lambda done, total, fields: pairs.append(fields["pairs/s"])
+    )
+    assert (summary.finished, summary.stored, summary.failed) == (True, 6, [])
+    assert 1 < max(most) <= at_a_time
+    assert pairs[-1] > 0
+    assert_same_store(tmp_path / "s", tmp_path / "calm")
+
+
+def test_a_stop_drops_all_videos_in_hand(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "videos_at_a_time", lambda backend, cores: 3)
+    monkeypatch.setattr(run, "available_threads", lambda: 3)
+    all_there, gone = threading.Barrier(3), threading.Event()
+
+    def waits(settings: Settings, video: Video, on_pairs: object, *, should_stop: Callable[[], bool]) -> Outcome:
+        all_there.wait(60)
+        gone.set()
+        while not should_stop():
+            time.sleep(0.01)
+        raise Preempted
+
+    summary = extract(videos, tmp_path / "s", extract=waits, should_stop=gone.is_set)
+    assert (summary.finished, summary.stored, summary.failed) == (False, 0, [])
+    assert open_store(tmp_path / "s").failures()["kind"].tolist() == ["pending"] * 6
 
 
 def test_a_failure_that_stays_is_a_row_after_so_many_tries(videos: Path, tmp_path: Path) -> None:
