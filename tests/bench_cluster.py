@@ -152,7 +152,10 @@ def plain(folders: list[Path], store: Path) -> tuple[float, float]:
 
 
 def against_processes(folder: Path) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-    """Seconds, and seconds of processors, of Dask and of processes on the same clips, in turns; every process has the same clips, so that none waits for another."""
+    """Seconds, and seconds of processors, of Dask and of processes on the same clips, in turns.
+
+    Every process has the same clips, so that none waits for another.
+    """
     parts = []
     for part in ("a", "b"):
         (folder / part / "X").mkdir(parents=True)
