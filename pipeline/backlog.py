@@ -14,7 +14,7 @@ TRIES = 3
 class Backlog:
     """The tasks of a run, in order, each until its outcome stands.
 
-    A video that kills its process, or fails for want of memory and the like, has TRIES tries within a run; then it is a row in failures. One
+    A video that kills its process, or fails in a way that may pass, has TRIES tries within a run; then it is a row in failures. One
     that was dropped because its process was asked to leave goes back without being blamed.
 
     Attributes
@@ -55,10 +55,8 @@ class Backlog:
 
     def settle(self, task: Task, outcome: Outcome) -> Outcome | None:
         """Return the outcome of `task` if it stands, None if its video is tried again."""
-        if outcome.status == FAILED:
-            failure = self._store.failure_of(task.video.video_id)
-            if failure is not None and failure["kind"] == KIND_MACHINE and self._is_tried_again(task):
-                return None
+        if outcome.status == FAILED and outcome.may_pass and self._is_tried_again(task):
+            return None
         self.unfinished -= 1
         return outcome
 

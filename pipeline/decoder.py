@@ -35,7 +35,7 @@ _LAST_WORDS = 200
 
 
 class DecoderError(RuntimeError):
-    """The decoding process died or hung over a video; the message says how."""
+    """The decoding process died over a video; the message says how."""
 
 
 class Decoder:
@@ -98,7 +98,7 @@ class Decoder:
         """Begin to decode `path` to gray frames of `size`, `block` at a time at most, in at most `memory_limit` bytes; all of it, or no more than
         `most_blocks`.
 
-        Raises VideoError where the file is to blame, LimitError where it takes too much, DecoderError where the process died or hung, and
+        Raises VideoError where the file is to blame, LimitError where it takes too much or hangs, DecoderError where the process died, and
         whatever `watch` raises.
         """
         self.idle = False
@@ -135,7 +135,7 @@ class Decoder:
                 # Slices are counted, not the clock: a machine that slept, or a process that was stopped, is no decoder that hangs.
                 silent += _SLICE_S
                 if silent >= _SILENCE_S:
-                    raise DecoderError(
+                    raise LimitError(
                         f"its decoder gave nothing for {_SILENCE_S:g} s after {decoded} frames: the file, or the disk under it, hangs"
                     )
                 continue

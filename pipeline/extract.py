@@ -119,7 +119,8 @@ class Settings:
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What became of one video: `status` is STORED or FAILED, `reason` says why it failed, `flows` and `seconds` what it took, `stages` the
-    seconds of each stage, `peak_bytes` the most memory that this process and its decoder have held so far.
+    seconds of each stage, `peak_bytes` the most memory that this process and its decoder have held so far. `may_pass` says that a failure
+    need not be the next one's: a crash, or memory that was short; what took too much takes it again.
     """
 
     video_id: str
@@ -127,6 +128,7 @@ class Outcome:
     flows: int = 0
     seconds: float = 0.0
     reason: str = ""
+    may_pass: bool = False
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
     peak_bytes: int = 0
 
@@ -161,6 +163,7 @@ def extract_video(
     store = open_store(settings.store)
     path = Path(settings.videos, video.path)
     stamp = source_stamp(path)
+    may_pass = False
     try:
         with borrowed_decoder() as decoder:
             return _Extraction(settings, store, video, path, stamp, decoder, watch).run(on_pairs)
@@ -168,18 +171,20 @@ def extract_video(
         raise
     except VideoError as error:
         kind, reason = KIND_FILE if path.exists() else KIND_MISSING, str(error)
-    except (LimitError, DecoderError) as error:
+    except LimitError as error:
         kind, reason = KIND_MACHINE, str(error)
+    except DecoderError as error:
+        kind, reason, may_pass = KIND_MACHINE, str(error), True
     except (OSError, DamagedStoreError) as error:
         raise _unwritable(store, error) from error
     except Exception as error:  # whatever one video brings about, the others go on
-        kind, reason = KIND_MACHINE, f"{type(error).__name__}: {_first_line(error)}"
+        kind, reason, may_pass = KIND_MACHINE, f"{type(error).__name__}: {_first_line(error)}", True
     seconds = round(watch.seconds, 3)
     try:
         record_failure(store, video, kind, reason, stamp, host=platform.node(), seconds=seconds)
     except OSError as error:
         raise _unwritable(store, error) from error
-    return Outcome(video.video_id, FAILED, seconds=seconds, reason=reason)
+    return Outcome(video.video_id, FAILED, seconds=seconds, reason=reason, may_pass=may_pass)
 
 
 def record_failure(
