@@ -10,9 +10,10 @@ import click
 
 import console
 from console import Bar, as_json_text, command_line, say, stop_on_signals
+from stores.words import counted
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from stores.verify import Verification
 
 _PATH = click.Path(path_type=Path)
 encoding_option = click.option(
@@ -28,6 +29,7 @@ format_option = click.option(
     type=click.Choice(["zarr", "hdf5"]),
     help="Container of a new store's arrays.  [default: zarr, or the store's]",
 )
+_MOST_PENDING = 10  # that verify names one by one
 _SIDE_BY_SIDE = 4  # videos of an animation where none is named
 
 
@@ -63,6 +65,7 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
     Exit code 1 when something is damaged or missing and was not repaired.
     """
     from stores.flow_store import open_store
+    from stores.verify import advise
     from stores.verify import verify as verify_store
 
     opened, count = open_store(store), workers or len(os.sched_getaffinity(0))
@@ -70,18 +73,18 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
         raise FileNotFoundError(f"--repair {videos} is no folder; give the one that extract-flow was given")
     with stop_on_signals() as stop, Bar("verify") as bar:
         found = verify_store(opened, workers=count, progress=bar, should_stop=stop)
-    click.echo(
-        as_json_text(found.table) if as_json else _findings_text(found.table), nl=as_json or len(found.table) > 0
-    )
+    click.echo(as_json_text(found.table) if as_json else _findings_text(found), nl=as_json or len(found.table) > 0)
     if not found.finished:
         stop.leave(command_line())
     say(
-        f"{store}: {found.videos} videos, {found.bytes / 1e6:.3g} MB read, {len(found.harmful)} files damaged or missing"
+        f"{store}: {counted(found.videos, 'video')}, {found.bytes / 1e6:.3g} MB read, "
+        f"{counted(len(found.harmful), 'file')} damaged or missing"
     )
     if not found.harmful:
         return
     if videos is None:
-        say(f"recompute them with: flowcpc verify {store} --repair VIDEOS")
+        for sentence in advise(opened, found.harmful):
+            say(sentence)
         sys.exit(console.FAILED)
     from pipeline.repair import repair
 
@@ -92,12 +95,15 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
     left = [*result.left, *(result.summary.failed if result.summary else [])]
     for video_id, reason in left:
         (say if as_json else click.echo)(f"{video_id}\t{reason}")
-    remaining = verify_store(opened, workers=count).harmful
-    for finding in remaining:
+    after = verify_store(opened, workers=count)
+    for finding in after.harmful:
         say(f"still {finding.kind}: {finding.path}: {finding.what}")
-    if left or remaining:
+    if left or after.harmful:
+        for sentence in advise(opened, [finding for finding in after.harmful if finding.video_id is None]):
+            say(sentence)
         sys.exit(console.FAILED)
-    say(f"repaired: {store} is whole")
+    pending = f", but {counted(after.pending, 'video')} of its data set not extracted yet" if after.pending else ""
+    say(f"repaired: {store} is whole{pending}")
 
 
 @click.command()
@@ -254,8 +260,14 @@ def export_command(store: Path, out: Path, videos: tuple[str, ...], layout: str,
         sys.exit(console.DONE_IN_PART)
 
 
-def _findings_text(table: "pd.DataFrame") -> str:
-    return "\n".join("\t".join(map(str, row)) for row in table.fillna("").itertuples(index=False))
+def _findings_text(found: "Verification") -> str:
+    """Return a line per finding; one alone for many videos that are only not extracted yet."""
+    table = found.table.fillna("")
+    lines = ["\t".join(map(str, row)) for row in table.itertuples(index=False)]
+    if found.pending <= _MOST_PENDING:
+        return "\n".join(lines)
+    kept = [line for line, kind in zip(lines, table["kind"], strict=True) if kind != "pending"]
+    return "\n".join([*kept, f"pending\t\t\t{found.pending} videos of the data set are not extracted yet"])
 
 
 COMMANDS = (info, verify, query, show, import_command, export_command)

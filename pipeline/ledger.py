@@ -74,8 +74,8 @@ def plan_extraction(
     a new record. Failures of the machine are tried again, failures of the file when their source changed or
     `retry_failed` is set. Absent videos are recorded. Those in `again` are extracted whatever is known of them.
     """
-    stored = _by_id(store.videos())
-    failed = _by_id(store.failures())
+    tables = store.tables("videos", "failures")
+    stored, failed = _by_id(tables["videos"]), _by_id(tables["failures"])
     _refuse_other_names(store, stored, videos)
     tasks, standing, kept = [], [], 0
     for video in videos:

@@ -21,6 +21,7 @@ from stores import catalog, garbage, layout, records
 from stores.atomic import TEMPORARY_SUFFIX
 from stores.blosc import CODEC
 from stores.chunks import ChunkMap
+from stores.commits import digest_of, read_commit
 from stores.encoding import encoding_from_json
 from stores.errors import DamagedStoreError
 from stores.video_reader import VideoReader
@@ -126,6 +127,8 @@ class FlowStore:
     path : Path
     numerics : dict
         What decides the stored values, as in store.json.
+    digest : str
+        Of numerics and array format, as in every commit.
     height, width : int or None
         Size of every stored flow, px; None where videos have sizes of their own (columns of `videos`).
     short_side : int or None
@@ -140,6 +143,7 @@ class FlowStore:
         self.path = path
         self.array_format = array_format
         self.numerics = numerics
+        self.digest = digest_of(array_format, numerics)
         self.height: int | None = numerics.get("height")
         self.width: int | None = numerics.get("width")
         self.short_side: int | None = numerics.get("short_side")
@@ -169,6 +173,10 @@ class FlowStore:
     def failures(self) -> pd.DataFrame:
         """Return one row per video that belongs to the data set but has no flow, with kind and reason."""
         return catalog.read_table(self.path, "failures")
+
+    def tables(self, *names: str) -> dict[str, pd.DataFrame]:
+        """Return several tables by name; where no index answers, the records are read once for all of them."""
+        return catalog.read_tables(self.path, names)
 
     def consolidate(self) -> dict[str, int]:
         """Rebuild the Parquet tables under `index/` from the records; returns the rows of each."""
@@ -206,17 +214,11 @@ class FlowStore:
         return VideoReader(video_id, self.path, shape, self.encoding.dtype, per_chunk, ChunkMap.from_json(chunks))
 
     def commit_of(self, video_id: str) -> Record | None:
-        """Return the commit record of a video, or None when it is not stored."""
-        path = layout.commit_path(self.path, video_id)
+        """Return the commit record of a video, or None when it is not stored. Raises DamagedStoreError for one that is none of this store."""
         try:
-            commit = records.read_record(path)
+            return read_commit(self.path, layout.record_name(video_id), self.digest)
         except FileNotFoundError:
             return None
-        if commit["video_id"] != video_id:
-            raise DamagedStoreError(
-                f"{path} is the record of {commit['video_id']}; mend it with flowcpc verify and its --repair"
-            )
-        return commit
 
     def failure_of(self, video_id: str) -> Record | None:
         """Return the failure record of a video, or None."""
@@ -252,7 +254,12 @@ class FlowStore:
             raise ValueError(f"{video_id} is to be written with flow {given}, and {self.path} takes {rule}; resize it")
         per_chunk = self.numerics.get("flows_per_chunk") or layout.flows_per_chunk(*size)
         return VideoWriter(
-            self.path, video_id, array_format=self.array_format, chunk=(per_chunk, 2, *size), encoding=self.encoding
+            self.path,
+            video_id,
+            array_format=self.array_format,
+            digest=self.digest,
+            chunk=(per_chunk, 2, *size),
+            encoding=self.encoding,
         )
 
     def relabel(self, commit: Record, source: Mapping[str, Any]) -> None:

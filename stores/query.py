@@ -48,7 +48,7 @@ def _tables(store: FlowStore, *, with_embeddings: bool) -> dict[str, Callable[[]
             file = catalog.fresh_index(store.path, name)
             if file is not None:
                 return pq.read_table(pa.BufferReader(file))
-            return pa.Table.from_pandas(catalog.build_table(store.path, name), preserve_index=False)
+            return pa.Table.from_pandas(catalog.build_tables(store.path, [name])[name], preserve_index=False)
 
         return table
 

@@ -64,7 +64,8 @@ class StoreSummary:
 
 def summarise(store: FlowStore) -> StoreSummary:
     """Return counts over `store`."""
-    videos = store.videos()
+    tables = store.tables("videos", "failures")
+    videos = tables["videos"]
     folds = [name for name in videos.columns if name.startswith("fold")]
     columns = {"videos": videos.groupby("label", dropna=False).size()} if len(videos) else {}
     for fold in folds:
@@ -85,7 +86,7 @@ def summarise(store: FlowStore) -> StoreSummary:
         videos=len(videos),
         flows=int(videos["flows"].sum()),
         bytes=int(videos["bytes"].sum()) if "bytes" in videos else 0,
-        failures=len(store.failures()),
+        failures=len(tables["failures"]),
         miscounted=int((~videos["decoded_is_header"].astype(bool)).sum()) if "decoded_is_header" in videos else 0,
         sizes=dict(Counter(sizes).most_common()),
         by_class=by_class,
