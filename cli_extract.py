@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 import console
-from cli_stores import encoding_option, format_option
+from cli_stores import encoding_option, format_option, report_outdated
 from console import Bar, command_line, parse_bytes, parse_size, say, stop_on_signals
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def extract_flow(
         sys.exit(console.FAILED)
     if not summary.finished:
         stop.leave(command_line())
-    if summary.failed:
+    if summary.failed or summary.outdated:
         sys.exit(console.DONE_IN_PART)
 
 
@@ -206,12 +206,13 @@ def _report(summary: "Summary", store: Path) -> None:
         say(
             f"stored {summary.stored} videos in {store} ({summary.pairs} pairs, {rate:.3g} pairs/s) in {summary.seconds:.0f} s"
         )
-    elif not summary.failed:
+    elif not summary.failed and not summary.outdated:
         say(f"nothing to do: the flow of all {summary.videos} videos is in {store}")
     if summary.failed:
         say(f"{len(summary.failed)} of {summary.videos} videos have no flow (see failures() of the store):")
         for video_id, reason in summary.failed:
             click.echo(f"{video_id}\t{reason}")
+    report_outdated(summary)
 
 
 @click.command()

@@ -13,6 +13,7 @@ from console import Bar, as_json_text, command_line, say, stop_on_signals
 from stores.words import counted
 
 if TYPE_CHECKING:
+    from pipeline.ledger import Summary
     from stores.verify import Verification
 
 _PATH = click.Path(path_type=Path)
@@ -196,16 +197,12 @@ def import_command(
 ) -> None:
     """Bring flow that is kept as JPEGs (FOLDER/[CLASS/]VIDEO/*.jpg) into STORE. The same command again does what is missing."""
     from pipeline.exchange import LAYOUTS
-    from pipeline.import_flow import find_videos, import_flow, with_lists
+    from pipeline.import_flow import find_videos, import_flow
 
     chosen = LAYOUTS[layout]
-    found = find_videos(chosen, folder)
-    if dataset != "folder":
-        videos = with_lists(found.videos, dataset, annotations)
-    else:
-        videos = found.videos
-        for remark in found.remarks:
-            say(remark)
+    found = find_videos(chosen, folder, dataset, annotations)
+    for remark in found.remarks:
+        say(remark)
     if fps is None:
         say("times count flows, not seconds, because --fps is not given")
     with stop_on_signals() as stop, Bar("import") as bar:
@@ -213,24 +210,28 @@ def import_command(
             folder,
             store,
             chosen,
-            videos,
+            found.videos,
             bound=bound,
             fps=fps,
             short_side=short_side,
             encoding=encoding,
             array_format=array_format,
             progress=bar,
+            announce=say,
             should_stop=stop,
         )
     say(
-        f"stored {summary.stored} videos in {store} ({summary.pairs} flows); {summary.stored_before} were there already"
+        f"stored {counted(summary.stored, 'video')} in {store} ({counted(summary.pairs, 'flow')}); "
+        f"{summary.stored_before} were there already"
     )
     for video_id, reason in summary.failed:
         click.echo(f"{video_id}\t{reason}")
+    report_outdated(summary)
     if not summary.finished:
         stop.leave(command_line())
     if summary.failed:
-        say(f"{len(summary.failed)} of {summary.videos} videos have no flow (see failures() of the store)")
+        say(f"{len(summary.failed)} of {counted(summary.videos, 'video')} have no flow (see failures() of the store)")
+    if summary.failed or summary.outdated:
         sys.exit(console.DONE_IN_PART)
 
 
@@ -258,6 +259,17 @@ def export_command(store: Path, out: Path, videos: tuple[str, ...], layout: str,
     if summary.failed:
         say(f"{len(summary.failed)} of {len(chosen)} videos are damaged and were not exported")
         sys.exit(console.DONE_IN_PART)
+
+
+def report_outdated(summary: "Summary") -> None:
+    """Name the videos whose flow is older than what is there now, which cannot be used."""
+    if summary.outdated:
+        videos = counted(len(summary.outdated), "video")
+        say(
+            f"{videos} changed and cannot be used any more; the flow that the store had before was kept:"
+        )
+        for video_id, reason in summary.outdated:
+            click.echo(f"{video_id}\t{reason}")
 
 
 def _findings_text(found: "Verification") -> str:

@@ -1,16 +1,15 @@
 """A store in, flow folders of other programs out."""
 
 import dataclasses
-import re
+import os
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from pipeline.exchange import Layout, encode_flow
-from stores.atomic import TEMPORARY_SUFFIX, sync_folder
+from pipeline.exchange import Layout, check_bound, encode_flow, is_torn
+from stores.atomic import TEMPORARY_SUFFIX, replace_file, sync_folder
 from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore
 from stores.progress import Progress
@@ -18,7 +17,6 @@ from stores.records import read_record, write_record
 
 _BLOCK = 32  # flows in memory
 _RECORD = ".flowcpc.json"  # what a folder was made from, hidden from programs that list JPEGs
-_OURS = re.compile(rf"\.[0-9a-f]{{32}}{re.escape(TEMPORARY_SUFFIX)}")
 
 
 @dataclasses.dataclass
@@ -43,11 +41,10 @@ def export_flow(
     """Write the flow of some videos to OUT/<video_id>/.
 
     A folder is there whole or not at all: it is written under another name and renamed. One that is there from the same flow,
-    layout and bound is left alone.
-    Raises ValueError for a bound that is not above 0, an unknown video, or an `out` that is something else.
+    layout and bound is left alone; what it lacks, or has as an empty file, is written again.
+    Raises ValueError for a bound that cannot be, an unknown video, or an `out` that is something else.
     """
-    if not (np.isfinite(bound) and bound > 0):
-        raise ValueError(f"bound={bound} must be above 0 px; 20 is what the field uses")
+    check_bound(bound)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; give a folder to write to")
     known = set(store.videos()["video_id"])
@@ -60,7 +57,7 @@ def export_flow(
     out.mkdir(parents=True, exist_ok=True)
     for parent in {(out / video_id).parent for video_id in video_ids}:
         for torn in parent.glob(f".*{TEMPORARY_SUFFIX}"):
-            if _OURS.fullmatch(torn.name) and torn.is_dir():
+            if is_torn(torn):
                 shutil.rmtree(torn)
     summary = ExportSummary()
     for number, video_id in enumerate(video_ids):
@@ -83,17 +80,12 @@ def _export_one(store: FlowStore, out: Path, layout: Layout, video_id: str, boun
     commit = store.commit_of(video_id)
     made = {"layout": layout.name, "bound": bound, "flows": flows, "generation": commit and commit["generation"]}
     if target.is_dir():
-        try:
-            found = read_record(target / _RECORD)
-        except FileNotFoundError:
-            raise ValueError(
-                f"{target} exists and holds something else; remove it, or export to another folder"
-            ) from None
-        if found == made:
-            return False
-        raise ValueError(
-            f"{target} was exported as {found} and {made} is asked for; remove it, or export to another folder"
-        )
+        _refuse_other_exports(target, made)
+        lacking = _lacking(layout, target, flows)
+        for frame in lacking:
+            for kind, data in encode_flow(layout, store.encoding.decode(video.read(frame, frame + 1))[0], bound):
+                replace_file(target / layout.file_name(kind, frame), data)
+        return bool(lacking)
     temporary = target.parent / f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
     temporary.mkdir(parents=True)
     try:
@@ -109,3 +101,31 @@ def _export_one(store: FlowStore, out: Path, layout: Layout, video_id: str, boun
         raise
     sync_folder(target.parent)
     return True
+
+
+def _refuse_other_exports(folder: Path, made: Mapping[str, Any]) -> None:
+    """Raise ValueError unless `folder` was exported from the flow, and in the way, that `made` says."""
+    remedy = "remove it, or export to another folder"
+    try:
+        found = read_record(folder / _RECORD)
+    except FileNotFoundError:
+        raise ValueError(f"{folder} exists and holds something else; {remedy}") from None
+    except DamagedStoreError:
+        raise ValueError(
+            f"{folder / _RECORD}, which says what the folder was made from, is damaged; {remedy}"
+        ) from None
+    if found == made:
+        return
+    form = "layout {layout} with bound {bound:g} px"
+    if form.format(**found) == form.format(**made):
+        raise ValueError(f"{folder} was exported from flow that the store has replaced since; {remedy}")
+    raise ValueError(
+        f"{folder} was exported as {form.format(**found)}, and {form.format(**made)} is asked for; {remedy}"
+    )
+
+
+def _lacking(layout: Layout, folder: Path, flows: int) -> list[int]:
+    """Return the flows of which a file is absent or empty, as after a crash of the machine."""
+    with os.scandir(folder) as entries:
+        there = {entry.name for entry in entries if entry.stat().st_size > 0}
+    return [frame for frame in range(flows) if any(layout.file_name(kind, frame) not in there for kind in layout.kinds)]

@@ -28,7 +28,7 @@ from stores.records import pack_columns, read_record, record_names, unpack_colum
 
 TABLES = ("videos", "shots", "segments", "frames", "failures")
 KIND_PENDING = "pending"
-KIND_DAMAGED = "damaged"  # there is a commit, and it cannot be used
+KIND_DAMAGED = "damaged"  # there is a record, and it cannot be used
 _VIDEOS_AT_A_TIME = 1000
 _SOURCE_COLUMNS = ["video_id", "path", "label", "group"]
 _FAILURE_COLUMNS = [
@@ -84,11 +84,8 @@ def merge_dataset(store: Path, videos: Sequence[Mapping[str, Any]], all_ids: Col
     meant = {name: video for name, video in read_dataset(store).items() if name in all_ids}
     meant |= {video["video_id"]: dict(video) for video in videos}
     write_record(store / DATASET_FILE, {"videos": [meant[name] for name in sorted(meant)]})
-    for name in record_names(store, "failures"):
-        path = store / "failures" / name
-        with contextlib.suppress(FileNotFoundError):  # another run on this store was first
-            if read_record(path)["video_id"] not in all_ids:
-                path.unlink()
+    for name in set(record_names(store, "failures")) - {record_name(video_id) for video_id in all_ids}:
+        (store / "failures" / name).unlink(missing_ok=True)  # another run on this store may be first
 
 
 def read_table(store: Path, name: str) -> pd.DataFrame:
@@ -165,7 +162,7 @@ def build_tables(store: Path, names: Sequence[str]) -> Tables:
 
 
 def _read_commits(store: Path, committed: Sequence[str], damaged: dict[str, str]) -> Iterator[list[Record]]:
-    """Yield the commits called `committed`, some at a time, in the order of their videos' ids; at least one list. Names of those that cannot be
+    """Yield the commits called `committed`, some at a time, in the order of their videos' ids; at least one list. Those that cannot be
     used go into `damaged`, with the reason.
     """
     digest = store_digest(store)
@@ -174,12 +171,7 @@ def _read_commits(store: Path, committed: Sequence[str], damaged: dict[str, str]
         try:
             return read_commit(store, name, digest)
         except (DamagedStoreError, OSError) as error:
-            reason = (
-                f"{store / 'commits' / name} cannot be read ({error.strerror})"
-                if isinstance(error, OSError)
-                else f"{error}"
-            )
-            damaged[name] = reason
+            damaged[f"commits/{name}"] = _why(store / "commits" / name, error)
             return None
 
     with ThreadPoolExecutor(8) as pool:  # the wait is the disk's, or the network's under it
@@ -232,14 +224,25 @@ def _video_row(commit: Mapping[str, Any]) -> dict[str, Any]:
     return {**_flat(source), **commit["video"], "generation": commit["generation"]}
 
 
-def _failures(store: Path, committed: Sequence[str], damaged: Mapping[str, str]) -> pd.DataFrame:
-    """Return a row for every video of the data set without a commit, why it failed or that it was not reached, and for every `damaged` commit."""
+def _failures(store: Path, committed: Sequence[str], damaged: dict[str, str]) -> pd.DataFrame:
+    """Return a row for every video of the data set without a commit, why it failed or that it was not reached, and for every `damaged` record;
+    those of failures are added to them here.
+    """
     failed = set(record_names(store, "failures"))
     # A crash between a commit and the removal of an older failure leaves both; the commit is the truth.
     standing = sorted(failed.difference(committed))
+
+    def read(name: str) -> Record | None:
+        try:
+            return read_record(store / "failures" / name)
+        except FileNotFoundError:  # it has gone since it was listed: a commit takes an older failure away
+            return None
+        except (DamagedStoreError, OSError) as error:
+            damaged[f"failures/{name}"] = _why(store / "failures" / name, error)
+            return None
+
     with ThreadPoolExecutor(8) as pool:
-        found = pool.map(lambda name: _read_if_there(store / "failures" / name), standing)
-        rows = [record for record in found if record is not None]
+        rows = [record for record in pool.map(read, standing) if record is not None]
     known = failed.union(committed)
     meant = {record_name(video_id): video for video_id, video in read_dataset(store).items()}
     rows += [
@@ -247,7 +250,8 @@ def _failures(store: Path, committed: Sequence[str], damaged: Mapping[str, str])
         for name, video in meant.items()
         if name not in known
     ]
-    for name, reason in damaged.items():
+    for path, reason in damaged.items():
+        name = path.partition("/")[2]
         video = meant.get(name, {"video_id": _id_in_name(store, name), "folds": {}})
         rows.append({**video, "kind": KIND_DAMAGED, "reason": reason})
     table = pd.DataFrame([_flat(row) for row in rows])
@@ -255,12 +259,8 @@ def _failures(store: Path, committed: Sequence[str], damaged: Mapping[str, str])
     return _with_dtypes(table.reindex(columns=columns)).sort_values("video_id", ignore_index=True)
 
 
-def _read_if_there(path: Path) -> dict[str, Any] | None:
-    """Return a record, or None where it has gone since it was listed: a commit takes an older failure away."""
-    try:
-        return read_record(path)
-    except FileNotFoundError:
-        return None
+def _why(path: Path, error: Exception) -> str:
+    return f"{path} cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,8 +287,7 @@ def _sha256(path: Path) -> str:
 
 
 def _digests(store: Path, names: Iterable[str]) -> dict[str, str]:
-    paths = {name: store / "commits" / name for name in names}
-    return {name: _sha256(path) if path.is_file() else "" for name, path in paths.items()}
+    return {name: _sha256(store / name) if (store / name).is_file() else "" for name in names}
 
 
 def _stamp(store: Path, damaged: Iterable[str]) -> dict[str, Any]:

@@ -221,10 +221,10 @@ class FlowStore:
             return None
 
     def failure_of(self, video_id: str) -> Record | None:
-        """Return the failure record of a video, or None."""
+        """Return the failure record of a video, or None; a damaged one says nothing."""
         try:
             return records.read_record(layout.failure_path(self.path, video_id))
-        except FileNotFoundError:
+        except (FileNotFoundError, DamagedStoreError):
             return None
 
     def _unknown(self, video_id: str) -> str:

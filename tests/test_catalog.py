@@ -59,6 +59,21 @@ def test_a_fresh_index_is_used(store: FlowStore, monkeypatch: pytest.MonkeyPatch
     assert len(store.videos()) == 2
 
 
+def test_a_damaged_failure_is_a_row_too(store: FlowStore) -> None:
+    whole = store.failures()
+    path = layout.failure_path(store.path, "c")
+    intact = path.read_bytes()
+    path.write_bytes(b"")
+    store.consolidate()
+    assert catalog.fresh_index(store.path, "failures") is not None
+    assert store.failures()[["video_id", "kind"]].values.tolist() == [["c", "damaged"]]
+    path.write_bytes(intact)
+    pd.testing.assert_frame_equal(store.failures(), whole)
+    path.write_bytes(b"")
+    store.set_dataset([], [])
+    assert len(store.failures()) == 0
+
+
 @pytest.mark.parametrize("spoil", ["cut off", "stray", "of another"])
 def test_a_damaged_commit_is_a_row_in_failures_and_the_others_answer(store: FlowStore, spoil: str) -> None:
     whole = store.videos()

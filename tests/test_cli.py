@@ -94,6 +94,17 @@ def test_failures_give_exit_code_3_and_a_table_on_stdout(videos: Path, tmp_path:
     assert len(open_store(tmp_path / "s").videos()) == 6
 
 
+def test_a_source_that_became_unusable_gives_exit_code_3(videos: Path, tmp_path: Path) -> None:
+    flowcpc("extract-flow", videos, tmp_path / "s", *SMALL)
+    (videos / "Left" / "v_Left_g01_c01.avi").write_bytes(b"")
+    for _ in range(2):
+        result = flowcpc("extract-flow", videos, tmp_path / "s", *SMALL)
+        assert result.exit_code == console.DONE_IN_PART
+        assert result.stdout == "Left/v_Left_g01_c01\tthe file is empty (0 bytes)\n"
+        assert "1 video changed and cannot be used any more; the flow that the store had before was kept" in result.stderr
+        assert "nothing to do" not in result.stderr
+
+
 def test_a_list_that_names_absent_videos(videos: Path, tmp_path: Path) -> None:
     lists = tmp_path / "lists"
     lists.mkdir()

@@ -15,6 +15,7 @@ import cli
 from pipeline.exchange import LAYOUTS, dequantise, quantise
 from stores.encoding import DEFAULT
 from stores.flow_store import FlowStore, create_store, open_store
+from stores.layout import commit_path
 
 STEP = 40 / 255
 # Half a step of the quantiser, and what JPEG changes smooth flow by; more in colour, which it turns into brightness and hues.
@@ -121,10 +122,79 @@ def test_the_same_command_again_does_what_is_missing(store: FlowStore, tmp_path:
     (out / ".mine.tmp").mkdir()  # and what is somebody else's
     assert "2 videos (1 written now)" in done(flowcpc("export", store.path, out, "--layout", "tsn"))
     assert list(out.rglob(".*.tmp")) == [out / ".mine.tmp"]
+    for lost in ("flow_x_00003.jpg", "flow_y_00007.jpg"):  # after a crash of the machine
+        intact = (out / "Right" / "b" / lost).read_bytes()
+        (out / "Right" / "b" / lost).write_bytes(b"")
+        if lost.startswith("flow_x"):
+            (out / "Right" / "b" / lost).unlink()
+        assert "2 videos (1 written now)" in done(flowcpc("export", store.path, out, "--layout", "tsn"))
+        assert (out / "Right" / "b" / lost).read_bytes() == intact
+    assert "2 videos (0 written now)" in done(flowcpc("export", store.path, out, "--layout", "tsn"))
     assert "stored 2 videos" in done(flowcpc("import", out, again, "--layout", "tsn"))
     assert "stored 0 videos in" in done(flowcpc("import", out, again, "--layout", "tsn"))
     (out / "Left" / "a" / "flow_x_00001.jpg").touch()
-    assert "stored 1 videos" in done(flowcpc("import", out, again, "--layout", "tsn"))
+    assert "stored 1 video in" in done(flowcpc("import", out, again, "--layout", "tsn"))
+
+
+@pytest.mark.parametrize("damage", ["bit", "gone", "record"])
+def test_import_again_mends_what_is_damaged(store: FlowStore, tmp_path: Path, damage: str) -> None:
+    out, again = tmp_path / "out", tmp_path / "again.flow"
+    done(flowcpc("export", store.path, out, "--layout", "tsn"))
+    done(flowcpc("import", out, again, "--layout", "tsn"))
+    imported = open_store(again)
+    expected = imported.read_flow("Left/a")
+    file = again / imported.commit_of("Left/a")["chunks"]["files"][0]
+    if damage == "record":
+        file = commit_path(again, "Left/a")
+    data = file.read_bytes()
+    file.write_bytes(data[:50] + bytes([data[50] ^ 1]) + data[51:])
+    if damage == "gone":
+        file.unlink()
+    result = flowcpc("verify", again)
+    assert result.exit_code == 1
+    advised = result.stderr.splitlines()[-1].partition(" with: ")[2]
+    assert advised.startswith(f"flowcpc import FOLDER {again} --layout tsn --bound 20")
+    assert "flowcpc import FOLDER" in flowcpc("verify", again, "--repair", out).stderr
+    assert "stored 1 video in" in done(flowcpc("import", out, again, "--layout", "tsn"))
+    done(flowcpc("verify", again))
+    np.testing.assert_array_equal(open_store(again).read_flow("Left/a"), expected)
+
+
+def test_a_folder_that_broke_or_went_keeps_its_earlier_flow(store: FlowStore, tmp_path: Path) -> None:
+    out, again = tmp_path / "out", tmp_path / "again.flow"
+    done(flowcpc("export", store.path, out, "--layout", "tsn"))
+    done(flowcpc("import", out, again, "--layout", "tsn"))
+    (out / "Left" / "a" / "flow_y_00002.jpg").unlink()
+    result = flowcpc("import", out, again, "--layout", "tsn")
+    assert (result.exit_code, result.stdout) == (3, "Left/a\tlacks flow_y_00002.jpg\n")
+    assert "the flow that the store had before was kept" in result.stderr
+    assert open_store(again).read_flow("Left/a").shape[0] == 5
+
+
+def test_other_frames_per_second_are_said(store: FlowStore, tmp_path: Path) -> None:
+    words = ["import", tmp_path / "out", tmp_path / "in.flow", "--layout", "tsn"]
+    done(flowcpc("export", store.path, tmp_path / "out", "--layout", "tsn"))
+    for fps, said in (
+        (["--fps", 25], ""),
+        (["--fps", 25], ""),
+        (["--fps", 30], "--fps 25: with --fps 30"),
+        ([], "--fps 30: with no --fps"),
+    ):
+        output = done(flowcpc(*words, *fps))
+        assert ("times change" in output) == bool(said)
+        assert said in output
+
+
+def test_names_that_begin_with_a_dot_come_back_and_folders_without_flow_are_said(tmp_path: Path) -> None:
+    store = create_store(tmp_path / "s.flow", {"height": 32, "width": 48, "encoding": DEFAULT.to_json()})
+    for video_id in (".A/.a", "B/b"):
+        commit_flow(store, video_id, smooth_flow(2, 0), label="A")
+    done(flowcpc("export", store.path, tmp_path / "out", "--layout", "tsn"))
+    (tmp_path / "out" / "B" / "empty").mkdir()
+    (tmp_path / "out" / "B" / f".{'0' * 32}.tmp").mkdir()
+    output = done(flowcpc("import", tmp_path / "out", tmp_path / "in.flow", "--layout", "tsn"))
+    assert f"1 folder under {tmp_path / 'out'} without files named like flow_x_00001.jpg left out" in output
+    assert open_store(tmp_path / "in.flow").videos()["video_id"].tolist() == [".A/.a", "B/b"]
 
 
 def spoil(folder: Path, how: str) -> None:
@@ -205,14 +275,19 @@ def test_what_cannot_be_done_is_one_sentence(store: FlowStore, tmp_path: Path) -
             "holds no folder of files named like flow_x_00001.jpg",
         ),
         (["import", out, tmp_path / "x", "--layout", "memdpc"], "holds no folder of files named like flow_00001.jpg"),
-        (["import", out, tmp_path / "x", "--layout", "tsn", "--bound", 0], "bound=0.0 must be above 0"),
+        (["import", out, tmp_path / "x", "--layout", "tsn", "--bound", 0], "bound=0 must be from 0.01 to 10000 px"),
+        (["import", out, tmp_path / "x", "--layout", "tsn", "--bound", "1e300"], "must be from 0.01 to 10000 px"),
+        (["export", store.path, tmp_path / "x", "--layout", "tsn", "--bound", "1e-300"], "bound=1e-300 must be from"),
         (["import", out, tmp_path / "x", "--layout", "tsn", "--fps", -1], "fps=-1.0 must be above 0"),
         (["import", out, store.path, "--layout", "tsn"], "made with other numerics"),
         (["export", store.path, out, "nobody", "--layout", "tsn"], "nobody is not in"),
         (["export", store.path, store.path / "store.json", "--layout", "tsn"], "is a file"),
-        (["export", store.path, out, "--layout", "denseflow"], "was exported as"),
-        (["export", store.path, out, "--layout", "tsn", "--bound", 5], "was exported as"),
-        (["export", store.path, out, "--layout", "tsn", "--bound", "nan"], "bound=nan must be above 0"),
+        (
+            ["export", store.path, out, "--layout", "denseflow"],
+            "as layout tsn with bound 20 px, and layout denseflow with bound 20 px is asked for",
+        ),
+        (["export", store.path, out, "--layout", "tsn", "--bound", 5], "and layout tsn with bound 5 px is asked for"),
+        (["export", store.path, out, "--layout", "tsn", "--bound", "nan"], "bound=nan must be from"),
     ):
         result = flowcpc(*words)
         assert result.exit_code == 2, (words, result.output)
@@ -317,7 +392,7 @@ def test_new_lists_and_a_new_rate_reach_videos_that_are_there(tmp_path: Path) ->
         assert open_store(tmp_path / "in.flow").videos()["fold1"].tolist() == [split]
         (lists / f"{split}list01.txt").unlink()
     (lists / "trainlist01.txt").write_text("Left/v_Left_g01_c01.avi 1\n")
-    assert "stored 1 videos" in done(flowcpc(*words, "--annotations", lists, "--fps", 10))
+    assert "stored 1 video in" in done(flowcpc(*words, "--annotations", lists, "--fps", 10))
     assert open_store(tmp_path / "in.flow").frames()["time_s"].tolist() == [0.0, 0.1, 0.2]
     assert "stored 0 videos" in done(flowcpc(*words, "--annotations", lists, "--fps", 10))
     (tmp_path / "out" / "copy").mkdir()
