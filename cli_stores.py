@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pipeline.ledger import Summary
     from stores.verify import Verification
 
-_PATH = click.Path(path_type=Path)
 encoding_option = click.option(
     "--encoding",
     type=click.Choice(["companded8", "uint8-bound20", "int16", "float16"]),
@@ -35,7 +34,7 @@ _SIDE_BY_SIDE = 4  # videos of an animation where none is named
 
 
 @click.command()
-@click.argument("store", type=_PATH)
+@click.argument("store", type=console.PATH)
 @click.option("--rebuild-index", is_flag=True, help="Write the Parquet tables anew from the records first.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def info(store: Path, rebuild_index: bool, as_json: bool) -> None:
@@ -52,9 +51,9 @@ def info(store: Path, rebuild_index: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("store", type=_PATH)
+@click.argument("store", type=console.PATH)
 @click.option(
-    "--repair", "videos", type=_PATH, metavar="VIDEOS", help="Extract what is damaged again from this folder."
+    "--repair", "videos", type=console.PATH, metavar="VIDEOS", help="Extract what is damaged again from this folder."
 )
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Threads that read, and processes that repair.  [default: cores]"
@@ -108,23 +107,27 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
 
 
 @click.command()
-@click.argument("store", type=_PATH)
+@click.argument("store", type=console.PATH)
 @click.argument("sql")
 @click.option(
     "--as",
     "form",
     type=click.Choice(["table", "csv", "parquet"]),
-    default="table",
-    show_default=True,
-    help="How the rows are written.",
+    help="How the rows are written.  [default: what --out ends in, or table]",
 )
-@click.option("--out", type=_PATH, help="File to write instead of stdout.")
-def query(store: Path, sql: str, form: str, out: Path | None) -> None:
+@click.option("--out", type=console.OUT_FILE, help="File to write instead of stdout.")
+def query(store: Path, sql: str, form: str | None, out: Path | None) -> None:
     """Ask STORE in SQL: one SELECT over videos, shots, segments, frames, failures and embeddings."""
     from stores.flow_store import open_store
     from stores.query import query as ask
     from stores.query import render
 
+    named = {".csv": "csv", ".parquet": "parquet"}.get(out.suffix.lower() if out else "")
+    if named and form not in (None, named):
+        raise ValueError(
+            f"--out {out} ends in the name of another form than --as {form}; leave --as out, or give another name"
+        )
+    form = form or named or "table"
     if form == "parquet" and out is None and sys.stdout.isatty():
         raise ValueError("--as parquet is not for a terminal; give --out FILE or a pipe")
     data, remark = render(ask(open_store(store), sql), form)
@@ -140,15 +143,21 @@ def query(store: Path, sql: str, form: str, out: Path | None) -> None:
 
 
 @click.command()
-@click.argument("store", type=_PATH)
+@click.argument("store", type=console.PATH)
 @click.argument("videos", nargs=-1, metavar="[VIDEO]...")
-@click.option("--out", type=_PATH, required=True, help="File to write: .png for a sheet, .gif or .webp for motion.")
+@click.option(
+    "--out", type=console.OUT_FILE, required=True, help="File to write: .png for a sheet, .gif or .webp for motion."
+)
 def show(store: Path, videos: tuple[str, ...], out: Path) -> None:
     """Draw flow of VIDEOs (by default one of each class) in the colour wheel: a contact sheet, or an animation side by side."""
     from stores.animation import FORMATS, write_animation
     from stores.flow_store import open_store
     from stores.pictures import contact_sheet, one_of_each_class, write_png
 
+    if out.suffix.lower() not in (".png", *FORMATS):
+        raise ValueError(
+            f"{out} does not end in what can be written: .png (a sheet), {' or '.join(FORMATS)} (motion); name it so"
+        )
     opened = open_store(store)
     chosen = videos or one_of_each_class(opened)
     if out.suffix.lower() in FORMATS:
@@ -162,8 +171,8 @@ _LAYOUT = click.Choice(["denseflow", "tsn", "memdpc"])
 
 
 @click.command("import")
-@click.argument("folder", type=_PATH)
-@click.argument("store", type=_PATH)
+@click.argument("folder", type=console.PATH)
+@click.argument("store", type=console.PATH)
 @click.option("--layout", type=_LAYOUT, required=True, help="Whose names the JPEGs have.")
 @click.option("--bound", type=float, default=20.0, show_default=True, help="What 8 bits stand for: +-BOUND px.")
 @click.option("--fps", type=float, help="Frames per second of all videos, for times in seconds.")
@@ -174,7 +183,9 @@ _LAYOUT = click.Choice(["denseflow", "tsn", "memdpc"])
     show_default=True,
     help="folder: labels are the folders above; the others: labels and splits from their official lists.",
 )
-@click.option("--annotations", type=_PATH, help="ucf101, hmdb51: the folder of the official lists; kinetics: the CSV.")
+@click.option(
+    "--annotations", type=console.PATH, help="ucf101, hmdb51: the folder of the official lists; kinetics: the CSV."
+)
 @click.option(
     "--short-side",
     type=click.IntRange(min=1),
@@ -236,8 +247,8 @@ def import_command(
 
 
 @click.command("export")
-@click.argument("store", type=_PATH)
-@click.argument("out", type=_PATH)
+@click.argument("store", type=console.PATH)
+@click.argument("out", type=console.OUT_FOLDER)
 @click.argument("videos", nargs=-1, metavar="[VIDEO]...")
 @click.option("--layout", type=_LAYOUT, required=True, help="Whose names the JPEGs get.")
 @click.option("--bound", type=float, default=20.0, show_default=True, help="Flow beyond +-BOUND px is clipped.")
@@ -265,9 +276,7 @@ def report_outdated(summary: "Summary") -> None:
     """Name the videos whose flow is older than what is there now, which cannot be used."""
     if summary.outdated:
         videos = counted(len(summary.outdated), "video")
-        say(
-            f"{videos} changed and cannot be used any more; the flow that the store had before was kept:"
-        )
+        say(f"{videos} changed and cannot be used any more; the flow that the store had before was kept:")
         for video_id, reason in summary.outdated:
             click.echo(f"{video_id}\t{reason}")
 

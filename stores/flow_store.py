@@ -9,7 +9,7 @@ import contextlib
 import difflib
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ def open_store(path: str | os.PathLike[str]) -> "FlowStore":
     """
     root = Path(path)
     file = root / layout.STORE_FILE
+    if layout.is_remains(root):
+        raise FileNotFoundError(_without_store_file(root))
     if not file.is_file():
         raise FileNotFoundError(
             f"{root} is not a flowcpc store (it has no {layout.STORE_FILE}); make one with: flowcpc extract-flow VIDEOS {root}"
@@ -50,6 +52,13 @@ def open_store(path: str | os.PathLike[str]) -> "FlowStore":
         raise ValueError(f"{file} does not describe a flowcpc store; give the folder that extract-flow wrote")
     _check_version(root, meta.get("format_version"))
     return FlowStore(root, meta["array_format"], meta["numerics"])
+
+
+def _without_store_file(root: Path) -> str:
+    return (
+        f"{root} holds the files of a store, but its {layout.STORE_FILE} is missing; copy it from a copy of this store, "
+        "or from any other that was made with the same options: then it is the same"
+    )
 
 
 def _refuse_old_formats(root: Path, file: Path) -> None:
@@ -91,6 +100,12 @@ def create_store(
         chunking["flows_per_chunk"] = layout.flows_per_chunk(numerics["height"], numerics["width"])
     wanted: Record = json.loads(json.dumps({**numerics, **chunking}))
     if not (root / layout.STORE_FILE).exists():
+        if layout.is_remains(root):
+            raise ValueError(_without_store_file(root))
+        if (
+            above := next(path for path in (root, *root.absolute().parents) if path.exists())
+        ) != root and not above.is_dir():
+            raise ValueError(f"{root} cannot be a store, because {above} is a file; give another path")
         foreign = root.exists() and (not root.is_dir() or any(map(_is_foreign, root.iterdir())))
         # Asked again: another process may have begun the store, and filled it, since.
         if foreign and not (root / layout.STORE_FILE).exists():
@@ -110,13 +125,24 @@ def create_store(
         )
     differences = [
         f"{name} is {stored!r} in the store and {here!r} here"
-        for name, stored, here in layout.differing_values(store.numerics, wanted)
+        for name, stored, here in _differences(store.numerics, wanted)
     ]
     if differences:
         raise ValueError(
             f"store {root} was made with other numerics: {'; '.join(differences)}; use the same options, or another store"
         )
     return store
+
+
+def _differences(stored: Record, wanted: Record) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (name, stored, wanted) of what was chosen, without what only follows from it."""
+    found = {name: values for name, *values in layout.differing_values(stored, wanted)}
+    if "encoding.name" in found:
+        yield "encoding", *found.pop("encoding.name")
+        found = {name: values for name, values in found.items() if not name.startswith("encoding.")}
+    if found.keys() & {"height", "width", "short_side"}:
+        found.pop("flows_per_chunk", None)
+    yield from ((name, *values) for name, values in found.items())
 
 
 class FlowStore:

@@ -115,6 +115,21 @@ def flows_per_chunk(height: int, width: int) -> int:
 FLOWS_PER_SHARD = 1000
 
 
+def find_store_above(path: Path) -> Path | None:
+    """Return the store that `path` is, or lies in; None where there is none."""
+    resolved = path.resolve()
+    for folder in (resolved, *resolved.parents):
+        file = folder / STORE_FILE
+        if file.is_file() and FORMAT.encode() in file.read_bytes():
+            return folder
+    return None
+
+
+def is_remains(path: Path) -> bool:
+    """Return whether a folder without store.json was a store."""
+    return not (path / STORE_FILE).exists() and any((path / kind).is_dir() for kind in ("commits", "flow"))
+
+
 def differing_values(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield (dotted name, value in `one`, value in `other`) wherever two nested dicts of numerics differ; None is absent.
 
