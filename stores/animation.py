@@ -11,13 +11,14 @@ from PIL import Image, ImageDraw
 
 from stores.atomic import replace_file
 from stores.flow_store import FlowStore
-from stores.pictures import fitting_scale, flow_to_rgb, label_font
+from stores.pictures import fitted, fitting_scale, flow_to_rgb, label_font
 from stores.video_reader import VideoReader
 
 FORMATS = {".gif": "GIF", ".webp": "WEBP"}
 MOST_FLOWS = 300
 _WIDTH = 256  # of a tile at least, px
-_CAPTION = 18
+_LINE = 15  # of a caption
+_CAPTION = 2 * _LINE + 4
 _FPS = 25.0  # where a video's own is not known
 _SAMPLED = 8
 
@@ -76,16 +77,17 @@ def _pictures(store: FlowStore, videos: Sequence[VideoReader], shown: int, scale
     factor = max(1, round(_WIDTH / max(video.shape[3] for video in videos)))
     sizes = [(factor * video.shape[3], factor * video.shape[2]) for video in videos]
     font = label_font(11)
+    names = [fitted(video.video_id, font, size[0] - 4) for video, size in zip(videos, sizes, strict=True)]
     for number in range(shown):
         whole = (sum(width for width, _ in sizes), max(height for _, height in sizes) + _CAPTION)
         picture = Image.new("RGB", whole, (255, 255, 255))
         draw = ImageDraw.Draw(picture)
         left = 0
-        for video, size in zip(videos, sizes, strict=True):
+        for video, size, name in zip(videos, sizes, names, strict=True):
             frame = min(number, video.shape[0] - 1)
             tile = Image.fromarray(flow_to_rgb(_flow(store, video, frame), scale))
             picture.paste(tile.resize(size, Image.Resampling.NEAREST), (left, _CAPTION))
-            caption = f"{video.video_id}  flow {frame}  full colour {scale:.3g} px"
-            draw.text((left + 2, 2), caption, (25, 25, 25), font)
+            for line, text in enumerate((name, f"flow {frame}, full colour {scale:.3g} px")):
+                draw.text((left + 2, 2 + line * _LINE), text, (25, 25, 25), font)
             left += size[0]
         yield picture
