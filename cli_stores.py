@@ -118,6 +118,7 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
 @click.option("--out", type=console.OUT_FILE, help="File to write instead of stdout.")
 def query(store: Path, sql: str, form: str | None, out: Path | None) -> None:
     """Ask STORE in SQL: one SELECT over videos, shots, segments, frames, failures and embeddings."""
+    from stores.catalog import KIND_DAMAGED
     from stores.flow_store import open_store
     from stores.query import query as ask
     from stores.query import render
@@ -130,7 +131,8 @@ def query(store: Path, sql: str, form: str | None, out: Path | None) -> None:
     form = form or named or "table"
     if form == "parquet" and out is None and sys.stdout.isatty():
         raise ValueError("--as parquet is not for a terminal; give --out FILE or a pipe")
-    data, remark = render(ask(open_store(store), sql), form)
+    opened = open_store(store)
+    data, remark = render(ask(opened, sql), form)
     if out is None:
         sys.stdout.buffer.write(data)
     else:
@@ -140,6 +142,9 @@ def query(store: Path, sql: str, form: str | None, out: Path | None) -> None:
         remark = remark or f"wrote {out}"
     if remark:
         say(remark)
+    damaged = int((opened.failures()["kind"] == KIND_DAMAGED).sum())
+    if damaged:
+        say(f"{counted(damaged, 'video')} damaged and in no table but failures; flowcpc verify says what mends that")
 
 
 @click.command()
@@ -258,17 +263,17 @@ def export_command(store: Path, out: Path, videos: tuple[str, ...], layout: str,
     from pipeline.export_flow import export_flow
     from stores.flow_store import open_store
 
-    opened = open_store(store)
-    chosen = videos or tuple(opened.videos()["video_id"])
     with stop_on_signals() as stop, Bar("export") as bar:
-        summary = export_flow(opened, out, LAYOUTS[layout], chosen, bound=bound, progress=bar, should_stop=stop)
+        summary = export_flow(
+            open_store(store), out, LAYOUTS[layout], videos, bound=bound, progress=bar, should_stop=stop
+        )
     for video_id, reason in summary.failed:
         click.echo(f"{video_id}\t{reason}")
     if not summary.finished:
         stop.leave(command_line())
-    say(f"{out}: {len(chosen) - len(summary.failed)} videos ({summary.written} written now)")
+    say(f"{out}: {counted(summary.videos - len(summary.failed), 'video')} ({summary.written} written now)")
     if summary.failed:
-        say(f"{len(summary.failed)} of {len(chosen)} videos are damaged and were not exported")
+        say(f"damaged and not exported: {len(summary.failed)} of {counted(summary.videos, 'video')}")
         sys.exit(console.DONE_IN_PART)
 
 

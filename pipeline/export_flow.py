@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.exchange import Layout, check_bound, encode_flow, is_torn
 from stores.atomic import TEMPORARY_SUFFIX, replace_file, sync_folder
+from stores.catalog import KIND_DAMAGED
 from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore
 from stores.progress import Progress
@@ -21,9 +22,12 @@ _RECORD = ".flowcpc.json"  # what a folder was made from, hidden from programs t
 
 @dataclasses.dataclass
 class ExportSummary:
-    """What an export did: videos `written` now, (video_id, reason) of the damaged ones; `finished` is false when it was stopped before the end."""
+    """What an export of so many `videos` did: those `written` now, (video_id, reason) of the damaged ones; `finished` is false when it was stopped
+    before the end.
+    """
 
     finished: bool = True
+    videos: int = 0
     written: int = 0
     failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
@@ -38,7 +42,7 @@ def export_flow(
     progress: Progress = lambda done, total, fields: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> ExportSummary:
-    """Write the flow of some videos to OUT/<video_id>/.
+    """Write the flow of some videos, of all where none is named, to OUT/<video_id>/.
 
     A folder is there whole or not at all: it is written under another name and renamed. One that is there from the same flow,
     layout and bound is left alone; what it lacks, or has as an empty file, is written again.
@@ -47,8 +51,12 @@ def export_flow(
     check_bound(bound)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; give a folder to write to")
-    known = set(store.videos()["video_id"])
-    unknown = [video_id for video_id in video_ids if video_id not in known]
+    tables = store.tables("videos", "failures")
+    failures = tables["failures"].set_index("video_id")
+    damaged = failures.loc[failures["kind"] == KIND_DAMAGED, "reason"].to_dict()
+    known = sorted({*tables["videos"]["video_id"], *damaged})
+    video_ids = video_ids or known
+    unknown = sorted(set(video_ids).difference(known))
     if unknown:
         raise ValueError(f"{', '.join(unknown)} is not in {store.path}; flowcpc query lists what is")
     escaping = [video_id for video_id in video_ids if ".." in Path(video_id).parts or Path(video_id).is_absolute()]
@@ -59,12 +67,15 @@ def export_flow(
         for torn in parent.glob(f".*{TEMPORARY_SUFFIX}"):
             if is_torn(torn):
                 shutil.rmtree(torn)
-    summary = ExportSummary()
+    summary = ExportSummary(videos=len(video_ids))
     for number, video_id in enumerate(video_ids):
         if should_stop():
             summary.finished = False
             return summary
         progress(number, len(video_ids), {"written": f"{summary.written}"})
+        if video_id in damaged:
+            summary.failed.append((video_id, damaged[video_id]))
+            continue
         try:
             summary.written += _export_one(store, out, layout, video_id, bound)
         except DamagedStoreError as error:

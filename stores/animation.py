@@ -77,17 +77,16 @@ def _pictures(store: FlowStore, videos: Sequence[VideoReader], shown: int, scale
     factor = max(1, round(_WIDTH / max(video.shape[3] for video in videos)))
     sizes = [(factor * video.shape[3], factor * video.shape[2]) for video in videos]
     font = label_font(11)
-    names = [fitted(video.video_id, font, size[0] - 4) for video, size in zip(videos, sizes, strict=True)]
     for number in range(shown):
         whole = (sum(width for width, _ in sizes), max(height for _, height in sizes) + _CAPTION)
         picture = Image.new("RGB", whole, (255, 255, 255))
         draw = ImageDraw.Draw(picture)
         left = 0
-        for video, size, name in zip(videos, sizes, names, strict=True):
+        for video, size in zip(videos, sizes, strict=True):
             frame = min(number, video.shape[0] - 1)
             tile = Image.fromarray(flow_to_rgb(_flow(store, video, frame), scale))
             picture.paste(tile.resize(size, Image.Resampling.NEAREST), (left, _CAPTION))
-            for line, text in enumerate((name, f"flow {frame}, full colour {scale:.3g} px")):
-                draw.text((left + 2, 2 + line * _LINE), text, (25, 25, 25), font)
+            for line, text in enumerate((video.video_id, f"flow {frame}, full colour {scale:.3g} px")):
+                draw.text((left + 2, 2 + line * _LINE), fitted(text, font, size[0] - 4), (25, 25, 25), font)
             left += size[0]
         yield picture

@@ -297,7 +297,7 @@ def test_a_stray_record_does_not_block_the_repair_of_the_rest(videos: Path, tmp_
     common = ["--size", "24x32", "--workers", 0]
     assert flowcpc("extract-flow", videos, tmp_path / "s", *common, "--limit", 3).exit_code == 0
     store = open_store(tmp_path / "s")
-    first, second, _ = store.videos()["video_id"]
+    first, second, third = store.videos()["video_id"]
     array_files(store, first)[0].unlink()
     layout.commit_path(store.path, second).write_bytes(b"")
     stray = layout.commit_path(store.path, first).with_name("stray.json")
@@ -308,6 +308,15 @@ def test_a_stray_record_does_not_block_the_repair_of_the_rest(videos: Path, tmp_
         ["info", store.path, "--rebuild-index"],
     ):
         assert flowcpc(*words).exit_code == 0
+    assert "2 videos damaged and in no table but failures" in flowcpc("query", store.path, "SELECT 1").stderr
+    result = flowcpc("export", store.path, tmp_path / "out", "--layout", "tsn")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (3, 3)
+    assert "1 video (1 written now)\ndamaged and not exported: 3 of 4 videos\n" in result.stderr
+    assert flowcpc("export", store.path, tmp_path / "out", third, "--layout", "tsn").exit_code == 0
+    assert flowcpc("show", store.path, third, "--out", tmp_path / "third.png").exit_code == 0
+    assert f"{second}.json" in flowcpc("show", store.path, second, "--out", tmp_path / "x.png").stderr.replace(
+        "%2F", "/"
+    )
     result = flowcpc("verify", store.path, "--repair", videos, "--workers", 1)
     assert result.exit_code == 1
     assert result.stdout.splitlines()[-1].startswith(f"stray\t{stray} is not in the store's list of videos")
