@@ -12,6 +12,7 @@ import click
 import console
 from cli_stores import encoding_option, format_option, report_outdated
 from console import Bar, command_line, parse_bytes, parse_size, say, stop_on_signals
+from stores.words import counted
 
 if TYPE_CHECKING:
     from pipeline.ledger import Summary
@@ -192,7 +193,9 @@ def extract_flow(
         )
     _report(summary, store)
     if summary.gave_up:
-        say(f"stopped because {summary.failed_now} videos failed; go on with the same command: {command_line()}")
+        say(
+            f"stopped because {counted(summary.failed_now, 'video')} failed; go on with the same command: {command_line()}"
+        )
         sys.exit(console.FAILED)
     if not summary.finished:
         stop.leave(command_line())
@@ -205,12 +208,13 @@ def _report(summary: "Summary", store: Path) -> None:
     if summary.stored or not summary.finished:
         rate = summary.pairs / summary.seconds
         say(
-            f"stored {summary.stored} videos in {store} ({summary.pairs} pairs, {rate:.3g} pairs/s) in {summary.seconds:.0f} s"
+            f"stored {counted(summary.stored, 'video')} in {store} "
+            f"({counted(summary.pairs, 'pair')}, {rate:.3g} pairs/s) in {summary.seconds:.0f} s"
         )
     elif not summary.failed and not summary.outdated:
-        say(f"nothing to do: the flow of all {summary.videos} videos is in {store}")
+        say(f"nothing to do: the flow of all {counted(summary.videos, 'video')} is in {store}")
     if summary.failed:
-        say(f"{len(summary.failed)} of {summary.videos} videos have no flow (see failures() of the store):")
+        say(f"{len(summary.failed)} of {counted(summary.videos, 'video')} have no flow (see failures() of the store):")
         for video_id, reason in summary.failed:
             click.echo(f"{video_id}\t{reason}")
     report_outdated(summary)

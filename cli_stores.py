@@ -118,7 +118,6 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
 @click.option("--out", type=console.OUT_FILE, help="File to write instead of stdout.")
 def query(store: Path, sql: str, form: str | None, out: Path | None) -> None:
     """Ask STORE in SQL: one SELECT over videos, shots, segments, frames, failures and embeddings."""
-    from stores.catalog import KIND_DAMAGED
     from stores.flow_store import open_store
     from stores.query import query as ask
     from stores.query import render
@@ -140,11 +139,9 @@ def query(store: Path, sql: str, form: str | None, out: Path | None) -> None:
 
         replace_file(out, data)
         remark = remark or f"wrote {out}"
-    if remark:
-        say(remark)
-    damaged = int((opened.failures()["kind"] == KIND_DAMAGED).sum())
-    if damaged:
-        say(f"{counted(damaged, 'video')} damaged and in no table but failures; flowcpc verify says what mends that")
+    for sentence in (remark, opened.remark_on_damage()):
+        if sentence:
+            say(sentence)
 
 
 @click.command()

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.frames import VIDEO_SUFFIXES
 from stores.errors import OperationError
+from stores.words import counted
 
 SPLITS = ("train", "val", "test")
 
@@ -114,7 +115,7 @@ def find_listed(root: Path, videos: Sequence[Video], paths: Callable[[list[str]]
         raise ValueError(
             f"none of the {len(videos)} listed videos is under {root}; it must hold folders of classes, as in {root / placed[0].path}"
         )
-    remarks = [f"{len(unlisted)} video files under {root} are in no list and are left out"] if unlisted else []
+    remarks = [f"{counted(len(unlisted), 'video')} under {root} in no list, left out"] if unlisted else []
     return Dataset(placed, remarks)
 
 

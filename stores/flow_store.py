@@ -26,6 +26,7 @@ from stores.encoding import encoding_from_json
 from stores.errors import DamagedStoreError
 from stores.video_reader import VideoReader
 from stores.video_writer import VideoWriter
+from stores.words import counted
 
 Record = dict[str, Any]
 
@@ -199,6 +200,14 @@ class FlowStore:
     def failures(self) -> pd.DataFrame:
         """Return one row per video that belongs to the data set but has no flow, with kind and reason."""
         return catalog.read_table(self.path, "failures")
+
+    def remark_on_damage(self) -> str:
+        """Return a sentence on the videos that the tables leave out because their records are damaged; nothing where there are none."""
+        damaged = int((self.failures()["kind"] == catalog.KIND_DAMAGED).sum())
+        left_out = (
+            f"{counted(damaged, 'video')} damaged and in no table but failures; flowcpc verify says what mends that"
+        )
+        return left_out if damaged else ""
 
     def tables(self, *names: str) -> dict[str, pd.DataFrame]:
         """Return several tables by name; where no index answers, the records are read once for all of them."""

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from stores.flow_store import FlowStore
+from stores.words import counted
 
 _NAMED_SIZES = 4
 
@@ -44,9 +45,9 @@ class StoreSummary:
         lines = [
             f"store      {self.path}",
             f"flow       {self._size_text()}, {self.numerics['encoding']['name']}, {self.array_format}, {computed}",
-            f"videos     {self.videos} with {self.flows} flows in {self.bytes / 1e6:.3g} MB{per_flow}",
-            f"failures   {self.failures} videos of the data set have no flow",
-            f"miscounted {self.miscounted} videos decode to another number of frames than their header says",
+            f"videos     {self.videos} with {counted(self.flows, 'flow')} in {self.bytes / 1e6:.3g} MB{per_flow}",
+            f"failures   {counted(self.failures, 'video of the data set')} without flow",
+            f"miscounted {counted(self.miscounted, 'video')} decoded to another number of frames than the header says",
             f"embeddings {', '.join(self.embeddings) or 'none'}",
         ]
         if len(self.by_class):

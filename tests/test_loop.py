@@ -178,6 +178,14 @@ def test_flow_of_other_numerics_is_refused(store: Path, tmp_path: Path) -> None:
         train(store, tmp_path / "run")
 
 
+def test_a_damaged_video_is_left_out_and_that_is_said(store: Path, tmp_path: Path) -> None:
+    next(iter((store / "commits").rglob("*.json"))).write_bytes(b"")
+    open_store(store).consolidate()
+    said: list[str] = []
+    pretrain(store, tmp_path / "run", CONFIG, announce=said.append, should_stop=StopAfter(1))
+    assert any(sentence.startswith("1 video damaged and in no table but failures") for sentence in said)
+
+
 def test_a_moved_store_goes_on(store: Path, tmp_path: Path) -> None:
     pretrain(store, tmp_path / "run", CONFIG, should_stop=StopAfter(1))
     shutil.move(store, tmp_path / "elsewhere")
