@@ -238,9 +238,9 @@ def _find_extra(store: FlowStore, named: set[Path]) -> Iterator[Finding]:
     for path in leftovers:
         what = "no commit names it; the next extraction that holds the store alone collects it"
         yield Finding(EXTRA, None, str(path.relative_to(store.path)), what)
+    said = {*leftovers, *find_orphans(store.path)}
     for path in sorted((store.path / "flow").rglob("*")):
-        inside = any(leftover == path or leftover in path.parents for leftover in leftovers)
-        if path.is_file() and path not in named and not inside:
+        if path.is_file() and path not in named and said.isdisjoint((path, *path.parents)):
             yield Finding(EXTRA, None, str(path.relative_to(store.path)), "no commit names it")
 
 
