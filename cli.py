@@ -13,8 +13,6 @@ import cli_stores
 import console
 from console import Bar, as_json_text, command_line, parse_size, say, stop_on_signals
 
-_PATH = click.Path(path_type=Path)
-
 
 @click.group(
     cls=console.CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -28,7 +26,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("out", type=_PATH)
+@click.argument("out", type=console.OUT_FOLDER)
 @click.option("--groups", type=int, default=25, show_default=True, help="Groups of clips that share their looks.")
 @click.option("--clips-per-group", type=int, default=4, show_default=True, help="Clips of each class in each group.")
 @click.option("--frames", type=int, default=81, show_default=True, help="Frames of each clip.")
@@ -58,8 +56,8 @@ def synth(out: Path, groups: int, clips_per_group: int, frames: int, size: tuple
 
 
 @main.command()
-@click.argument("store", type=_PATH)
-@click.argument("run", type=_PATH)
+@click.argument("store", type=console.PATH)
+@click.argument("run", type=console.OUT_FOLDER)
 @click.option("--preset", default="table1-flow", show_default=True, help="Named settings; `tiny` is for a CPU.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting of the preset; may be repeated."
@@ -82,8 +80,8 @@ def pretrain(store: Path, run: Path, preset: str, settings: tuple[str, ...], ste
 
 
 @main.command()
-@click.argument("store", type=_PATH)
-@click.argument("run", type=_PATH)
+@click.argument("store", type=console.PATH)
+@click.argument("run", type=console.PATH)
 @click.option(
     "--mode",
     type=click.Choice(["linear"]),
@@ -111,8 +109,8 @@ def evaluate(store: Path, run: Path, mode: str, fold: int, seed: int, allow_miss
 
 
 @main.command()
-@click.argument("store", type=_PATH)
-@click.argument("run", type=_PATH)
+@click.argument("store", type=console.PATH)
+@click.argument("run", type=console.PATH)
 def embed(store: Path, run: Path) -> None:
     """Embed every video of STORE with the encoder of RUN; rows go to STORE/embeddings as Parquet."""
     from train.embed import embed_store

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 import console
-from cli_stores import encoding_option, format_option
+from cli_stores import encoding_option, format_option, report_outdated
 from console import Bar, command_line, parse_bytes, parse_size, say, stop_on_signals
+from stores.words import counted
 
 if TYPE_CHECKING:
     from pipeline.ledger import Summary
 
-_PATH = click.Path(path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., object])
 # Where an extraction runs; pipeline/places.py says which go together.
 _PLACE_OPTIONS = (
@@ -27,7 +27,7 @@ _PLACE_OPTIONS = (
         help="Start workers as processes of this machine, one per GPU of it, or as SLURM jobs.  [default: local]",
     ),
     click.option("--scheduler", metavar="ADDRESS", help="Use the workers of the Dask scheduler at tcp://HOST:PORT."),
-    click.option("--scheduler-file", type=_PATH, metavar="FILE", help="The same, with the file that it wrote."),
+    click.option("--scheduler-file", type=console.PATH, metavar="FILE", help="The same, with the file that it wrote."),
     click.option("--wait", type=float, metavar="SECONDS", help="How long to wait for a worker to come.  [default: 120; SLURM: no limit]"),
     click.option("--shard", metavar="I/N", help="Only part I of N, for job arrays: without Dask, unless --workers is given."),
     click.option("--adapt", metavar="MIN:MAX", help="slurm: between MIN and MAX jobs, as many as there are videos left."),
@@ -52,8 +52,8 @@ def place_options(command: _Command) -> _Command:
 
 
 @click.command("extract-flow")
-@click.argument("videos", type=_PATH)
-@click.argument("store", type=_PATH)
+@click.argument("videos", type=console.PATH)
+@click.argument("store", type=console.PATH)
 @click.option(
     "--dataset",
     type=click.Choice(["ucf101", "hmdb51", "kinetics", "folder", "csv"]),
@@ -63,7 +63,7 @@ def place_options(command: _Command) -> _Command:
 )
 @click.option(
     "--annotations",
-    type=_PATH,
+    type=console.PATH,
     help="ucf101, hmdb51: the folder of the official lists; kinetics: the official CSV, or a folder of several; "
     "csv: the file (path, label, group, split).",
 )
@@ -115,7 +115,9 @@ def place_options(command: _Command) -> _Command:
 @click.option(
     "--max-failures", type=click.IntRange(min=0), metavar="N", help="Stop when more than N videos have failed."
 )
-@click.option("--log-json", type=_PATH, metavar="FILE", help="Append one JSON event per video to FILE, for programs.")
+@click.option(
+    "--log-json", type=console.OUT_FILE, metavar="FILE", help="Append one JSON event per video to FILE, for programs."
+)
 def extract_flow(
     videos: Path,
     store: Path,
@@ -199,11 +201,13 @@ def extract_flow(
         )
     _report(summary, store)
     if summary.gave_up:
-        say(f"stopped because {summary.failed_now} videos failed; go on with the same command: {command_line()}")
+        say(
+            f"stopped because {counted(summary.failed_now, 'video')} failed; go on with the same command: {command_line()}"
+        )
         sys.exit(console.FAILED)
     if not summary.finished:
         stop.leave(command_line())
-    if summary.failed:
+    if summary.failed or summary.outdated:
         sys.exit(console.DONE_IN_PART)
 
 
@@ -212,18 +216,20 @@ def _report(summary: "Summary", store: Path) -> None:
     if summary.stored or not summary.finished:
         rate = summary.pairs / summary.seconds
         say(
-            f"stored {summary.stored} videos in {store} ({summary.pairs} pairs, {rate:.3g} pairs/s) in {summary.seconds:.0f} s"
+            f"stored {counted(summary.stored, 'video')} in {store} "
+            f"({counted(summary.pairs, 'pair')}, {rate:.3g} pairs/s) in {summary.seconds:.0f} s"
         )
-    elif not summary.failed:
-        say(f"nothing to do: the flow of all {summary.videos} videos is in {store}")
+    elif not summary.failed and not summary.outdated:
+        say(f"nothing to do: the flow of all {counted(summary.videos, 'video')} is in {store}")
     if summary.failed:
-        say(f"{len(summary.failed)} of {summary.videos} videos have no flow (see failures() of the store):")
+        say(f"{len(summary.failed)} of {counted(summary.videos, 'video')} have no flow (see failures() of the store):")
         for video_id, reason in summary.failed:
             click.echo(f"{video_id}\t{reason}")
+    report_outdated(summary)
 
 
 @click.command()
-@click.argument("store", type=_PATH)
+@click.argument("store", type=console.PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def status(store: Path, as_json: bool) -> None:
     """Print how the extraction into STORE is doing, or went: videos, pairs/s, what each stage and host took, failures.

@@ -10,11 +10,12 @@ import click
 
 import console
 from console import Bar, as_json_text, command_line, say, stop_on_signals
+from stores.words import counted
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from pipeline.ledger import Summary
+    from stores.verify import Verification
 
-_PATH = click.Path(path_type=Path)
 encoding_option = click.option(
     "--encoding",
     type=click.Choice(["companded8", "uint8-bound20", "int16", "float16"]),
@@ -28,11 +29,12 @@ format_option = click.option(
     type=click.Choice(["zarr", "hdf5"]),
     help="Container of a new store's arrays.  [default: zarr, or the store's]",
 )
+_MOST_PENDING = 10  # that verify names one by one
 _SIDE_BY_SIDE = 4  # videos of an animation where none is named
 
 
 @click.command()
-@click.argument("store", type=_PATH)
+@click.argument("store", type=console.PATH)
 @click.option("--rebuild-index", is_flag=True, help="Write the Parquet tables anew from the records first.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def info(store: Path, rebuild_index: bool, as_json: bool) -> None:
@@ -49,9 +51,9 @@ def info(store: Path, rebuild_index: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("store", type=_PATH)
+@click.argument("store", type=console.PATH)
 @click.option(
-    "--repair", "videos", type=_PATH, metavar="VIDEOS", help="Extract what is damaged again from this folder."
+    "--repair", "videos", type=console.PATH, metavar="VIDEOS", help="Extract what is damaged again from this folder."
 )
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Threads that read, and processes that repair.  [default: cores]"
@@ -63,6 +65,7 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
     Exit code 1 when something is damaged or missing and was not repaired.
     """
     from stores.flow_store import open_store
+    from stores.verify import advise
     from stores.verify import verify as verify_store
 
     opened, count = open_store(store), workers or len(os.sched_getaffinity(0))
@@ -70,18 +73,18 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
         raise FileNotFoundError(f"--repair {videos} is no folder; give the one that extract-flow was given")
     with stop_on_signals() as stop, Bar("verify") as bar:
         found = verify_store(opened, workers=count, progress=bar, should_stop=stop)
-    click.echo(
-        as_json_text(found.table) if as_json else _findings_text(found.table), nl=as_json or len(found.table) > 0
-    )
+    click.echo(as_json_text(found.table) if as_json else _findings_text(found), nl=as_json or len(found.table) > 0)
     if not found.finished:
         stop.leave(command_line())
     say(
-        f"{store}: {found.videos} videos, {found.bytes / 1e6:.3g} MB read, {len(found.harmful)} files damaged or missing"
+        f"{store}: {counted(found.videos, 'video')}, {found.bytes / 1e6:.3g} MB read, "
+        f"{counted(len(found.harmful), 'file')} damaged or missing"
     )
     if not found.harmful:
         return
     if videos is None:
-        say(f"recompute them with: flowcpc verify {store} --repair VIDEOS")
+        for sentence in advise(opened, found.harmful):
+            say(sentence)
         sys.exit(console.FAILED)
     from pipeline.repair import repair
 
@@ -92,35 +95,43 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
     left = [*result.left, *(result.summary.failed if result.summary else [])]
     for video_id, reason in left:
         (say if as_json else click.echo)(f"{video_id}\t{reason}")
-    remaining = verify_store(opened, workers=count).harmful
-    for finding in remaining:
+    after = verify_store(opened, workers=count)
+    for finding in after.harmful:
         say(f"still {finding.kind}: {finding.path}: {finding.what}")
-    if left or remaining:
+    if left or after.harmful:
+        for sentence in advise(opened, [finding for finding in after.harmful if finding.video_id is None]):
+            say(sentence)
         sys.exit(console.FAILED)
-    say(f"repaired: {store} is whole")
+    pending = f", but {counted(after.pending, 'video')} of its data set not extracted yet" if after.pending else ""
+    say(f"repaired: {store} is whole{pending}")
 
 
 @click.command()
-@click.argument("store", type=_PATH)
+@click.argument("store", type=console.PATH)
 @click.argument("sql")
 @click.option(
     "--as",
     "form",
     type=click.Choice(["table", "csv", "parquet"]),
-    default="table",
-    show_default=True,
-    help="How the rows are written.",
+    help="How the rows are written.  [default: what --out ends in, or table]",
 )
-@click.option("--out", type=_PATH, help="File to write instead of stdout.")
-def query(store: Path, sql: str, form: str, out: Path | None) -> None:
+@click.option("--out", type=console.OUT_FILE, help="File to write instead of stdout.")
+def query(store: Path, sql: str, form: str | None, out: Path | None) -> None:
     """Ask STORE in SQL: one SELECT over videos, shots, segments, frames, failures and embeddings."""
     from stores.flow_store import open_store
     from stores.query import query as ask
     from stores.query import render
 
+    named = {".csv": "csv", ".parquet": "parquet"}.get(out.suffix.lower() if out else "")
+    if named and form not in (None, named):
+        raise ValueError(
+            f"--out {out} ends in the name of another form than --as {form}; leave --as out, or give another name"
+        )
+    form = form or named or "table"
     if form == "parquet" and out is None and sys.stdout.isatty():
         raise ValueError("--as parquet is not for a terminal; give --out FILE or a pipe")
-    data, remark = render(ask(open_store(store), sql), form)
+    opened = open_store(store)
+    data, remark = render(ask(opened, sql), form)
     if out is None:
         sys.stdout.buffer.write(data)
     else:
@@ -128,20 +139,27 @@ def query(store: Path, sql: str, form: str, out: Path | None) -> None:
 
         replace_file(out, data)
         remark = remark or f"wrote {out}"
-    if remark:
-        say(remark)
+    for sentence in (remark, opened.remark_on_damage()):
+        if sentence:
+            say(sentence)
 
 
 @click.command()
-@click.argument("store", type=_PATH)
+@click.argument("store", type=console.PATH)
 @click.argument("videos", nargs=-1, metavar="[VIDEO]...")
-@click.option("--out", type=_PATH, required=True, help="File to write: .png for a sheet, .gif or .webp for motion.")
+@click.option(
+    "--out", type=console.OUT_FILE, required=True, help="File to write: .png for a sheet, .gif or .webp for motion."
+)
 def show(store: Path, videos: tuple[str, ...], out: Path) -> None:
     """Draw flow of VIDEOs (by default one of each class) in the colour wheel: a contact sheet, or an animation side by side."""
     from stores.animation import FORMATS, write_animation
     from stores.flow_store import open_store
     from stores.pictures import contact_sheet, one_of_each_class, write_png
 
+    if out.suffix.lower() not in (".png", *FORMATS):
+        raise ValueError(
+            f"{out} does not end in what can be written: .png (a sheet), {' or '.join(FORMATS)} (motion); name it so"
+        )
     opened = open_store(store)
     chosen = videos or one_of_each_class(opened)
     if out.suffix.lower() in FORMATS:
@@ -155,8 +173,8 @@ _LAYOUT = click.Choice(["denseflow", "tsn", "memdpc"])
 
 
 @click.command("import")
-@click.argument("folder", type=_PATH)
-@click.argument("store", type=_PATH)
+@click.argument("folder", type=console.PATH)
+@click.argument("store", type=console.PATH)
 @click.option("--layout", type=_LAYOUT, required=True, help="Whose names the JPEGs have.")
 @click.option("--bound", type=float, default=20.0, show_default=True, help="What 8 bits stand for: +-BOUND px.")
 @click.option("--fps", type=float, help="Frames per second of all videos, for times in seconds.")
@@ -167,7 +185,9 @@ _LAYOUT = click.Choice(["denseflow", "tsn", "memdpc"])
     show_default=True,
     help="folder: labels are the folders above; the others: labels and splits from their official lists.",
 )
-@click.option("--annotations", type=_PATH, help="ucf101, hmdb51: the folder of the official lists; kinetics: the CSV.")
+@click.option(
+    "--annotations", type=console.PATH, help="ucf101, hmdb51: the folder of the official lists; kinetics: the CSV."
+)
 @click.option(
     "--short-side",
     type=click.IntRange(min=1),
@@ -190,16 +210,12 @@ def import_command(
 ) -> None:
     """Bring flow that is kept as JPEGs (FOLDER/[CLASS/]VIDEO/*.jpg) into STORE. The same command again does what is missing."""
     from pipeline.exchange import LAYOUTS
-    from pipeline.import_flow import find_videos, import_flow, with_lists
+    from pipeline.import_flow import find_videos, import_flow
 
     chosen = LAYOUTS[layout]
-    found = find_videos(chosen, folder)
-    if dataset != "folder":
-        videos = with_lists(found.videos, dataset, annotations)
-    else:
-        videos = found.videos
-        for remark in found.remarks:
-            say(remark)
+    found = find_videos(chosen, folder, dataset, annotations)
+    for remark in found.remarks:
+        say(remark)
     if fps is None:
         say("times count flows, not seconds, because --fps is not given")
     with stop_on_signals() as stop, Bar("import") as bar:
@@ -207,30 +223,34 @@ def import_command(
             folder,
             store,
             chosen,
-            videos,
+            found.videos,
             bound=bound,
             fps=fps,
             short_side=short_side,
             encoding=encoding,
             array_format=array_format,
             progress=bar,
+            announce=say,
             should_stop=stop,
         )
     say(
-        f"stored {summary.stored} videos in {store} ({summary.pairs} flows); {summary.stored_before} were there already"
+        f"stored {counted(summary.stored, 'video')} in {store} ({counted(summary.pairs, 'flow')}); "
+        f"{summary.stored_before} were there already"
     )
     for video_id, reason in summary.failed:
         click.echo(f"{video_id}\t{reason}")
+    report_outdated(summary)
     if not summary.finished:
         stop.leave(command_line())
     if summary.failed:
-        say(f"{len(summary.failed)} of {summary.videos} videos have no flow (see failures() of the store)")
+        say(f"{len(summary.failed)} of {counted(summary.videos, 'video')} have no flow (see failures() of the store)")
+    if summary.failed or summary.outdated:
         sys.exit(console.DONE_IN_PART)
 
 
 @click.command("export")
-@click.argument("store", type=_PATH)
-@click.argument("out", type=_PATH)
+@click.argument("store", type=console.PATH)
+@click.argument("out", type=console.OUT_FOLDER)
 @click.argument("videos", nargs=-1, metavar="[VIDEO]...")
 @click.option("--layout", type=_LAYOUT, required=True, help="Whose names the JPEGs get.")
 @click.option("--bound", type=float, default=20.0, show_default=True, help="Flow beyond +-BOUND px is clipped.")
@@ -240,22 +260,37 @@ def export_command(store: Path, out: Path, videos: tuple[str, ...], layout: str,
     from pipeline.export_flow import export_flow
     from stores.flow_store import open_store
 
-    opened = open_store(store)
-    chosen = videos or tuple(opened.videos()["video_id"])
     with stop_on_signals() as stop, Bar("export") as bar:
-        summary = export_flow(opened, out, LAYOUTS[layout], chosen, bound=bound, progress=bar, should_stop=stop)
+        summary = export_flow(
+            open_store(store), out, LAYOUTS[layout], videos, bound=bound, progress=bar, should_stop=stop
+        )
     for video_id, reason in summary.failed:
         click.echo(f"{video_id}\t{reason}")
     if not summary.finished:
         stop.leave(command_line())
-    say(f"{out}: {len(chosen) - len(summary.failed)} videos ({summary.written} written now)")
+    say(f"{out}: {counted(summary.videos - len(summary.failed), 'video')} ({summary.written} written now)")
     if summary.failed:
-        say(f"{len(summary.failed)} of {len(chosen)} videos are damaged and were not exported")
+        say(f"damaged and not exported: {len(summary.failed)} of {counted(summary.videos, 'video')}")
         sys.exit(console.DONE_IN_PART)
 
 
-def _findings_text(table: "pd.DataFrame") -> str:
-    return "\n".join("\t".join(map(str, row)) for row in table.fillna("").itertuples(index=False))
+def report_outdated(summary: "Summary") -> None:
+    """Name the videos whose flow is older than what is there now, which cannot be used."""
+    if summary.outdated:
+        videos = counted(len(summary.outdated), "video")
+        say(f"{videos} changed and cannot be used any more; the flow that the store had before was kept:")
+        for video_id, reason in summary.outdated:
+            click.echo(f"{video_id}\t{reason}")
+
+
+def _findings_text(found: "Verification") -> str:
+    """Return a line per finding; one alone for many videos that are only not extracted yet."""
+    table = found.table.fillna("")
+    lines = ["\t".join(map(str, row)) for row in table.itertuples(index=False)]
+    if found.pending <= _MOST_PENDING:
+        return "\n".join(lines)
+    kept = [line for line, kind in zip(lines, table["kind"], strict=True) if kind != "pending"]
+    return "\n".join([*kept, f"pending\t\t\t{found.pending} videos of the data set are not extracted yet"])
 
 
 COMMANDS = (info, verify, query, show, import_command, export_command)

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from stores.errors import OperationError
+from stores.layout import find_store_above
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,8 +55,56 @@ class CommandGroup(click.Group):
         if os.environ.get("FLOWCPC_TRACEBACK") == "1":
             raise error
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        if isinstance(error, OSError) and error.strerror:
+            path = (
+                error.filename2 or error.filename
+            )  # a file that was to take the place of another is called the second
+            reason = error.strerror.lower()
+            text = (
+                f"{path} cannot be used: {reason}; mend that or give another path"
+                if path
+                else f"{reason}; mend that and run again"
+            )
         say(f"Error: {text}")
         sys.exit(code)
+
+
+class PathType(click.ParamType[Path]):
+    """A path on the command line, which is not empty.
+
+    Parameters
+    ----------
+    output : bool
+        It is written to, so it may not be within a store: that could be its store.json.
+    file : bool
+        It may not be a folder.
+    """
+
+    name = "path"
+
+    def __init__(self, *, output: bool = False, file: bool = False) -> None:
+        self._output = output
+        self._file = file
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path; a mistake is a usage error in a sentence."""
+        path = Path(value)
+        if not str(value):
+            self.fail("an empty path names nothing; give the path of a file or folder", param, ctx)
+        if self._output and (store := find_store_above(path)) is not None:
+            self.fail(
+                f"{path} lies in the store {store}, which holds its own files only; give a path outside of it",
+                param,
+                ctx,
+            )
+        if self._file and path.is_dir():
+            self.fail(f"{path} is a folder; give the name of the file to write, as {path / 'NAME'}", param, ctx)
+        return path
+
+
+PATH = PathType()
+OUT_FILE = PathType(output=True, file=True)
+OUT_FOLDER = PathType(output=True)
 
 
 def command_line() -> str:

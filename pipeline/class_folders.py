@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.frames import VIDEO_SUFFIXES
 from pipeline.listing import SPLITS, Dataset, Video, is_video, list_files
 from pipeline.ucf101 import ucf_group
+from stores.words import counted
 
 _TEST_SHARE = 0.3
 
@@ -37,7 +38,7 @@ def read_class_folders(root: Path, seed: int) -> Dataset:
             f"{root / misplaced[0]} and {len(misplaced) - 1} more are not placed as {form}; move them, or use --dataset csv"
         )
     others = len(files) - len(paths)
-    remarks = [f"{others} files under {root} have no video extension and are left out"] if others else []
+    remarks = [f"{counted(others, 'file')} under {root} without a video extension left out"] if others else []
     if with_splits:
         return Dataset(videos, [*remarks, f"splits are the folders {', '.join(sorted(with_splits))}"])
     drawn = draw_split(videos, seed)

@@ -5,6 +5,7 @@ import os
 from pathlib import Path, PurePosixPath
 
 from pipeline.listing import SPLITS, Dataset, Video, read_columns
+from stores.words import counted
 
 LISTS = "the CSV file"
 
@@ -25,7 +26,7 @@ def read_csv(root: Path, file: Path) -> Dataset:
     if not videos:
         raise ValueError(f"{file} has no rows; it needs one row per video")
     unlabelled = sum(video.label is None for video in videos)
-    return Dataset(videos, [f"{unlabelled} videos of {file} have no label"] if unlabelled else [])
+    return Dataset(videos, [f"{counted(unlabelled, 'video')} of {file} without a label"] if unlabelled else [])
 
 
 def _video(root: Path, roots: tuple[str, str], where: str, row: dict[str, str]) -> Video:

@@ -22,10 +22,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stores.atomic import TEMPORARY_SUFFIX
+
 _NO_FLOW = 128  # the third channel
 _NO_FLOW_SPREAD = 16.0  # on average; JPEG with halved colours makes up to 9 of it for flow in blocks of 4 px, a picture of flow is tens away
 _END_OF_JPEG = b"\xff\xd9"
 _NAMED = 5  # of the missing files
+_MIN_BOUND, _MAX_BOUND = 0.01, 10_000.0  # px
+_TORN = re.compile(rf"\.[0-9a-f]{{32}}{re.escape(TEMPORARY_SUFFIX)}")
 _NUMBER = re.compile(r"^(?P<kind>flow_x|flow_y|flow)_(?P<number>\d+)\.jpe?g$", re.IGNORECASE)
 
 
@@ -66,6 +70,19 @@ LAYOUTS = {
         Layout("memdpc", ("flow",), 1, 100),
     )
 }
+
+
+def check_bound(bound: float) -> None:
+    """Raise ValueError for a bound that 8 bits cannot be spread over."""
+    if not _MIN_BOUND <= bound <= _MAX_BOUND:
+        raise ValueError(
+            f"bound={bound:g} must be from {_MIN_BOUND:g} to {_MAX_BOUND:g} px, the speed of the fastest flow that is kept; 20 is what the field uses"
+        )
+
+
+def is_torn(folder: Path) -> bool:
+    """Return whether a folder is what a killed export left."""
+    return _TORN.fullmatch(folder.name) is not None and folder.is_dir()
 
 
 def quantise(flow: NDArray[np.float32], bound: float) -> NDArray[np.uint8]:
@@ -196,12 +213,12 @@ def _split_channels(name: str, image: NDArray[np.uint8]) -> tuple[NDArray[np.uin
     return image[..., 0], image[..., 1]
 
 
-def find_folders(layout: Layout, root: Path) -> dict[str, Path]:
-    """Return the folders under `root` that hold flow of this layout, by video name: their path relative to `root`, with `/`.
+def find_folders(layout: Layout, root: Path) -> tuple[list[str], list[str]]:
+    """Return the folders under `root` that hold flow of this layout, and those at the end of a path that do not: relative to `root`, with `/`.
 
     Links to folders are followed, each folder once. Raises OSError for a folder that cannot be listed.
     """
-    found: dict[str, Path] = {}
+    found, others = [], []
     seen = set()
     for name, folders, files in os.walk(root, followlinks=True, onerror=_raise):
         state = os.stat(name)
@@ -209,11 +226,13 @@ def find_folders(layout: Layout, root: Path) -> dict[str, Path]:
             folders.clear()
             continue
         seen.add((state.st_dev, state.st_ino))
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
         folder = Path(name)
+        folders[:] = sorted(inner for inner in folders if not is_torn(folder / inner))
         if folder != root and any(_is_flow(layout, file) for file in files):
-            found[folder.relative_to(root).as_posix()] = folder
-    return found
+            found.append(folder.relative_to(root).as_posix())
+        elif folder != root and not folders:
+            others.append(folder.relative_to(root).as_posix())
+    return sorted(found), sorted(others)
 
 
 def _raise(error: OSError) -> NoReturn:

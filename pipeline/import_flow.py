@@ -8,35 +8,63 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.class_folders import draw_split
-from pipeline.exchange import FolderError, Layout, find_folders, first_index, import_numerics, list_flows, read_flow
+from pipeline.exchange import (
+    FolderError,
+    Layout,
+    check_bound,
+    find_folders,
+    first_index,
+    import_numerics,
+    list_flows,
+    read_flow,
+)
 from pipeline.extract import KIND_FILE, KIND_MISSING, record_failure
-from pipeline.ledger import Summary
+from pipeline.ledger import Summary, refuse_other_names
 from pipeline.listing import SPLITS
 from pipeline.segmentation import find_segments, find_shots, frame_statistics
 from pipeline.sources import Dataset, Video, list_videos
 from pipeline.ucf101 import ucf_group
 from stores.encoding import encoding_by_name
+from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore, create_store
 from stores.progress import Progress
+from stores.verify import check_files
+from stores.words import counted
 
 _BLOCK = 32  # flows in memory
 
 
-def find_videos(layout: Layout, root: Path) -> Dataset:
+def find_videos(layout: Layout, root: Path, dataset: str = "folder", annotations: Path | None = None) -> Dataset:
     """Return a video for every flow folder under `root`, [SPLIT/][CLASS/]VIDEO: its name is the path, its label the folder above.
 
-    Splits are folders called train, val and test, or drawn as for a folder of videos. Raises FileNotFoundError or ValueError when there is none.
+    Splits are folders called train, val and test, or drawn as for a folder of videos. With another `dataset` than "folder" names, labels, groups
+    and folds are those of its official lists. Raises FileNotFoundError or ValueError when there is none.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder; give the one that holds a folder of JPEGs per video")
-    names = sorted(find_folders(layout, root))
+    names, others = find_folders(layout, root)
     if not names:
         raise ValueError(
             f"{root} holds no folder of files named like {layout.file_name(layout.kinds[0], 0)}; see --layout"
         )
+    remarks = []
+    if others:
+        which = f"{counted(len(others), 'folder')} under {root}"
+        remarks = [
+            f"{which} without files named like {layout.file_name(layout.kinds[0], 0)} left out, as {root / others[0]}"
+        ]
+    if dataset != "folder":
+        plain = [Video(name, name, None, None, {}) for name in names]
+        return Dataset(_with_lists(plain, dataset, annotations), remarks)
+    found = _by_folders(root, names)
+    return Dataset(found.videos, remarks + found.remarks)
+
+
+def _by_folders(root: Path, names: Sequence[str]) -> Dataset:
     paths = [(name, name.split("/")) for name in names]
     splits = {parts[0] for _, parts in paths if len(parts) > 2} & set(SPLITS)
     misplaced = [name for name, parts in paths if splits and (len(parts) < 3 or parts[0] not in splits)]
@@ -54,7 +82,7 @@ def find_videos(layout: Layout, root: Path) -> Dataset:
     return Dataset(sorted(drawn.videos, key=lambda video: video.video_id), drawn.remarks)
 
 
-def with_lists(videos: Sequence[Video], dataset: str, annotations: Path | None) -> list[Video]:
+def _with_lists(videos: Sequence[Video], dataset: str, annotations: Path | None) -> list[Video]:
     """Return `videos` under the names of UCF-101's, HMDB-51's or Kinetics' official lists, with their label, group and folds.
 
     A listed video without a folder is in it too, and becomes a failure. Raises ValueError for a folder that no list names.
@@ -83,16 +111,17 @@ def import_flow(
     array_format: str | None,
     short_side: int | None = None,
     progress: Progress = lambda done, total, fields: None,
+    announce: Callable[[str], None] = lambda message: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Summary:
-    """Bring the flow of `videos`, whose paths are folders relative to `root`, into `store`; what is there and unchanged is left alone.
+    """Bring the flow of `videos`, whose paths are folders relative to `root`, into `store`; what is there, whole and unchanged is left alone.
 
-    A folder that cannot be used is a row in failures. Without `fps` the times of flows count flows instead of seconds. With `short_side` videos may
+    A folder that cannot be used is a row in failures, unless the store has flow of it from before, which stays.
+    Without `fps` the times of flows count flows instead of seconds. With `short_side` videos may
     have sizes of their own whose shorter side is so many px; without it all have the size of the first.
-    Raises ValueError for a bound that is not above 0, no readable flow at all, or a store of other numerics.
+    Raises ValueError for a bound that cannot be, no readable flow at all, or a store of other numerics.
     """
-    if not (np.isfinite(bound) and bound > 0):
-        raise ValueError(f"bound={bound} must be above 0 px; 20 is what the field uses")
+    check_bound(bound)
     if fps is not None and not (np.isfinite(fps) and fps > 0):
         raise ValueError(f"fps={fps} must be above 0")
     began = time.perf_counter()
@@ -105,6 +134,8 @@ def import_flow(
     target.collect_garbage()
     summary = Summary(videos=len(videos))
     with target.in_use():
+        refuse_other_names(target, videos)
+        _announce_other_times(target, videos, fps, announce)
         target.set_dataset([video.to_record() for video in videos], {video.video_id for video in videos})
         for number, video in enumerate(videos):
             if should_stop():
@@ -147,6 +178,7 @@ def _import_one(
     summary: Summary,
 ) -> None:
     folder = root / video.path
+    commit = _whole_commit(store, video.video_id)
     stamp: dict[str, Any] = {"source_bytes": None, "source_mtime_ns": None}
     try:
         files = list_flows(layout, folder, first)
@@ -155,24 +187,52 @@ def _import_one(
             "source_bytes": sum(state.st_size for state in states),
             "source_mtime_ns": max(state.st_mtime_ns for state in states),
         }
-        commit = store.commit_of(video.video_id)
         if commit is not None and all(
             commit["video"].get(name) == value for name, value in {**stamp, "fps": fps}.items()
         ):
-            record = video.to_record()
-            if any(commit[name] != value for name, value in record.items()):
-                store.relabel(commit, record)
-            summary.stored_before += 1
-            return
+            return _keep(store, video, commit, summary)
         _write(store, layout, video, files, bound, fps, stamp)
     except (FolderError, FileNotFoundError) as error:
+        if commit is not None and not folder.is_dir():  # a folder that has gone since does not take its flow along
+            return _keep(store, video, commit, summary)
         kind = KIND_FILE if folder.is_dir() else KIND_MISSING
         reason = str(error) if isinstance(error, FolderError) else "the folder does not exist"
         record_failure(store, video, kind, reason, stamp)
-        summary.failed.append((video.video_id, reason))
+        (summary.failed if commit is None else summary.outdated).append((video.video_id, reason))
         return
     summary.stored += 1
     summary.pairs += len(files)
+
+
+def _whole_commit(store: FlowStore, video_id: str) -> dict[str, Any] | None:
+    """Return the commit of a video if it and all its files are whole."""
+    try:
+        commit = store.commit_of(video_id)
+    except DamagedStoreError:
+        return None
+    return commit if commit is not None and not check_files(store.path, commit)[1] else None
+
+
+def _keep(store: FlowStore, video: Video, commit: dict[str, Any], summary: Summary) -> None:
+    """Leave the flow of `video` as it is, under its label, group and folds of now."""
+    record = video.to_record()
+    if any(commit[name] != value for name, value in record.items()):
+        store.relabel(commit, record)
+    summary.stored_before += 1
+
+
+def _announce_other_times(
+    store: FlowStore, videos: Sequence[Video], fps: float | None, announce: Callable[[str], None]
+) -> None:
+    stored = store.videos().reindex(columns=["video_id", "fps"])
+    known = stored.loc[stored["video_id"].isin([video.video_id for video in videos]), "fps"]
+    other = sorted({None if pd.isna(value) else float(value) for value in known} - {fps}, key=str)
+    if other:
+        named = " and ".join("no --fps" if value is None else f"--fps {value:g}" for value in other)
+        now = "no --fps" if fps is None else f"--fps {fps:g}"
+        announce(
+            f"videos of {store.path} were imported with {named}: with {now} their times change, and they are imported again"
+        )
 
 
 def _write(

@@ -32,11 +32,14 @@ class Plan:
         Videos whose flow is there and whose source has not changed.
     standing : list of str
         Failures (absent, or the file is to blame) that would only fail again.
+    changed : list of str
+        Of all these, those whose flow is that of an earlier file.
     """
 
     tasks: list[Task]
     stored: int
     standing: list[str]
+    changed: list[str]
 
 
 @dataclasses.dataclass
@@ -44,7 +47,8 @@ class Summary:
     """What an extraction did. `finished` is false when it was stopped before the end; `gave_up` is true when that was because too many failed.
 
     `stored_before` videos had their flow already, `stored` were added and `failed_now` failed in this run; `failed` lists (video_id, reason)
-    of all videos that have no flow, from this run or an earlier one.
+    of all videos that have no flow, from this run or an earlier one. `outdated` lists those that keep the flow of an earlier file, because the
+    file that is there now cannot be used.
     """
 
     finished: bool = True
@@ -56,6 +60,7 @@ class Summary:
     pairs: int = 0
     seconds: float = 0.0
     failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    outdated: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
 
 def plan_extraction(
@@ -68,38 +73,47 @@ def plan_extraction(
 ) -> Plan:
     """Compare `videos` with the records of `store` and return what is left to do.
 
-    Raises ValueError when the store holds the same files under other ids.
-
     A stored video whose source changed (size or mtime) is extracted again; one whose label, group or folds changed gets
     a new record. Failures of the machine are tried again, failures of the file when their source changed or
     `retry_failed` is set. Absent videos are recorded. Those in `again` are extracted whatever is known of them.
     """
-    stored = _by_id(store.videos())
-    failed = _by_id(store.failures())
-    _refuse_other_names(store, stored, videos)
-    tasks, standing, kept = [], [], 0
+    tables = store.tables("videos", "failures")
+    stored, failed = _by_id(tables["videos"]), _by_id(tables["failures"])
+    tasks, standing, changed, kept = [], [], [], 0
     for video in videos:
         path = Path(settings.videos, video.path)
         stamp = source_stamp(path)
         row = None if video.video_id in again else stored.get(video.video_id)
+        failure = failed.get(video.video_id)
         if row is not None and (stamp["source_bytes"] is None or _same_source(row, stamp)):
             kept += 1  # a source that has gone since does not take its flow along
             _update_record(store, video, row)
-        elif stamp["source_bytes"] is None:
+            continue
+        if row is not None:
+            changed.append(video.video_id)
+            failure = store.failure_of(video.video_id)
+        if stamp["source_bytes"] is None:
             standing.append(video.video_id)
-            if failed.get(video.video_id, {}).get("kind") != KIND_MISSING:
+            if failure is None or failure["kind"] != KIND_MISSING:
                 record_failure(store, video, KIND_MISSING, "the file does not exist", stamp)
-        elif not retry_failed and video.video_id not in again and _would_fail_again(failed.get(video.video_id), stamp):
+        elif not retry_failed and video.video_id not in again and _would_fail_again(failure, stamp):
             standing.append(video.video_id)
         else:
             tasks.append(Task(video, stamp["source_bytes"]))
     tasks.sort(key=lambda task: (-task.source_bytes, task.video.video_id))
-    return Plan(tasks, kept, standing)
+    return Plan(tasks, kept, standing, changed)
 
 
-def _refuse_other_names(store: FlowStore, stored: dict[str, dict[str, Any]], videos: Sequence[Video]) -> None:
-    """Refuse a data set that would store the same files again under other ids, and so in other splits."""
-    names = {row["path"]: video_id for video_id, row in stored.items()}
+def find_outdated(store: FlowStore, plan: Plan) -> list[tuple[str, str]]:
+    """Return (video_id, reason) of the videos that keep the flow of an earlier file after `plan` was worked off: a commit takes the failure away."""
+    failures = [(video_id, store.failure_of(video_id)) for video_id in plan.changed]
+    return [(video_id, failure["reason"]) for video_id, failure in failures if failure is not None]
+
+
+def refuse_other_names(store: FlowStore, videos: Sequence[Video]) -> None:
+    """Raise ValueError for a data set that would store the same files again under other ids, and so in other splits."""
+    stored = store.videos()
+    names = dict(zip(stored["path"], stored["video_id"], strict=True))
     for video in videos:
         name = names.get(video.path, video.video_id)
         if name != video.video_id:

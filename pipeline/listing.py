@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.frames import VIDEO_SUFFIXES
 from stores.errors import OperationError
+from stores.words import counted
 
 SPLITS = ("train", "val", "test")
 
@@ -36,6 +37,12 @@ class Video:
     group: str | None
     folds: dict[str, str]
 
+    def __post_init__(self) -> None:
+        try:
+            self.path.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"the name of {os.fsencode(self.path)!r} is not UTF-8; rename it") from error
+
     def to_record(self) -> dict[str, Any]:
         """Return the fields as a commit or failure record keeps them."""
         return {name: dict(value) if name == "folds" else value for name, value in vars(self).items()}
@@ -52,8 +59,9 @@ class Dataset:
 def list_files(root: Path) -> list[str]:
     """Return all files under `root`, sorted, relative to it, with `/`.
 
-    Links to folders are followed, unless they lead back to a folder that they are in; a link whose target is gone counts as a file, because a
-    video behind it is absent and not forgotten. No file is asked for more than its name. Raises OperationError for a folder that cannot be listed.
+    Links to folders are followed, unless they lead back to a folder that they are in; a link whose target is gone or cannot be reached counts as a
+    file, because a video behind it is absent and not forgotten.
+    No file is asked for more than its name. Raises OperationError for a folder that cannot be listed.
     """
     found: list[str] = []
     folders: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
@@ -66,9 +74,10 @@ def list_files(root: Path) -> list[str]:
             within = above | {(state.st_dev, state.st_ino)}
             with os.scandir(root / prefix) as entries:
                 for entry in entries:
-                    if entry.is_dir():
+                    leads_nowhere = entry.is_symlink() and not os.path.exists(entry.path)
+                    if not leads_nowhere and entry.is_dir():
                         folders.append((f"{prefix}{entry.name}/", within))
-                    elif entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)):
+                    elif leads_nowhere or entry.is_file():
                         found.append(prefix + entry.name)
         except OSError as error:
             raise OperationError(
@@ -106,7 +115,7 @@ def find_listed(root: Path, videos: Sequence[Video], paths: Callable[[list[str]]
         raise ValueError(
             f"none of the {len(videos)} listed videos is under {root}; it must hold folders of classes, as in {root / placed[0].path}"
         )
-    remarks = [f"{len(unlisted)} video files under {root} are in no list and are left out"] if unlisted else []
+    remarks = [f"{counted(len(unlisted), 'video')} under {root} in no list, left out"] if unlisted else []
     return Dataset(placed, remarks)
 
 

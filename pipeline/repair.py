@@ -14,7 +14,7 @@ from stores import catalog, layout, records
 from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore, create_store
 from stores.progress import Progress
-from stores.verify import Verification
+from stores.verify import Verification, import_command
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,8 @@ def repair(
 ) -> Repair:
     """Extract the damaged videos of `store` again from the folder `videos`, and rebuild the tables.
 
-    A video whose source is not there is left as it is. Raises ValueError when the store's flow was not computed by this release's solver,
+    A video whose source is not there is left as it is, and so is what is no video's.
+    Raises ValueError when the store's flow was not computed by this release's solver,
     DamagedStoreError when the list of videos is damaged.
     """
     settings = _settings(store, videos)
@@ -47,23 +48,17 @@ def repair(
         settings.store, settings.numerics(), settings.array_format
     )  # refuses other numerics before anything is touched
     meant = catalog.read_dataset(store.path)
-    wanted = sorted({finding.video_id for finding in found.harmful if finding.video_id is not None})
+    wanted = {finding.video_id: store.path / finding.path for finding in found.harmful if finding.video_id is not None}
     again: list[Video] = []
     left = []
-    for video_id in wanted:
+    for video_id, file in sorted(wanted.items()):
         if video_id not in meant:
-            left.append((video_id, "is not in the store's list of videos; run extract-flow with the data set's lists"))
+            what = "is not in the store's list of videos; run extract-flow with the data set's lists, or delete the file if it is no record"
+            left.append((video_id, f"{file} {what}"))
         elif not (videos / meant[video_id]["path"]).is_file():
-            left.append((video_id, f"its source {videos / meant[video_id]['path']} does not exist"))
+            left.append((video_id, f"{file} stays: the source {videos / meant[video_id]['path']} does not exist"))
         else:
             again.append(Video(**meant[video_id]))
-    unreadable = {finding.video_id for finding in found.harmful if finding.path.startswith("commits/")}
-    stuck = [video_id for video_id, _ in left if video_id in unreadable]
-    if stuck:
-        raise ValueError(
-            f"the records of {', '.join(stuck)} are damaged and their sources are not under {videos}; give the folder that has them, or delete "
-            f"the records under {store.path / 'commits'}"
-        )
     for video in again:
         _remove_unreadable(store.path, video.video_id)
     summary = None
@@ -79,7 +74,7 @@ def repair(
             announce=announce,
             should_stop=should_stop,
         )
-    elif not left:
+    else:
         store.consolidate()
     return Repair(summary, left)
 
@@ -87,7 +82,8 @@ def repair(
 def _settings(store: FlowStore, videos: Path) -> Settings:
     numerics = store.numerics
     if "tvl1" not in numerics:
-        raise ValueError(f"the flow in {store.path} was not computed by flowcpc; import it again where it came from")
+        command = import_command(store) or "the program that made it"
+        raise ValueError(f"the flow in {store.path} was not computed by flowcpc; mend it with: {command}")
     return Settings(
         str(videos),
         str(store.path),

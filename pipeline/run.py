@@ -13,7 +13,7 @@ from pipeline.backlog import Backlog
 from pipeline.dispatch import Dispatcher, Settled
 from pipeline.event_log import Note, no_log
 from pipeline.extract import STORED, Outcome, Settings, StoreWriteError, extract_video
-from pipeline.ledger import Plan, Summary, Task, plan_extraction
+from pipeline.ledger import Plan, Summary, Task, find_outdated, plan_extraction, refuse_other_names
 from pipeline.limits import Preempted
 from pipeline.places import Here, Place, Processes
 from pipeline.preflight import made_probe
@@ -79,6 +79,7 @@ def run_extraction(
         store = create_store(settings.store, settings.numerics(), settings.array_format)
         store.collect_garbage()
         with store.in_use():
+            refuse_other_names(store, videos)
             everything = whole_dataset or {video.video_id for video in videos}
             store.set_dataset([video.to_record() for video in videos], everything)
             plan = plan_extraction(store, settings, part, again=again, retry_failed=retry_failed)
@@ -95,6 +96,7 @@ def run_extraction(
                 counts = {"stored": summary.stored, "failed": summary.failed_now, "pairs": summary.pairs}
                 seconds = round(time.perf_counter() - began, 3)
                 note("stop", finished=summary.finished, **counts, seconds=seconds)
+            summary.outdated = find_outdated(store, plan)
             store.consolidate()
             table = store.failures()
             failures = table[table["kind"] != KIND_PENDING].set_index("video_id")["reason"]

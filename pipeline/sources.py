@@ -93,8 +93,6 @@ def _interleave_splits(videos: list[Video]) -> list[Video]:
 def _refuse_twins(videos: Iterable[Video]) -> None:
     seen: dict[str, str] = {}
     for video in videos:
-        if not video.path.encode(errors="replace") == video.path.encode(errors="surrogateescape"):
-            raise ValueError(f"the name of {video.path!r} is not UTF-8; rename the file")
         if seen.get(video.video_id) == video.path:
             raise ValueError(
                 f"{video.path} is listed twice; a video has one label, one group and one split: keep one row"

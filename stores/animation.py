@@ -11,13 +11,14 @@ from PIL import Image, ImageDraw
 
 from stores.atomic import replace_file
 from stores.flow_store import FlowStore
-from stores.pictures import fitting_scale, flow_to_rgb, label_font
+from stores.pictures import fitted, fitting_scale, flow_to_rgb, label_font
 from stores.video_reader import VideoReader
 
 FORMATS = {".gif": "GIF", ".webp": "WEBP"}
 MOST_FLOWS = 300
 _WIDTH = 256  # of a tile at least, px
-_CAPTION = 18
+_LINE = 15  # of a caption
+_CAPTION = 2 * _LINE + 4
 _FPS = 25.0  # where a video's own is not known
 _SAMPLED = 8
 
@@ -85,7 +86,7 @@ def _pictures(store: FlowStore, videos: Sequence[VideoReader], shown: int, scale
             frame = min(number, video.shape[0] - 1)
             tile = Image.fromarray(flow_to_rgb(_flow(store, video, frame), scale))
             picture.paste(tile.resize(size, Image.Resampling.NEAREST), (left, _CAPTION))
-            caption = f"{video.video_id}  flow {frame}  full colour {scale:.3g} px"
-            draw.text((left + 2, 2), caption, (25, 25, 25), font)
+            for line, text in enumerate((video.video_id, f"flow {frame}, full colour {scale:.3g} px")):
+                draw.text((left + 2, 2 + line * _LINE), fitted(text, font, size[0] - 4), (25, 25, 25), font)
             left += size[0]
         yield picture

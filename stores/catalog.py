@@ -3,6 +3,7 @@
 The Parquet files under `index/` are a cache of what the records say. They carry a stamp of the record names they were
 made from; where the stamp does not fit (an extraction was killed, or is running), the tables are made from the records
 instead, so an answer is never stale. Records are read some at a time, so that an index takes little memory however many there are.
+A video whose commit is damaged is a row in failures, and the tables answer for the others.
 """
 
 import contextlib
@@ -13,7 +14,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -21,12 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stores.atomic import replaced_file
+from stores.commits import Record, read_commit, store_digest
 from stores.errors import DamagedStoreError
-from stores.layout import DATASET_FILE, INDEX_STAMP, commit_path, is_cut_key
+from stores.layout import DATASET_FILE, INDEX_STAMP, STORE_FILE, id_of_record, is_cut_key, record_name
 from stores.records import pack_columns, read_record, record_names, unpack_columns, write_record
 
 TABLES = ("videos", "shots", "segments", "frames", "failures")
 KIND_PENDING = "pending"
+KIND_DAMAGED = "damaged"  # there is a record, and it cannot be used
 _VIDEOS_AT_A_TIME = 1000
 _SOURCE_COLUMNS = ["video_id", "path", "label", "group"]
 _FAILURE_COLUMNS = [
@@ -82,17 +84,21 @@ def merge_dataset(store: Path, videos: Sequence[Mapping[str, Any]], all_ids: Col
     meant = {name: video for name, video in read_dataset(store).items() if name in all_ids}
     meant |= {video["video_id"]: dict(video) for video in videos}
     write_record(store / DATASET_FILE, {"videos": [meant[name] for name in sorted(meant)]})
-    for name in record_names(store, "failures"):
-        path = store / "failures" / name
-        with contextlib.suppress(FileNotFoundError):  # another run on this store was first
-            if read_record(path)["video_id"] not in all_ids:
-                path.unlink()
+    for name in set(record_names(store, "failures")) - {record_name(video_id) for video_id in all_ids}:
+        (store / "failures" / name).unlink(missing_ok=True)  # another run on this store may be first
 
 
 def read_table(store: Path, name: str) -> pd.DataFrame:
     """Return one of TABLES as it follows from the records that exist now."""
-    file = fresh_index(store, name)
-    return build_table(store, name) if file is None else pd.read_parquet(io.BytesIO(file))
+    return read_tables(store, (name,))[name]
+
+
+def read_tables(store: Path, names: Sequence[str]) -> Tables:
+    """Return some of TABLES by name; where no index answers, the records are read once for all of them."""
+    files = {name: fresh_index(store, name) for name in names}
+    tables = {name: pd.read_parquet(io.BytesIO(file)) for name, file in files.items() if file is not None}
+    lacking = [name for name in names if name not in tables]
+    return {**tables, **(build_tables(store, lacking) if lacking else {})}
 
 
 def invalidate(store: Path) -> None:
@@ -104,7 +110,7 @@ def fresh_index(store: Path, name: str) -> bytes | None:
     """Return the Parquet file of one of TABLES if it says what the records say and is whole, else None."""
     try:
         index = read_record(store / "index" / INDEX_STAMP)
-        if index["stamp"] != _stamp(store):
+        if index["stamp"] != _stamp(store, index["stamp"].get("damaged", ())):
             return None
         data = (store / "index" / f"{name}.parquet").read_bytes()
     except (OSError, DamagedStoreError):  # no index, or one cut off while it was copied
@@ -114,53 +120,73 @@ def fresh_index(store: Path, name: str) -> bytes | None:
 
 def consolidate(store: Path) -> dict[str, int]:
     """Write the tables under `index/` from all records; returns the rows of each."""
-    stamp = _stamp(store)
+    stamp = _stamp(store, ())
     invalidate(store)
     rows: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
         files = {name: stack.enter_context(replaced_file(store / "index" / f"{name}.parquet")) for name in TABLES}
         writers: dict[str, pq.ParquetWriter] = {}
         videos = []
-        for tables in _batches(store, ("videos", *_LONG_TABLES)):
-            videos.append(tables.pop("videos"))
-            for name, table in tables.items():
+        names, damaged = record_names(store, "commits"), dict[str, str]()
+        for commits in _read_commits(store, names, damaged):
+            videos.append(_rows("videos", commits))
+            for name in _LONG_TABLES:
+                table = _rows(name, commits)
                 part = pa.Table.from_pandas(table, preserve_index=False)
                 if name not in writers:
                     writers[name] = stack.enter_context(pq.ParquetWriter(files[name], part.schema))
                 writers[name].write_table(part.cast(writers[name].schema))
                 rows[name] = rows.get(name, 0) + len(table)
-        for name, table in (("videos", _join_videos(videos)), ("failures", build_table(store, "failures"))):
+        for name, table in (("videos", _join_videos(videos)), ("failures", _failures(store, names, damaged))):
             table.to_parquet(files[name], index=False)
             rows[name] = len(table)
     hashes = {name: _sha256(store / "index" / f"{name}.parquet") for name in TABLES}
+    stamp["damaged"] = _digests(store, damaged)
     write_record(store / "index" / INDEX_STAMP, {"stamp": stamp, "files": hashes})
     return {name: rows[name] for name in TABLES}
 
 
-def build_table(store: Path, name: str) -> pd.DataFrame:
-    """Return one of TABLES made from the records of commits and failures, sorted by its key."""
-    if name == "failures":
-        return _failures(store)
-    parts = [tables[name] for tables in _batches(store, (name,))]
-    return _join_videos(parts) if name == "videos" else pd.concat(parts, ignore_index=True)
+def build_tables(store: Path, names: Sequence[str]) -> Tables:
+    """Return some of TABLES made from the records of commits and failures, each sorted by its key."""
+    # Listed once, so that a video which is committed meanwhile is in one table as before, and not in none.
+    committed, damaged = record_names(store, "commits"), dict[str, str]()
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in names if name != "failures"}
+    for commits in _read_commits(store, committed, damaged):
+        for name, found in parts.items():
+            found.append(_rows(name, commits))
+    tables = {
+        name: _join_videos(found) if name == "videos" else pd.concat(found, ignore_index=True)
+        for name, found in parts.items()
+    }
+    return {**tables, **({"failures": _failures(store, committed, damaged)} if "failures" in names else {})}
 
 
-def _batches(store: Path, names: Sequence[str]) -> Iterator[Tables]:
-    """Yield the rows of some videos at a time, in the order of their ids, as parts of the tables `names`; at least one of no rows."""
+def _read_commits(store: Path, committed: Sequence[str], damaged: dict[str, str]) -> Iterator[list[Record]]:
+    """Yield the commits called `committed`, some at a time, in the order of their videos' ids; at least one list. Those that cannot be
+    used go into `damaged`, with the reason.
+    """
+    digest = store_digest(store)
+
+    def read(name: str) -> Record | None:
+        try:
+            return read_commit(store, name, digest)
+        except (DamagedStoreError, OSError) as error:
+            damaged[f"commits/{name}"] = _why(store / "commits" / name, error)
+            return None
+
     with ThreadPoolExecutor(8) as pool:  # the wait is the disk's, or the network's under it
-        paths = _commits_by_id(store)
-        for first in range(0, max(1, len(paths)), _VIDEOS_AT_A_TIME):
-            commits = list(pool.map(read_record, paths[first : first + _VIDEOS_AT_A_TIME]))
-            yield {name: _rows(name, commits) for name in names}
+        names = sorted(committed, key=lambda name: _id_in_name(store, name))
+        for first in range(0, max(1, len(names)), _VIDEOS_AT_A_TIME):
+            found = pool.map(read, names[first : first + _VIDEOS_AT_A_TIME])
+            yield [commit for commit in found if commit is not None]
 
 
-def _commits_by_id(store: Path) -> list[str]:
-    """Return the paths of all commits in the order of their videos' ids."""
-    paths = {}
-    for name in record_names(store, "commits"):
-        path, key = f"{store}/commits/{name}", name.partition("/")[2].removesuffix(".json")
-        paths[read_record(path)["video_id"] if is_cut_key(key) else unquote(key)] = path
-    return [paths[video_id] for video_id in sorted(paths)]
+def _id_in_name(store: Path, name: str) -> str:
+    """Return the video_id that a record's name says, or the record itself where the name is too short to."""
+    if is_cut_key(name):
+        with contextlib.suppress(DamagedStoreError, OSError, KeyError):
+            return str(read_record(store / "commits" / name)["video_id"])
+    return id_of_record(name)
 
 
 def _rows(name: str, commits: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -198,30 +224,43 @@ def _video_row(commit: Mapping[str, Any]) -> dict[str, Any]:
     return {**_flat(source), **commit["video"], "generation": commit["generation"]}
 
 
-def _failures(store: Path) -> pd.DataFrame:
-    """Return a row for every video of the data set without a commit: why it failed, or that it was not reached."""
-    committed, failed = (set(record_names(store, kind)) for kind in ("commits", "failures"))
+def _failures(store: Path, committed: Sequence[str], damaged: dict[str, str]) -> pd.DataFrame:
+    """Return a row for every video of the data set without a commit, why it failed or that it was not reached, and for every `damaged` record;
+    those of failures are added to them here.
+    """
+    failed = set(record_names(store, "failures"))
     # A crash between a commit and the removal of an older failure leaves both; the commit is the truth.
-    standing = sorted(failed - committed)
+    standing = sorted(failed.difference(committed))
+
+    def read(name: str) -> Record | None:
+        try:
+            return read_record(store / "failures" / name)
+        except FileNotFoundError:  # it has gone since it was listed: a commit takes an older failure away
+            return None
+        except (DamagedStoreError, OSError) as error:
+            damaged[f"failures/{name}"] = _why(store / "failures" / name, error)
+            return None
+
     with ThreadPoolExecutor(8) as pool:
-        found = pool.map(lambda name: _read_if_there(store / "failures" / name), standing)
-        rows = [record for record in found if record is not None]
-    known = committed | failed
-    for video_id, video in read_dataset(store).items():
-        path = commit_path(store, video_id)
-        if f"{path.parent.name}/{path.name}" not in known:
-            rows.append({**video, "kind": KIND_PENDING, "reason": "is not extracted yet"})
+        rows = [record for record in pool.map(read, standing) if record is not None]
+    known = failed.union(committed)
+    meant = {record_name(video_id): video for video_id, video in read_dataset(store).items()}
+    rows += [
+        {**video, "kind": KIND_PENDING, "reason": "is not extracted yet"}
+        for name, video in meant.items()
+        if name not in known
+    ]
+    for path, reason in damaged.items():
+        name = path.partition("/")[2]
+        video = meant.get(name, {"video_id": _id_in_name(store, name), "folds": {}})
+        rows.append({**video, "kind": KIND_DAMAGED, "reason": reason})
     table = pd.DataFrame([_flat(row) for row in rows])
     columns = [*_SOURCE_COLUMNS, *_folds(table), *_FAILURE_COLUMNS[len(_SOURCE_COLUMNS) :]]
     return _with_dtypes(table.reindex(columns=columns)).sort_values("video_id", ignore_index=True)
 
 
-def _read_if_there(path: Path) -> dict[str, Any] | None:
-    """Return a record, or None where it has gone since it was listed: a commit takes an older failure away."""
-    try:
-        return read_record(path)
-    except FileNotFoundError:
-        return None
+def _why(path: Path, error: Exception) -> str:
+    return f"{path} cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,14 +286,18 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _stamp(store: Path) -> dict[str, Any]:
-    """Name the data set and the set of records. Of these only names count, so that a copied store keeps its index whatever happened to the time
-    stamps.
+def _digests(store: Path, names: Iterable[str]) -> dict[str, str]:
+    return {name: _sha256(store / name) if (store / name).is_file() else "" for name in names}
+
+
+def _stamp(store: Path, damaged: Iterable[str]) -> dict[str, Any]:
+    """Name the store, the data set and the set of records. Of these only names count, so that a copied store keeps its index whatever happened to the
+    time stamps; but a `damaged` one may be whole again under its name.
     """
     digest = hashlib.sha256()
-    dataset = store / DATASET_FILE
-    digest.update(dataset.read_bytes() if dataset.is_file() else b"")
-    counts = {}
+    for file in (store / STORE_FILE, store / DATASET_FILE):
+        digest.update(file.read_bytes() if file.is_file() else b"")
+    counts: dict[str, Any] = {"damaged": _digests(store, damaged)}
     for kind in ("commits", "failures"):
         names = record_names(store, kind)
         counts[kind] = len(names)

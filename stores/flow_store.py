@@ -9,7 +9,7 @@ import contextlib
 import difflib
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from stores import catalog, garbage, layout, records
 from stores.atomic import TEMPORARY_SUFFIX
 from stores.blosc import CODEC
 from stores.chunks import ChunkMap
+from stores.commits import digest_of, read_commit
 from stores.encoding import encoding_from_json
 from stores.errors import DamagedStoreError
 from stores.video_reader import VideoReader
 from stores.video_writer import VideoWriter
+from stores.words import counted
 
 Record = dict[str, Any]
 
@@ -36,6 +38,8 @@ def open_store(path: str | os.PathLike[str]) -> "FlowStore":
     """
     root = Path(path)
     file = root / layout.STORE_FILE
+    if layout.is_remains(root):
+        raise FileNotFoundError(_without_store_file(root))
     if not file.is_file():
         raise FileNotFoundError(
             f"{root} is not a flowcpc store (it has no {layout.STORE_FILE}); make one with: flowcpc extract-flow VIDEOS {root}"
@@ -49,6 +53,13 @@ def open_store(path: str | os.PathLike[str]) -> "FlowStore":
         raise ValueError(f"{file} does not describe a flowcpc store; give the folder that extract-flow wrote")
     _check_version(root, meta.get("format_version"))
     return FlowStore(root, meta["array_format"], meta["numerics"])
+
+
+def _without_store_file(root: Path) -> str:
+    return (
+        f"{root} holds the files of a store, but its {layout.STORE_FILE} is missing; copy it from a copy of this store, "
+        "or from any other that was made with the same options: then it is the same"
+    )
 
 
 def _refuse_old_formats(root: Path, file: Path) -> None:
@@ -90,6 +101,12 @@ def create_store(
         chunking["flows_per_chunk"] = layout.flows_per_chunk(numerics["height"], numerics["width"])
     wanted: Record = json.loads(json.dumps({**numerics, **chunking}))
     if not (root / layout.STORE_FILE).exists():
+        if layout.is_remains(root):
+            raise ValueError(_without_store_file(root))
+        if (
+            above := next(path for path in (root, *root.absolute().parents) if path.exists())
+        ) != root and not above.is_dir():
+            raise ValueError(f"{root} cannot be a store, because {above} is a file; give another path")
         foreign = root.exists() and (not root.is_dir() or any(map(_is_foreign, root.iterdir())))
         # Asked again: another process may have begun the store, and filled it, since.
         if foreign and not (root / layout.STORE_FILE).exists():
@@ -109,13 +126,24 @@ def create_store(
         )
     differences = [
         f"{name} is {stored!r} in the store and {here!r} here"
-        for name, stored, here in layout.differing_values(store.numerics, wanted)
+        for name, stored, here in _differences(store.numerics, wanted)
     ]
     if differences:
         raise ValueError(
             f"store {root} was made with other numerics: {'; '.join(differences)}; use the same options, or another store"
         )
     return store
+
+
+def _differences(stored: Record, wanted: Record) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (name, stored, wanted) of what was chosen, without what only follows from it."""
+    found = {name: values for name, *values in layout.differing_values(stored, wanted)}
+    if "encoding.name" in found:
+        yield "encoding", *found.pop("encoding.name")
+        found = {name: values for name, values in found.items() if not name.startswith("encoding.")}
+    if found.keys() & {"height", "width", "short_side"}:
+        found.pop("flows_per_chunk", None)
+    yield from ((name, *values) for name, values in found.items())
 
 
 class FlowStore:
@@ -126,6 +154,8 @@ class FlowStore:
     path : Path
     numerics : dict
         What decides the stored values, as in store.json.
+    digest : str
+        Of numerics and array format, as in every commit.
     height, width : int or None
         Size of every stored flow, px; None where videos have sizes of their own (columns of `videos`).
     short_side : int or None
@@ -140,6 +170,7 @@ class FlowStore:
         self.path = path
         self.array_format = array_format
         self.numerics = numerics
+        self.digest = digest_of(array_format, numerics)
         self.height: int | None = numerics.get("height")
         self.width: int | None = numerics.get("width")
         self.short_side: int | None = numerics.get("short_side")
@@ -169,6 +200,18 @@ class FlowStore:
     def failures(self) -> pd.DataFrame:
         """Return one row per video that belongs to the data set but has no flow, with kind and reason."""
         return catalog.read_table(self.path, "failures")
+
+    def remark_on_damage(self) -> str:
+        """Return a sentence on the videos that the tables leave out because their records are damaged; nothing where there are none."""
+        damaged = int((self.failures()["kind"] == catalog.KIND_DAMAGED).sum())
+        left_out = (
+            f"{counted(damaged, 'video')} damaged and in no table but failures; flowcpc verify says what mends that"
+        )
+        return left_out if damaged else ""
+
+    def tables(self, *names: str) -> dict[str, pd.DataFrame]:
+        """Return several tables by name; where no index answers, the records are read once for all of them."""
+        return catalog.read_tables(self.path, names)
 
     def consolidate(self) -> dict[str, int]:
         """Rebuild the Parquet tables under `index/` from the records; returns the rows of each."""
@@ -206,23 +249,17 @@ class FlowStore:
         return VideoReader(video_id, self.path, shape, self.encoding.dtype, per_chunk, ChunkMap.from_json(chunks))
 
     def commit_of(self, video_id: str) -> Record | None:
-        """Return the commit record of a video, or None when it is not stored."""
-        path = layout.commit_path(self.path, video_id)
+        """Return the commit record of a video, or None when it is not stored. Raises DamagedStoreError for one that is none of this store."""
         try:
-            commit = records.read_record(path)
+            return read_commit(self.path, layout.record_name(video_id), self.digest)
         except FileNotFoundError:
             return None
-        if commit["video_id"] != video_id:
-            raise DamagedStoreError(
-                f"{path} is the record of {commit['video_id']}; mend it with flowcpc verify and its --repair"
-            )
-        return commit
 
     def failure_of(self, video_id: str) -> Record | None:
-        """Return the failure record of a video, or None."""
+        """Return the failure record of a video, or None; a damaged one says nothing."""
         try:
             return records.read_record(layout.failure_path(self.path, video_id))
-        except FileNotFoundError:
+        except (FileNotFoundError, DamagedStoreError):
             return None
 
     def _unknown(self, video_id: str) -> str:
@@ -252,7 +289,12 @@ class FlowStore:
             raise ValueError(f"{video_id} is to be written with flow {given}, and {self.path} takes {rule}; resize it")
         per_chunk = self.numerics.get("flows_per_chunk") or layout.flows_per_chunk(*size)
         return VideoWriter(
-            self.path, video_id, array_format=self.array_format, chunk=(per_chunk, 2, *size), encoding=self.encoding
+            self.path,
+            video_id,
+            array_format=self.array_format,
+            digest=self.digest,
+            chunk=(per_chunk, 2, *size),
+            encoding=self.encoding,
         )
 
     def relabel(self, commit: Record, source: Mapping[str, Any]) -> None:

@@ -7,6 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from stores import layout, records
 from stores.atomic import TEMPORARY_SUFFIX
 from stores.errors import DamagedStoreError
@@ -40,21 +43,41 @@ def collect(store: Path) -> int:
 def find_leftovers(store: Path) -> list[Path]:
     """Return the generations that no commit names and the temporary files; a running extraction's are among them.
 
+    A video's commit is never deleted, only replaced: flow that the index knows and that has no commit lost it, and is kept (`find_orphans`).
     Only where a video has several generations, or a single one without a commit, is there anything to find, so that few records are read.
     """
-    generations: dict[Path, list[Path]] = defaultdict(list)
+    generations: dict[str, list[Path]] = defaultdict(list)
     found = []
+    committed = set(records.record_names(store, "commits"))
     for path in (store / "flow").glob("*/*"):
-        generations[store / "commits" / path.parent.name / f"{layout.key_of(path)}.json"].append(path)
-    for record, paths in generations.items():
-        if not record.exists():
+        generations[layout.record_of_generation(path)].append(path)
+    for name, paths in generations.items():
+        if name not in committed:
             found += paths
         elif len(paths) > 1:
             try:
-                named = records.read_record(record)["generation"]
+                named = records.read_record(store / "commits" / name)["generation"]
             except DamagedStoreError:
                 continue  # any of them may be whole: they stay
             found += [path for path in paths if layout.generation_of(path) != named]
+    orphans = find_orphans(store) if found else set()
+    found = [path for path in found if path not in orphans]
     for kind in ("commits", "failures", "index", "embeddings"):
         found.extend((store / kind).rglob(f".*{TEMPORARY_SUFFIX}"))
     return [*found, *store.glob(f".*{TEMPORARY_SUFFIX}")]
+
+
+def find_orphans(store: Path) -> set[Path]:
+    """Return the generations that the last index named and whose video has no commit any more: somebody lost the record.
+
+    What a killed writer leaves was in no index.
+    """
+    try:
+        columns = pq.read_table(store / "index" / "videos.parquet", columns=["video_id", "generation"]).to_pydict()
+    except (OSError, ValueError, KeyError, pa.ArrowException):  # none yet, or a damaged one
+        return set()
+    committed = set(records.record_names(store, "commits"))
+    named = zip(columns["video_id"], columns["generation"], strict=True)
+    lost = [pair for pair in named if layout.record_name(pair[0]) not in committed]
+    paths = {store / layout.generation_path(*pair, name) for pair in lost for name in layout.ARRAY_FORMATS}
+    return {path for path in paths if path.exists()}

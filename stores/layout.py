@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 FORMAT = "flowcpc-store"
 FORMAT_VERSION = 3
@@ -62,14 +63,24 @@ def hash_folder(video_id: str) -> str:
     return hashlib.sha256(video_id.encode()).hexdigest()[:2]
 
 
+def record_name(video_id: str) -> str:
+    """Return what the records of `video_id` are called within commits/ and failures/."""
+    return f"{hash_folder(video_id)}/{video_key(video_id)}.json"
+
+
+def id_of_record(name: str) -> str:
+    """Return the video_id that a `record_name` says; of a long id it says the beginning."""
+    return unquote(name.rpartition("/")[2].removesuffix(".json"))
+
+
 def commit_path(store: Path, video_id: str) -> Path:
     """Return where the commit record of `video_id` lives."""
-    return store / "commits" / hash_folder(video_id) / f"{video_key(video_id)}.json"
+    return store / "commits" / record_name(video_id)
 
 
 def failure_path(store: Path, video_id: str) -> Path:
     """Return where the failure record of `video_id` lives."""
-    return store / "failures" / hash_folder(video_id) / f"{video_key(video_id)}.json"
+    return store / "failures" / record_name(video_id)
 
 
 def generation_path(video_id: str, generation: str, array_format: str) -> Path:
@@ -87,6 +98,11 @@ def key_of(generation: Path) -> str:
     return generation.name.removesuffix(ARRAY_FORMATS["hdf5"]).rpartition(".")[0]
 
 
+def record_of_generation(generation: Path) -> str:
+    """Return the `record_name` of the video of a generation."""
+    return f"{generation.parent.name}/{key_of(generation)}.json"
+
+
 def flows_per_chunk(height: int, width: int) -> int:
     """Return how many flows share a chunk: at most 10, a divisor of a shard, about 32 Ki codes.
 
@@ -97,6 +113,21 @@ def flows_per_chunk(height: int, width: int) -> int:
 
 
 FLOWS_PER_SHARD = 1000
+
+
+def find_store_above(path: Path) -> Path | None:
+    """Return the store that `path` is, or lies in; None where there is none."""
+    resolved = path.resolve()
+    for folder in (resolved, *resolved.parents):
+        file = folder / STORE_FILE
+        if file.is_file() and FORMAT.encode() in file.read_bytes():
+            return folder
+    return None
+
+
+def is_remains(path: Path) -> bool:
+    """Return whether a folder without store.json was a store."""
+    return not (path / STORE_FILE).exists() and any((path / kind).is_dir() for kind in ("commits", "flow"))
 
 
 def differing_values(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

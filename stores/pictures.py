@@ -4,6 +4,7 @@ Source of the wheel: Baker, Scharstein, Lewis, Roth, Black, Szeliski, "A Databas
 and its published colour coding.
 """
 
+import functools
 import io
 import itertools
 import os
@@ -33,6 +34,7 @@ _ARCS = (
 _BEYOND = 0.75  # brightness of flow that is faster than the scale
 
 _TILE_WIDTH = 128
+_TITLE_WIDTH = 4 * _TILE_WIDTH  # that a title may have where a row of flow is narrower
 _GAP = 6
 _MARGIN = 14
 _WHEEL = 96
@@ -214,8 +216,9 @@ def _tile(rgb: Pixels) -> Image.Image:
 
 
 def _row(title: str, frames: Sequence[int], tiles: Sequence[Image.Image]) -> Image.Image:
-    heading, caption = label_font(15), label_font(11)
+    heading, caption = label_font(14), label_font(10)
     width, height = tiles[0].size if tiles else (_TILE_WIDTH, 0)
+    title = fitted(title, heading, max(len(tiles) * (width + _GAP), _TITLE_WIDTH) - _GAP)
     total = max(len(tiles) * (width + _GAP), int(heading.getlength(title)) + _GAP)
     picture = Image.new("RGB", (total, height + 54), _PAPER)
     draw = ImageDraw.Draw(picture)
@@ -229,7 +232,7 @@ def _row(title: str, frames: Sequence[int], tiles: Sequence[Image.Image]) -> Ima
 
 
 def _header(scale: str, width: int) -> Image.Image:
-    heading, text = label_font(17), label_font(13)
+    heading, text = label_font(16), label_font(12)
     left = _WHEEL + 18
     lines = (
         ("Optical flow", _INK, heading),
@@ -245,6 +248,21 @@ def _header(scale: str, width: int) -> Image.Image:
     return picture
 
 
-def label_font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """Return the font of captions at `size` px."""
-    return ImageFont.load_default(size)
+@functools.cache
+def label_font(size: int) -> ImageFont.FreeTypeFont:
+    """Return the font of captions at `size` px: DejaVu Sans, which has the letters of most alphabets."""
+    import matplotlib  # it brings the file, and takes a moment to load
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+
+
+def fitted(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """Return `text` as one line that can be drawn in `width` px: what has no shape in the font is escaped, and a long text loses its middle."""
+    box = bytes(font.getmask("\U0010ffff"))  # what is drawn for a letter that the font lacks
+    shapeless = {letter for letter in text if not letter.isprintable() or bytes(font.getmask(letter)) == box}
+    text = "".join(ascii(letter)[1:-1] if letter in shapeless else letter for letter in text)
+    kept, line = len(text), text
+    while kept and font.getlength(line) > width:
+        kept -= 1
+        line = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+    return line

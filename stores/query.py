@@ -16,12 +16,17 @@ from stores.flow_store import FlowStore
 EMBEDDINGS = "embeddings"
 
 
+_SHOW_TABLES = re.compile(r"\s*show\s+(all\s+)?tables\s*;?\s*", re.IGNORECASE)
+
+
 def query(store: FlowStore, sql: str) -> pd.DataFrame:
     """Return the rows of one SELECT over the tables videos, shots, segments, frames, failures and embeddings.
 
     The tables follow the store's records. `embeddings` has a column `run` and FLOAT[D] vectors; runs of several D are tables of their own,
-    `embeddings_<D>`. Raises ValueError, naming what is there, when the statement is none that can be answered.
+    `embeddings_<D>`. SHOW TABLES names the tables. Raises ValueError, naming what is there, when the statement is none that can be answered.
     """
+    if _SHOW_TABLES.fullmatch(sql):
+        return pd.DataFrame({"name": list(_tables(store, with_embeddings=True))})
     with duckdb.connect(":memory:") as connection:
         # Names in a statement must not reach Python's variables, files or the network, and nobody may switch that on again.
         connection.execute("SET python_enable_replacements = false")
@@ -48,7 +53,7 @@ def _tables(store: FlowStore, *, with_embeddings: bool) -> dict[str, Callable[[]
             file = catalog.fresh_index(store.path, name)
             if file is not None:
                 return pq.read_table(pa.BufferReader(file))
-            return pa.Table.from_pandas(catalog.build_table(store.path, name), preserve_index=False)
+            return pa.Table.from_pandas(catalog.build_tables(store.path, [name])[name], preserve_index=False)
 
         return table
 
@@ -82,6 +87,8 @@ def _explain(
         known = "; ".join(f"{table} has {names}" for table, names in columns)
     else:
         known = f"the tables are {', '.join(tables)}"
+        if EMBEDDINGS in message.lower() and not any(name.startswith(EMBEDDINGS) for name in tables):
+            known += "; embeddings are made by: flowcpc embed STORE RUN"
     return f"{message}; {known}"
 
 

@@ -38,7 +38,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
     body = data[start : -len(_END)]
     intact = _BEGIN + hashlib.sha256(body).hexdigest().encode() + _MIDDLE + body + _END == data
     if not intact:
-        raise DamagedStoreError(f"{path} does not fit its checksum; mend it with flowcpc verify and its --repair")
+        raise DamagedStoreError(f"{path} does not fit its checksum; flowcpc verify names all damage and what mends it")
     record: dict[str, Any] = json.loads(body)
     return record
 
@@ -58,11 +58,6 @@ def record_names(store: Path, kind: str) -> list[str]:
             entries = sorted(os.listdir(store / kind / folder))
             names += [f"{folder}/{name}" for name in entries if name.endswith(".json")]
     return names
-
-
-def record_paths(store: Path, kind: str) -> list[Path]:
-    """Return the records of `kind` ("commits" or "failures"), sorted."""
-    return [store / kind / name for name in record_names(store, kind)]
 
 
 def pack_array(values: NDArray[Any], dtype: str) -> str:

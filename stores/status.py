@@ -133,8 +133,9 @@ def read_status(store: FlowStore, now: float | None = None) -> StoreStatus:
 
 def _read(store: FlowStore) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the columns _COLUMNS and other_seconds of all stored videos, and the failures."""
-    failures = store.failures()
-    videos = store.videos().reindex(columns=list(_COLUMNS))
+    tables = store.tables("videos", "failures")
+    failures = tables["failures"]
+    videos = tables["videos"].reindex(columns=list(_COLUMNS))
     failures = failures[~failures["video_id"].isin(videos["video_id"])]  # one may have been stored since
     kinds = {"video_id": "str", "host": "str", **dict.fromkeys(_INTEGERS, "Int64")}
     videos = videos.astype({name: kinds.get(name, "float64") for name in _COLUMNS})

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from stores.flow_store import FlowStore
+from stores.words import counted
 
 _NAMED_SIZES = 4
 
@@ -44,9 +45,9 @@ class StoreSummary:
         lines = [
             f"store      {self.path}",
             f"flow       {self._size_text()}, {self.numerics['encoding']['name']}, {self.array_format}, {computed}",
-            f"videos     {self.videos} with {self.flows} flows in {self.bytes / 1e6:.3g} MB{per_flow}",
-            f"failures   {self.failures} videos of the data set have no flow",
-            f"miscounted {self.miscounted} videos decode to another number of frames than their header says",
+            f"videos     {self.videos} with {counted(self.flows, 'flow')} in {self.bytes / 1e6:.3g} MB{per_flow}",
+            f"failures   {counted(self.failures, 'video of the data set')} without flow",
+            f"miscounted {counted(self.miscounted, 'video')} decoded to another number of frames than the header says",
             f"embeddings {', '.join(self.embeddings) or 'none'}",
         ]
         if len(self.by_class):
@@ -64,7 +65,8 @@ class StoreSummary:
 
 def summarise(store: FlowStore) -> StoreSummary:
     """Return counts over `store`."""
-    videos = store.videos()
+    tables = store.tables("videos", "failures")
+    videos = tables["videos"]
     folds = [name for name in videos.columns if name.startswith("fold")]
     columns = {"videos": videos.groupby("label", dropna=False).size()} if len(videos) else {}
     for fold in folds:
@@ -85,7 +87,7 @@ def summarise(store: FlowStore) -> StoreSummary:
         videos=len(videos),
         flows=int(videos["flows"].sum()),
         bytes=int(videos["bytes"].sum()) if "bytes" in videos else 0,
-        failures=len(store.failures()),
+        failures=len(tables["failures"]),
         miscounted=int((~videos["decoded_is_header"].astype(bool)).sum()) if "decoded_is_header" in videos else 0,
         sizes=dict(Counter(sizes).most_common()),
         by_class=by_class,

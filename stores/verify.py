@@ -6,7 +6,7 @@ Recomputing what is damaged is the pipeline's work.
 import dataclasses
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from typing import Any
 import pandas as pd
 
 from stores import catalog, layout, records
+from stores.commits import find_fault
 from stores.embeddings import embedding_folders, read_folder
 from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore
-from stores.garbage import find_leftovers
+from stores.garbage import find_leftovers, find_orphans
 from stores.progress import Progress
 
 DAMAGED = "damaged"  # a file's bytes are not those that were written
@@ -53,6 +54,11 @@ class Verification:
         return [finding for finding in self.findings if finding.kind in (DAMAGED, MISSING)]
 
     @property
+    def pending(self) -> int:
+        """How many videos of the data set are not extracted yet."""
+        return sum(finding.kind == PENDING for finding in self.findings)
+
+    @property
     def table(self) -> pd.DataFrame:
         """All findings: kind, video_id, path, what."""
         return pd.DataFrame([dataclasses.asdict(finding) for finding in self.findings], columns=_COLUMNS)
@@ -79,8 +85,9 @@ def verify(
         Asked between videos.
     """
     findings: list[Finding] = []
-    commits = list(_read_records(store, "commits", findings))
-    failures = list(_read_records(store, "failures", findings))
+    whose = _ids_by_record(store.path)
+    commits = list(_read_records(store, "commits", whose, findings))
+    failures = list(_read_records(store, "failures", whose, findings))
     named = {store.path / name for commit in commits for name in commit["files"]}
     total = sum(entry["bytes"] for commit in commits for entry in commit["files"].values())
     done = 0
@@ -89,7 +96,7 @@ def verify(
         running: deque[Future[tuple[int, list[Finding]]]] = deque()
         for number in range(len(commits)):
             while len(running) < _AHEAD and (commit := next(waiting, None)) is not None:
-                running.append(pool.submit(_check_video, store.path, commit))
+                running.append(pool.submit(check_files, store.path, commit))
             if should_stop():
                 pool.shutdown(cancel_futures=True)
                 return Verification(False, number, done, findings)
@@ -97,6 +104,7 @@ def verify(
             done += read
             findings += found
             progress(done, total, {"videos": f"{number + 1}/{len(commits)}", "findings": f"{len(findings)}"})
+    findings += _find_lost(store.path, whose)
     known = {record["video_id"] for record in [*commits, *failures]} | {finding.video_id for finding in findings}
     findings += _check_dataset(store, known)
     findings += _check_index(store.path)
@@ -105,34 +113,68 @@ def verify(
     return Verification(True, len(commits), done, findings)
 
 
-def _read_records(store: FlowStore, kind: str, findings: list[Finding]) -> Iterator[dict[str, Any]]:
-    place = layout.commit_path if kind == "commits" else layout.failure_path
-    for path in records.record_paths(store.path, kind):
-        name = str(path.relative_to(store.path))
+def advise(store: FlowStore, harmful: Sequence[Finding]) -> list[str]:
+    """Return what mends some findings, a sentence for each of their kinds."""
+    places = {Path(finding.path).parts[0] for finding in harmful if finding.video_id is None}
+    sentences = []
+    if any(finding.path.startswith("commits/") and finding.kind == MISSING for finding in harmful):
+        sentences.append(
+            f"commit records are gone: copy {store.path / 'commits'} back if you have it, and nothing need be computed again"
+        )
+    if any(finding.video_id is not None for finding in harmful):
+        mend = import_command(store) or f"flowcpc verify {store.path} --repair VIDEOS"
+        sentences.append(f"make the damaged videos again with: {mend}")
+    if layout.DATASET_FILE in places:
+        sentences.append(
+            f"delete {store.path / layout.DATASET_FILE} and give the command that filled the store again, with the same lists"
+        )
+    if "index" in places:
+        sentences.append(f"write the tables anew with: flowcpc info {store.path} --rebuild-index")
+    if "embeddings" in places:
+        sentences.append(f"make the embeddings again with: flowcpc embed {store.path} RUN")
+    return sentences
+
+
+def import_command(store: FlowStore) -> str:
+    """Return the command that brings imported flow in again; nothing for a store whose flow was computed."""
+    if "imported" not in store.numerics:
+        return ""
+    options = "--layout {layout} --bound {bound:g}".format(**store.numerics["imported"])
+    return f"flowcpc import FOLDER {store.path} {options} (and the other options that it was imported with)"
+
+
+def _read_records(
+    store: FlowStore, kind: str, whose: Mapping[str, str], findings: list[Finding]
+) -> Iterator[dict[str, Any]]:
+    for name in records.record_names(store.path, kind):
         try:
-            record = records.read_record(path)
+            record = records.read_record(store.path / kind / name)
+            what = find_fault(name, record, store.digest if kind == "commits" else None)
         except (DamagedStoreError, OSError) as error:
             what = "the record does not fit its checksum" if isinstance(error, DamagedStoreError) else _why(error)
-            findings.append(Finding(DAMAGED, _whose(store, kind, path), name, what))
-            continue
-        if place(store.path, record["video_id"]) != path:
-            what = f"it is the record of {record['video_id']}"
-            findings.append(Finding(DAMAGED, _whose(store, kind, path), name, what))
-            continue
-        yield record
+        if what:
+            findings.append(Finding(DAMAGED, whose.get(name, layout.id_of_record(name)), f"{kind}/{name}", what))
+        else:
+            yield record
 
 
-def _whose(store: FlowStore, kind: str, path: Path) -> str | None:
-    """The video whose record should be at `path`, as the data set says; its key where that cannot be read."""
-    place = layout.commit_path if kind == "commits" else layout.failure_path
+def _find_lost(store: Path, whose: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield the commits that are gone although the index knows their flow, which is there."""
+    for path in sorted(find_orphans(store)):
+        name = layout.record_of_generation(path)
+        what = "it does not exist, and the flow that it made the video's is there"
+        yield Finding(MISSING, whose.get(name, layout.id_of_record(name)), f"commits/{name}", what)
+
+
+def _ids_by_record(store: Path) -> dict[str, str]:
+    """Return the videos of the data set by the name of their records; nothing where the data set cannot be read."""
     try:
-        ids = catalog.read_dataset(store.path)
+        return {layout.record_name(video_id): video_id for video_id in catalog.read_dataset(store)}
     except DamagedStoreError:
-        ids = {}
-    return next((video_id for video_id in ids if place(store.path, video_id) == path), path.stem)
+        return {}
 
 
-def _check_video(store: Path, commit: Mapping[str, Any]) -> tuple[int, list[Finding]]:
+def check_files(store: Path, commit: Mapping[str, Any]) -> tuple[int, list[Finding]]:
     """Return (bytes read, findings) of one video's files."""
     read, findings = 0, []
     for name, expected in commit["files"].items():
@@ -157,7 +199,7 @@ def _check_dataset(store: FlowStore, known: set[str | None]) -> Iterator[Finding
     try:
         meant = catalog.read_dataset(store.path)
     except DamagedStoreError:
-        what = "the list of videos does not fit its checksum; delete it, and extract-flow with the data set's lists writes it anew"
+        what = "the list of videos does not fit its checksum"
         yield Finding(DAMAGED, None, layout.DATASET_FILE, what)
         return
     for video_id in sorted(meant.keys() - known):
@@ -166,21 +208,20 @@ def _check_dataset(store: FlowStore, known: set[str | None]) -> Iterator[Finding
 
 def _check_index(store: Path) -> Iterator[Finding]:
     stamp = Path("index", layout.INDEX_STAMP)
-    remedy = "rebuild it with flowcpc info --rebuild-index"
     if not (store / stamp).exists():
         return  # the tables follow from the records
     try:
         files = records.read_record(store / stamp)["files"]
     except (DamagedStoreError, OSError):
-        yield Finding(DAMAGED, None, str(stamp), f"the stamp does not fit its checksum; {remedy}")
+        yield Finding(DAMAGED, None, str(stamp), "the stamp does not fit its checksum")
         return
     for table, digest in files.items():
         path = Path("index", f"{table}.parquet")
         try:
             if hashlib.sha256((store / path).read_bytes()).hexdigest() != digest:
-                yield Finding(DAMAGED, None, str(path), f"its bytes do not fit their checksum; {remedy}")
+                yield Finding(DAMAGED, None, str(path), "its bytes do not fit their checksum")
         except OSError as error:
-            yield Finding(MISSING, None, str(path), f"{_why(error)}; {remedy}")
+            yield Finding(MISSING, None, str(path), _why(error))
 
 
 def _check_embeddings(store: FlowStore) -> Iterator[Finding]:
@@ -197,9 +238,9 @@ def _find_extra(store: FlowStore, named: set[Path]) -> Iterator[Finding]:
     for path in leftovers:
         what = "no commit names it; the next extraction that holds the store alone collects it"
         yield Finding(EXTRA, None, str(path.relative_to(store.path)), what)
+    said = {*leftovers, *find_orphans(store.path)}
     for path in sorted((store.path / "flow").rglob("*")):
-        inside = any(leftover == path or leftover in path.parents for leftover in leftovers)
-        if path.is_file() and path not in named and not inside:
+        if path.is_file() and path not in named and said.isdisjoint((path, *path.parents)):
             yield Finding(EXTRA, None, str(path.relative_to(store.path)), "no commit names it")
 
 

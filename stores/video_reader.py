@@ -134,7 +134,7 @@ class VideoReader:
     def _damaged(self, path: Path, flows: NDArray[np.int64], why: str) -> DamagedStoreError:
         return DamagedStoreError(
             f"flows [{flows[0]}, {flows[-1] + 1}) of {self.video_id} are damaged ({path}: {why}); "
-            f"find all damage with flowcpc verify, and mend it with its --repair"
+            "flowcpc verify names all damage and what mends it"
         )
 
 

@@ -39,17 +39,27 @@ class VideoWriter:
     video_id : str
     array_format : str
         "zarr" or "hdf5".
+    digest : str
+        Of the store's numerics, for the commit.
     chunk : (int, int, int, int)
         Shape of a chunk, (flows, 2, H, W).
     encoding : Encoding
     """
 
     def __init__(
-        self, root: Path, video_id: str, *, array_format: str, chunk: tuple[int, int, int, int], encoding: Encoding
+        self,
+        root: Path,
+        video_id: str,
+        *,
+        array_format: str,
+        digest: str,
+        chunk: tuple[int, int, int, int],
+        encoding: Encoding,
     ) -> None:
         self._root = root
         self._video_id = video_id
         self._array_format = array_format
+        self._digest = digest
         self._chunk = chunk
         self._encoding = encoding
         self._generation = uuid.uuid4().hex[:12]
@@ -118,6 +128,7 @@ class VideoWriter:
         record = {
             **source,
             "generation": self._generation,
+            "numerics": self._digest,
             "files": files,
             "chunks": {**chunks.to_json(), "flows_per_chunk": self._chunk[0]},
             "video": video,

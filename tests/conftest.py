@@ -136,6 +136,18 @@ def assert_same_store(first: Path, second: Path, *, but: str = "") -> None:
         np.testing.assert_array_equal(a.read_codes(video_id), b.read_codes(video_id))
 
 
+def change_numerics(store: Path, **values: object) -> None:
+    """Make `store` one that was written with other numerics: store.json and every commit say so."""
+    from stores.commits import digest_of
+    from stores.records import read_record, write_record
+
+    meta = read_record(store / "store.json")
+    meta["numerics"] |= values
+    write_record(store / "store.json", meta)
+    for path in (store / "commits").glob("*/*.json"):
+        write_record(path, read_record(path) | {"numerics": digest_of(meta["array_format"], meta["numerics"])})
+
+
 def touch(root: Path, *names: str) -> Path:
     """Make empty files of these names under `root` and return it."""
     for name in names:

@@ -41,6 +41,21 @@ def test_every_flow_is_shown_in_its_colour_at_the_video_s_speed(store: FlowStore
                 np.testing.assert_allclose(middle, flow_to_rgb(flow, 2.0)[0, 0], atol=12)
 
 
+def test_a_caption_stays_within_its_panel(tmp_path: Path) -> None:
+    drawn = []
+    for name in ("b", "c"):
+        store = create_store(tmp_path / f"{name}.flow", NUMERICS)
+        for video_id in ("a very long name " * 10, name):
+            commit_flow(store, video_id, np.zeros((2, 2, 16, 20), np.float32))
+        write_animation(tmp_path / f"{name}.gif", store, ["a very long name " * 10, name])
+        with Image.open(tmp_path / f"{name}.gif") as picture:
+            drawn.append(np.asarray(picture.convert("L"))[:-208])
+    middle = drawn[0].shape[1] // 2
+    assert (drawn[0][:, :middle] == drawn[1][:, :middle]).all()
+    assert (drawn[0][:, middle:] != drawn[1][:, middle:]).any()
+    assert (drawn[0][:, middle - 2 : middle] == 255).all()
+
+
 def test_a_long_video_is_cut_and_that_is_said(
     store: FlowStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 from conftest import commit_flow
 from test_flow_store import NUMERICS, failure, some_flow
 
-from stores import catalog
+from stores import catalog, layout
 from stores.flow_store import FlowStore, create_store
 
 
@@ -55,8 +55,49 @@ def test_a_stale_index_is_never_believed(store: FlowStore) -> None:
 
 def test_a_fresh_index_is_used(store: FlowStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.consolidate()
-    monkeypatch.setattr(catalog, "build_table", lambda path, name: pytest.fail("the index should have answered"))
+    monkeypatch.setattr(catalog, "build_tables", lambda path, names: pytest.fail("the index should have answered"))
     assert len(store.videos()) == 2
+
+
+def test_a_damaged_failure_is_a_row_too(store: FlowStore) -> None:
+    whole = store.failures()
+    path = layout.failure_path(store.path, "c")
+    intact = path.read_bytes()
+    path.write_bytes(b"")
+    store.consolidate()
+    assert catalog.fresh_index(store.path, "failures") is not None
+    assert store.failures()[["video_id", "kind"]].values.tolist() == [["c", "damaged"]]
+    path.write_bytes(intact)
+    pd.testing.assert_frame_equal(store.failures(), whole)
+    path.write_bytes(b"")
+    store.set_dataset([], [])
+    assert len(store.failures()) == 0
+
+
+@pytest.mark.parametrize("spoil", ["cut off", "stray", "of another"])
+def test_a_damaged_commit_is_a_row_in_failures_and_the_others_answer(store: FlowStore, spoil: str) -> None:
+    whole = store.videos()
+    path = layout.commit_path(store.path, "b")
+    intact = path.read_bytes()
+    if spoil == "cut off":
+        path.write_bytes(intact[:-9])
+    elif spoil == "of another":
+        path.write_bytes(layout.commit_path(store.path, "a").read_bytes())
+    else:
+        path.with_name("notes.json").write_text("{}")
+    bad, left = ("notes", ["a", "b"]) if spoil == "stray" else ("b", ["a"])
+    for _ in range(2):  # from the records, and from an index made of them
+        tables = store.tables(*catalog.TABLES)
+        for name in ("videos", "shots", "segments", "frames"):
+            assert tables[name]["video_id"].unique().tolist() == left
+        damaged = tables["failures"].set_index("video_id").loc[bad]
+        assert damaged["kind"] == "damaged"
+        assert str(path.with_name(f"{bad}.json")) in damaged["reason"]
+        store.consolidate()
+    assert catalog.fresh_index(store.path, "failures") is not None
+    if spoil != "stray":  # put back, it counts at once
+        path.write_bytes(intact)
+        pd.testing.assert_frame_equal(store.videos(), whole)
 
 
 def test_a_commit_beats_an_older_failure(store: FlowStore) -> None:

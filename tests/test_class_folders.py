@@ -51,4 +51,4 @@ def test_folders_within_class_folders_are_refused(tmp_path: Path) -> None:
 
 def test_files_without_a_video_extension_are_counted(tmp_path: Path) -> None:
     found = read_dataset(touch(tmp_path, "A/x.avi", "A/y", "A/z.txt"), "folder")
-    assert found.remarks[0] == f"2 files under {tmp_path} have no video extension and are left out"
+    assert found.remarks[0] == f"2 files under {tmp_path} without a video extension left out"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,6 +95,19 @@ def test_failures_give_exit_code_3_and_a_table_on_stdout(videos: Path, tmp_path:
     assert len(open_store(tmp_path / "s").videos()) == 6
 
 
+def test_a_source_that_became_unusable_gives_exit_code_3(videos: Path, tmp_path: Path) -> None:
+    flowcpc("extract-flow", videos, tmp_path / "s", *SMALL)
+    (videos / "Left" / "v_Left_g01_c01.avi").write_bytes(b"")
+    for _ in range(2):
+        result = flowcpc("extract-flow", videos, tmp_path / "s", *SMALL)
+        assert result.exit_code == console.DONE_IN_PART
+        assert result.stdout == "Left/v_Left_g01_c01\tthe file is empty (0 bytes)\n"
+        assert (
+            "1 video changed and cannot be used any more; the flow that the store had before was kept" in result.stderr
+        )
+        assert "nothing to do" not in result.stderr
+
+
 def test_a_list_that_names_absent_videos(videos: Path, tmp_path: Path) -> None:
     lists = tmp_path / "lists"
     lists.mkdir()
@@ -144,7 +158,15 @@ def test_wrong_input_to_extract_flow(videos: Path, tmp_path: Path) -> None:
 
 def test_other_size_into_the_same_store(videos: Path, tmp_path: Path) -> None:
     flowcpc("extract-flow", videos, tmp_path / "s", "--limit", 1, *SMALL)
-    refused(flowcpc("extract-flow", videos, tmp_path / "s", "--size", "32x32"), "height is 24 in the store and 32 here")
+    result = flowcpc("extract-flow", videos, tmp_path / "s", "--size", "32x32", "--encoding", "int16")
+    refused(
+        result,
+        "numerics: encoding is 'companded8' in the store and 'int16' here; height is 24 in the store and 32 here; use the same",
+    )
+    refused(
+        flowcpc("extract-flow", videos, tmp_path / "s", "--short-side", 24),
+        "short_side is None in the store and 24 here",
+    )
 
 
 def test_stores_that_cannot_be_opened(videos: Path, tmp_path: Path) -> None:
@@ -154,6 +176,66 @@ def test_stores_that_cannot_be_opened(videos: Path, tmp_path: Path) -> None:
     records.write_record(file, {**records.read_record(file), "format_version": 4})
     refused(flowcpc("info", tmp_path / "s"), "has format version 4", "this release reads 3")
     refused(flowcpc("extract-flow", videos, tmp_path / "s", *SMALL), "has format version 4")
+
+
+def test_a_store_that_lost_its_store_file_says_how_to_get_it_back(videos: Path, tmp_path: Path) -> None:
+    for name in ("s", "other"):
+        flowcpc("extract-flow", videos, tmp_path / name, "--limit", 1, *SMALL)
+    (tmp_path / "s" / layout.STORE_FILE).unlink()
+    for words in (
+        ["info", tmp_path / "s"],
+        ["verify", tmp_path / "s"],
+        ["extract-flow", videos, tmp_path / "s", *SMALL],
+    ):
+        refused(flowcpc(*words), "store.json is missing", "from any other that was made with the same options")
+    shutil.copy(tmp_path / "other" / layout.STORE_FILE, tmp_path / "s")
+    assert flowcpc("verify", tmp_path / "s").exit_code == 0
+
+
+def test_no_output_is_written_into_a_store(videos: Path, tmp_path: Path) -> None:
+    store = tmp_path / "s"
+    flowcpc("extract-flow", videos, store, "--limit", 1, *SMALL)
+    (tmp_path / "link").symlink_to(store / "index")
+    before = sorted((path, path.stat().st_mtime_ns) for path in store.rglob("*"))
+    for out in (store / "store.json", store / "new" / "x", tmp_path / "link" / "x", store):
+        for words in (
+            ["query", store, "SELECT 1", "--out", out],
+            ["show", store, "--out", out],
+            ["export", store, out, "--layout", "tsn"],
+            ["pretrain", store, out],
+            ["synth", out],
+            ["extract-flow", videos, tmp_path / "t", "--log-json", out],
+        ):
+            refused(flowcpc(*words), "lies in the store", "give a path outside of it")
+    assert sorted((path, path.stat().st_mtime_ns) for path in store.rglob("*")) == before
+
+
+def test_paths_that_cannot_be_written_or_read(videos: Path, tmp_path: Path) -> None:
+    store = tmp_path / "s"
+    flowcpc("extract-flow", videos, store, "--limit", 1, *SMALL)
+    refused(flowcpc("info", ""), "an empty path names nothing")
+    refused(flowcpc("query", store, "SELECT 1", "--out", ""), "an empty path names nothing")
+    refused(
+        flowcpc("query", store, "SELECT 1", "--out", tmp_path), f"{tmp_path} is a folder; give the name of the file"
+    )
+    refused(flowcpc("show", store, "--out", tmp_path / "b.jpg"), "b.jpg", ".png (a sheet), .gif or .webp (motion)")
+    (tmp_path / "afile").touch()
+    for words in (["extract-flow", videos, tmp_path / "afile" / "x", *SMALL], ["info", tmp_path / "afile" / "x"]):
+        refused(flowcpc(*words), str(tmp_path / "afile" / "x"))
+
+
+def test_a_name_that_is_not_utf_8_is_one_sentence(tmp_path: Path) -> None:
+    write_video(tmp_path / "videos" / "X" / "v.avi", moving_texture(3, 24, 32, step=(1, 0)))
+    (tmp_path / "flows" / "v").mkdir(parents=True)
+    (tmp_path / "flows" / "v" / "flow_x_00001.jpg").touch()
+    os.rename(tmp_path / "videos" / "X" / "v.avi", os.fsencode(tmp_path / "videos" / "X") + b"/\xff.avi")
+    os.rename(tmp_path / "flows" / "v", os.fsencode(tmp_path / "flows") + b"/\xff")
+    refused(
+        flowcpc("extract-flow", tmp_path / "videos", tmp_path / "s", *SMALL), r"b'X/\xff.avi' is not UTF-8; rename it"
+    )
+    refused(
+        flowcpc("import", tmp_path / "flows", tmp_path / "s", "--layout", "tsn"), r"b'\xff' is not UTF-8; rename it"
+    )
 
 
 def test_show_draws_a_sheet(videos: Path, tmp_path: Path) -> None:

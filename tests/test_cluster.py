@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import platform
 import signal
@@ -93,6 +94,36 @@ def test_a_video_that_kills_its_worker_is_recorded_with_its_name(videos: Path, t
     assert extract(videos, tmp_path / "s").stored == 1, "a failure of the machine is tried again"
     extract(videos, tmp_path / "undisturbed")
     assert_same_store(tmp_path / "s", tmp_path / "undisturbed")
+
+
+def test_a_source_that_was_replaced_by_a_broken_file_keeps_its_flow_and_that_is_said(
+    videos: Path, tmp_path: Path
+) -> None:
+    extract(videos, tmp_path / "s")
+    file = videos / "Up" / "v_Up_g01_c01.avi"
+    intact = file.read_bytes()
+    file.write_bytes(b"junk")
+    for options in ({}, {}, {"retry_failed": True}):
+        summary = extract(videos, tmp_path / "s", **options)
+        assert ([name for name, _ in summary.outdated], summary.failed) == (["Up/v_Up_g01_c01"], [])
+    assert open_store(tmp_path / "s").failure_of("Up/v_Up_g01_c01")["attempts"] == 2, (
+        "tried again when that is asked for"
+    )
+    assert open_store(tmp_path / "s").read_flow("Up/v_Up_g01_c01").shape[0] == 5
+    file.write_bytes(intact)
+    summary = extract(videos, tmp_path / "s")
+    assert (summary.stored, summary.outdated) == (1, [])
+
+
+def test_the_same_files_under_other_names_are_refused_before_anything_is_written(videos: Path, tmp_path: Path) -> None:
+    extract(videos, tmp_path / "s")
+    before = {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()}
+    renamed = [
+        dataclasses.replace(video, video_id=video.video_id + "x") for video in read_dataset(videos, "folder").videos
+    ]
+    with pytest.raises(ValueError, match="use the --dataset and --annotations that the store was made with"):
+        run_extraction(Settings(str(videos), str(tmp_path / "s"), 24, 32), renamed, Here())
+    assert {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()} == before
 
 
 def _die_on_one_video(settings: Settings, video: object, on_pairs: object, **options: object) -> object:

@@ -36,8 +36,18 @@ def run(error: BaseException) -> tuple[int, str, str]:
 )
 def test_a_mistake_is_one_sentence_on_stderr(error: BaseException, code: int) -> None:
     found, out, err = run(error)
-    text = error.args[0] if len(error.args) == 1 else str(error)
+    text = (
+        error.args[0]
+        if len(error.args) == 1
+        else "/x cannot be used: permission denied; mend that or give another path"
+    )
     assert (found, out, err) == (code, "", f"Error: {text}\n")
+
+
+def test_errors_of_files_name_the_file_that_was_meant() -> None:
+    moved = IsADirectoryError(21, "Is a directory", "/out/.1a.tmp", None, "/out")
+    assert run(moved)[2] == "Error: /out cannot be used: is a directory; mend that or give another path\n"
+    assert run(OSError(28, "No space left on device"))[2] == "Error: no space left on device; mend that and run again\n"
 
 
 def test_a_bug_shows_itself() -> None:

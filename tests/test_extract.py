@@ -307,7 +307,7 @@ def test_new_labels_and_folds_reach_the_record_without_new_flow(settings: Settin
 def test_the_same_files_under_other_names_are_refused(settings: Settings, store: FlowStore) -> None:
     extract_video(settings, CLIP)
     with pytest.raises(ValueError, match=r"holds X/clip\.avi as 'clip' and this data set calls it 'X/clip'"):
-        plan(store, settings, Video("X/clip", "X/clip.avi", "X", None, {"fold1": "test"}))
+        ledger.refuse_other_names(store, [Video("X/clip", "X/clip.avi", "X", None, {"fold1": "test"})])
 
 
 def test_large_files_come_first(settings: Settings, store: FlowStore) -> None:

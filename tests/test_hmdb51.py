@@ -33,7 +33,7 @@ def test_lists_become_rows(tmp_path: Path, lists: Path) -> None:
         Video(JUMP, f"jump/{JUMP}.avi", "jump", "Goal_1_&_2_jump", {"fold1": "test", "fold3": "train"}),
         Video(WAVE, f"wave/{WAVE}.avi", "wave", "Who!_wave", {"fold1": "train", "fold2": "train", "fold3": "test"}),
     ]
-    assert found.remarks == [f"1 video files under {root} are in no list and are left out"]
+    assert found.remarks == [f"1 video under {root} in no list, left out"]
 
 
 def test_lists_that_are_wrong(tmp_path: Path, lists: Path) -> None:

@@ -48,7 +48,7 @@ def test_an_absent_clip_is_a_row_and_a_stranger_a_remark(tmp_path: Path) -> None
     root = touch(tmp_path / "videos", f"archery/{NAMES[1]}.mp4", "archery/stranger.mp4", f"archery/{NAMES[1]}x.mp4")
     found = read_dataset(root, "kinetics", write_csv(tmp_path / "list.csv"))
     assert [video.path for video in found.videos] == [f"tap dancing/{NAMES[0]}.mp4", f"archery/{NAMES[1]}.mp4"]
-    assert found.remarks == [f"2 video files under {root} are in no list and are left out"]
+    assert found.remarks == [f"2 videos under {root} in no list, left out"]
 
 
 def test_several_lists_are_one_data_set(tmp_path: Path) -> None:
@@ -145,4 +145,4 @@ def test_real_clips_are_found_by_their_ids(real_data: Path, tmp_path: Path) -> N
     rows = [("tap dancing", "R6llTwEh07w", 1, 11, "train"), ("archery", "SOX5yA1l24A", 2, 12, "val")]
     found = read_dataset(real_data / "clips" / "kinetics", "kinetics", write_csv(tmp_path / "list.csv", rows))
     assert [video.path for video in found.videos] == ["R6llTwEh07w.mp4", "SOX5yA1l24A.mp4"]
-    assert found.remarks[0].startswith("1 video files")
+    assert found.remarks[0].startswith("1 video under")

@@ -33,9 +33,10 @@ def test_links(tmp_path: Path) -> None:
     (root / "A" / "up").symlink_to(root)
     (root / "C").symlink_to(root / "A")
     (root / "A" / "gone.avi").symlink_to(tmp_path / "nowhere.avi")
+    (root / "A" / "round.avi").symlink_to(root / "A" / "round.avi")
     (root / "A" / "file.avi").symlink_to(tmp_path / "elsewhere" / "y.avi")
     os.mkfifo(root / "A" / "pipe.avi")  # opening it would wait for ever
-    of_a = ["file.avi", "gone.avi", "x.avi"]
+    of_a = ["file.avi", "gone.avi", "round.avi", "x.avi"]
     assert list_files(root) == sorted(
         [f"A/{name}" for name in of_a] + ["B/deep/z.avi", "B/y.avi"] + [f"C/{name}" for name in of_a]
     )

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import change_numerics
 from train_cases import CONFIG, StopAfter, small_store
 
 from stores.encoding import DEFAULT
 from stores.flow_store import create_store, open_store
-from stores.records import read_record, write_record
 from train import loop
 from train.batches import SegmentReader, SequenceReader
 from train.checkpoint import load_strictly, require_checkpoint
@@ -173,11 +173,17 @@ def test_other_settings_are_refused_by_name(store: Path, tmp_path: Path) -> None
 
 def test_flow_of_other_numerics_is_refused(store: Path, tmp_path: Path) -> None:
     pretrain(store, tmp_path / "run", CONFIG, should_stop=StopAfter(1))
-    meta = read_record(store / "store.json")
-    meta["numerics"]["tvl1"] = {"warps": 3}
-    write_record(store / "store.json", meta)
+    change_numerics(store, tvl1={"warps": 3})
     with pytest.raises(ValueError, match=r"trained on other flow: tvl1 was None and is \{'warps': 3\}"):
         train(store, tmp_path / "run")
+
+
+def test_a_damaged_video_is_left_out_and_that_is_said(store: Path, tmp_path: Path) -> None:
+    next(iter((store / "commits").rglob("*.json"))).write_bytes(b"")
+    open_store(store).consolidate()
+    said: list[str] = []
+    pretrain(store, tmp_path / "run", CONFIG, announce=said.append, should_stop=StopAfter(1))
+    assert any(sentence.startswith("1 video damaged and in no table but failures") for sentence in said)
 
 
 def test_a_moved_store_goes_on(store: Path, tmp_path: Path) -> None:

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stores.flow_store import FlowStore, open_store
-from stores.pictures import colour_wheel, contact_sheet, flow_to_rgb, one_of_each_class, wheel, write_png
+from stores.pictures import (
+    colour_wheel,
+    contact_sheet,
+    fitted,
+    flow_to_rgb,
+    label_font,
+    one_of_each_class,
+    wheel,
+    write_png,
+)
 
 RIGHT, DOWN, LEFT, UP = (1, 0), (0, 1), (-1, 0), (0, -1)
 MakeStore = Callable[..., Path]
@@ -147,6 +156,40 @@ def test_a_sheet_s_text_differs_by_video_and_frames(store: FlowStore) -> None:
     second = contact_sheet(store, ["v_Right_g02_c01"], columns=2)
     assert first.shape == second.shape
     assert (first != second).any()
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "line"),
+    [
+        ("v_Right_g01_c01", 500, "v_Right_g01_c01"),
+        ("naïve видео Ελλάδα", 500, "naïve видео Ελλάδα"),
+        ("a\nb\tc\x1b", 500, r"a\nb\tc\x1b"),
+        ("動画", 500, r"\u52d5\u753b"),
+        ("x" * 1000, 1, "…"),
+        ("", 1, ""),
+    ],
+)
+def test_a_line_has_only_what_can_be_drawn(text: str, width: float, line: str) -> None:
+    assert fitted(text, label_font(14), width) == line
+
+
+@given(st.text(max_size=60), st.integers(20, 300))
+def test_a_line_fits_and_keeps_both_ends(text: str, width: int) -> None:
+    font = label_font(14)
+    whole, line = fitted(text, font, 1e9), fitted(text, font, width)
+    assert line.isprintable()
+    assert font.getlength(line) <= width
+    head, _, tail = line.partition("…") if line != whole else (whole, "", "")
+    assert whole.startswith(head)
+    assert whole.endswith(tail)
+    assert 0 <= len(head) - len(tail) <= 1 or line == whole
+
+
+def test_names_do_not_stretch_a_sheet(tmp_path: Path, make_store: MakeStore) -> None:
+    names = ["v", "a very long name " * 20, "動画\n" * 50]
+    opened = open_store(make_store(tmp_path, {name: uniform(RIGHT) for name in names}))
+    assert {contact_sheet(opened, [name], columns=8).shape[1] for name in names[1:]} <= {*range(540)}
+    assert len({contact_sheet(opened, [name], columns=3).shape[0] for name in names}) == 1
 
 
 def test_still_and_large_flow_can_be_drawn(tmp_path: Path, make_store: MakeStore) -> None:

@@ -82,6 +82,7 @@ def test_embeddings_are_vectors_for_duckdb(store: FlowStore) -> None:
         ("SELECT * FROM read_text('/etc/passwd')", "disabled by configuration"),
         ("SELECT * FROM '/etc/passwd'", "does not exist"),
         ("SELECT * FROM store", "does not exist"),
+        ("SELECT * FROM embeddings", "embeddings are made by: flowcpc embed STORE RUN"),
     ],
 )
 def test_what_cannot_be_answered_is_one_sentence(store: FlowStore, sql: str, words: str) -> None:
@@ -106,6 +107,29 @@ def test_forms(store: FlowStore, tmp_path: Path) -> None:
     assert run(store, sql, "--as", "parquet", "--out", tmp_path / "out.parquet").exit_code == 0
     assert pd.read_parquet(tmp_path / "out.parquet")["video_id"].tolist() == ["a", "b", "c"]
     assert run(store, "SELECT * FROM videos WHERE false").stdout.endswith("no rows\n")
+
+
+def test_tables_can_be_shown(store: FlowStore) -> None:
+    for sql in ("SHOW TABLES", " show  all tables; "):
+        assert flowcpc.query(store, sql)["name"].tolist() == ["videos", "shots", "segments", "frames", "failures"]
+    write_embeddings(
+        store, "run", "abc", pd.DataFrame({"video_id": ["a"], "start": [-1]}), np.eye(1, 4, dtype=np.float32)
+    )
+    assert "embeddings" in run(store, "SHOW TABLES").stdout
+
+
+def test_the_form_follows_from_the_name_and_may_not_contradict_it(store: FlowStore, tmp_path: Path) -> None:
+    sql = "SELECT video_id FROM videos ORDER BY 1"
+    for name in ("out.parquet", "OUT.CSV", "out.txt"):
+        assert run(store, sql, "--out", tmp_path / name).exit_code == 0
+    assert pd.read_parquet(tmp_path / "out.parquet")["video_id"].tolist() == ["a", "b", "c"]
+    assert (tmp_path / "OUT.CSV").read_text() == "video_id\na\nb\nc\n"
+    assert (tmp_path / "out.txt").read_text().split() == ["video_id", "a", "b", "c"]
+    for name, form in (("x.csv", "parquet"), ("x.parquet", "table")):
+        result = run(store, sql, "--as", form, "--out", tmp_path / name)
+        assert result.exit_code == 2
+        assert f"ends in the name of another form than --as {form}" in result.output
+    assert not list(tmp_path.glob("x.*"))
 
 
 def test_a_long_table_is_cut_and_says_so(store: FlowStore) -> None:

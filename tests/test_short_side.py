@@ -108,7 +108,7 @@ def test_the_commands_that_look_after_a_store(videos: Path, store: Path, tmp_pat
     flowcpc("show", store, "A/wide", "A/tall", "--out", tmp_path / "flow.gif")
     with Image.open(tmp_path / "flow.gif") as picture:
         factor = round(256 / 32)
-        assert picture.size == (factor * (32 + 24), factor * 32 + 18)
+        assert picture.size == (factor * (32 + 24), factor * 32 + 34)
 
 
 def test_damage_is_mended_at_the_same_sizes(videos: Path, store: Path) -> None:

@@ -28,7 +28,7 @@ def test_ucf101_lists_become_rows(tmp_path: Path, lists: Path) -> None:
         Video("v_Bow_g02_c01", "Bow/v_Bow_g02_c01.avi", "Bow", "v_Bow_g02", {"fold1": "train"}),
         Video("v_Run_g02_c01", "Run/v_Run_g02_c01.avi", "Run", "v_Run_g02", {"fold1": "train"}),  # listed, absent
     ]
-    assert found.remarks == [f"1 video files under {root} are in no list and are left out"]
+    assert found.remarks == [f"1 video under {root} in no list, left out"]
 
 
 @pytest.mark.parametrize(

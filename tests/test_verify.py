@@ -168,6 +168,27 @@ def test_damage_is_named_with_its_video(store: FlowStore, damage: Callable[[Flow
     assert found == {(kind, "b")}
 
 
+def lose_commits(store: FlowStore) -> None:
+    shutil.rmtree(store.path / "commits")
+
+
+def test_lost_commits_are_said_and_their_flow_is_kept(store: FlowStore, tmp_path: Path) -> None:
+    shutil.copytree(store.path / "commits", tmp_path / "copy")
+    lose_commits(store)
+    assert {(finding.kind, finding.video_id) for finding in verify(store).harmful} == {
+        (MISSING, name) for name in NAMES
+    }
+    result = flowcpc("verify", store.path)
+    assert f"{EXTRA}\t" not in result.stdout
+    assert (result.exit_code, "copy" in result.output and "--repair VIDEOS" in result.output) == (1, True)
+    assert store.collect_garbage() == 0
+    shutil.copytree(tmp_path / "copy", store.path / "commits")
+    assert verify(store).harmful == []
+    (store.path / "commits").rename(tmp_path / "again")
+    commit_flow(store, "a", some_flow(3), label="X")
+    assert store.collect_garbage() == 1, "what a new commit replaces goes as ever"
+
+
 def test_leftovers_are_named_and_do_no_harm(store: FlowStore) -> None:
     (store.path / "flow" / "00").mkdir(exist_ok=True)
     (store.path / "flow" / "00" / "v.0123456789ab").mkdir()
@@ -245,6 +266,71 @@ def test_repair_needs_a_folder_and_flow_of_our_own(store: FlowStore, tmp_path: P
     )
     result = flowcpc("verify", store.path, "--repair", tmp_path)
     assert (result.exit_code, "was not computed by flowcpc" in result.output) == (2, True)
+
+
+def test_the_advice_fits_the_damage(store: FlowStore) -> None:
+    for damage, words in (
+        (store.path / "index" / "videos.parquet", "--rebuild-index"),
+        (store.path / "dataset.json", f"delete {store.path / 'dataset.json'}"),
+        (store.path / "embeddings" / "run-abc" / "embeddings.parquet", "flowcpc embed"),
+        (layout.commit_path(store.path, "b"), "--repair VIDEOS"),
+    ):
+        intact = damage.read_bytes()
+        damage.write_bytes(b"x")
+        result = flowcpc("verify", store.path)
+        assert result.exit_code == 1
+        assert words in result.stderr.splitlines()[-1]
+        assert len([line for line in result.stderr.splitlines() if " with: " in line or "delete" in line]) == 1
+        damage.write_bytes(intact)
+
+
+def test_many_videos_that_are_only_pending_are_one_line(store: FlowStore) -> None:
+    names = [*NAMES, *(f"later{n}" for n in range(11))]
+    store.set_dataset(
+        [{"video_id": name, "path": f"{name}.avi", "label": "X", "group": None, "folds": {}} for name in names], names
+    )
+    result = flowcpc("verify", store.path)
+    assert result.exit_code == 0
+    assert result.stdout == "pending\t\t\t11 videos of the data set are not extracted yet\n"
+
+
+def test_a_stray_record_does_not_block_the_repair_of_the_rest(videos: Path, tmp_path: Path) -> None:
+    common = ["--size", "24x32", "--workers", 0]
+    assert flowcpc("extract-flow", videos, tmp_path / "s", *common, "--limit", 3).exit_code == 0
+    store = open_store(tmp_path / "s")
+    first, second, third = store.videos()["video_id"]
+    array_files(store, first)[0].unlink()
+    layout.commit_path(store.path, second).write_bytes(b"")
+    stray = layout.commit_path(store.path, first).with_name("stray.json")
+    stray.touch()
+    for words in (
+        ["info", store.path],
+        ["query", store.path, "SELECT * FROM videos"],
+        ["info", store.path, "--rebuild-index"],
+    ):
+        assert flowcpc(*words).exit_code == 0
+    assert "2 videos damaged and in no table but failures" in flowcpc("query", store.path, "SELECT 1").stderr
+    result = flowcpc("export", store.path, tmp_path / "out", "--layout", "tsn")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (3, 3)
+    assert "1 video (1 written now)\ndamaged and not exported: 3 of 4 videos\n" in result.stderr
+    assert flowcpc("export", store.path, tmp_path / "out", third, "--layout", "tsn").exit_code == 0
+    assert flowcpc("show", store.path, third, "--out", tmp_path / "third.png").exit_code == 0
+    assert f"{second}.json" in flowcpc("show", store.path, second, "--out", tmp_path / "x.png").stderr.replace(
+        "%2F", "/"
+    )
+    result = flowcpc("verify", store.path, "--repair", videos, "--workers", 1)
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1].startswith(f"stray\t{stray} is not in the store's list of videos")
+    assert [finding.path for finding in verify(store).harmful] == [str(stray.relative_to(store.path))]
+    stray.unlink()
+    later = {"video_id": "later", "path": "later.avi", "label": None, "group": None, "folds": {}}
+    store.set_dataset([later], ["later", *catalog.read_dataset(store.path)])
+    array_files(store, first)[0].unlink()
+    result = flowcpc("verify", store.path, "--repair", videos, "--workers", 1)
+    assert (
+        result.stderr.splitlines()[-1]
+        == f"repaired: {store.path} is whole, but 1 video of its data set not extracted yet"
+    )
 
 
 def test_json_for_programs(store: FlowStore) -> None:

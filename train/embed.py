@@ -86,6 +86,9 @@ def embed_store(
     places, starts = covering_segments(reader.flows, config.num_flows)
     announce(f"embedding {len(starts)} segments of {len(videos)} videos with step {checkpoint.step}, on {device.type}")
 
+    if remark := store.remark_on_damage():
+        announce(remark)
+
     def read(first: int) -> HostBatch:
         chosen = slice(first, first + _BATCH_SEGMENTS)
         alone = starts[chosen, None]  # (n, 1): one segment a sample

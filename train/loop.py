@@ -216,6 +216,8 @@ def _announce_start(
 ) -> None:
     which = f"the train split of fold {config.fold}" if config.split == "train" else "all splits"
     announce(f"{len(flows)} videos of {which} of {store.path}, on {device.type}")
+    if remark := store.remark_on_damage():
+        announce(remark)
     own = config.num_segments if config.difficult_negatives else 1
     announce(
         f"{config.classes} classes ({config.batch_size - 1} other videos x {config.num_segments} segments + {own}), "
