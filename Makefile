@@ -48,8 +48,9 @@ bench: $(READY)  ## every benchmark that needs no GPU, one after the other
 	@if [ -z "$(BENCHES)" ]; then echo "There is no tests/bench_*.py to run." >&2; exit 1; fi
 	@for bench in $(BENCHES); do echo "== $$bench"; $(BIN)/python "$$bench"; done
 
-bench-gpu:  ## the flow solver on a CUDA device, with $(PYTHON) as it is: no .venv is made
+bench-gpu:  ## the flow solver, and extraction, on a CUDA device, with $(PYTHON) as it is: no .venv is made
 	"$(PYTHON)" tests/bench_gpu_tvl1.py $(ARGS)
+	"$(PYTHON)" tests/bench_gpu_extract.py
 
 clean:  ## remove the demo's folder, builds and caches; .venv stays
 	rm -rf $(DEMO) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

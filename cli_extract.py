@@ -110,6 +110,7 @@ def place_options(command: _Command) -> _Command:
     show_default=True,
     help="Memory that decoding a video may take, as 500M or 4G.",
 )
+@click.option("--dry-run", is_flag=True, help="Print videos, frames, expected size and hours, and write nothing.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first video that fails.")
 @click.option(
     "--max-failures", type=click.IntRange(min=0), metavar="N", help="Stop when more than N videos have failed."
@@ -133,6 +134,7 @@ def extract_flow(
     strict: bool,
     time_limit: float | None,
     memory_limit: int,
+    dry_run: bool,
     fail_fast: bool,
     max_failures: int | None,
     log_json: Path | None,
@@ -146,7 +148,7 @@ def extract_flow(
     from pipeline.extract import Settings
     from pipeline.places import choose_place
     from pipeline.run import run_extraction
-    from pipeline.shards import parse_shard
+    from pipeline.shards import parse_shard, videos_of_shard
     from pipeline.sources import limit_videos, read_dataset
     from pipeline.tvl1.parameters import TVL1Parameters
     from pipeline.tvl1.solver import available_threads
@@ -176,6 +178,12 @@ def extract_flow(
     for remark in found.remarks:
         say(remark)
     chosen = found.videos if limit is None else limit_videos(found.videos, limit)
+    if dry_run:
+        from pipeline.estimate import estimate
+
+        part = chosen if shard is None else videos_of_shard(chosen, videos, shard)
+        click.echo(estimate(settings, part, place, say).to_text(f"{dataset} in {videos}"))
+        return
     log = contextlib.nullcontext(no_log) if log_json is None else EventLog(log_json)
     with stop_on_signals() as stop, log as note, Bar("extract-flow") as bar:
         summary = run_extraction(

@@ -14,7 +14,7 @@ TRIES = 3
 class Backlog:
     """The tasks of a run, in order, each until its outcome stands.
 
-    A video that kills its process, or fails for want of memory and the like, has TRIES tries within a run; then it is a row in failures. One
+    A video that kills its process, or fails in a way that may pass, has TRIES tries within a run; then it is a row in failures. One
     that was dropped because its process was asked to leave goes back without being blamed.
 
     Attributes
@@ -28,6 +28,7 @@ class Backlog:
         self._videos = videos
         self._waiting = deque(tasks)
         self._tries: Counter[str] = Counter()
+        self._suspects: set[str] = set()
         self.unfinished = len(tasks)
 
     def __len__(self) -> int:
@@ -42,16 +43,20 @@ class Backlog:
         """Return the next task; raises IndexError where none waits."""
         return self._waiting.popleft()
 
-    def put_back(self, task: Task) -> None:
-        """Let a task that was dropped be the next one taken."""
-        self._waiting.appendleft(task)
+    def put_back(self, *tasks: Task, suspected: bool = False) -> None:
+        """Let tasks that were dropped be the next ones taken; `suspected` of having killed a process that had them all in hand, each alone."""
+        self._waiting.extendleft(tasks)
+        if suspected:
+            self._suspects.update(task.video.video_id for task in tasks)
+
+    def is_suspect(self, task: Task) -> bool:
+        """Return whether `task` must be the only one that its process has in hand."""
+        return task.video.video_id in self._suspects
 
     def settle(self, task: Task, outcome: Outcome) -> Outcome | None:
         """Return the outcome of `task` if it stands, None if its video is tried again."""
-        if outcome.status == FAILED:
-            failure = self._store.failure_of(task.video.video_id)
-            if failure is not None and failure["kind"] == KIND_MACHINE and self._is_tried_again(task):
-                return None
+        if outcome.status == FAILED and outcome.may_pass and self._is_tried_again(task):
+            return None
         self.unfinished -= 1
         return outcome
 

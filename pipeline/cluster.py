@@ -40,6 +40,7 @@ from pipeline.places import WAIT_S, Gpus, Processes, Running, Slurm, gpu_workers
 from pipeline.preflight import Probe, check_scheduler, examine, versions
 from pipeline.slurm import JobWatch, check_job, check_slurm, job_options
 from pipeline.sources import Video
+from pipeline.tvl1.batching import videos_at_a_time
 from pipeline.tvl1.solver import available_threads, devices
 from stores.errors import OperationError
 
@@ -112,7 +113,7 @@ class DaskHub:
         self._client = client
         self._trouble = trouble
         self._extract = extract
-        self._with_gpu: set[str] = set()
+        self._gpu_shares: dict[str, float] = {}
         self._topic = f"flowcpc-{uuid.uuid4().hex}"
         self._topics = {"all": self._on_cluster_event, _LEAVING_TOPIC: self._on_leaving, self._topic: self._on_note}
         for topic, handler in self._topics.items():
@@ -183,7 +184,7 @@ class DaskHub:
             *arguments,
             key=(*key, self._topic),  # two runs on one scheduler must not take each other's tasks for their own
             workers=[address],
-            resources={"GPU": 1} if address in self._with_gpu else None,
+            resources={"GPU": self._gpu_shares[address]} if address in self._gpu_shares else None,
             pure=False,
         )
         future.add_done_callback(ended)
@@ -194,7 +195,7 @@ class DaskHub:
         if happened.get("action") == "add-worker":
             self.messages.put((JOINED, happened["worker"], {}))
         elif happened.get("action") == "remove-worker":
-            self._with_gpu.discard(happened["worker"])
+            self._gpu_shares.pop(happened["worker"], None)
             self.messages.put((LEFT, happened["worker"], {"expected": happened["expected"]}))
 
     def _on_leaving(self, event: tuple[float, str]) -> None:
@@ -203,19 +204,20 @@ class DaskHub:
     def _on_note(self, event: tuple[float, tuple[int, str, dict[str, Any]]]) -> None:
         kind, address, values = event[1]
         if kind == EXAMINED and values["gpu"]:
-            self._with_gpu.add(address)
+            self._gpu_shares[address] = 1 / values["slots"]
         self.messages.put((kind, address, values))
 
 
 def _examine_on_worker(topic: str, probe: Probe, backend: str) -> None:
     worker = distributed.get_worker()
-    gpu = "GPU" in worker.state.total_resources
-    report = {**examine(probe, backend), "nanny": worker.nanny, "gpu": gpu}
+    report = examine(probe, backend)
+    slots = 1 if "problem" in report else videos_at_a_time(backend, worker.state.nthreads)
+    report |= {"nanny": worker.nanny, "gpu": "GPU" in worker.state.total_resources, "slots": slots}
     worker.log_event(topic, (EXAMINED, worker.address, report))
 
 
 def _extract_on_worker(topic: str, extract: Extract, settings: Settings, video: Video) -> None:
-    """Extract one video on all threads of this worker, and say what became of it."""
+    """Extract one video, on all threads of this worker unless it has several in hand, and say what became of it."""
     worker = distributed.get_worker()
     key = worker.get_current_task()
     unsaid, said = 0, time.monotonic()
@@ -227,7 +229,7 @@ def _extract_on_worker(topic: str, extract: Extract, settings: Settings, video: 
         nonlocal unsaid, said
         unsaid += pairs
         if time.monotonic() - said >= _PAIRS_EVERY_S:
-            say(PAIRS, pairs=unsaid)
+            say(PAIRS, video_id=video.video_id, pairs=unsaid)
             unsaid, said = 0, time.monotonic()
 
     def should_stop() -> bool:
@@ -235,7 +237,8 @@ def _extract_on_worker(topic: str, extract: Extract, settings: Settings, video: 
         return _leaving.is_set() or task is None or task.state == "cancelled"  # nobody waits for it any more
 
     try:
-        settings = dataclasses.replace(settings, threads=worker.state.nthreads)
+        cores = worker.state.nthreads
+        settings = dataclasses.replace(settings, threads=cores // videos_at_a_time(settings.backend, cores))
         outcome = extract(settings, video, on_pairs, should_stop=should_stop)
     except Preempted:
         return
@@ -305,12 +308,10 @@ def _started_cluster(
     """Return a cluster of our own, and what says whether it is in trouble: `str`, the empty one, never does."""
     if isinstance(place, Slurm):
         return _slurm_cluster(place, needed)
-    alone = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
+    alone: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
     if isinstance(place, Processes):
-        limits = thread_limits(threads)
-        return distributed.LocalCluster(
-            place.count, threads_per_worker=threads, processes=True, silence_logs=_SILENT, env=limits, **alone
-        ), str
+        alone |= {"processes": True, "silence_logs": _SILENT, "env": thread_limits(threads)}
+        return distributed.LocalCluster(place.count, threads_per_worker=threads, **alone), str
     options = gpu_workers(devices(), available_threads())
     workers = {
         name: {"cls": distributed.Nanny, "options": {**own, "host": "127.0.0.1", "silence_logs": _SILENT}}
@@ -320,9 +321,7 @@ def _started_cluster(
 
 
 class _AsManyAsNeeded(distributed.Adaptive):
-    """Between a minimum and a maximum of workers, as many as have something to do: a queue's own idea of that would see
-    the videos in hand alone.
-    """
+    """As many workers as have something to do: a queue's own idea of that would see the videos in hand alone."""
 
     def __init__(self, *arguments: Any, needed: Callable[[], int], **options: Any) -> None:
         self._needed = needed

@@ -35,7 +35,7 @@ _LAST_WORDS = 200
 
 
 class DecoderError(RuntimeError):
-    """The decoding process died or hung over a video; the message says how."""
+    """The decoding process died over a video; the message says how."""
 
 
 class Decoder:
@@ -85,11 +85,20 @@ class Decoder:
             pipe.close()
 
     def open(
-        self, path: Path, size: FrameSize, *, block: int, threads: int, memory_limit: int, watch: Watch
+        self,
+        path: Path,
+        size: FrameSize,
+        *,
+        block: int,
+        threads: int,
+        memory_limit: int,
+        watch: Watch,
+        most_blocks: int | None = None,
     ) -> "DecodedVideo":
-        """Begin to decode `path` to gray frames of `size`, `block` at a time at most, in at most `memory_limit` bytes.
+        """Begin to decode `path` to gray frames of `size`, `block` at a time at most, in at most `memory_limit` bytes; all of it, or no more than
+        `most_blocks`.
 
-        Raises VideoError where the file is to blame, LimitError where it takes too much, DecoderError where the process died or hung, and
+        Raises VideoError where the file is to blame, LimitError where it takes too much or hangs, DecoderError where the process died, and
         whatever `watch` raises.
         """
         self.idle = False
@@ -97,6 +106,7 @@ class Decoder:
             "path": os.path.abspath(path),
             "size": dataclasses.asdict(size),
             "block": block,
+            "most_blocks": most_blocks,
             "threads": threads,
             "memory_limit": memory_limit,
         }
@@ -125,7 +135,7 @@ class Decoder:
                 # Slices are counted, not the clock: a machine that slept, or a process that was stopped, is no decoder that hangs.
                 silent += _SLICE_S
                 if silent >= _SILENCE_S:
-                    raise DecoderError(
+                    raise LimitError(
                         f"its decoder gave nothing for {_SILENCE_S:g} s after {decoded} frames: the file, or the disk under it, hangs"
                     )
                 continue
@@ -149,7 +159,8 @@ class Decoder:
 
 class DecodedVideo:
     """One video as its frames come: `header_frames`, `fps`, `source_height`, `source_width`, and `height` and `width` of the frames at once; after
-    the blocks are used up `decoded_frames`, `times` (float64 seconds of every frame), `sha256` of the file and `peak_bytes` of the process.
+    the blocks are used up `decoded_frames`, `times` (float64 seconds of every frame), `sha256` of the file (unless it is read in part) and
+    `peak_bytes` of the process.
     """
 
     def __init__(self, decoder: Decoder, memory_limit: int, watch: Watch) -> None:

@@ -6,6 +6,7 @@ it is doing, so that it never outlives the process that it decodes for.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import queue
@@ -82,14 +83,15 @@ def _serve(request: dict[str, Any], messages: "queue.Queue[Message]") -> None:
         reader.begin()
         opened = {name: getattr(reader, name) for name in OPENED}
         messages.put(({"opened": opened}, b""))
-        for block in reader.blocks(request["block"]):
+        whole = request["most_blocks"] is None
+        for block in itertools.islice(reader.blocks(request["block"]), request["most_blocks"]):
             messages.put(({"frames": len(block)}, block.tobytes()))
-        if _starved(reader, limit):
+        if whole and _starved(reader, limit):
             raise MemoryError
         done = {
             "decoded_frames": reader.decoded_frames,
             "times": reader.times.tolist(),
-            "sha256": _sha256(path),
+            "sha256": _sha256(path) if whole else "",
             "peak_bytes": peak_bytes(),
         }
         messages.put(({"done": done}, b""))

@@ -1,4 +1,7 @@
-"""Who works on which video: one video in each worker, workers that come, go and die, and whom to blame.
+"""Who works on which video, in workers that come, go and die, and whom to blame.
+
+A worker has one video in hand, or on a GPU one in each of its slots. Who had a worker alone is to blame for its death; of several each is a
+suspect, and is tried again alone.
 
 Knows nothing of Dask; `cluster.py` brings the messages and carries out what is decided here.
 """
@@ -50,20 +53,30 @@ class Hub(Protocol):
 
 
 @dataclasses.dataclass
+class Hand:
+    """A video in a worker's hands, and what was heard of it."""
+
+    task: Task
+    handle: object
+    since: float
+    outcome: Outcome | None = None
+    pairs: int = 0
+
+
+@dataclasses.dataclass
 class Worker:
-    """One worker process. `task` is what it has in hand; `outcome` what it said of that."""
+    """One worker process; `hands` are its videos by their ids, `examination` what was given to it before the first."""
 
     address: str
-    handle: object = None
+    since: float
+    examination: object = None
     ready: bool = False
     leaving: bool = False
     host: str = ""
     pid: int = 0
     nanny: str | None = None
-    task: Task | None = None
-    outcome: Outcome | None = None
-    since: float = 0.0
-    pairs: int = 0
+    slots: int = 1
+    hands: dict[str, Hand] = dataclasses.field(default_factory=dict)
 
 
 class Dispatcher:
@@ -84,7 +97,6 @@ class Dispatcher:
         self._probe = probe
         self._announce = announce
         self._note = note
-        self._idle: dict[str, None] = {}
         self._attempts = 0
         self._seen = time.monotonic()
         self._started = False
@@ -92,13 +104,16 @@ class Dispatcher:
     def fields(self) -> dict[str, str]:
         """Return the state of the workers in a few words, for a progress display."""
         ready = [worker for worker in self.workers.values() if worker.ready]
-        busy = [worker for worker in ready if worker.task is not None]
+        busy = [worker for worker in ready if worker.hands]
         fields = {"workers": f"{len(busy)} of {len(ready)} busy"}
-        if busy:
-            slowest = min(busy, key=lambda worker: worker.since)
-            seconds = time.monotonic() - slowest.since
-            if slowest.task is not None and seconds > 60:
-                fields["longest"] = f"{slowest.task.video.video_id} {seconds:.0f} s on {slowest.host}"
+        hands = [
+            (hand.since, hand.task.video.video_id, worker.host) for worker in busy for hand in worker.hands.values()
+        ]
+        if hands:
+            since, video_id, host = min(hands)
+            seconds = time.monotonic() - since
+            if seconds > 60:
+                fields["longest"] = f"{video_id} {seconds:.0f} s on {host}"
         return fields
 
     def outcomes(
@@ -112,7 +127,7 @@ class Dispatcher:
             while backlog.unfinished:
                 stopping = should_stop()
                 if not self._started:
-                    self._started = bool(self._idle) and all(worker.ready for worker in self.workers.values())
+                    self._started = bool(self.workers) and all(worker.ready for worker in self.workers.values())
                 if self._started and not stopping:
                     self._give_out(settings, backlog)
                 try:
@@ -131,16 +146,12 @@ class Dispatcher:
                     self._admit(worker, values)
                 elif kind == LEAVING:
                     worker.leaving = True
-                    self._idle.pop(address, None)
-                elif kind == PAIRS:
-                    self.pairs += values["pairs"]
-                    worker.pairs += values["pairs"]
-                elif kind == OUTCOME:
-                    worker.outcome = Outcome(**values)
                 elif kind == UNWRITABLE:
                     raise StoreWriteError(values["reason"])
-                elif kind == ENDED and values["handle"] is worker.handle:
-                    yield from self._end(worker, backlog, values["error"])
+                elif kind == ENDED:
+                    yield from self._end(worker, backlog, values["handle"], values["error"])
+                elif kind in (PAIRS, OUTCOME) and (hand := worker.hands.get(values["video_id"])) is not None:
+                    self._hear(hand, kind, values)
                 elif kind == LEFT:
                     yield from self._bury(worker, backlog, values["expected"])
         finally:
@@ -149,10 +160,11 @@ class Dispatcher:
     def _join(self, address: str, settings: Settings) -> None:
         if address not in self.workers:
             worker = self.workers[address] = Worker(address, since=time.monotonic())
-            worker.handle = self._hub.examine(address, self._probe, settings.backend)
+            worker.examination = self._hub.examine(address, self._probe, settings.backend)
 
     def _admit(self, worker: Worker, report: dict[str, Any]) -> None:
         worker.host, worker.pid, worker.nanny = report["host"], report["pid"], report["nanny"]
+        worker.slots = report["slots"]
         self._answered(worker, judge(self._probe, report))
 
     def _answered(self, worker: Worker, problem: str) -> None:
@@ -165,65 +177,84 @@ class Dispatcher:
             self.workers.pop(worker.address, None)
             return
         worker.ready = True
-        self._idle[worker.address] = None
         self._note("worker", state="joined", address=worker.address, host=worker.host, pid=worker.pid)
 
     def _give_out(self, settings: Settings, backlog: Backlog) -> None:
-        while self._idle and len(backlog):
-            address, _ = self._idle.popitem()
-            worker, task = self.workers[address], backlog.take()
+        while len(backlog) and (worker := self._free_worker(backlog)) is not None:
+            task = backlog.take()
             self._attempts += 1
-            worker.task, worker.outcome, worker.pairs, worker.since = task, None, 0, time.monotonic()
-            worker.handle = self._hub.extract(address, settings, task, self._attempts)
+            handle = self._hub.extract(worker.address, settings, task, self._attempts)
+            worker.hands[task.video.video_id] = Hand(task, handle, time.monotonic())
 
-    def _end(self, worker: Worker, backlog: Backlog, error: str) -> Iterator[Settled]:
-        task, outcome, worker.task = worker.task, worker.outcome, None
-        if task is None:
-            if error:
-                self._answered(worker, f"cannot load flowcpc ({error}); install the same flowcpc there")
+    def _free_worker(self, backlog: Backlog) -> Worker | None:
+        """Return a worker that can take the next video, the one with the fewest in hand; None where there is none."""
+        free = [
+            worker
+            for worker in self.workers.values()
+            if worker.ready and not worker.leaving and len(worker.hands) < worker.slots
+            if not any(backlog.is_suspect(hand.task) for hand in worker.hands.values())
+        ]
+        chosen = min(free, key=lambda worker: len(worker.hands), default=None)
+        return None if chosen is None or (chosen.hands and backlog.is_suspect(backlog.first)) else chosen
+
+    def _hear(self, hand: Hand, kind: int, values: dict[str, Any]) -> None:
+        if kind == OUTCOME:
+            hand.outcome = Outcome(**values)
+        else:
+            self.pairs += values["pairs"]
+            hand.pairs += values["pairs"]
+
+    def _end(self, worker: Worker, backlog: Backlog, handle: object, error: str) -> Iterator[Settled]:
+        if handle is worker.examination and error:
+            self._answered(worker, f"cannot load flowcpc ({error}); install the same flowcpc there")
+        hand = next((hand for hand in worker.hands.values() if hand.handle is handle), None)
+        if hand is None:
             return
         if error:
             raise OperationError(
                 f"the worker at {worker.address} on {worker.host} cannot work ({error}); mend it and run again"
             )
-        self._credit(worker, outcome)
-        if not worker.leaving:
-            self._idle[worker.address] = None
-        if outcome is None:
-            backlog.put_back(task)  # dropped
-        elif (settled := backlog.settle(task, outcome)) is not None:
-            yield task, settled, {"host": worker.host, "pid": worker.pid}
+        del worker.hands[hand.task.video.video_id]
+        self._credit(hand)
+        if hand.outcome is None:
+            backlog.put_back(hand.task)  # dropped
+        elif (settled := backlog.settle(hand.task, hand.outcome)) is not None:
+            yield hand.task, settled, {"host": worker.host, "pid": worker.pid}
 
     def _bury(self, worker: Worker, backlog: Backlog, expected: bool) -> Iterator[Settled]:
         del self.workers[worker.address]
-        self._idle.pop(worker.address, None)
-        task = worker.task
         went = expected or worker.leaving
         state = "left" if went else "died"
-        video = None if task is None else task.video.video_id
-        self._note("worker", state=state, address=worker.address, host=worker.host, pid=worker.pid, video_id=video)
-        if worker.handle is not None:
-            self._hub.release(worker.handle)
+        self._note(
+            "worker",
+            state=state,
+            address=worker.address,
+            host=worker.host,
+            pid=worker.pid,
+            video_ids=list(worker.hands),
+        )
+        for handle in (worker.examination, *(hand.handle for hand in worker.hands.values())):
+            self._hub.release(handle)
         if not went and not worker.ready:
             # One without the package closes when it is sent something of ours, and does not say why.
             self._answered(worker, "died when it was asked to load flowcpc; install the same flowcpc there")
-        if task is None:
-            return
-        self._credit(worker, None)
-        if went:
-            backlog.put_back(task)
-            return
-        cause = ""
-        if backlog.is_last_try(task):
-            cause = self._hub.exit_message(worker.nanny, worker.pid)
-        settled = backlog.settle_death(task, f"{cause or 'the cause is not known'}, on {worker.host}")
-        if settled is not None:
-            yield task, settled, {"host": worker.host, "pid": worker.pid}
+        for hand in worker.hands.values():
+            hand.outcome = None
+            self._credit(hand)
+        tasks = [hand.task for hand in worker.hands.values()]
+        if went or len(tasks) > 1:
+            backlog.put_back(*tasks, suspected=not went)
+        for task in tasks if len(tasks) == 1 and not went else ():
+            cause = ""
+            if backlog.is_last_try(task):
+                cause = self._hub.exit_message(worker.nanny, worker.pid)
+            settled = backlog.settle_death(task, f"{cause or 'the cause is not known'}, on {worker.host}")
+            if settled is not None:
+                yield task, settled, {"host": worker.host, "pid": worker.pid}
 
-    def _credit(self, worker: Worker, outcome: Outcome | None) -> None:
+    def _credit(self, hand: Hand) -> None:
         """Count a video by its outcome instead of by what was heard while it was in hand."""
-        self.pairs += (outcome.flows if outcome else 0) - worker.pairs
-        worker.pairs = 0
+        self.pairs += (hand.outcome.flows if hand.outcome else 0) - hand.pairs
 
     def _look_after(self) -> None:
         trouble = self._hub.trouble()
@@ -244,8 +275,8 @@ class Dispatcher:
 
     def _take_back(self) -> None:
         for worker in self.workers.values():
-            if worker.task is not None:
-                self._hub.release(worker.handle)
+            for hand in worker.hands.values():
+                self._hub.release(hand.handle)
 
 
 def end_of_process(log: Iterable[str], pid: int) -> str:

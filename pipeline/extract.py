@@ -1,6 +1,7 @@
 """One video -> one committed entry of a store, or one failure record. Knows nothing of Dask."""
 
 import dataclasses
+import functools
 import os
 import platform
 import time
@@ -22,6 +23,7 @@ from pipeline.segmentation import find_gaps, find_segments, find_shots, frame_st
 from pipeline.sizes import FrameSize
 from pipeline.sources import Video
 from pipeline.stages import Stages
+from pipeline.tvl1.batching import shared_solver
 from pipeline.tvl1.constants import SOLVER_VERSION
 from pipeline.tvl1.parameters import TVL1Parameters
 from pipeline.tvl1.solver import check_backend, compute_flow, resolve_backend
@@ -117,7 +119,8 @@ class Settings:
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What became of one video: `status` is STORED or FAILED, `reason` says why it failed, `flows` and `seconds` what it took, `stages` the
-    seconds of each stage, `peak_bytes` the most memory that this process and its decoder have held so far.
+    seconds of each stage, `peak_bytes` the most memory that this process and its decoder have held so far. `may_pass` says that a failure
+    need not be the next one's: a crash, or memory that was short; what took too much takes it again.
     """
 
     video_id: str
@@ -125,6 +128,7 @@ class Outcome:
     flows: int = 0
     seconds: float = 0.0
     reason: str = ""
+    may_pass: bool = False
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
     peak_bytes: int = 0
 
@@ -159,6 +163,7 @@ def extract_video(
     store = open_store(settings.store)
     path = Path(settings.videos, video.path)
     stamp = source_stamp(path)
+    may_pass = False
     try:
         with borrowed_decoder() as decoder:
             return _Extraction(settings, store, video, path, stamp, decoder, watch).run(on_pairs)
@@ -166,18 +171,20 @@ def extract_video(
         raise
     except VideoError as error:
         kind, reason = KIND_FILE if path.exists() else KIND_MISSING, str(error)
-    except (LimitError, DecoderError) as error:
+    except LimitError as error:
         kind, reason = KIND_MACHINE, str(error)
+    except DecoderError as error:
+        kind, reason, may_pass = KIND_MACHINE, str(error), True
     except (OSError, DamagedStoreError) as error:
         raise _unwritable(store, error) from error
     except Exception as error:  # whatever one video brings about, the others go on
-        kind, reason = KIND_MACHINE, f"{type(error).__name__}: {_first_line(error)}"
+        kind, reason, may_pass = KIND_MACHINE, f"{type(error).__name__}: {_first_line(error)}", True
     seconds = round(watch.seconds, 3)
     try:
         record_failure(store, video, kind, reason, stamp, host=platform.node(), seconds=seconds)
     except OSError as error:
         raise _unwritable(store, error) from error
-    return Outcome(video.video_id, FAILED, seconds=seconds, reason=reason)
+    return Outcome(video.video_id, FAILED, seconds=seconds, reason=reason, may_pass=may_pass)
 
 
 def record_failure(
@@ -227,14 +234,13 @@ class _Extraction:
                 memory_limit=settings.memory_limit,
                 watch=self.watch,
             )
+        solve = _solver(settings, backend)
         columns: dict[str, list[Any]] = {}
         scores: list[NDArray[np.float32]] = []
         with self.store.write_video(self.video.video_id, (source.height, source.width)) as writer:
             for frames in stages.waiting("decode", source.overlapping_blocks()):
                 with stages.timed("flow"):
-                    flow = compute_flow(
-                        frames, parameters=settings.parameters, backend=backend, threads=settings.threads
-                    )
+                    flow = solve(frames)
                 with stages.timed("encode"):
                     if not np.isfinite(flow).all():
                         raise VideoError(f"its flow has values that are not finite near frame {source.decoded_frames}")
@@ -291,6 +297,12 @@ class _Extraction:
                 f"decodes to {decoded} frames and its header says {header}, and --strict allows {STRICT_FRAMES} frame or "
                 f"{STRICT_SHARE:.0%} of difference; to store it marked, leave --strict out and give --retry-failed"
             )
+
+
+def _solver(settings: Settings, backend: str) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    if backend == "cuda":
+        return shared_solver(settings.parameters).compute
+    return functools.partial(compute_flow, parameters=settings.parameters, backend=backend, threads=settings.threads)
 
 
 def _versions() -> str:

@@ -17,7 +17,7 @@ import cv2
 
 from pipeline.extract import Settings
 from pipeline.ledger import Task
-from pipeline.tvl1.solver import resolve_backend
+from pipeline.tvl1.solver import prepare
 from stores.atomic import TEMPORARY_SUFFIX
 from stores.errors import OperationError
 
@@ -117,7 +117,7 @@ def examine(probe: Probe, backend: str) -> dict[str, Any]:
         problem = f"sees {size} bytes in {probe.video}, which has {probe.video_bytes} here; {_ONE_PATH}"
         return report | {"answer": answer.name, "problem": problem}
     try:
-        resolve_backend(backend)
+        prepare(backend)  # compiled, or loaded, now, so that no video waits for it
     except ValueError as error:
         return report | {"answer": answer.name, "problem": f"cannot compute ({error})"}
     return report | {"answer": answer.name}

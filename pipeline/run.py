@@ -2,24 +2,30 @@
 
 import contextlib
 import dataclasses
+import queue
+import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline.backlog import Backlog
 from pipeline.dispatch import Dispatcher, Settled
 from pipeline.event_log import Note, no_log
 from pipeline.extract import STORED, Outcome, Settings, StoreWriteError, extract_video
-from pipeline.ledger import Plan, Summary, find_outdated, plan_extraction, refuse_other_names
+from pipeline.ledger import Plan, Summary, Task, find_outdated, plan_extraction, refuse_other_names
 from pipeline.limits import Preempted
 from pipeline.places import Here, Place, Processes
 from pipeline.preflight import made_probe
 from pipeline.shards import Shard, videos_of_shard
 from pipeline.sources import Video
+from pipeline.tvl1.batching import videos_at_a_time
 from pipeline.tvl1.solver import available_threads, prepare
 from stores.catalog import KIND_PENDING
 from stores.flow_store import create_store
 from stores.progress import Progress
+
+_TICK_S = 0.2
 
 
 def run_extraction(
@@ -189,7 +195,7 @@ def _work_off(
 
 
 class _InProcess:
-    """Videos one after the other in this process."""
+    """Videos in threads of this process, as many at a time as the backend has use for."""
 
     def __init__(self, extract: Callable[..., Outcome]) -> None:
         self.pairs = 0
@@ -201,15 +207,29 @@ class _InProcess:
     def outcomes(
         self, settings: Settings, backlog: Backlog, show: Callable[[], None], should_stop: Callable[[], bool]
     ) -> Generator[Settled, None, None]:
-        def on_pairs(pairs: int) -> None:
-            self.pairs += pairs
-            show()
-
-        while backlog.unfinished and not should_stop():
-            task = backlog.take()
+        at_a_time = videos_at_a_time(settings.backend, settings.threads)
+        settings = dataclasses.replace(settings, threads=settings.threads // at_a_time)
+        given_up = threading.Event()
+        done: queue.SimpleQueue[tuple[Task, Future[Outcome]]] = queue.SimpleQueue()
+        heard: queue.SimpleQueue[int] = queue.SimpleQueue()
+        in_hand = 0
+        with ThreadPoolExecutor(at_a_time, "extract") as pool:
             try:
-                outcome = self._extract(settings, task.video, on_pairs, should_stop=should_stop)
-            except Preempted:
-                return
-            if (settled := backlog.settle(task, outcome)) is not None:
-                yield task, settled, {}
+                while in_hand or (backlog.unfinished and not should_stop()):
+                    while in_hand < at_a_time and len(backlog) and not should_stop():
+                        task = backlog.take()
+                        stop = lambda: should_stop() or given_up.is_set()  # noqa: E731
+                        future = pool.submit(self._extract, settings, task.video, heard.put, should_stop=stop)
+                        future.add_done_callback(lambda future, task=task: done.put((task, future)))  # type: ignore[misc]
+                        in_hand += 1
+                    with contextlib.suppress(queue.Empty):
+                        task, future = done.get(timeout=_TICK_S)
+                        in_hand -= 1
+                        with contextlib.suppress(Preempted):
+                            if (settled := backlog.settle(task, future.result())) is not None:
+                                yield task, settled, {}
+                    while not heard.empty():
+                        self.pairs += heard.get()
+                    show()
+            finally:
+                given_up.set()

@@ -25,7 +25,7 @@ from pipeline.run import run_extraction
 from pipeline.sources import Video, read_dataset
 
 MANY, FEW = 13_320, 1_000
-CLIPS, ROUNDS = 16, 3
+CLIPS, ROUNDS = 6, 3
 DASK = str(Path(sys.executable).with_name("dask"))
 
 
@@ -98,33 +98,45 @@ def no_ops(folder: Path) -> dict[int, Mark]:
     return marks
 
 
-def working_seconds(videos: Path, store: Path, place: Place) -> float:
-    """Seconds from the moment when the workers are ready to the last commit."""
-    began: list[float] = []
-    ended: list[float] = []
+def processor_seconds(pids: set[int]) -> float:
+    """Processor time that processes have used, all their threads together."""
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")
+
+
+def working_seconds(videos: Path, store: Path, place: Place) -> tuple[float, float]:
+    """Seconds, and seconds of processors, from the moment when the workers are ready to the last commit."""
+    pids = {os.getpid()}
+    marks: dict[str, tuple[float, float]] = {}
+
+    def mark(name: str) -> None:
+        marks[name] = time.perf_counter(), processor_seconds(pids)
 
     def note(event: str, **values: Any) -> None:
         if event == "worker" and values["state"] == "joined":
-            began.append(time.perf_counter())
+            pids.add(values["pid"])
+            mark("ready")
         elif event == "video":
-            ended.append(time.perf_counter())
+            mark("ended")
 
     def extract(settings: Settings, video: Video, on_pairs: Callable[[int], None], **options: Any) -> Outcome:
-        began.append(time.perf_counter())
+        if not marks:
+            mark("ready")
         return extract_video(settings, video, on_pairs, **options)
 
     found = read_dataset(videos, "folder").videos
     own = {"extract": extract} if isinstance(place, Here) else {}
     run_extraction(Settings(str(videos), str(store), backend="cpu"), found, place, note=note, **own)
-    return ended[-1] - (began[0] if isinstance(place, Here) else max(began))
+    wall, used = (ended - ready for ready, ended in zip(marks["ready"], marks["ended"], strict=True))
+    return wall, used
 
 
-def plain(folders: list[Path], store: Path) -> float:
-    """The same work by processes that know nothing of each other, one core each; the slowest of them."""
+def plain(folders: list[Path], store: Path) -> tuple[float, float]:
+    """The same by processes that know nothing of each other, one core each: the slowest of them, and all together."""
     cores = sorted(os.sched_getaffinity(0))
     code = (
         "import os, sys, bench_cluster as b; os.sched_setaffinity(0, {int(sys.argv[3])}); "
-        "print(b.working_seconds(b.Path(sys.argv[1]), b.Path(sys.argv[2]), b.Here()))"
+        "print(*b.working_seconds(b.Path(sys.argv[1]), b.Path(sys.argv[2]), b.Here()))"
     )
     running = [
         subprocess.Popen(
@@ -135,11 +147,15 @@ def plain(folders: list[Path], store: Path) -> float:
         )
         for n, folder in enumerate(folders)
     ]
-    return max(float(process.communicate()[0]) for process in running)
+    walls, used = zip(*(map(float, process.communicate()[0].split()) for process in running), strict=True)
+    return max(walls), sum(used)
 
 
-def against_processes(folder: Path) -> tuple[list[float], list[float]]:
-    """Seconds of both on the same clips, in turns; every process has the same clips, so that none waits for another."""
+def against_processes(folder: Path) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """Seconds, and seconds of processors, of Dask and of processes on the same clips, in turns.
+
+    Every process has the same clips, so that none waits for another.
+    """
     parts = []
     for part in ("a", "b"):
         (folder / part / "X").mkdir(parents=True)
@@ -159,10 +175,11 @@ def against_processes(folder: Path) -> tuple[list[float], list[float]]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         marks = no_ops(Path(name, "many"))
+        print(marks, flush=True)
         dask, processes = against_processes(Path(name))
     few, many = marks[FEW], marks[MANY]
     each = (many.at - few.at) / (MANY - FEW) * 1000
-    ratio = statistics.median(processes) / statistics.median(dask)
+    ratio, used = (median_of(processes, k) / median_of(dask, k) for k in (0, 1))
     alone = "; the machine was shared with other work while it ran" if os.environ.get("FLOWCPC_SHARED_MACHINE") else ""
     text = (
         "# Distribution\n\n`make bench` (tests/bench_cluster.py).\n\n"
@@ -171,7 +188,9 @@ def main() -> None:
         f"- Memory of the client {few.client:.0f} MB after {FEW} videos and {many.client:.0f} MB after {MANY}; of the scheduler "
         f"{few.scheduler:.0f} and {many.scheduler:.0f} MB.\n"
         f"- {CLIPS} UCF-101 clips at 256x342 on two cores, from ready workers to the last commit, {ROUNDS} rounds in turns: two processes that "
-        f"know nothing of each other {spread_of(processes)} s, Dask with two workers {spread_of(dask)} s: {ratio:.3f} of the processes' speed.\n\n"
+        f"know nothing of each other {spread_of(processes, 0)} s, Dask with two workers {spread_of(dask, 0)} s: {ratio:.3f} of the processes' speed. "
+        f"Processor time, which other work on the machine hardly touches: {spread_of(processes, 1)} s and {spread_of(dask, 1)} s with client and "
+        f"scheduler, {1 / used - 1:+.1%}.\n\n"
         f"{machine_record()}{alone}\n"
     )
     print(text)
@@ -179,9 +198,15 @@ def main() -> None:
     (ROOT / "docs" / "benchmarks" / "cluster.md").write_text(text)
 
 
-def spread_of(seconds: list[float]) -> str:
-    """Median, and the range."""
-    return f"{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
+def median_of(rounds: list[tuple[float, float]], which: int) -> float:
+    """Median of one of the two figures of every round."""
+    return statistics.median(figures[which] for figures in rounds)
+
+
+def spread_of(rounds: list[tuple[float, float]], which: int) -> str:
+    """Its median, and the range."""
+    every = [figures[which] for figures in rounds]
+    return f"{median_of(rounds, which):.1f} ({min(every):.1f} to {max(every):.1f})"
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from conftest import assert_same_store, write_class_folders, write_video
 from records import ROOT
 from textures import moving_texture
 
-from pipeline.extract import Settings, StoreWriteError
+from pipeline.extract import Outcome, Settings, StoreWriteError, extract_video
 from pipeline.ledger import Summary
-from pipeline.places import Here, Place, Processes
+from pipeline.places import Gpus, Here, Place, Processes
 from pipeline.run import run_extraction
-from pipeline.sources import read_dataset
+from pipeline.sources import Video, read_dataset
 from stores.flow_store import open_store
 
 CLASSES = {"Left": (-1.0, 0.0), "Right": (1.0, 0.0), "Up": (0.0, -1.0)}
@@ -127,11 +127,29 @@ def test_the_same_files_under_other_names_are_refused_before_anything_is_written
 
 
 def _die_on_one_video(settings: Settings, video: object, on_pairs: object, **options: object) -> object:
-    from pipeline.extract import extract_video
-
     if video.video_id == "Up/v_Up_g02_c01":
         os.kill(os.getpid(), signal.SIGKILL)
     return extract_video(settings, video, on_pairs, **options)
+
+
+def test_each_gpu_has_a_worker_that_announces_it(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers of `--cluster cuda`, on a machine that says it has two GPUs; flow is computed on the processor."""
+    monkeypatch.setattr("pipeline.cluster.devices", lambda: ["one", "two"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    seen = tmp_path / "seen"
+    seen.mkdir()
+
+    def noted(settings: Settings, video: Video, on_pairs: object, **options: object) -> Outcome:
+        from distributed import get_worker
+
+        announced = get_worker().state.total_resources
+        (seen / f"{os.environ['CUDA_VISIBLE_DEVICES']} {announced}").touch()
+        return extract_video(settings, video, on_pairs, **options)
+
+    settings = Settings(str(videos), str(tmp_path / "s"), 24, 32, backend="cpu")
+    summary = run_extraction(settings, read_dataset(videos, "folder").videos, Gpus(), extract=noted)
+    assert summary.stored == 9
+    assert {path.name for path in seen.iterdir()} == {"0 {'GPU': 1}", "1 {'GPU': 1}"}
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -201,8 +201,8 @@ def test_a_cluster_started_by_hand_and_videos_that_kill_its_workers(site: Site) 
     assert "Traceback" not in stderr
     assert set(open_store(site.store).failures()["kind"]) == {"machine"}
     assert len(site.events("video")) == 14, "one event per video"
-    died = [event["video_id"] for event in site.events("worker") if event["state"] == "died"]
-    assert sorted(died) == ["Left/exit"] * 3 + ["Left/segfault"] * 3, "nobody else is blamed"
+    died = [event["video_ids"] for event in site.events("worker") if event["state"] == "died"]
+    assert sorted(died) == [["Left/exit"]] * 3 + [["Left/segfault"]] * 3, "nobody else is blamed"
     for name in ("segfault", "exit"):
         (site.videos / "Left" / f"{name}.avi").unlink()
     site.run_again()

@@ -160,7 +160,7 @@ def test_without_a_time_limit_silence_is_a_hang(long_clip: Path, monkeypatch: py
             for _ in blocks:
                 pass
 
-    with pytest.raises(DecoderError, match=r"gave nothing for 0\.5 s after \d+ frames"):
+    with pytest.raises(LimitError, match=r"gave nothing for 0\.5 s after \d+ frames"):
         work()
 
 

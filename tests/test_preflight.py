@@ -64,7 +64,7 @@ def test_other_software_is_named_with_both_versions() -> None:
 def failed(process: "subprocess.Popen[str]", *words: str) -> None:
     """The command ended before the first video, with code 1 and a sentence."""
     try:
-        stderr = process.communicate(timeout=60)[1]
+        stderr = process.communicate(timeout=200)[1]
     finally:
         process.kill()
     assert process.returncode == console.FAILED, stderr

@@ -204,6 +204,6 @@ def test_a_profile_brings_its_median() -> None:
 def test_the_command_offers_every_backend_and_profile() -> None:
     import cli
 
-    offered = {option.name: option.type for option in cli.extract_flow.params}
+    offered = {option.name: option.type for option in cli.main.commands["extract-flow"].params}
     assert tuple(offered["backend"].choices) == solver.BACKENDS
     assert tuple(offered["profile"].choices) == tuple(PROFILES)

@@ -5,6 +5,7 @@ behind the other; the pair at each seam belongs to no video and is dropped. Whil
 write, and queue for the next one.
 """
 
+import functools
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -13,9 +14,29 @@ from concurrent.futures import Future
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.tvl1.parameters import TVL1Parameters
+from pipeline.tvl1.solver import compute_flow, resolve_backend
+
 Frames = NDArray[np.uint8]
 Flow = NDArray[np.float32]
 Solver = Callable[[Frames], Flow]
+
+
+_MOST_FRAMES = 1024
+_MOST_VIDEOS = 16
+
+
+def videos_at_a_time(backend: str, cores: int) -> int:
+    """Return how many videos a process works on at a time: one, which has all cores, but on a GPU one for each core, since it would wait for a
+    single one to be decoded and written.
+    """
+    return min(cores, _MOST_VIDEOS) if resolve_backend(backend) == "cuda" else 1
+
+
+@functools.cache
+def shared_solver(parameters: TVL1Parameters) -> "SharedSolver":
+    """Return the one that the threads of this process share on its GPU."""
+    return SharedSolver(functools.partial(compute_flow, parameters=parameters, backend="cuda"), _MOST_FRAMES)
 
 
 class SharedSolver:
