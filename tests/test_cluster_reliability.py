@@ -77,7 +77,7 @@ class Site:
         ]
         self.file.unlink(missing_ok=True)
         self.scheduler = self._start([*words, *further])
-        until(self.file.exists)
+        until(lambda: self.file.exists() and self.file.read_text().rstrip().endswith("}"))
         self.address = json.loads(self.file.read_text())["address"]
 
     def start_workers(self, count: int = 2) -> None:
