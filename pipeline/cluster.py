@@ -1,7 +1,7 @@
 """A Dask cluster: its start, and what travels between this process and the workers. The only file that imports dask.
 
 The ledger is on disk, never in the scheduler: a worker commits its own video, so a client, a worker or a scheduler may die at any moment and
-the next run goes on from the records. Every task is pinned to its worker, so that a worker that dies had exactly one video in hand, and what
+the next run goes on from the records. Every task is pinned to its worker, so that who had what in hand when a worker died is known, and what
 comes of it travels as an event, so that nothing has to be fetched from a worker that may be gone.
 """
 
@@ -204,7 +204,7 @@ class DaskHub:
     def _on_note(self, event: tuple[float, tuple[int, str, dict[str, Any]]]) -> None:
         kind, address, values = event[1]
         if kind == EXAMINED and values["gpu"]:
-            self._gpu_shares[address] = 1 / values["slots"]
+            self._gpu_shares[address] = (1 - 1e-6) / values["slots"]  # Dask takes shares off one by one, and rounds
         self.messages.put((kind, address, values))
 
 
@@ -312,11 +312,9 @@ def _started_cluster(
     if isinstance(place, Processes):
         alone |= {"processes": True, "silence_logs": _SILENT, "env": thread_limits(threads)}
         return distributed.LocalCluster(place.count, threads_per_worker=threads, **alone), str
-    options = gpu_workers(devices(), available_threads())
-    workers = {
-        name: {"cls": distributed.Nanny, "options": {**own, "host": "127.0.0.1", "silence_logs": _SILENT}}
-        for name, own in options.items()
-    }
+    shared = {"host": "127.0.0.1", "silence_logs": _SILENT}
+    options = gpu_workers(devices(), available_threads()).items()
+    workers = {name: {"cls": distributed.Nanny, "options": own | shared} for name, own in options}
     return SpecCluster(workers, {"cls": distributed.Scheduler, "options": alone}, silence_logs=_SILENT), str
 
 

@@ -100,6 +100,7 @@ class Dispatcher:
         self._attempts = 0
         self._seen = time.monotonic()
         self._started = False
+        self._first_ready: float | None = None
 
     def fields(self) -> dict[str, str]:
         """Return the state of the workers in a few words, for a progress display."""
@@ -124,19 +125,21 @@ class Dispatcher:
         Raises OperationError in a sentence when no worker can be used, or the cluster is lost, and StoreWriteError.
         """
         try:
+            looked = time.monotonic()
             while backlog.unfinished:
                 stopping = should_stop()
-                if not self._started:
-                    self._started = bool(self.workers) and all(worker.ready for worker in self.workers.values())
+                self._started = self._started or self._may_start()
                 if self._started and not stopping:
                     self._give_out(settings, backlog)
+                if time.monotonic() - looked >= _TICK_S:  # however much there is to hear
+                    looked = time.monotonic()
+                    self._look_after()
+                    show()
                 try:
                     kind, address, values = self._hub.messages.get(block=not stopping, timeout=_TICK_S)
                 except queue.Empty:
                     if stopping:
                         return
-                    self._look_after()
-                    show()
                     continue
                 if kind == JOINED:
                     self._join(address, settings)
@@ -156,6 +159,13 @@ class Dispatcher:
                     yield from self._bury(worker, backlog, values["expected"])
         finally:
             self._take_back()
+
+    def _may_start(self) -> bool:
+        """Return whether the first video may be given out: a worker is ready, and those that had come by then have answered too, or are late."""
+        late, first = time.monotonic() - _EXAMINE_S, self._first_ready
+        return first is not None and all(
+            worker.ready or worker.since > first or worker.since < late for worker in self.workers.values()
+        )
 
     def _join(self, address: str, settings: Settings) -> None:
         if address not in self.workers:
@@ -177,6 +187,7 @@ class Dispatcher:
             self.workers.pop(worker.address, None)
             return
         worker.ready = True
+        self._first_ready = self._first_ready or time.monotonic()
         self._note("worker", state="joined", address=worker.address, host=worker.host, pid=worker.pid)
 
     def _give_out(self, settings: Settings, backlog: Backlog) -> None:
@@ -239,9 +250,10 @@ class Dispatcher:
             # One without the package closes when it is sent something of ours, and does not say why.
             self._answered(worker, "died when it was asked to load flowcpc; install the same flowcpc there")
         for hand in worker.hands.values():
-            hand.outcome = None
             self._credit(hand)
-        tasks = [hand.task for hand in worker.hands.values()]
+            if hand.outcome is not None and (settled := backlog.settle(hand.task, hand.outcome)) is not None:
+                yield hand.task, settled, {"host": worker.host, "pid": worker.pid}
+        tasks = [hand.task for hand in worker.hands.values() if hand.outcome is None]
         if went or len(tasks) > 1:
             backlog.put_back(*tasks, suspected=not went)
         for task in tasks if len(tasks) == 1 and not went else ():
@@ -268,7 +280,7 @@ class Dispatcher:
                 f"no worker came to {self._hub.name} within {limit:g} s; start some, or look at their output, and run again"
             )
         for worker in self.workers.values():
-            if not self._started and not worker.ready and now - worker.since > _EXAMINE_S:
+            if not self._started and not self._may_start() and not worker.ready and now - worker.since > _EXAMINE_S:
                 raise OperationError(
                     f"the worker at {worker.address} did not answer within {_EXAMINE_S:g} s; look at its output"
                 )

@@ -26,7 +26,7 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  (closed by __exit__)
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115  (closed by __exit__)
         except OSError as error:
             raise self._error(error) from error
 
@@ -36,7 +36,7 @@ class EventLog:
     def __call__(self, event: str, **values: Any) -> None:
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values}, ensure_ascii=False)
         try:
-            self._file.write(line + "\n")
+            self._file.write(line.encode() + b"\n")
         except OSError as error:
             raise self._error(error) from error
 

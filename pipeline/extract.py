@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -91,6 +92,8 @@ class Settings:
         self.size  # noqa: B018  (it refuses what cannot be)
         if self.time_limit is not None and not self.time_limit > 0:
             raise ValueError(f"time limit {self.time_limit:g} is too short; give seconds above 0, or leave it out")
+        if self.memory_limit > sys.maxsize:
+            raise ValueError(f"memory limit {self.memory_limit} bytes is more than there can be; give fewer, as 4G")
         if self.memory_limit < MIN_MEMORY:
             raise ValueError(
                 f"memory limit {self.memory_limit >> 20}M is too small; decoding needs at least {MIN_MEMORY >> 20}M"

@@ -12,7 +12,7 @@ WAIT_S = 120.0
 
 @dataclasses.dataclass(frozen=True)
 class Here:
-    """One video after the other in this process, without Dask; its threads share the flow of each."""
+    """This process, without Dask: one video after the other, whose flow its threads share, or several where a GPU computes it."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ from pipeline.sources import Video
 from pipeline.tvl1.batching import videos_at_a_time
 from pipeline.tvl1.solver import available_threads, prepare
 from stores.catalog import KIND_PENDING
+from stores.errors import OperationError
 from stores.flow_store import create_store
 from stores.progress import Progress
 
@@ -92,12 +93,14 @@ def run_extraction(
                     backlog = Backlog(store, settings.videos, plan.tasks)
                     with _opened(place, settings, backlog, extract, announce, note) as (engine, there):
                         _work_off(engine, there, backlog, plan, summary, max_failures, progress, note, should_stop)
-            finally:
-                counts = {"stored": summary.stored, "failed": summary.failed_now, "pairs": summary.pairs}
-                seconds = round(time.perf_counter() - began, 3)
-                note("stop", finished=summary.finished, **counts, seconds=seconds)
+            except BaseException:
+                with contextlib.suppress(OperationError):  # what ended the run is to be said
+                    _note_stop(note, summary, began)
+                raise
+            _note_stop(note, summary, began)
             summary.outdated = find_outdated(store, plan)
-            store.consolidate()
+            if not store.is_indexed():
+                store.consolidate()
             table = store.failures()
             failures = table[table["kind"] != KIND_PENDING].set_index("video_id")["reason"]
     except OSError as error:
@@ -108,6 +111,11 @@ def run_extraction(
     summary.failed = [(str(video_id), str(reason)) for video_id, reason in failures.items() if video_id in wanted]
     summary.seconds = time.perf_counter() - began
     return summary
+
+
+def _note_stop(note: Note, summary: Summary, began: float) -> None:
+    counts = {"stored": summary.stored, "failed": summary.failed_now, "pairs": summary.pairs}
+    note("stop", finished=summary.finished, **counts, seconds=round(time.perf_counter() - began, 3))
 
 
 def _describe(plan: Plan) -> str:
@@ -142,13 +150,16 @@ def _opened(
         # Fewer videos than processes: the cores that are left over serve as threads.
         count = min(place.count, backlog.unfinished)
         place, threads = Processes(count), place.count // count
-    with (
-        made_probe(settings, backlog.first) as probe,
-        started_hub(
-            place, threads=threads, needed=lambda: backlog.unfinished, announce=announce, extract=extract
-        ) as hub,
-    ):
-        yield Dispatcher(hub, probe, announce, note), settings
+    hub = started_hub(place, threads=threads, needed=lambda: backlog.unfinished, announce=announce, extract=extract)
+    with made_probe(settings, backlog.first) as probe, contextlib.ExitStack() as stack:
+        try:
+            entered = stack.enter_context(hub)
+        except OperationError:
+            raise
+        except (RuntimeError, OSError) as error:  # whatever Dask says, it is not the store's
+            words = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise OperationError(f"the workers cannot be started ({words}); mend it and run again") from error
+        yield Dispatcher(entered, probe, announce, note), settings
 
 
 def _work_off(
@@ -177,20 +188,20 @@ def _work_off(
         progress(done, total, {**counts, **engine.fields()})
 
     show()
-    outcomes = engine.outcomes(settings, backlog, show, should_stop)
-    for task, outcome, where in outcomes:
-        done += task.source_bytes
-        settled += 1
-        if outcome.status == STORED:
-            summary.stored += 1
-            summary.pairs += outcome.flows
-        else:
-            summary.failed_now += 1
-        note("video", **dataclasses.asdict(outcome), **where)
-        show()
-        if max_failures is not None and summary.failed_now > max_failures:
-            summary.gave_up = settled < len(plan.tasks)
-            outcomes.close()
+    with contextlib.closing(engine.outcomes(settings, backlog, show, should_stop)) as outcomes:
+        for task, outcome, where in outcomes:
+            done += task.source_bytes
+            settled += 1
+            if outcome.status == STORED:
+                summary.stored += 1
+                summary.pairs += outcome.flows
+            else:
+                summary.failed_now += 1
+            note("video", **dataclasses.asdict(outcome), **where)
+            show()
+            if max_failures is not None and summary.failed_now > max_failures:
+                summary.gave_up = settled < len(plan.tasks)
+                break
     summary.finished = settled == len(plan.tasks)
 
 

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import itertools
+import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -83,7 +84,8 @@ def merge_dataset(store: Path, videos: Sequence[Mapping[str, Any]], all_ids: Col
     """
     meant = {name: video for name, video in read_dataset(store).items() if name in all_ids}
     meant |= {video["video_id"]: dict(video) for video in videos}
-    write_record(store / DATASET_FILE, {"videos": [meant[name] for name in sorted(meant)]})
+    if meant != read_dataset(store) or not (store / DATASET_FILE).exists():
+        write_record(store / DATASET_FILE, {"videos": [meant[name] for name in sorted(meant)]})
     for name in set(record_names(store, "failures")) - {record_name(video_id) for video_id in all_ids}:
         (store / "failures" / name).unlink(missing_ok=True)  # another run on this store may be first
 
@@ -95,10 +97,10 @@ def read_table(store: Path, name: str) -> pd.DataFrame:
 
 def read_tables(store: Path, names: Sequence[str]) -> Tables:
     """Return some of TABLES by name; where no index answers, the records are read once for all of them."""
-    files = {name: fresh_index(store, name) for name in names}
-    tables = {name: pd.read_parquet(io.BytesIO(file)) for name, file in files.items() if file is not None}
-    lacking = [name for name in names if name not in tables]
-    return {**tables, **(build_tables(store, lacking) if lacking else {})}
+    files = {name: file for name in names if (file := fresh_index(store, name)) is not None}
+    if len(files) < len(names):  # a video that is committed meanwhile must not be in none of them
+        return build_tables(store, names)
+    return {name: pd.read_parquet(io.BytesIO(file)) for name, file in files.items()}
 
 
 def invalidate(store: Path) -> None:
@@ -110,7 +112,7 @@ def fresh_index(store: Path, name: str) -> bytes | None:
     """Return the Parquet file of one of TABLES if it says what the records say and is whole, else None."""
     try:
         index = read_record(store / "index" / INDEX_STAMP)
-        if index["stamp"] != _stamp(store, index["stamp"].get("damaged", ())):
+        if "stamp" not in index or index["stamp"] != _stamp(store, index["stamp"].get("damaged", ())):
             return None
         data = (store / "index" / f"{name}.parquet").read_bytes()
     except (OSError, DamagedStoreError):  # no index, or one cut off while it was copied
@@ -119,30 +121,41 @@ def fresh_index(store: Path, name: str) -> bytes | None:
 
 
 def consolidate(store: Path) -> dict[str, int]:
-    """Write the tables under `index/` from all records; returns the rows of each."""
+    """Write the tables under `index/` from all records; returns the rows of each.
+
+    They count only if no record was changed meanwhile, and nobody else began to write them.
+    """
+    token = {"building": uuid.uuid4().hex}
+    write_record(store / "index" / INDEX_STAMP, token)
     stamp = _stamp(store, ())
-    invalidate(store)
     rows: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
         files = {name: stack.enter_context(replaced_file(store / "index" / f"{name}.parquet")) for name in TABLES}
-        writers: dict[str, pq.ParquetWriter] = {}
         videos = []
         names, damaged = record_names(store, "commits"), dict[str, str]()
-        for commits in _read_commits(store, names, damaged):
-            videos.append(_rows("videos", commits))
-            for name in _LONG_TABLES:
-                table = _rows(name, commits)
-                part = pa.Table.from_pandas(table, preserve_index=False)
-                if name not in writers:
-                    writers[name] = stack.enter_context(pq.ParquetWriter(files[name], part.schema))
-                writers[name].write_table(part.cast(writers[name].schema))
-                rows[name] = rows.get(name, 0) + len(table)
+        with contextlib.ExitStack() as open_writers:
+            writers: dict[str, pq.ParquetWriter] = {}
+            for commits in _read_commits(store, names, damaged):
+                videos.append(_rows("videos", commits))
+                for name in _LONG_TABLES:
+                    table = _rows(name, commits)
+                    part = pa.Table.from_pandas(table, preserve_index=False)
+                    if name not in writers:
+                        writers[name] = open_writers.enter_context(pq.ParquetWriter(files[name], part.schema))
+                    writers[name].write_table(part.cast(writers[name].schema))
+                    rows[name] = rows.get(name, 0) + len(table)
         for name, table in (("videos", _join_videos(videos)), ("failures", _failures(store, names, damaged))):
             table.to_parquet(files[name], index=False)
             rows[name] = len(table)
-    hashes = {name: _sha256(store / "index" / f"{name}.parquet") for name in TABLES}
+        for file in files.values():
+            file.flush()
+        hashes = {
+            name: _sha256(Path(file.name)) for name, file in files.items()
+        }  # of these, not what others put in place
     stamp["damaged"] = _digests(store, damaged)
-    write_record(store / "index" / INDEX_STAMP, {"stamp": stamp, "files": hashes})
+    with contextlib.suppress(FileNotFoundError):
+        if read_record(store / "index" / INDEX_STAMP) == token:
+            write_record(store / "index" / INDEX_STAMP, {"stamp": stamp, "files": hashes})
     return {name: rows[name] for name in TABLES}
 
 
@@ -242,8 +255,11 @@ def _failures(store: Path, committed: Sequence[str], damaged: dict[str, str]) ->
             return None
 
     with ThreadPoolExecutor(8) as pool:
-        rows = [record for record in pool.map(read, standing) if record is not None]
-    known = failed.union(committed)
+        found = dict(zip(standing, pool.map(read, standing), strict=True))
+    rows = [record for record in found.values() if record is not None]
+    # What has gone since it was listed is pending, as far as these tables know.
+    gone = {name for name, record in found.items() if record is None and f"failures/{name}" not in damaged}
+    known = failed.union(committed) - gone
     meant = {record_name(video_id): video for video_id, video in read_dataset(store).items()}
     rows += [
         {**video, "kind": KIND_PENDING, "reason": "is not extracted yet"}

@@ -35,6 +35,14 @@ class ChunkMap:
     sizes: NDArray[np.int64]
     checks: NDArray[np.int64]
 
+    def holds(self, flows: int, flows_per_chunk: int) -> bool:
+        """Return whether there is a place for each of so many flows, and no more. Kernels that read by this map check no bounds."""
+        count = -(-flows // flows_per_chunk) if flows_per_chunk > 0 else -1
+        files = -(-count // self.chunks_per_file) if self.chunks_per_file > 0 else -1
+        lengths = {len(self.offsets), len(self.sizes), len(self.checks)}
+        within = bool((self.offsets >= 0).all() and (self.sizes >= 0).all())
+        return within and lengths == {count} and len(self.files) == files
+
     def to_json(self) -> dict[str, object]:
         """Return the map as a commit record keeps it; `from_json` is the inverse."""
         # Behind a chunk comes the next one or a checksum first: the gaps compress to nothing.

@@ -213,6 +213,10 @@ class FlowStore:
         """Return several tables by name; where no index answers, the records are read once for all of them."""
         return catalog.read_tables(self.path, names)
 
+    def is_indexed(self) -> bool:
+        """Return whether the Parquet tables under `index/` are whole and say what the records say."""
+        return all(catalog.fresh_index(self.path, name) is not None for name in catalog.TABLES)
+
     def consolidate(self) -> dict[str, int]:
         """Rebuild the Parquet tables under `index/` from the records; returns the rows of each."""
         return catalog.consolidate(self.path)
@@ -243,10 +247,15 @@ class FlowStore:
         commit = self.commit_of(video_id)
         if commit is None:
             raise KeyError(self._unknown(video_id))
-        video, chunks = commit["video"], commit["chunks"]
+        video, chunks = commit["video"], ChunkMap.from_json(commit["chunks"])
         shape = (video["flows"], 2, video["height"], video["width"])
-        per_chunk = self.numerics.get("flows_per_chunk") or chunks["flows_per_chunk"]
-        return VideoReader(video_id, self.path, shape, self.encoding.dtype, per_chunk, ChunkMap.from_json(chunks))
+        per_chunk = self.numerics.get("flows_per_chunk") or commit["chunks"]["flows_per_chunk"]
+        if not chunks.holds(video["flows"], per_chunk):
+            raise DamagedStoreError(
+                f"the record of {video_id} in {self.path} contradicts itself: its chunks are not those of {video['flows']} flows; "
+                "extract the video again"
+            )
+        return VideoReader(video_id, self.path, shape, self.encoding.dtype, per_chunk, chunks)
 
     def commit_of(self, video_id: str) -> Record | None:
         """Return the commit record of a video, or None when it is not stored. Raises DamagedStoreError for one that is none of this store."""
@@ -311,7 +320,6 @@ class FlowStore:
 
     def set_dataset(self, videos: Sequence[Mapping[str, Any]], all_ids: Collection[str]) -> None:
         """Write down that the store is meant to hold `videos` too, of a data set of `all_ids`; catalog.merge_dataset."""
-        catalog.invalidate(self.path)
         catalog.merge_dataset(self.path, videos, all_ids)
 
     def in_use(self) -> contextlib.AbstractContextManager[None]:

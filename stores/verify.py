@@ -211,7 +211,7 @@ def _check_index(store: Path) -> Iterator[Finding]:
     if not (store / stamp).exists():
         return  # the tables follow from the records
     try:
-        files = records.read_record(store / stamp)["files"]
+        files = records.read_record(store / stamp).get("files", {})
     except (DamagedStoreError, OSError):
         yield Finding(DAMAGED, None, str(stamp), "the stamp does not fit its checksum")
         return

@@ -30,7 +30,7 @@ Record = dict[str, Any]
 class VideoWriter:
     """Writes one generation of one video; a context manager that leaves nothing behind unless `commit` was called.
 
-    At most one chunk is held in memory, however long the video.
+    Of what is appended less than a chunk is kept waiting, however long the video.
 
     Parameters
     ----------
@@ -95,6 +95,7 @@ class VideoWriter:
         while len(self._pending) >= size:
             self._write(np.stack(self._pending[:size]), size)
             del self._pending[:size]
+        self._pending = [flow.copy() for flow in self._pending]  # not views, which would keep the whole block
 
     def commit(
         self,

@@ -1,4 +1,6 @@
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -134,3 +136,57 @@ def test_tables_do_not_depend_on_how_many_records_are_read_at_a_time(
         assert rows[name] == len(table)
         assert catalog.fresh_index(store.path, name) is not None
         pd.testing.assert_frame_equal(catalog.read_table(store.path, name), table)
+
+
+def test_an_index_that_others_wrote_between_is_not_taken_for_one_s_own(
+    store: FlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two shards end together: the one that began first must not vouch for the tables of the other, nor the other way round."""
+    real = catalog._stamp
+    done = []
+
+    def stamped(path: Path, damaged: Iterable[str]) -> dict[str, object]:
+        found = real(path, damaged)
+        if not done:
+            done.append(True)
+            commit_flow(store, "late", some_flow(2))  # after the first has listed what there is
+            catalog.consolidate(store.path)
+        return found
+
+    monkeypatch.setattr(catalog, "_stamp", stamped)
+    catalog.consolidate(store.path)
+    assert store.videos()["video_id"].tolist() == ["a", "b", "late"]
+    assert len(store.frames()) == 3 + 12 + 2
+
+
+def test_a_record_that_changes_while_the_index_is_made_leaves_none(
+    store: FlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = catalog._failures
+
+    def meanwhile(*arguments: Any) -> pd.DataFrame:
+        commit_flow(store, "b", some_flow(5))  # under the same name
+        return real(*arguments)
+
+    monkeypatch.setattr(catalog, "_failures", meanwhile)
+    catalog.consolidate(store.path)
+    monkeypatch.undo()
+    assert catalog.fresh_index(store.path, "videos") is None
+    assert store.videos()["flows"].tolist() == [3, 5]
+
+
+def test_a_failure_that_goes_while_it_is_read_is_pending_and_not_nowhere(
+    store: FlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"video_id": "c", "path": "c.avi", "label": None, "group": None, "folds": {}}
+    store.set_dataset([row], {"a", "b", "c"})
+    real = catalog.read_record
+
+    def gone(path: Path) -> dict[str, Any]:
+        if "failures" in str(path):
+            raise FileNotFoundError
+        return real(path)
+
+    monkeypatch.setattr(catalog, "read_record", gone)
+    tables = catalog.build_tables(store.path, ("videos", "failures"))
+    assert tables["failures"][["video_id", "kind"]].values.tolist() == [["c", catalog.KIND_PENDING]]

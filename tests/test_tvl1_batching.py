@@ -97,6 +97,33 @@ def test_an_error_reaches_everyone_in_the_batch_and_nobody_else() -> None:
     np.testing.assert_array_equal(shared.compute(good), differences(good))
 
 
+def test_what_one_block_of_a_batch_brings_about_is_not_the_others() -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def solve(frames: np.ndarray) -> np.ndarray:
+        if not inside.is_set():
+            inside.set()
+            assert go_on.wait(30)
+        if (frames == 0).all(axis=(1, 2)).any():
+            raise MemoryError("too little")
+        return differences(frames)
+
+    shared = SharedSolver(solve, 100)
+    blocks = [block | 1 for block in blocks_of([3, 4, 5])]
+    blocks.insert(2, np.zeros((3, 4, 5), np.uint8))
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(shared.compute, blocks[0])]
+        assert inside.wait(30)
+        futures += [pool.submit(shared.compute, block) for block in blocks[1:]]
+        while len(shared._waiting) < 3:
+            pass
+        go_on.set()
+        with pytest.raises(MemoryError, match="too little"):
+            futures.pop(2).result(30)
+        for future, block in zip(futures, [*blocks[:2], blocks[3]], strict=True):
+            np.testing.assert_array_equal(future.result(30), differences(block))
+
+
 def test_the_solver_s_own_words_for_what_is_no_pair() -> None:
     shared = SharedSolver(compute_flow, 100)
     with pytest.raises(ValueError, match="1 frame was given"):

@@ -86,8 +86,14 @@ class SharedSolver:
         try:
             flow = self._solve(blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
         except BaseException as error:
-            for _, future in batch:
-                future.set_exception(error)
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+                return
+            for frames, future in batch:  # what one of them brings about is not the others'
+                try:
+                    future.set_result(self._solve(frames))
+                except BaseException as own:
+                    future.set_exception(own)
             return
         first = 0
         for frames, future in batch:
