@@ -1,7 +1,7 @@
 """Videos decoded by a process that may die: what a file does to FFmpeg costs that video and nothing else.
 
-One process for each video in hand serves video after video, decoding ahead of the solver by a few blocks; frames come through a pipe. It is killed and
-started anew after a crash, a hang, too much memory or a video that was given up. It is started, never forked: the worker has threads.
+One process for each video in hand serves video after video, decoding ahead of the solver by a few blocks; frames come through a pipe. It is killed
+and started anew after a crash, a hang, too much memory or a video that was given up. It is started, never forked: the worker has threads.
 """
 
 import atexit
