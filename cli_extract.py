@@ -177,7 +177,9 @@ def extract_flow(
     found = read_dataset(videos, dataset, annotations)
     for remark in found.remarks:
         say(remark)
-    chosen = found.videos if limit is None else limit_videos(found.videos, limit)
+    chosen = found.videos
+    if limit is not None:  # a part of what is there, where not all is
+        chosen = limit_videos([video for video in chosen if (videos / video.path).exists()] or chosen, limit)
     if dry_run:
         from pipeline.estimate import estimate
 

@@ -48,6 +48,9 @@ class CommandGroup(click.Group):
             raise  # click ends quietly when the reader of a pipe has gone
         except (ValueError, FileNotFoundError, FileExistsError, KeyError) as error:
             self._fail(error, USAGE)
+        except KeyboardInterrupt:
+            say("interrupted; the same command goes on")
+            sys.exit(INTERRUPTED)
         except (OperationError, OSError) as error:
             self._fail(error, FAILED)
 

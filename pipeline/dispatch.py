@@ -234,6 +234,7 @@ class Dispatcher:
 
     def _bury(self, worker: Worker, backlog: Backlog, expected: bool) -> Iterator[Settled]:
         del self.workers[worker.address]
+        self._seen = time.monotonic()
         went = expected or worker.leaving
         state = "left" if went else "died"
         self._note(
@@ -277,7 +278,7 @@ class Dispatcher:
             self._seen = now
         elif limit is not None and now - self._seen > limit:
             raise OperationError(
-                f"no worker came to {self._hub.name} within {limit:g} s; start some, or look at their output, and run again"
+                f"{self._hub.name} has had no worker for {limit:g} s; start some, or look at their output, and run again"
             )
         for worker in self.workers.values():
             if not self._started and not self._may_start() and not worker.ready and now - worker.since > _EXAMINE_S:

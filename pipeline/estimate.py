@@ -34,6 +34,8 @@ class Estimate:
     ----------
     videos, stored, absent : int
         To do; with flow already; listed without a file.
+    unreadable : int
+        Of these, those whose header could not be read, or names no number of frames.
     headers : int
         Videos whose headers were read; the frames of the others follow from their size in bytes.
     pairs : int
@@ -49,6 +51,7 @@ class Estimate:
     stored: int
     absent: int
     headers: int
+    unreadable: int
     pairs: int
     bytes: int
     seconds: dict[str, float]
@@ -57,6 +60,8 @@ class Estimate:
     def to_text(self, dataset: str) -> str:
         """Return the estimate as lines for a person."""
         read = "all headers" if self.headers == self.videos else f"{self.headers} headers, the rest by size"
+        if self.unreadable:
+            read += f"; {self.unreadable} of them could not be read"
         total = sum(self.seconds.values())
         lines = [
             f"data set   {dataset}",
@@ -109,6 +114,7 @@ def estimate(
         stored=sum(video.video_id in stored for video in videos),
         absent=len(sizes) - len(there),
         headers=len(sample),
+        unreadable=len(sample) - len(counted),
         pairs=pairs,
         bytes=round(each * pairs),
         seconds=seconds,

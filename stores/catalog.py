@@ -204,7 +204,7 @@ def _id_in_name(store: Path, name: str) -> str:
 
 def _rows(name: str, commits: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     if name == "videos":
-        return pd.DataFrame([_video_row(commit) for commit in commits])
+        return _frame([_video_row(commit) for commit in commits])
     counter, dtypes = _LONG_TABLES[name]
     parts = [unpack_columns(commit[name]) for commit in commits]
     counts = [commit[name]["rows"] for commit in commits]
@@ -230,6 +230,14 @@ def _join_videos(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     filled = [part.dropna(axis=1, how="all") for part in parts if len(part)]
     joined = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
     return _with_dtypes(joined.reindex(columns=list(seen)))
+
+
+def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return rows as a table in which large integers stay exact, although some rows have none."""
+    table = pd.DataFrame(rows)
+    for name in table.columns.intersection(list(_INTEGERS)):
+        table[name] = pd.array([row.get(name) for row in rows], "Int64")
+    return table
 
 
 def _video_row(commit: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,7 +278,7 @@ def _failures(store: Path, committed: Sequence[str], damaged: dict[str, str]) ->
         name = path.partition("/")[2]
         video = meant.get(name, {"video_id": _id_in_name(store, name), "folds": {}})
         rows.append({**video, "kind": KIND_DAMAGED, "reason": reason})
-    table = pd.DataFrame([_flat(row) for row in rows])
+    table = _frame([_flat(row) for row in rows])
     columns = [*_SOURCE_COLUMNS, *_folds(table), *_FAILURE_COLUMNS[len(_SOURCE_COLUMNS) :]]
     return _with_dtypes(table.reindex(columns=columns)).sort_values("video_id", ignore_index=True)
 

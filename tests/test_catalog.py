@@ -190,3 +190,17 @@ def test_a_failure_that_goes_while_it_is_read_is_pending_and_not_nowhere(
     monkeypatch.setattr(catalog, "read_record", gone)
     tables = catalog.build_tables(store.path, ("videos", "failures"))
     assert tables["failures"][["video_id", "kind"]].values.tolist() == [["c", catalog.KIND_PENDING]]
+
+
+def test_nanoseconds_stay_exact_beside_rows_that_have_none(store: FlowStore) -> None:
+    """A failure whose source seems to have changed would be tried again in every run."""
+    stamp = {"source_bytes": 5, "source_mtime_ns": 1_764_000_000_123_456_789}
+    store.record_failure({**failure("c", "is empty"), **stamp})
+    rows = [{"video_id": name, "path": name, "label": None, "group": None, "folds": {}} for name in ("c", "d")]
+    store.set_dataset(rows, {"a", "b", "c", "d"})
+    for _ in range(2):
+        found = store.failures().set_index("video_id")
+        assert found["kind"].tolist() == ["file", catalog.KIND_PENDING]
+        assert int(found["source_mtime_ns"]["c"]) == stamp["source_mtime_ns"]
+        assert pd.isna(found["source_mtime_ns"]["d"])
+        store.consolidate()

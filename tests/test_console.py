@@ -102,3 +102,18 @@ def test_off_a_terminal_a_bar_is_plain_lines_on_stderr() -> None:
     assert first.endswith("pairs/s 12.5")
     assert last.startswith("extract: 100%")
     assert last.endswith("pairs/s 50, videos 4/4")
+
+
+def test_an_interrupt_that_nobody_took_is_a_sentence_and_130() -> None:
+    @click.group(cls=console.CommandGroup)
+    def group() -> None:
+        """Commands."""
+
+    @group.command()
+    def wait() -> None:
+        """Wait."""
+        raise KeyboardInterrupt
+
+    result = CliRunner().invoke(group, ["wait"])
+    assert result.exit_code == console.INTERRUPTED
+    assert "interrupted" in result.stderr

@@ -179,7 +179,7 @@ def test_an_unwritable_store_stops_the_run_and_takes_all_back(tmp_path: Path) ->
 
 
 def test_nobody_comes(tmp_path: Path) -> None:
-    with pytest.raises(OperationError, match=r"no worker came to the scheduler at nowhere within 0\.5 s"):
+    with pytest.raises(OperationError, match=r"the scheduler at nowhere has had no worker for 0\.5 s"):
         Run(tmp_path).outcomes()
 
 

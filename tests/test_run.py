@@ -124,6 +124,9 @@ def test_a_run_that_may_not_fail_often_stops_and_goes_on(
     assert set(open_store(tmp_path / "s").failures()["kind"]) == {"file", "pending"}
     assert flowcpc("extract-flow", videos, tmp_path / "s", *SMALL).exit_code == console.DONE_IN_PART
     assert len(open_store(tmp_path / "s").videos()) == 6
+    assert open_store(tmp_path / "s").failures()["attempts"].tolist() == [1] * 4, (
+        "what failed for good is not tried again"
+    )
 
 
 def test_options_of_places_reach_the_user_in_words(videos: Path, tmp_path: Path) -> None:
