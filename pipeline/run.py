@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
@@ -16,7 +15,7 @@ from pipeline.event_log import Note, no_log
 from pipeline.extract import STORED, Outcome, Settings, StoreWriteError, extract_video
 from pipeline.ledger import Plan, Summary, Task, find_outdated, plan_extraction, refuse_other_names
 from pipeline.limits import Preempted
-from pipeline.places import Here, Place, Processes, Running
+from pipeline.places import Here, Place, Processes
 from pipeline.preflight import made_probe
 from pipeline.shards import Shard, videos_of_shard
 from pipeline.sources import Video
@@ -156,9 +155,6 @@ def _opened(
         place, threads = Processes(count), place.count // count
     hub = started_hub(place, threads=threads, needed=lambda: backlog.unfinished, announce=announce, extract=extract)
     with made_probe(settings, backlog.first) as probe, contextlib.ExitStack() as stack:
-        # A terminal's Ctrl-C reaches processes that are only starting too; the client alone decides what it means.
-        held = set() if isinstance(place, Running) else {signal.SIGINT}
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
         try:
             entered = stack.enter_context(hub)
         except OperationError:
@@ -166,8 +162,6 @@ def _opened(
         except (RuntimeError, OSError) as error:  # whatever Dask says, it is not the store's
             words = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise OperationError(f"the workers cannot be started ({words}); mend it and run again") from error
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield Dispatcher(entered, probe, announce, note), settings
 
 
