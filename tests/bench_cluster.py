@@ -189,7 +189,7 @@ def main() -> None:
         f"{few.scheduler:.0f} and {many.scheduler:.0f} MB.\n"
         f"- {CLIPS} UCF-101 clips at 256x342 on two cores, from ready workers to the last commit, {ROUNDS} rounds in turns: two processes that "
         f"know nothing of each other {spread_of(processes, 0)} s, Dask with two workers {spread_of(dask, 0)} s: {ratio:.3f} of the processes' speed. "
-        f"Processor time, which other work on the machine hardly touches: {spread_of(processes, 1)} s and {spread_of(dask, 1)} s with client and "
+        f"Processor time: {spread_of(processes, 1)} s and {spread_of(dask, 1)} s with client and "
         f"scheduler, {1 / used - 1:+.1%}.\n\n"
         f"{machine_record()}{alone}\n"
     )
