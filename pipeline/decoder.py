@@ -64,6 +64,7 @@ class Decoder:
         os.set_blocking(self._words.fileno(), False)
         self._ready = selectors.DefaultSelector()
         self._ready.register(self._answers, selectors.EVENT_READ)
+        self._served = False
         self.idle = True
 
     @property
@@ -110,8 +111,9 @@ class Decoder:
             "threads": threads,
             "memory_limit": memory_limit,
         }
-        while self._words.read(1 << 16):  # what it said about earlier videos
+        while self._served and self._words.read(1 << 16):  # what it said about earlier videos
             pass
+        self._served = True
         with contextlib.suppress(BrokenPipeError):  # reading says why
             self._requests.write(json.dumps(request).encode() + b"\n")
         return DecodedVideo(self, memory_limit, watch)
