@@ -155,7 +155,7 @@ class Stop:
         return self.exit_code != 0
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Note the signal; a second Ctrl-C no longer waits for the work in hand."""
+        """Note the signal; a second Ctrl-C ends the command, once what is in hand in this process was dropped."""
         if number == signal.SIGINT and self.exit_code:
             raise KeyboardInterrupt
         self.exit_code = INTERRUPTED if number == signal.SIGINT else PREEMPTED
