@@ -15,7 +15,7 @@ from train.config import PretrainConfig
 CPU = torch.device("cpu")
 LENGTHS = {"c": 5, "a": 30, "b": 40, "d": 1}
 IDS = ["a", "b", "c", "d"]
-CONFIG = PretrainConfig(num_segments=5, num_observed=3, num_flows=3, spacing=2, crop=(9, 12), batch_size=3)
+CONFIG = PretrainConfig(num_segments=5, num_observed=3, num_flows=3, spacing=2, size=(9, 12), batch_size=3)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_center_corners(reader: SegmentReader) -> None:
 
 def test_a_crop_that_does_not_fit_is_refused(reader: SegmentReader) -> None:
     store = reader._reader._store
-    with pytest.raises(ValueError, match=r"crop=15x16 does not fit the flow in .*, which is 14x16"):
+    with pytest.raises(ValueError, match=r"size=15x16 does not fit the flow in .*, which is 14x16"):
         SegmentReader(store, IDS, num_flows=3, crop=(15, 16), device=CPU)
 
 
@@ -114,7 +114,7 @@ def test_sequences_of_videos_of_several_sizes_are_read(mixed: SegmentReader) -> 
 
 
 def test_videos_smaller_than_the_crop_are_named(mixed: SegmentReader) -> None:
-    words = r"crop=15x12 does not fit 2 of 3 videos in .*, for example wide, which is 14x30; set a smaller crop"
+    words = r"size=15x12 does not fit 2 of 3 videos in .*, for example wide, which is 14x30; set a smaller size"
     with pytest.raises(ValueError, match=words):
         SegmentReader(mixed._reader._store, list(SHAPES), num_flows=3, crop=(15, 12), device=CPU)
 

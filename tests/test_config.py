@@ -10,7 +10,7 @@ def test_the_papers_preset_is_the_paper() -> None:
     """Lorre et al. 2019, sections 4.3 and 5."""
     config = preset("table1-flow")
     assert (config.num_segments, config.num_observed, config.num_predicted, config.num_flows) == (8, 4, 4, 10)
-    assert (config.batch_size, config.crop, config.width, config.latent_size) == (16, (224, 224), 64, 512)
+    assert (config.batch_size, config.size, config.width, config.latent_size) == (16, (224, 224), 64, 512)
     assert (config.steps, config.momentum, config.weight_decay) == (60_000, 0.9, 1e-4)
     assert config.learning_rates == ((0, 0.01), (3_000, 0.005), (10_000, 0.001), (20_000, 0.0005))
     assert (config.selection, config.spacing, config.difficult_negatives) == ("variable", 10, False)
@@ -36,9 +36,9 @@ def test_a_preset_survives_json(name: str) -> None:
 
 
 def test_settings_are_parsed_by_type() -> None:
-    settings = ["batch_size=8", "crop=32x48", "difficult_negatives=true", "weight_decay=0", "selection=overlap"]
+    settings = ["batch_size=8", "size=32x48", "difficult_negatives=true", "weight_decay=0", "selection=overlap"]
     config = with_settings(preset("table1-flow"), [*settings, "spacing=5", "learning_rates=0:0.1,50:1e-2"])
-    assert (config.batch_size, config.crop, config.difficult_negatives) == (8, (32, 48), True)
+    assert (config.batch_size, config.size, config.difficult_negatives) == (8, (32, 48), True)
     assert (config.weight_decay, config.selection, config.spacing) == (0.0, "overlap", 5)
     assert config.learning_rates == ((0, 0.1), (50, 0.01))
     assert with_settings(config, []) == config
@@ -49,7 +49,7 @@ def test_every_setting_can_be_written_as_it_is_saved() -> None:
     for name, value in config.to_json().items():
         if name == "preset":
             continue
-        text = "x".join(map(str, value)) if name == "crop" else str(value)
+        text = "x".join(map(str, value)) if name == "size" else str(value)
         if name.endswith("learning_rates"):
             text = ",".join(f"{step}:{rate}" for step, rate in value)
         assert with_settings(config, [f"{name}={text}"]) == config, name
@@ -64,8 +64,8 @@ def test_every_setting_can_be_written_as_it_is_saved() -> None:
         ("batch_size=x", "batch_size=x cannot be read"),
         ("batch_size=4.5", "batch_size=4.5 cannot be read"),
         ("difficult_negatives=1", "true or false"),
-        ("crop=224", "crop=224 cannot be read; crop is of the form 224x224"),
-        ("crop=0x10", "crop"),
+        ("size=224", "size=224 cannot be read; size is of the form 224x224"),
+        ("size=0x10", "size"),
         ("learning_rates=0.1", "of the form 0:0.01,3000:0.005"),
         ("learning_rates=5:0.1", "the first has to be 0"),
         ("learning_rates=0:0.1,9:0.2,3:0.1", "each later than the one before"),

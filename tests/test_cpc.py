@@ -4,7 +4,7 @@ from train.config import PretrainConfig
 from train.cpc import ModelOne
 from train.encoder import Encoder
 
-CONFIG = PretrainConfig(num_segments=6, num_observed=4, num_flows=2, width=2, crop=(32, 32))
+CONFIG = PretrainConfig(num_segments=6, num_observed=4, num_flows=2, width=2, size=(32, 32))
 
 
 def test_shapes_and_positions() -> None:

@@ -14,7 +14,7 @@ def test_parameters_of_the_papers_encoder() -> None:
 
 @pytest.mark.parametrize(("crop", "map_size"), [((224, 224), (7, 7)), ((40, 56), (2, 2)), ((16, 16), (1, 1))])
 def test_shapes(crop: tuple[int, int], map_size: tuple[int, int]) -> None:
-    config = PretrainConfig(width=4, num_flows=2, crop=crop)
+    config = PretrainConfig(width=4, num_flows=2, size=crop)
     encoder = Encoder(config).eval()
     stacks = torch.randn(2, 4, *crop)
     with torch.no_grad():

@@ -108,7 +108,7 @@ def test_held_out_videos_are_measured_in_eval_mode(store: Path, tmp_path: Path) 
     load_strictly(model, require_checkpoint(tmp_path / "run").part("model"))
     opened = open_store(store)
     ids = videos_of(opened, 1, "test")["video_id"].tolist()
-    segments = SegmentReader(opened, ids, num_flows=2, crop=CONFIG.crop, device=torch.device("cpu"))
+    segments = SegmentReader(opened, ids, num_flows=2, crop=CONFIG.size, device=torch.device("cpu"))
     batch = SequenceReader(segments, CONFIG, named_seed(CONFIG.seed, "held out")).read(0)
     with torch.no_grad():
         expected = info_nce(*model(segments.to_device(batch)), model.positions)
@@ -215,7 +215,7 @@ def test_folders_of_something_else_are_left_alone(store: Path, tmp_path: Path) -
     ("changes", "words"),
     [
         ({"batch_size": 9}, "batch_size=9 needs as many videos, but there are 8 to train on"),
-        ({"crop": (19, 16)}, "crop=19x16 does not fit the flow"),
+        ({"size": (19, 16)}, "size=19x16 does not fit the flow"),
         ({"fold": 2}, "fold=2 was asked for, but the store has the folds 1"),
     ],
 )
@@ -259,7 +259,7 @@ def test_without_held_out_videos_there_is_no_accuracy_on_them(
         {"num_flows": 1},
         {"num_segments": 5},
         {"num_observed": 3, "num_segments": 5},
-        {"crop": (17, 16)},
+        {"size": (17, 16)},
         {"width": 3},
         {"batch_size": 3},
         {"split": "all"},

@@ -14,7 +14,7 @@ import cli
 import flowcpc
 
 SMALL_RUN = [
-    "--preset", "tiny", "--steps", "4", "--set", "batch_size=4", "--set", "num_flows=2", "--set", "crop=32x32", "--set", "width=4",
+    "--preset", "tiny", "--steps", "4", "--set", "batch_size=4", "--set", "num_flows=2", "--set", "size=32x32", "--set", "width=4",
     "--set", "linear_steps=4",
 ]  # fmt: skip
 

@@ -252,7 +252,7 @@ TINY = [
 
 
 def pretrain(store: Path, run: Path, crop: str, code: int = 0) -> Result:
-    settings = [word for setting in [*TINY, f"crop={crop}"] for word in ("--set", setting)]
+    settings = [word for setting in [*TINY, f"size={crop}"] for word in ("--set", setting)]
     return flowcpc("pretrain", store, run, "--preset", "tiny", "--steps", 2, *settings, code=code)
 
 
@@ -267,5 +267,5 @@ def test_training_takes_crops_of_one_size_out_of_all(mixed_store: Path, tmp_path
 
 def test_a_crop_that_does_not_fit_every_video_is_refused(mixed_store: Path, tmp_path: Path) -> None:
     sentence = pretrain(mixed_store, tmp_path / "run", "18x20", code=2).stderr.strip().splitlines()[-1]
-    assert "crop=18x20 does not fit 5 of 8 videos in" in sentence
-    assert "for example v01, which is 24x18; set a smaller crop, or extract at a larger size" in sentence
+    assert "size=18x20 does not fit 5 of 8 videos in" in sentence
+    assert "for example v01, which is 24x18; set a smaller size, or extract at a larger size" in sentence

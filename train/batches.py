@@ -207,7 +207,7 @@ def _room(store: FlowStore, video_ids: Sequence[str], crop: tuple[int, int]) -> 
                 f"{len(small)} of {len(sizes)} videos in {store.path}, for example {name}, which is {height}x{width}"
             )
         raise ValueError(
-            f"crop={crop[0]}x{crop[1]} does not fit {whose}; set a smaller crop, or extract at a larger size"
+            f"size={crop[0]}x{crop[1]} does not fit {whose}; set a smaller size, or extract at a larger size"
         )
     return room
 

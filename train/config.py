@@ -10,7 +10,14 @@ from typing import Any
 
 Schedule = tuple[tuple[int, float], ...]
 
-SELECTIONS = ("variable", "spaced", "consecutive", "overlap")
+MODELS = {"model1": ("tcam", "conv3d", "lstm"), "model2": ("lstm", "masked-conv3d")}  # and the contexts of each
+MODALITIES = ("flow", "image")
+NORMS = ("bn", "gn", "ln")
+LATENTS = ("after-relu", "before-relu")
+SELECTIONS = ("variable", "variable-gaps", "growing", "spaced", "consecutive", "overlap")
+FRAMINGS = ("crop", "resize")
+NEGATIVES = ("local", "global")
+PRECISIONS = ("auto", "float32", "bf16")
 SPLITS = ("train", "all")
 _MOST = 10_000
 EVALUATION_SEGMENTS = 8  # segments that stand for a video (paper, section 4.1)
@@ -24,79 +31,135 @@ class PretrainConfig:
     ----------
     preset : str
         The name that the settings started from; a label.
+    model : str
+        `model1`: one context from the first segments predicts each later one. `model2`: a context after every segment predicts all later ones.
+    context : str
+        What turns segments into a context: `tcam`, `conv3d` or `lstm` for model 1, `lstm` or `masked-conv3d` for model 2.
+    modality : str
+        `flow`, or `image` for the frames that extract-flow stored with --with-frames.
     num_segments, num_observed, num_flows : int
-        T segments of N flows make a sequence; the first `num_observed` are the context, the rest is predicted.
+        T segments of N flows (or images) make a sequence; the first `num_observed` are the context, the rest is predicted. 1 for model 2, whose
+        contexts begin after one segment.
     selection : str
         How far apart segments start: `consecutive` N flows, `spaced` N + spacing, `overlap` N - spacing, `variable` N + s with s drawn uniformly
-        from 0..spacing for every sequence. A larger spacing asks for predictions further away.
+        from 0..spacing for every sequence; `variable-gaps` draws an s for every gap, `growing` sorts these. A larger spacing asks for predictions
+        further away.
     spacing : int
-        Flows left out between segments: always (`spaced`), at most (`variable`); flows that two neighbours share (`overlap`).
-    crop : (int, int)
-        Height and width that the encoder sees, px. One random place for the context, another for every predicted segment.
+        Flows left out between segments: always (`spaced`), at most (`variable`, `variable-gaps`, `growing`); flows that two neighbours share
+        (`overlap`).
+    framing : str
+        `crop`: one random place of `size` for the context, another for every predicted segment. `resize`: whole frames brought to `size`.
+    size : (int, int)
+        Height and width that the encoder sees, px.
+    rescale_vectors : bool
+        With `resize`, scale u and v as the frame is scaled.
+    flip : bool
+        Mirror half of the sequences, with u negated.
     width : int
         Channels of the encoder's first stage; latents have 8 * width. 64 is ResNet-18.
+    norm : str
+        Normalisation of the encoder and of the context: `bn` batch, `gn` group, `ln` layer.
+    latent : str
+        Whether latents are pooled `after-relu` or `before-relu`, the encoder's last one.
+    dropout : float
+        Probability of dropping a feature in the context `tcam`.
     difficult_negatives : bool
         Let a video's own other segments be negatives too.
+    negatives : str
+        Over several processes: `local`, those of a process's own videos, or `global`, those of the whole batch.
     batch_size : int
-        Videos in a batch; negatives come from the others, so more make the task harder.
+        Videos in a batch, of all processes together; negatives come from the others, so more make the task harder.
     steps : int
         Iterations. The schedule's boundaries stay where they are: fewer steps cut it off, more go on at its last rate.
     learning_rates : ((first step, rate), ...)
         The rate from each step on, counted from 0.
     momentum, weight_decay : float
         Of SGD, for pretraining and for the linear probe.
+    precision : str
+        Of the forward pass: `float32`, `bf16` (autocast; scores stay float32), or `auto`: bf16 on a GPU, float32 on a CPU.
     fold : int
         Whose split decides which videos are trained on.
     split : str
         `train`, or `all` to pretrain on the test videos' flow too (transductive).
     seed : int
         Decides initial weights and every draw.
-    checkpoint_every, log_every : int
-        Steps between checkpoints and between lines of metrics; a line holds means since the line before.
+    checkpoint_every, log_every, validate_every : int
+        Steps between checkpoints, between lines of metrics (a line holds means since the line before), and between measurements on held-out
+        videos.
     linear_steps, linear_batch_size, linear_learning_rates
         The linear probe's schedule.
     """
 
     preset: str = "table1-flow"
+    model: str = "model1"
+    context: str = "conv3d"
+    modality: str = "flow"
     num_segments: int = 8
     num_observed: int = 4
     num_flows: int = 10
     selection: str = "variable"
     spacing: int = 10
-    crop: tuple[int, int] = (224, 224)
+    framing: str = "crop"
+    size: tuple[int, int] = (224, 224)
+    rescale_vectors: bool = False
+    flip: bool = False
     width: int = 64
+    norm: str = "bn"
+    latent: str = "after-relu"
+    dropout: float = 0.5
     difficult_negatives: bool = False
+    negatives: str = "local"
     batch_size: int = 16
     steps: int = 60_000
     learning_rates: Schedule = ((0, 0.01), (3_000, 0.005), (10_000, 0.001), (20_000, 0.0005))
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    precision: str = "auto"
     fold: int = 1
     split: str = "train"
     seed: int = 0
     checkpoint_every: int = 1_000
     log_every: int = 20
+    validate_every: int = 5_000
     linear_steps: int = 20_000
     linear_batch_size: int = 16
     linear_learning_rates: Schedule = ((0, 0.005), (10_000, 0.001))
 
     def __post_init__(self) -> None:
-        for name in ("num_flows", "width", "steps", "fold", "checkpoint_every", "log_every"):
+        for name in ("num_flows", "width", "steps", "fold", "checkpoint_every", "log_every", "validate_every"):
             _at_least(name, getattr(self, name), 1)
         for name in ("linear_steps", "linear_batch_size"):
             _at_least(name, getattr(self, name), 1)
         _at_least("batch_size", self.batch_size, 2, "the negatives are the other videos of the batch")
-        _at_least("num_observed", self.num_observed, 3, "the first 3-D convolution spans three segments")
+        _one_of("model", self.model, tuple(MODELS))
+        if self.context not in MODELS[self.model]:
+            raise ValueError(
+                f"context={self.context!r} does not go with model={self.model}; choose one of {', '.join(MODELS[self.model])}"
+            )
+        if self.model == "model2" and self.num_observed != 1:
+            raise ValueError(
+                f"num_observed={self.num_observed} does not go with model=model2, whose contexts begin after one segment; set num_observed=1"
+            )
+        if self.context == "conv3d":
+            _at_least("num_observed", self.num_observed, 3, "the first 3-D convolution spans three segments")
+        _at_least("num_observed", self.num_observed, 1)
         reason = "at least one segment has to be left for the prediction"
         _at_least("num_segments", self.num_segments, self.num_observed + 1, reason)
-        for name in ("spacing", "seed", "weight_decay", "momentum"):
+        for name in ("spacing", "seed", "weight_decay", "momentum", "dropout"):
             _at_least(name, getattr(self, name), 0)
         for name in ("num_segments", "num_flows", "spacing", "width", "batch_size"):
             if getattr(self, name) > _MOST:
                 raise ValueError(f"{name}={getattr(self, name)} is too large to be meant; take {_MOST} or less")
-        if self.momentum >= 1:
-            raise ValueError(f"momentum={self.momentum} would never forget a gradient; take less than 1")
+        for name, why in (("momentum", "never forget a gradient"), ("dropout", "leave nothing")):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name}={getattr(self, name)} would {why}; take less than 1")
+        _one_of("modality", self.modality, MODALITIES)
+        _one_of("norm", self.norm, NORMS)
+        _one_of("latent", self.latent, LATENTS)
         _one_of("selection", self.selection, SELECTIONS)
+        _one_of("framing", self.framing, FRAMINGS)
+        _one_of("negatives", self.negatives, NEGATIVES)
+        _one_of("precision", self.precision, PRECISIONS)
         _one_of("split", self.split, SPLITS)
         if self.selection == "consecutive" and self.spacing:
             raise ValueError(
@@ -106,8 +169,12 @@ class PretrainConfig:
             raise ValueError(
                 f"selection=overlap shares spacing={self.spacing} of num_flows={self.num_flows} flows; take 1 to {self.num_flows - 1}"
             )
-        if min(self.crop) < 1:
-            raise ValueError(f"crop={self.crop} is not (height, width) in px; write for example 224x224")
+        if min(self.size) < 1:
+            raise ValueError(f"size={self.size} is not (height, width) in px; write for example 224x224")
+        if self.rescale_vectors and (self.framing != "resize" or self.modality != "flow"):
+            raise ValueError(
+                "rescale_vectors=true is for flow that is resized; set framing=resize, or rescale_vectors=false"
+            )
         for name in ("learning_rates", "linear_learning_rates"):
             _check_schedule(name, getattr(self, name))
 
@@ -115,6 +182,11 @@ class PretrainConfig:
     def num_predicted(self) -> int:
         """Segments to predict, P."""
         return self.num_segments - self.num_observed
+
+    @property
+    def channels(self) -> int:
+        """Planes of a stacked segment: u and v of N flows, or three colours of N images."""
+        return (2 if self.modality == "flow" else 3) * self.num_flows
 
     @property
     def shortest_span(self) -> int:
@@ -148,7 +220,7 @@ class PretrainConfig:
             )
         schedules = ("learning_rates", "linear_learning_rates")
         turned = {name: tuple((int(step), float(rate)) for step, rate in values[name]) for name in schedules}
-        return PretrainConfig(**{**values, **turned, "crop": tuple(values["crop"])})
+        return PretrainConfig(**{**values, **turned, "size": tuple(values["size"])})
 
     def identity(self) -> str:
         """Return 12 hex digits that name the settings, apart from the preset's name and how long the run is."""
@@ -194,7 +266,7 @@ PRESETS = {name: PretrainConfig(preset=name) for name in _PAPER_CONV3D} | {
         num_observed=3,
         num_flows=4,
         spacing=2,
-        crop=(32, 32),
+        size=(32, 32),
         width=16,
         steps=1_000,
         learning_rates=((0, 0.01), (800, 0.002)),
@@ -218,7 +290,7 @@ def with_settings(config: PretrainConfig, settings: Sequence[str]) -> PretrainCo
     Sizes are written 224x224, schedules `0:0.01,3000:0.005`, switches true or false. Raises ValueError naming the key and the value that cannot
     be taken; for an unknown key the nearest one.
 
-    >>> with_settings(preset("tiny"), ["crop=32x48", "learning_rates=0:0.1,50:0.01"]).learning_rates
+    >>> with_settings(preset("tiny"), ["size=32x48", "learning_rates=0:0.1,50:0.01"]).learning_rates
     ((0, 0.1), (50, 0.01))
     """
     changes: dict[str, Any] = {}
@@ -254,7 +326,7 @@ def _parse(key: str, text: str, current: Any) -> Any:
     try:
         if isinstance(current, bool):
             return {"true": True, "false": False}[text.lower()]
-        if key == "crop":
+        if key == "size":
             height, width = text.lower().split("x")
             return int(height), int(width)
         if isinstance(current, tuple):
@@ -267,7 +339,7 @@ def _parse(key: str, text: str, current: Any) -> Any:
 
 
 def _written(key: str, value: Any) -> str:
-    if key == "crop":
+    if key == "size":
         return "x".join(map(str, value))
     if isinstance(value, tuple):
         return ",".join(f"{step}:{rate}" for step, rate in value)

@@ -5,8 +5,6 @@ from torch import Tensor, nn
 
 from train.config import PretrainConfig
 
-COMPONENTS = 2  # u, v
-
 
 class Encoder(nn.Module):
     """A segment of N flows, stacked in the channels, -> feature map and latent.
@@ -24,7 +22,7 @@ class Encoder(nn.Module):
         self.config = config
         width = config.width
         self.stem = nn.Sequential(
-            nn.Conv2d(COMPONENTS * config.num_flows, width, 7, stride=2, padding=3, bias=False),
+            nn.Conv2d(config.channels, width, 7, stride=2, padding=3, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
             nn.MaxPool2d(3, stride=2, padding=1),
