@@ -3,6 +3,7 @@
 `flowcpc X`, `python cli.py X` and `python -m flowcpc X` are the same.
 """
 
+import json
 import os
 from pathlib import Path
 
@@ -68,15 +69,30 @@ def pretrain(store: Path, run: Path, preset: str, settings: tuple[str, ...], ste
 
     The same command again goes on where the run stopped.
     """
-    from train import config, loop, report
+    from train import loop, report
+    from train.settings import resolve
 
-    chosen = config.with_settings(config.preset(preset), [*settings, *([f"steps={steps}"] if steps else [])])
+    chosen = resolve(preset, settings=settings, steps=steps)
     with stop_on_signals() as stop, Bar("pretrain") as bar:
         result = loop.pretrain(store, run, chosen, progress=bar, announce=say, should_stop=stop)
     if not result.finished:
         stop.leave(command_line())
     say(f"wrote {run} and {report.draw_curve(run)}")
     click.echo(result.to_text())
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def presets(name: str | None, as_json: bool) -> None:
+    """List the paper's settings by NAME, beside what the paper reports; with NAME all of its settings, as --config reads them."""
+    from train.presets import PRESETS, describe, find_preset, presets_table
+    from train.settings import to_yaml
+
+    if as_json:
+        click.echo(json.dumps(describe(name) if name else [describe(one) for one in PRESETS], indent=2))
+    else:
+        click.echo(to_yaml(find_preset(name).config) if name else presets_table(), nl=not name)
 
 
 @main.command()

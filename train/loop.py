@@ -25,7 +25,7 @@ from train.checkpoint import (
     sgd_momentum,
 )
 from train.config import PretrainConfig, learning_rate, named_seed
-from train.cpc import ModelOne
+from train.cpc import ModelOne, ModelTwo, build_model
 from train.loss import info_nce
 from train.metrics import MetricsLog, Window
 from train.splits import split_of, videos_of
@@ -111,7 +111,7 @@ def pretrain(
     checkpoint = open_run(run, config, store.numerics)
 
     torch.manual_seed(named_seed(config.seed, "initial weights"))
-    model = ModelOne(config).to(device).train()
+    model = build_model(config).to(device).train()
     parameters = dict(model.named_parameters())
     optimizer = torch.optim.SGD(
         parameters.values(),
@@ -120,7 +120,7 @@ def pretrain(
         weight_decay=config.weight_decay,
     )
     first = 0
-    window = Window(config.num_predicted, device)
+    window = Window(len(model.positions), device)
     _announce_start(announce, store, config, segments.flows, device)
     if checkpoint is not None:
         first = checkpoint.step
@@ -197,7 +197,7 @@ def pretrain(
     )
 
 
-def _check_finite(model: ModelOne, window: Window, step: int, run: Path) -> None:
+def _check_finite(model: ModelOne | ModelTwo, window: Window, step: int, run: Path) -> None:
     """Raise DivergedError when a loss since the last line, or a weight or statistic, is not a finite number."""
     values = (value for value in model.state_dict().values() if value.is_floating_point())
     if not window.is_finite() or not all(bool(torch.isfinite(value).all()) for value in values):
@@ -233,7 +233,7 @@ def _announce_start(
 
 
 def _measure_held_out(
-    model: ModelOne,
+    model: ModelOne | ModelTwo,
     store: FlowStore,
     config: PretrainConfig,
     device: torch.device,
@@ -263,6 +263,6 @@ def _measure_held_out(
     return {
         "held_out_loss": torch.stack([one.loss for one in found]).mean().item(),
         "held_out_accuracy": torch.stack([one.accuracy for one in found]).mean().item(),
-        "held_out_horizon_accuracy": torch.stack([one.horizon_accuracy for one in found]).mean(dim=0).tolist(),
+        "held_out_horizon_accuracy": torch.stack([one.pair_accuracy for one in found]).mean(dim=0).tolist(),
         "held_out_videos": config.batch_size * len(found),
     }

@@ -33,7 +33,7 @@ class Window:
     def add(self, found: InfoNCE, stride: float, *, data_time: float, step_time: float) -> None:
         """Count one step: its mean stride in flows, the seconds it took and those of them spent waiting for data."""
         scalars = torch.stack([found.loss.detach(), found.accuracy])
-        self._sums += torch.cat([scalars, found.horizon_accuracy])
+        self._sums += torch.cat([scalars, found.pair_accuracy])
         self._steps += 1
         self._strides += stride
         self._data_time += data_time
