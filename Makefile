@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slurm lint chaos bench bench-gpu clean
+.PHONY: help demo test test-slurm lint chaos presets bench bench-gpu clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -43,6 +43,9 @@ lint: $(READY)  ## style, format, types and import rules
 chaos: $(READY)  ## kill -9 two hundred writers of stores and thirty workers of a cluster; `make test` kills a few
 	FLOWCPC_KILLS=200 $(BIN)/pytest --dist load tests/test_store_reliability.py -k storm
 	FLOWCPC_WORKER_KILLS=30 $(BIN)/pytest -n 0 tests/test_cluster_reliability.py
+
+presets: $(READY)  ## twenty steps of every preset on flow of real clips; `make test` trains a little on synthetic ones
+	FLOWCPC_PRESETS=1 $(BIN)/pytest -n 0 tests/test_presets.py -k real_clips
 
 bench: $(READY)  ## every benchmark that needs no GPU, one after the other
 	@if [ -z "$(BENCHES)" ]; then echo "There is no tests/bench_*.py to run." >&2; exit 1; fi

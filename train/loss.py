@@ -70,7 +70,8 @@ def info_nce(
         raise ValueError(
             f"rows {first} to {first + batch - 1} are not within the {total} candidates; give those of all processes"
         )
-    target = _on_device(tuple(positions), predictions.device)  # (P,)
+    on_device = _on_device if torch.compiler.is_compiling() else _once_on_device
+    target = on_device(tuple(positions), predictions.device)  # (P,)
     video = torch.arange(first, first + batch, device=predictions.device)  # (B,)
     # bf16 scores of hundreds of candidates would tie, so the scores leave autocast
     with torch.autocast(predictions.device.type, enabled=False):
@@ -88,7 +89,9 @@ def info_nce(
     return InfoNCE(loss, hits.mean(), hits.mean(dim=0), count_classes(total, segments, difficult_negatives))
 
 
-@functools.lru_cache(maxsize=16)
 def _on_device(positions: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return positions, int64 (P,), on the device; copied there once, because a copy at every step would wait for a GPU."""
     return torch.tensor(positions, device=device)
+
+
+# A copy at every step would wait for a GPU. torch.compile keeps constants itself, and warns of caches that it cannot see into.
+_once_on_device = functools.lru_cache(maxsize=16)(_on_device)

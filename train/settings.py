@@ -50,14 +50,15 @@ def resolve(
     """
     values = {} if file is None else _read_yaml(Path(file))
     base = values.pop("preset", None)
+    if not isinstance(base, str | None):
+        raise ValueError(f"{file}: preset is not the name of a preset; write for example preset: tiny")
     if base is not None and preset is not None and base != preset:
         raise ValueError(f"{preset} was asked for, and {file} starts from the preset {base}; leave one of them out")
-    name = base or preset or DEFAULT_PRESET
-    with _naming(file if base is not None else None):
-        chosen = find_preset(name)
+    with _naming(None if base is None else file):
+        chosen = find_preset(next(name for name in (base, preset, DEFAULT_PRESET) if name is not None))
     if not chosen.pretrained:
         raise ValueError(
-            f"{name} is the encoder with its initial weights, so there is nothing to pretrain; "
+            f"{chosen.config.preset} is the encoder with its initial weights, so there is nothing to pretrain; "
             f"`flowcpc evaluate` of any run has it beside the pretrained encoder, as the rows `random`"
         )
     changes: dict[str, Any] = {}
