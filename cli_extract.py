@@ -96,6 +96,9 @@ def place_options(command: _Command) -> _Command:
 )
 @encoding_option
 @format_option
+@click.option(
+    "--with-frames", is_flag=True, help="Store the frames too, as JPEGs in colour; part of a store's numerics."
+)
 @place_options
 @click.option("--retry-failed", is_flag=True, help="Try again the videos that failed because of their file.")
 @click.option(
@@ -130,6 +133,7 @@ def extract_flow(
     profile: str,
     encoding: str,
     array_format: str | None,
+    with_frames: bool,
     retry_failed: bool,
     strict: bool,
     time_limit: float | None,
@@ -173,6 +177,7 @@ def extract_flow(
         time_limit=time_limit,
         memory_limit=memory_limit,
         strict=strict,
+        with_frames=with_frames,
     )
     found = read_dataset(videos, dataset, annotations)
     for remark in found.remarks:

@@ -95,9 +95,10 @@ class Decoder:
         memory_limit: int,
         watch: Watch,
         most_blocks: int | None = None,
+        with_jpegs: bool = False,
     ) -> "DecodedVideo":
         """Begin to decode `path` to gray frames of `size`, `block` at a time at most, in at most `memory_limit` bytes; all of it, or no more than
-        `most_blocks`.
+        `most_blocks`; with the frames as JPEGs too where they are asked for.
 
         Raises VideoError where the file is to blame, LimitError where it takes too much or hangs, DecoderError where the process died, and
         whatever `watch` raises.
@@ -108,6 +109,7 @@ class Decoder:
             "size": dataclasses.asdict(size),
             "block": block,
             "most_blocks": most_blocks,
+            "with_jpegs": with_jpegs,
             "threads": threads,
             "memory_limit": memory_limit,
         }
@@ -170,6 +172,7 @@ class DecodedVideo:
         self._memory_limit = memory_limit
         self._watch = watch
         self.decoded_frames = 0
+        self._jpegs: list[bytes] = []
         opened = self._receive("opened")[0]
         self.header_frames: int | None = opened["header_frames"]
         self.fps: float | None = opened["fps"]
@@ -182,17 +185,27 @@ class DecodedVideo:
             value, length = self._receive("frames", "done")
             if not length:
                 break
-            if length != value * self.height * self.width:
-                raise DecoderError(f"its decoder sent {length} bytes for {value} frames of {self.height}x{self.width}")
-            frames = np.empty((value, self.height, self.width), np.uint8)
+            count, sizes = value["count"], value["jpegs"]
+            if length != count * self.height * self.width + sum(sizes):
+                raise DecoderError(f"its decoder sent {length} bytes for {count} frames of {self.height}x{self.width}")
+            frames = np.empty((count, self.height, self.width), np.uint8)
             self._decoder.fill(frames.data.cast("B"), self._watch, self.decoded_frames)
-            self.decoded_frames += value
+            for size in sizes:
+                jpeg = bytearray(size)
+                self._decoder.fill(memoryview(jpeg), self._watch, self.decoded_frames)
+                self._jpegs.append(bytes(jpeg))
+            self.decoded_frames += count
             yield frames
         self.decoded_frames = int(value["decoded_frames"])
         self.times = np.array(value["times"], np.float64)
         self.sha256 = str(value["sha256"])
         self.peak_bytes = int(value["peak_bytes"])
         self._decoder.idle = True
+
+    def take_jpegs(self) -> list[bytes]:
+        """Return the frames that came since the last call as JPEGs in colour, where they were asked for, and forget them."""
+        taken, self._jpegs = self._jpegs, []
+        return taken
 
     def overlapping_blocks(self) -> Iterator[NDArray[np.uint8]]:
         """Yield blocks of at least two frames in which each begins with the last frame of the one before, so that no pair is lost."""

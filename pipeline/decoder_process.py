@@ -1,8 +1,8 @@
 """The process that decodes, `python -m pipeline.decoder_process`: started, spoken to and killed by `decoder.py` alone.
 
 It takes one request per line of JSON on its standard input, one video at a time, and answers on what was its standard output with messages: two
-lengths (uint32), then JSON, then the bytes of frames. It loads OpenCV and nothing else of weight, and ends when its input ends, whatever
-it is doing, so that it never outlives the process that it decodes for.
+lengths (uint32), then JSON, then the bytes of frames: gray ones and, where they are asked for, the JPEGs of the same behind them. It loads OpenCV
+and nothing else of weight, and ends when its input ends, whatever it is doing, so that it never outlives the process that it decodes for.
 """
 
 import hashlib
@@ -79,13 +79,16 @@ def _serve(request: dict[str, Any], messages: "queue.Queue[Message]") -> None:
     path = Path(request["path"])
     reader = None
     try:
-        reader = FrameReader(path, FrameSize(**request["size"]), threads=request["threads"])
+        size, threads = FrameSize(**request["size"]), request["threads"]
+        reader = FrameReader(path, size, threads=threads, with_jpegs=request["with_jpegs"])
         reader.begin()
         opened = {name: getattr(reader, name) for name in OPENED}
         messages.put(({"opened": opened}, b""))
         whole = request["most_blocks"] is None
         for block in itertools.islice(reader.blocks(request["block"]), request["most_blocks"]):
-            messages.put(({"frames": len(block)}, block.tobytes()))
+            jpegs = reader.take_jpegs()
+            frames = {"count": len(block), "jpegs": [len(jpeg) for jpeg in jpegs]}
+            messages.put(({"frames": frames}, b"".join([block.tobytes(), *jpegs])))
         if whole and _starved(reader, limit):
             raise MemoryError
         done = {

@@ -40,7 +40,7 @@ class Estimate:
         Videos whose headers were read; the frames of the others follow from their size in bytes.
     pairs : int
     bytes : int
-        Expected size of their flow in the store.
+        Expected size of their flow in the store, and of their frames where these are stored too.
     seconds : dict of float
         By stage, on one thread of this machine.
     workers : int or None
@@ -98,7 +98,7 @@ def estimate(
     there = sorted((size, path) for path, size in sizes.items() if size is not None)
     headers = min(len(there), _MOST_HEADERS)
     sample = [there[(2 * number + 1) * len(there) // (2 * headers)] for number in range(headers)]
-    counted = [(size, frames) for size, path in sample if (frames := _read_begin(settings, path, 0)[0])]
+    counted = [(size, frames) for size, path in sample if (frames := _read_begin(settings, path, 0).header_frames)]
     total = sum(size for size, _ in there)
     pairs = 0
     if counted:
@@ -122,10 +122,19 @@ def estimate(
     )
 
 
-def _read_begin(settings: Settings, path: str, frames: int) -> tuple[int, NDArray[np.uint8] | None]:
-    """Return what the header says and the first frames, uint8 (n <= `frames`, H, W); 0 and None where there is none of it."""
+@dataclasses.dataclass(frozen=True)
+class _Begin:
+    """How many frames the header of a video names, 0 where it names none; the first of them, gray uint8 (n, H, W), and as JPEGs."""
+
+    header_frames: int = 0
+    frames: NDArray[np.uint8] | None = None
+    jpegs: Sequence[bytes] = ()
+
+
+def _read_begin(settings: Settings, path: str, frames: int) -> _Begin:
+    """Return the header of a video and at most `frames` frames."""
     watch = Watch(_PATIENCE_S, lambda: False)
-    header, first = 0, None
+    begin = _Begin()
     with contextlib.suppress(VideoError, DecoderError, LimitError), borrowed_decoder() as decoder:
         source = decoder.open(
             Path(settings.videos, path),
@@ -135,26 +144,28 @@ def _read_begin(settings: Settings, path: str, frames: int) -> tuple[int, NDArra
             memory_limit=settings.memory_limit,
             watch=watch,
             most_blocks=min(1, frames),
+            with_jpegs=settings.with_frames,
         )
-        header = source.header_frames or 0
+        begin = _Begin(source.header_frames or 0)
         for block in source.blocks():
-            first = block
-    return header, first
+            begin = dataclasses.replace(begin, frames=block, jpegs=source.take_jpegs())
+    return begin
 
 
 def _timed(settings: Settings, candidates: Sequence[tuple[int, str]]) -> tuple[dict[str, float], float]:
     """Seconds per pair of each stage, and bytes per flow, of the first of `candidates` that can be used."""
     for _, path in candidates:
         began = time.perf_counter()
-        _, frames = _read_begin(settings, path, _TIMED_FRAMES)
+        begin = _read_begin(settings, path, _TIMED_FRAMES)
+        frames = begin.frames
         if frames is None or len(frames) < 2:
             continue
         decoded = time.perf_counter()
         flow = compute_flow(frames, parameters=settings.parameters, backend=settings.backend, threads=1)
         solved = time.perf_counter()
-        _write(settings, flow[:1])  # loads what it needs
+        _write(settings, flow[:1], begin.jpegs[:2])  # loads what it needs
         loaded = time.perf_counter()
-        size = _write(settings, flow)
+        size = _write(settings, flow, begin.jpegs)
         ended = time.perf_counter()
         pairs = len(flow)
         took = {"decoding": decoded - began, "flow": solved - decoded, "writing": ended - loaded}
@@ -162,8 +173,8 @@ def _timed(settings: Settings, candidates: Sequence[tuple[int, str]]) -> tuple[d
     return {"decoding": 0.0, "flow": 0.0, "writing": 0.0}, 0.0
 
 
-def _write(settings: Settings, flow: NDArray[np.float32]) -> int:
-    """Commit `flow` into a store that is thrown away, and return its size in bytes."""
+def _write(settings: Settings, flow: NDArray[np.float32], jpegs: Sequence[bytes]) -> int:
+    """Commit `flow` and the frames that are to be stored into a store that is thrown away, and return its size in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         store = create_store(folder, settings.numerics(), settings.array_format)
         codes = store.encoding.encode(flow)
@@ -174,8 +185,10 @@ def _write(settings: Settings, flow: NDArray[np.float32]) -> int:
         source = Video("v", "v", None, None, {}).to_record()
         with store.write_video("v", flow.shape[2:]) as writer:
             writer.append(codes)
-            writer.commit(source, {}, frames=columns, shots=shots, segments=find_segments(columns, shots))
-        return sum(file.stat().st_size for file in Path(folder, "flow").rglob("*") if file.is_file())
+            writer.append_frames(jpegs)
+            segments = find_segments(columns, shots)
+            record = writer.commit(source, {}, frames=columns, shots=shots, segments=segments)
+        return int(record["video"]["bytes"])
 
 
 def _workers(place: Place) -> int | None:

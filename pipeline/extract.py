@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.cuts import cut_scores, find_cuts
 from pipeline.decoder import DecodedVideo, Decoder, DecoderError, borrowed_decoder
-from pipeline.frames import RESIZE_RULE, VideoError
+from pipeline.frames import FRAME_CODEC, RESIZE_RULE, VideoError
 from pipeline.limits import LimitError, Preempted, Watch
 from pipeline.memory import peak_bytes
 from pipeline.segmentation import find_gaps, find_segments, find_shots, frame_statistics
@@ -62,6 +62,8 @@ class Settings:
         Flow solver; recorded per video, no part of the numerics.
     encoding : str
         Name of the store's encoding.
+    with_frames : bool
+        Whether the frames are stored too; part of the numerics.
     array_format : str, optional
         "zarr" (that of a new store unless given) or "hdf5"; no part of the numerics.
     threads : int
@@ -87,6 +89,7 @@ class Settings:
     time_limit: float | None = None
     memory_limit: int = 4 << 30
     strict: bool = False
+    with_frames: bool = False
 
     def __post_init__(self) -> None:
         self.size  # noqa: B018  (it refuses what cannot be)
@@ -116,6 +119,7 @@ class Settings:
             "tvl1": self.parameters.to_json(),
             "solver_version": SOLVER_VERSION,
             "encoding": encoding_by_name(self.encoding).to_json(),
+            **({"frames": FRAME_CODEC} if self.with_frames else {}),
         }
 
 
@@ -236,6 +240,7 @@ class _Extraction:
                 threads=settings.threads,
                 memory_limit=settings.memory_limit,
                 watch=self.watch,
+                with_jpegs=settings.with_frames,
             )
         solve = _solver(settings, backend)
         columns: dict[str, list[Any]] = {}
@@ -253,6 +258,7 @@ class _Extraction:
                         columns.setdefault(name, []).extend(values)
                 with stages.timed("write"):
                     writer.append(codes)
+                    writer.append_frames(source.take_jpegs())
                 on_pairs(len(flow))
                 self.watch.check()
             self._check(source)

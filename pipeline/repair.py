@@ -91,6 +91,7 @@ def _settings(store: FlowStore, videos: Path) -> Settings:
         parameters=TVL1Parameters(**numerics["tvl1"]),
         encoding=store.encoding.name,
         array_format=store.array_format,
+        with_frames=store.has_frames,
     )
 
 

@@ -9,7 +9,7 @@ import contextlib
 import difflib
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from stores.chunks import ChunkMap
 from stores.commits import digest_of, read_commit
 from stores.encoding import encoding_from_json
 from stores.errors import DamagedStoreError
+from stores.frame_file import FrameFileReader
+from stores.store_file import describe_differences, read_store_file, without_store_file
 from stores.video_reader import VideoReader
 from stores.video_writer import VideoWriter
 from stores.words import counted
@@ -37,49 +39,8 @@ def open_store(path: str | os.PathLike[str]) -> "FlowStore":
     Raises FileNotFoundError when there is none and ValueError when it is of another format or format version.
     """
     root = Path(path)
-    file = root / layout.STORE_FILE
-    if layout.is_remains(root):
-        raise FileNotFoundError(_without_store_file(root))
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{root} is not a flowcpc store (it has no {layout.STORE_FILE}); make one with: flowcpc extract-flow VIDEOS {root}"
-        )
-    try:
-        meta = records.read_record(file)
-    except DamagedStoreError as error:
-        _refuse_old_formats(root, file)
-        raise DamagedStoreError(f"{file} does not fit its checksum; restore it from a copy of the store") from error
-    if meta.get("format") != layout.FORMAT:
-        raise ValueError(f"{file} does not describe a flowcpc store; give the folder that extract-flow wrote")
-    _check_version(root, meta.get("format_version"))
+    meta = read_store_file(root)
     return FlowStore(root, meta["array_format"], meta["numerics"])
-
-
-def _without_store_file(root: Path) -> str:
-    return (
-        f"{root} holds the files of a store, but its {layout.STORE_FILE} is missing; copy it from a copy of this store, "
-        "or from any other that was made with the same options: then it is the same"
-    )
-
-
-def _refuse_old_formats(root: Path, file: Path) -> None:
-    """Raise ValueError for what is no store.json of this format at all; its predecessor had no checksum."""
-    try:
-        meta = json.loads(file.read_bytes())
-    except ValueError:
-        return
-    if isinstance(meta, dict) and "checksum" not in meta:
-        if meta.get("format") != layout.FORMAT:
-            raise ValueError(f"{file} does not describe a flowcpc store; give the folder that extract-flow wrote")
-        _check_version(root, meta.get("format_version"))
-
-
-def _check_version(root: Path, version: object) -> None:
-    if version != layout.FORMAT_VERSION:
-        raise ValueError(
-            f"{root} has format version {version}, this release reads {layout.FORMAT_VERSION}; "
-            "use the release that wrote it, or extract into a new store"
-        )
 
 
 def create_store(
@@ -89,8 +50,8 @@ def create_store(
     the same.
 
     `numerics` is everything that decides a stored value: `height` and `width`, or `short_side` where every video has a size of its own,
-    `encoding` (Encoding.to_json) and whatever produced the flow; how arrays are chunked is added here. `array_format` is "zarr" (that of a new
-    store unless given) or "hdf5".
+    `encoding` (Encoding.to_json), `frames` where they are to be stored too, and whatever produced the flow; how arrays are chunked is added
+    here. `array_format` is "zarr" (that of a new store unless given) or "hdf5".
     Raises ValueError naming every difference with both values, or when `path` is a folder of something else.
     """
     root = Path(path)
@@ -102,7 +63,7 @@ def create_store(
     wanted: Record = json.loads(json.dumps({**numerics, **chunking}))
     if not (root / layout.STORE_FILE).exists():
         if layout.is_remains(root):
-            raise ValueError(_without_store_file(root))
+            raise ValueError(without_store_file(root))
         if (
             above := next(path for path in (root, *root.absolute().parents) if path.exists())
         ) != root and not above.is_dir():
@@ -124,26 +85,12 @@ def create_store(
         raise ValueError(
             f"store {root} is {store.array_format} and {array_format} was asked for; leave the format out, or give another store"
         )
-    differences = [
-        f"{name} is {stored!r} in the store and {here!r} here"
-        for name, stored, here in _differences(store.numerics, wanted)
-    ]
+    differences = describe_differences(store.numerics, wanted)
     if differences:
         raise ValueError(
             f"store {root} was made with other numerics: {'; '.join(differences)}; use the same options, or another store"
         )
     return store
-
-
-def _differences(stored: Record, wanted: Record) -> Iterator[tuple[str, Any, Any]]:
-    """Yield (name, stored, wanted) of what was chosen, without what only follows from it."""
-    found = {name: values for name, *values in layout.differing_values(stored, wanted)}
-    if "encoding.name" in found:
-        yield "encoding", *found.pop("encoding.name")
-        found = {name: values for name, values in found.items() if not name.startswith("encoding.")}
-    if found.keys() & {"height", "width", "short_side"}:
-        found.pop("flows_per_chunk", None)
-    yield from ((name, *values) for name, values in found.items())
 
 
 class FlowStore:
@@ -162,6 +109,8 @@ class FlowStore:
         px of the shorter side of every video where they have sizes of their own.
     encoding : Encoding
         Codes <-> px.
+    has_frames : bool
+        Whether the frames that flow was computed from are stored too.
     array_format : str
         "zarr" or "hdf5".
     """
@@ -175,6 +124,7 @@ class FlowStore:
         self.width: int | None = numerics.get("width")
         self.short_side: int | None = numerics.get("short_side")
         self.encoding = encoding_from_json(numerics["encoding"])
+        self.has_frames = "frames" in numerics
 
     # -- tables
     # ----------------------------------------------------------------------------------------------------------------------
@@ -235,27 +185,51 @@ class FlowStore:
     def read_codes(self, video_id: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Return the stored codes of flows [start, stop), (stop - start, 2, H, W) of the encoding's dtype; raises as `read_flow`."""
         array = self.open_video(video_id)
-        stop = array.shape[0] if stop is None else stop
-        if not 0 <= start <= stop <= array.shape[0]:
-            raise ValueError(
-                f"flows [{start}, {stop}) of {video_id} were asked for, but it has {array.shape[0]}; ask within [0, {array.shape[0]})"
-            )
-        return array.read(start, stop)
+        return array.read(*_range("flows", video_id, start, stop, array.shape[0]))
 
     def open_video(self, video_id: str) -> VideoReader:
         """Return a reader of one video's codes, for many reads. Raises KeyError for an unknown video."""
-        commit = self.commit_of(video_id)
-        if commit is None:
-            raise KeyError(self._unknown(video_id))
+        commit = self._require_commit(video_id)
         video, chunks = commit["video"], ChunkMap.from_json(commit["chunks"])
         shape = (video["flows"], 2, video["height"], video["width"])
         per_chunk = self.numerics.get("flows_per_chunk") or commit["chunks"]["flows_per_chunk"]
         if not chunks.holds(video["flows"], per_chunk):
-            raise DamagedStoreError(
-                f"the record of {video_id} in {self.path} contradicts itself: its chunks are not those of {video['flows']} flows; "
-                "extract the video again"
-            )
+            raise self._contradiction(video_id, f"its chunks are not those of {video['flows']} flows")
         return VideoReader(video_id, self.path, shape, self.encoding.dtype, per_chunk, chunks)
+
+    def read_frames(self, video_id: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
+        """Return frames [start, stop) of a video, uint8 (stop - start, H, W, 3), RGB: one more than it has flows, at the size of its flow.
+
+        Flow t is the way from frame t to frame t + 1. Raises ValueError where the store holds no frames, else as `read_flow`.
+        """
+        frames = self.open_frames(video_id)
+        return frames.read(*_range("frames", video_id, start, stop, frames.shape[0]))
+
+    def open_frames(self, video_id: str) -> FrameFileReader:
+        """Return a reader of one video's frames, for many reads. Raises as `read_frames`."""
+        self.require_frames()
+        commit = self._require_commit(video_id)
+        video, chunks = commit["video"], ChunkMap.from_json(commit["jpegs"])
+        shape = (video["flows"] + 1, 3, video["height"], video["width"])
+        if not chunks.holds(shape[0], 1):
+            raise self._contradiction(video_id, f"its JPEGs are not those of {shape[0]} frames")
+        return FrameFileReader(video_id, self.path, shape, chunks)
+
+    def require_frames(self) -> None:
+        """Raise ValueError where the store holds no frames."""
+        if not self.has_frames:
+            raise ValueError(f"{self.path} holds flow without frames; extract into another store with --with-frames")
+
+    def _require_commit(self, video_id: str) -> Record:
+        commit = self.commit_of(video_id)
+        if commit is None:
+            raise KeyError(self._unknown(video_id))
+        return commit
+
+    def _contradiction(self, video_id: str, what: str) -> DamagedStoreError:
+        return DamagedStoreError(
+            f"the record of {video_id} in {self.path} contradicts itself: {what}; extract the video again"
+        )
 
     def commit_of(self, video_id: str) -> Record | None:
         """Return the commit record of a video, or None when it is not stored. Raises DamagedStoreError for one that is none of this store."""
@@ -304,6 +278,7 @@ class FlowStore:
             digest=self.digest,
             chunk=(per_chunk, 2, *size),
             encoding=self.encoding,
+            with_frames=self.has_frames,
         )
 
     def relabel(self, commit: Record, source: Mapping[str, Any]) -> None:
@@ -336,3 +311,13 @@ class FlowStore:
 def _is_foreign(entry: Path) -> bool:
     """Whether a folder with this entry was something else before: a lock or a torn temporary file are a store's own."""
     return entry.name != layout.LOCK_FILE and entry.suffix != TEMPORARY_SUFFIX
+
+
+def _range(what: str, video_id: str, start: int, stop: int | None, count: int) -> tuple[int, int]:
+    """Return [start, stop) of `count` flows or frames. Raises ValueError where it lies outside."""
+    stop = count if stop is None else stop
+    if not 0 <= start <= stop <= count:
+        raise ValueError(
+            f"{what} [{start}, {stop}) of {video_id} were asked for, but it has {count}; ask within [0, {count})"
+        )
+    return start, stop

@@ -49,12 +49,13 @@ def find_leftovers(store: Path) -> list[Path]:
     generations: dict[str, list[Path]] = defaultdict(list)
     found = []
     committed = set(records.record_names(store, "commits"))
-    for path in (store / "flow").glob("*/*"):
-        generations[layout.record_of_generation(path)].append(path)
+    for folder in layout.GENERATION_FOLDERS:
+        for path in (store / folder).glob("*/*"):
+            generations[layout.record_of_generation(path)].append(path)
     for name, paths in generations.items():
         if name not in committed:
             found += paths
-        elif len(paths) > 1:
+        elif len({layout.generation_of(path) for path in paths}) > 1:
             try:
                 named = records.read_record(store / "commits" / name)["generation"]
             except DamagedStoreError:
@@ -68,7 +69,7 @@ def find_leftovers(store: Path) -> list[Path]:
 
 
 def find_orphans(store: Path) -> set[Path]:
-    """Return the generations that the last index named and whose video has no commit any more: somebody lost the record.
+    """Return the files of generations that the last index named and whose video has no commit any more: somebody lost the record.
 
     What a killed writer leaves was in no index.
     """
@@ -79,5 +80,6 @@ def find_orphans(store: Path) -> set[Path]:
     committed = set(records.record_names(store, "commits"))
     named = zip(columns["video_id"], columns["generation"], strict=True)
     lost = [pair for pair in named if layout.record_name(pair[0]) not in committed]
-    paths = {store / layout.generation_path(*pair, name) for pair in lost for name in layout.ARRAY_FORMATS}
+    flow = {store / layout.generation_path(*pair, name) for pair in lost for name in layout.ARRAY_FORMATS}
+    paths = flow | {store / layout.frames_path(*pair) for pair in lost}
     return {path for path in paths if path.exists()}

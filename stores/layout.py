@@ -5,6 +5,7 @@ STORE/
   store.json                       format version and numerics
   flow/<hh>/<key>.<generation>/    one zarr v3 group per video with the array `flow`  (array format zarr)
   flow/<hh>/<key>.<generation>.h5  the same as one HDF5 file                          (array format hdf5)
+  frames/<hh>/<key>.<generation>.mjpeg  the frames that flow was computed from, where they are stored: one JPEG behind the other
   dataset.json                     the videos that the store is meant to hold
   commits/<hh>/<key>.json          the video exists if and only if this file does
   failures/<hh>/<key>.json         why a video failed
@@ -24,6 +25,8 @@ from urllib.parse import unquote
 FORMAT = "flowcpc-store"
 FORMAT_VERSION = 3
 ARRAY_FORMATS = {"zarr": "", "hdf5": ".h5"}  # and what their names end in
+FRAMES_SUFFIX = ".mjpeg"
+GENERATION_FOLDERS = ("flow", "frames")  # where the files of a generation lie
 ARRAY_NAME = "flow"
 DIMENSIONS = ("frame", "component", "y", "x")
 COMPONENTS = ("u", "v")
@@ -88,14 +91,23 @@ def generation_path(video_id: str, generation: str, array_format: str) -> Path:
     return Path("flow") / hash_folder(video_id) / f"{video_key(video_id)}.{generation}{ARRAY_FORMATS[array_format]}"
 
 
+def frames_path(video_id: str, generation: str) -> Path:
+    """Return where the frames of a generation of `video_id` live, relative to the store."""
+    return Path("frames") / hash_folder(video_id) / f"{video_key(video_id)}.{generation}{FRAMES_SUFFIX}"
+
+
 def generation_of(path: Path) -> str:
-    """Return the generation in its name."""
-    return path.name.removesuffix(ARRAY_FORMATS["hdf5"]).rpartition(".")[2]
+    """Return the generation in the name of its flow or of its frames."""
+    return _without_suffix(path).rpartition(".")[2]
 
 
 def key_of(generation: Path) -> str:
-    """Return the video_key in the name of a generation; `generation_path` made it."""
-    return generation.name.removesuffix(ARRAY_FORMATS["hdf5"]).rpartition(".")[0]
+    """Return the video_key in the name of a generation; `generation_path` or `frames_path` made it."""
+    return _without_suffix(generation).rpartition(".")[0]
+
+
+def _without_suffix(generation: Path) -> str:
+    return generation.name.removesuffix(ARRAY_FORMATS["hdf5"]).removesuffix(FRAMES_SUFFIX)
 
 
 def record_of_generation(generation: Path) -> str:

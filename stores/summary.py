@@ -14,8 +14,10 @@ _NAMED_SIZES = 4
 
 @dataclasses.dataclass(frozen=True)
 class StoreSummary:
-    """Counts over one store; `sizes` has the number of videos of each size, the most frequent first, `by_class` a row per label and a column per
-    split of each fold.
+    """Counts over one store.
+
+    `bytes` are those of all files of its videos, `frame_bytes` what their frames are of these; `sizes` has the number of videos of each size, the
+    most frequent first, `by_class` a row per label and a column per split of each fold.
     """
 
     path: str
@@ -24,6 +26,7 @@ class StoreSummary:
     videos: int
     flows: int
     bytes: int
+    frame_bytes: int
     failures: int
     miscounted: int
     sizes: dict[str, int]
@@ -37,7 +40,7 @@ class StoreSummary:
 
     def to_text(self) -> str:
         """Return the summary as lines for a person."""
-        per_flow = f" ({self.bytes / self.flows / 1e3:.3g} KB per flow)" if self.flows else ""
+        per_flow = f" ({(self.bytes - self.frame_bytes) / self.flows / 1e3:.3g} KB per flow)" if self.flows else ""
         if "imported" in self.numerics:
             computed = "imported from {layout} (bound {bound:g} px)".format(**self.numerics["imported"])
         else:
@@ -45,7 +48,8 @@ class StoreSummary:
         lines = [
             f"store      {self.path}",
             f"flow       {self._size_text()}, {self.numerics['encoding']['name']}, {self.array_format}, {computed}",
-            f"videos     {self.videos} with {counted(self.flows, 'flow')} in {self.bytes / 1e6:.3g} MB{per_flow}",
+            f"videos     {self.videos} with {counted(self.flows, 'flow')} in {(self.bytes - self.frame_bytes) / 1e6:.3g} MB{per_flow}",
+            *self._frame_lines(),
             f"failures   {counted(self.failures, 'video of the data set')} without flow",
             f"miscounted {counted(self.miscounted, 'video')} decoded to another number of frames than the header says",
             f"embeddings {', '.join(self.embeddings) or 'none'}",
@@ -53,6 +57,14 @@ class StoreSummary:
         if len(self.by_class):
             lines += ["", self.by_class.to_string()]
         return "\n".join(lines)
+
+    def _frame_lines(self) -> list[str]:
+        if "frames" not in self.numerics:
+            return []
+        frames = self.flows + self.videos
+        per_frame = f" ({self.frame_bytes / frames / 1e3:.3g} KB per frame)" if frames else ""
+        codec = "{codec}, quality {quality}, {subsampling}".format(**self.numerics["frames"])
+        return [f"frames     {counted(frames, 'frame')} ({codec}) in {self.frame_bytes / 1e6:.3g} MB{per_frame}"]
 
     def _size_text(self) -> str:
         """Return how large flow is: one size, or the shorter side and the most frequent sizes."""
@@ -87,6 +99,7 @@ def summarise(store: FlowStore) -> StoreSummary:
         videos=len(videos),
         flows=int(videos["flows"].sum()),
         bytes=int(videos["bytes"].sum()) if "bytes" in videos else 0,
+        frame_bytes=int(videos["frame_bytes"].sum()) if "frame_bytes" in videos else 0,
         failures=len(tables["failures"]),
         miscounted=int((~videos["decoded_is_header"].astype(bool)).sum()) if "decoded_is_header" in videos else 0,
         sizes=dict(Counter(sizes).most_common()),

@@ -160,8 +160,7 @@ def _read_records(
 
 def _find_lost(store: Path, whose: Mapping[str, str]) -> Iterator[Finding]:
     """Yield the commits that are gone although the index knows their flow, which is there."""
-    for path in sorted(find_orphans(store)):
-        name = layout.record_of_generation(path)
+    for name in sorted({layout.record_of_generation(path) for path in find_orphans(store)}):
         what = "it does not exist, and the flow that it made the video's is there"
         yield Finding(MISSING, whose.get(name, layout.id_of_record(name)), f"commits/{name}", what)
 
@@ -239,7 +238,7 @@ def _find_extra(store: FlowStore, named: set[Path]) -> Iterator[Finding]:
         what = "no commit names it; the next extraction that holds the store alone collects it"
         yield Finding(EXTRA, None, str(path.relative_to(store.path)), what)
     said = {*leftovers, *find_orphans(store.path)}
-    for path in sorted((store.path / "flow").rglob("*")):
+    for path in sorted(path for folder in layout.GENERATION_FOLDERS for path in (store.path / folder).rglob("*")):
         if path.is_file() and path not in named and said.isdisjoint((path, *path.parents)):
             yield Finding(EXTRA, None, str(path.relative_to(store.path)), "no commit names it")
 

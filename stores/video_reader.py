@@ -3,9 +3,6 @@
 The same for Zarr and HDF5: a commit says where every chunk lies, so neither library is asked.
 """
 
-import errno
-import functools
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,12 +13,11 @@ from numpy.typing import NDArray
 from stores.blosc import scratch_bytes
 from stores.chunks import ChunkMap
 from stores.errors import DamagedStoreError
+from stores.open_files import read_at
 from stores.raw_bytes import SLACK
 from stores.windows import INTACT, read_window
 
 _CHUNKS_PER_READ, _BYTES_PER_READ = 128, 64 << 20
-_NO_DAMAGE = (errno.EMFILE, errno.ENFILE, errno.EACCES)
-_OPEN_FILES = 128
 
 
 class VideoReader:
@@ -102,18 +98,9 @@ class VideoReader:
         begin, end = int(offsets.min()), int((offsets + sizes).max())
         raw, scratch = _buffers.get(end - begin, self._chunk_bytes)
         path = self._root / self._chunks.files[file]
-        try:
-            opened = _open(str(path))  # by a name of ours: the cache may give it up before it is read
-            got = 0
-            while got < end - begin:  # a read may bring less than was asked for
-                more = os.preadv(opened.descriptor, [raw[got : end - begin].data], begin + got)
-                if more == 0:
-                    raise self._damaged(path, flows, "the file is too short")
-                got += more
-        except OSError as error:
-            if error.errno in _NO_DAMAGE:
-                raise
-            raise self._damaged(path, flows, error.strerror or str(error)) from error
+        what = read_at(path, begin, raw[: end - begin])
+        if what:
+            raise self._damaged(path, flows, what)
         state, _ = read_window(
             raw,
             offsets - begin,
@@ -155,21 +142,3 @@ class _Buffers(threading.local):
 
 
 _buffers = _Buffers()
-
-
-class _OpenFile:
-    """A descriptor that is closed when nobody holds it any more: a thread may still read what the cache below gave up."""
-
-    def __init__(self, path: str) -> None:
-        self.descriptor = -1
-        self.descriptor = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-
-
-@functools.lru_cache(_OPEN_FILES)
-def _open(path: str) -> _OpenFile:
-    """Return an open file; generations have names of their own, so a path never comes to mean other bytes."""
-    return _OpenFile(path)

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from stores.checksums import crc32c_of
 from stores.chunks import ChunkMap
 from stores.encoding import Encoding
 from stores.errors import DamagedStoreError
+from stores.frame_file import FrameFileWriter
 from stores.garbage import hold
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class VideoWriter:
     chunk : (int, int, int, int)
         Shape of a chunk, (flows, 2, H, W).
     encoding : Encoding
+    with_frames : bool
+        Whether the store holds frames too: then as many as there are flows, and one more, go in by `append_frames`.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class VideoWriter:
         digest: str,
         chunk: tuple[int, int, int, int],
         encoding: Encoding,
+        with_frames: bool,
     ) -> None:
         self._root = root
         self._video_id = video_id
@@ -68,13 +72,18 @@ class VideoWriter:
         self._sizes: list[int] = []
         self._checks: list[int] = []
         self._committed = False
+        self._with_frames = with_frames
+        self._frames: FrameFileWriter | None = None
         self.path = root / layout.generation_path(video_id, self._generation, array_format)
+        self.frames_path = root / layout.frames_path(video_id, self._generation)
 
     def __enter__(self) -> "VideoWriter":
         self._lock = contextlib.ExitStack()
         self._lock.enter_context(hold(self._root))
         try:
             self._array = self._make_array()
+            if self._with_frames:
+                self._frames = FrameFileWriter(self.frames_path, self._chunk[2:])
         except BaseException:
             self._remove()
             self._lock.close()
@@ -97,6 +106,16 @@ class VideoWriter:
             del self._pending[:size]
         self._pending = [flow.copy() for flow in self._pending]  # not views, which would keep the whole block
 
+    def append_frames(self, jpegs: Iterable[bytes]) -> None:
+        """Add frames, each a JPEG of three colours and the size of the flow.
+
+        Raises ValueError for anything else, or where the store holds no frames; OSError.
+        """
+        for jpeg in jpegs:
+            if self._frames is None:
+                raise ValueError(f"{self._root} holds flow without frames; leave those of {self._video_id} out")
+            self._frames.write(jpeg)
+
     def commit(
         self,
         source: Mapping[str, Any],
@@ -109,8 +128,9 @@ class VideoWriter:
         """Sync and check what was appended, then make it the video's flow. Returns the commit record.
 
         `source` has video_id, path, label, group, folds; `video` the columns of the videos table but for size and bytes; the others lists of equal
-        length.
-        Raises DamagedStoreError when the disk gives back other bytes than were written, ValueError when there is no flow.
+        length, `frames` with a row per flow.
+        Raises DamagedStoreError when the disk gives back other bytes than were written, ValueError when there is no flow, or not one frame more
+        in a store that holds frames.
         """
         if self._pending:
             chunk = np.zeros(self._chunk, self._encoding.dtype)
@@ -120,22 +140,29 @@ class VideoWriter:
         if not self._flows:
             raise ValueError(f"no flow was written to {self.path}; a video needs at least two frames")
         self._array.close()
+        jpegs = self._finish_frames()
         long_tables = {"frames": frames, "shots": shots, "segments": segments}
         chunks = self._chunk_map()
         self._check(chunks)
+        if jpegs is not None:
+            self._check(jpegs)
         files = {str(path.relative_to(self._root)): _file_record(path) for path in self._files()}
         size = {"flows": self._flows, "height": self._chunk[2], "width": self._chunk[3]}
-        video = {**video, **size, "bytes": sum(entry["bytes"] for entry in files.values())}
+        size["bytes"] = sum(entry["bytes"] for entry in files.values())
         record = {
             **source,
             "generation": self._generation,
             "numerics": self._digest,
             "files": files,
             "chunks": {**chunks.to_json(), "flows_per_chunk": self._chunk[0]},
-            "video": video,
+            "video": {**video, **size},
             **{name: catalog.pack_rows(name, rows) for name, rows in long_tables.items()},
         }
         sync_folder(self.path.parent)
+        if jpegs is not None:
+            record["jpegs"] = jpegs.to_json()
+            record["video"]["frame_bytes"] = files[jpegs.files[0]]["bytes"]
+            sync_folder(self.frames_path.parent)
         catalog.invalidate(self._root)
         records.write_record(layout.commit_path(self._root, self._video_id), record)
         self._committed = True
@@ -187,6 +214,18 @@ class VideoWriter:
         lists = (self._array.offsets, self._sizes, self._checks)
         return ChunkMap(files, self._array.chunks_per_file, *(np.array(values, np.int64) for values in lists))
 
+    def _finish_frames(self) -> ChunkMap | None:
+        """Finish the frames' file and return where each of them lies; None where the store holds no frames."""
+        if self._frames is None:
+            return None
+        self._frames.close()
+        places = self._frames.chunk_map(self._root)
+        if not places.holds(self._flows + 1, 1):
+            raise ValueError(
+                f"{len(places.sizes)} frames of {self._video_id} were written beside {self._flows} flows; a video has one frame more"
+            )
+        return places
+
     def _check(self, chunks: ChunkMap) -> None:
         """Raise DamagedStoreError unless every chunk is in its file as it was compressed."""
         for number, name in enumerate(chunks.files):
@@ -200,9 +239,13 @@ class VideoWriter:
                         raise DamagedStoreError(f"{name} reads back other bytes than were written; check the disk")
 
     def _files(self) -> list[Path]:
-        return [self.path] if self.path.is_file() else sorted(path for path in self.path.rglob("*") if path.is_file())
+        flow = [self.path] if self.path.is_file() else sorted(path for path in self.path.rglob("*") if path.is_file())
+        return flow if self._frames is None else [*flow, self.frames_path]
 
     def _remove(self) -> None:
+        if self._frames is not None:
+            self._frames.abort()
+            self.frames_path.unlink(missing_ok=True)
         if self.path.is_dir():
             shutil.rmtree(self.path, ignore_errors=True)
         else:

@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import contextlib
+import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,6 +31,10 @@ COLUMNS_OF_A_RUN = (
     "decoder_peak_bytes", "host", "pid", "committed", "generation", "time", "attempts",
 )  # fmt: skip
 
+FRAMES = {
+    "frames": {"codec": "jpeg", "quality": 95, "subsampling": "4:2:0"}
+}  # in the numerics of a store that holds frames
+
 Flows = Mapping[str, NDArray[np.float32]]
 Names = Mapping[str, str]
 
@@ -43,8 +48,24 @@ def real_data() -> Path:
     return path
 
 
+def some_jpegs(count: int, height: int, width: int, seed: int = 0) -> list[bytes]:
+    """Frames as a store keeps them: pictures of smooth colours and some noise, no two alike."""
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    jpegs = []
+    for number in range(count):
+        colours = [128 + 100 * np.sin((y * (1 + c) + x + 9 * number + 40 * seed) / 11) for c in range(3)]
+        picture = np.stack(colours, axis=-1) + rng.normal(0, 3, (height, width, 3))
+        file = io.BytesIO()
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=95)
+        jpegs.append(file.getvalue())
+    return jpegs
+
+
 def commit_flow(store: "FlowStore", video_id: str, flow: NDArray[np.float32], **source: object) -> None:
-    """Commit one video's flow, float32 (n, 2, H, W) px, with the statistics that an extraction would record."""
+    """Commit one video's flow, float32 (n, 2, H, W) px, with the statistics that an extraction would record, and frames where the store has them."""
     from pipeline.segmentation import find_segments, find_shots, frame_statistics
 
     codes = store.encoding.encode(flow)
@@ -56,13 +77,15 @@ def commit_flow(store: "FlowStore", video_id: str, flow: NDArray[np.float32], **
     video = {"fps": 25.0, "decoded_frames": len(flow) + 1}
     with store.write_video(video_id, flow.shape[2:]) as writer:
         writer.append(codes)
+        if store.has_frames:
+            writer.append_frames(some_jpegs(len(flow) + 1, *flow.shape[2:], seed=len(video_id)))
         writer.commit(described, video, frames=frames, shots=shots, segments=find_segments(frames, shots))
 
 
 @pytest.fixture
 def make_store() -> Callable[..., Path]:
     """A function that makes a store out of arrays: make_store(tmp_path, videos={id: flow (n, 2, H, W)}, labels=,
-    groups=, folds=). Flows of several sizes share their shorter side.
+    groups=, folds=, with_frames=). Flows of several sizes share their shorter side.
     """
     from stores.encoding import DEFAULT
     from stores.flow_store import create_store
@@ -73,11 +96,13 @@ def make_store() -> Callable[..., Path]:
         labels: Names | None = None,
         groups: Names | None = None,
         folds: Mapping[str, Names] | None = None,
+        with_frames: bool = False,
     ) -> Path:
         sizes = {flow.shape[-2:] for flow in videos.values()}
         height, width = next(iter(sizes))
         size = {"height": height, "width": width} if len(sizes) == 1 else {"short_side": min(height, width)}
-        store = create_store(tmp_path / "store.flow", {**size, "encoding": DEFAULT.to_json()})
+        numerics = {**size, "encoding": DEFAULT.to_json(), **(FRAMES if with_frames else {})}
+        store = create_store(tmp_path / "store.flow", numerics)
         for video_id, flow in videos.items():
             commit_flow(
                 store,
@@ -134,6 +159,8 @@ def assert_same_store(first: Path, second: Path, *, but: str = "") -> None:
         )
     for video_id in a.videos()["video_id"]:
         np.testing.assert_array_equal(a.read_codes(video_id), b.read_codes(video_id))
+        if a.has_frames:
+            np.testing.assert_array_equal(a.read_frames(video_id), b.read_frames(video_id))
 
 
 def change_numerics(store: Path, **values: object) -> None:

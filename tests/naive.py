@@ -21,9 +21,9 @@ def windows(
     corners: NDArray[np.int64],
     size: tuple[int, int],
 ) -> NDArray[np.uint8]:
-    """Windows of codes, (B, T, N, 2, h, w), pixel by pixel; the last flow of a video is repeated past its end."""
+    """Windows of codes or frames, (B, T, N, C, h, w), pixel by pixel; the last one of a video is repeated past its end."""
     batch, segments = starts.shape
-    out = np.zeros((batch, segments, num_flows, 2, *size), np.uint8)
+    out = np.zeros((batch, segments, num_flows, flows[0].shape[1], *size), np.uint8)
     for b in range(batch):
         codes = flows[videos[b]]
         for t in range(segments):

@@ -1,8 +1,10 @@
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import FRAMES
 from train_cases import CONFIG
 
 from stores import atomic
@@ -159,3 +161,12 @@ def test_other_numerics_are_named(tmp_path: Path) -> None:
     check_numerics(found, NUMERICS)
     with pytest.raises(ValueError, match=r"encoding.step was 0.125 and is 0.25 in this store; height was 18 and is 36"):
         check_numerics(found, NUMERICS | {"height": 36, "encoding": {"name": "companded8", "step": 0.25}})
+
+
+def test_frames_beside_the_flow_matter_to_runs_on_images_alone(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    found = require_checkpoint(tmp_path)
+    check_numerics(found, NUMERICS | FRAMES)
+    images = dataclasses.replace(found, config=dataclasses.replace(CONFIG, modality="image"))
+    with pytest.raises(ValueError, match=r"frames was None and is .*jpeg"):
+        check_numerics(images, NUMERICS | FRAMES)

@@ -7,9 +7,10 @@ import naive
 import numpy as np
 import pytest
 
-from stores import video_reader
+from stores import open_files
+from stores.errors import DamagedStoreError
 from stores.flow_store import open_store
-from stores.reader import WindowReader
+from stores.reader import FrameWindowReader, WindowReader
 
 LENGTHS = {"a": 3, "b": 25, "c": 40}
 
@@ -68,7 +69,7 @@ def test_files_that_are_given_up_while_they_are_read(
     tmp_path: Path, make_store: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More videos than may be open, on more threads than cores."""
-    monkeypatch.setattr(video_reader, "_open", functools.lru_cache(1)(video_reader._OpenFile))
+    monkeypatch.setattr(open_files, "_open", functools.lru_cache(1)(open_files._OpenFile))
     flows = {f"v{n}": np.full((2, 2, 8, 8), n, np.float32) for n in range(12)}
     reader = WindowReader(open_store(make_store(tmp_path, flows)), list(flows), threads=8)
     rng = np.random.default_rng(0)
@@ -143,3 +144,68 @@ def test_whole_frames_of_one_size_only(mixed: WindowReader) -> None:
         mixed.read_windows(np.zeros(0, np.int64), starts[:0], 2)
     with pytest.raises(ValueError, match="numbered 0 to 2"):
         mixed.read_windows(np.array([0, 3]), starts, 2)
+
+
+@pytest.fixture
+def frames(tmp_path: Path, make_store: Callable[..., Path]) -> FrameWindowReader:
+    flows = {name: np.zeros((length, 2, 18, 20), np.float32) for name, length in LENGTHS.items()}
+    return FrameWindowReader(open_store(make_store(tmp_path, flows, with_frames=True)), list(LENGTHS))
+
+
+@pytest.mark.parametrize("spread", [1, 4, 30])
+def test_windows_of_frames_equal_the_loops(frames: FrameWindowReader, spread: int) -> None:
+    rng = np.random.default_rng(spread)
+    videos = np.array([0, 1, 2, 1, 2])
+    starts = rng.integers(0, spread, (5, 3))
+    corners = np.stack([rng.integers(0, 9, (5, 3)), rng.integers(0, 5, (5, 3))], axis=-1)
+    found = frames.read_windows(videos, starts, 4, corners=corners, size=(10, 16))
+    assert found.dtype == np.uint8
+    pictures = [frames._store.read_frames(name).transpose(0, 3, 1, 2) for name in LENGTHS]
+    assert [len(video) for video in pictures] == [length + 1 for length in LENGTHS.values()]
+    np.testing.assert_array_equal(found, naive.windows(pictures, videos.tolist(), starts, 4, corners, (10, 16)))
+
+
+def test_past_the_end_the_last_frame_is_repeated(frames: FrameWindowReader) -> None:
+    out = np.zeros((1, 1, 6, 3, 18, 20), np.uint8)
+    assert frames.read_windows(np.array([0]), np.array([[2]]), 6, out=out) is out
+    last = frames._store.read_frames("a", 3, 4)[0].transpose(2, 0, 1)
+    np.testing.assert_array_equal(out[0, 0, 1:], np.stack([last] * 5))
+    assert (out[0, 0, 0] != last).any()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_change_no_frame(frames: FrameWindowReader, threads: int) -> None:
+    rng = np.random.default_rng(2)
+    videos, starts = rng.integers(0, 3, 7), rng.integers(0, 40, (7, 3))
+    other = FrameWindowReader(frames._store, list(LENGTHS), threads=threads)
+    np.testing.assert_array_equal(other.read_windows(videos, starts, 5), frames.read_windows(videos, starts, 5))
+
+
+def test_frames_that_cannot_be_read_are_refused(frames: FrameWindowReader, tmp_path: Path) -> None:
+    one, first = np.array([1]), np.array([[0]])
+    with pytest.raises(ValueError, match="num_frames=0 must be at least 1"):
+        frames.read_windows(one, first, 0)
+    with pytest.raises(ValueError, match="starts at frame -1"):
+        frames.read_windows(one, first - 1, 2)
+    with pytest.raises(ValueError, match="19x20 does not fit frame of 18x20"):
+        frames.read_windows(one, first, 2, size=(19, 20))
+    with pytest.raises(ValueError, match=r"out is float32 .*; it must be C-contiguous uint8 \(1, 1, 2, 3, 18, 20\)"):
+        frames.read_windows(one, first, 2, out=np.zeros((1, 1, 2, 3, 18, 20), np.float32))
+
+
+def test_frames_of_a_store_without_them_are_refused(reader: WindowReader) -> None:
+    with pytest.raises(ValueError, match="holds flow without frames; extract into another store with --with-frames"):
+        FrameWindowReader(reader._store, list(LENGTHS))
+    with pytest.raises(ValueError, match="--with-frames"):
+        reader._store.read_frames("a")
+
+
+def test_damaged_frames_name_their_video(frames: FrameWindowReader) -> None:
+    (path,) = frames._store.path.glob("frames/*/b.*.mjpeg")
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(bytes(damaged))
+    starts = np.arange(0, 26, 2)[None]
+    with pytest.raises(DamagedStoreError, match=r"frames \[\d+, \d+\) of b are damaged .*a checksum fails.*verify"):
+        frames.read_windows(np.array([1]), starts, 2)
+    assert frames.read_windows(np.array([0, 2]), starts[:, :2].repeat(2, axis=0), 2).shape == (2, 2, 2, 3, 18, 20)

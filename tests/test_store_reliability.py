@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import assert_same_store, commit_flow, write_class_folders
+from conftest import FRAMES, assert_same_store, commit_flow, write_class_folders
 from records import ROOT
 from test_flow_store import FORMATS, NUMERICS, some_flow
 
 from stores import garbage
 from stores.flow_store import create_store, open_store
-from stores.reader import WindowReader
+from stores.reader import FrameWindowReader, WindowReader
 from stores.verify import EXTRA, verify
 
 # `make chaos` sets this to 200.
@@ -29,10 +29,11 @@ WRITE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, "tests")
-from conftest import commit_flow
+from conftest import FRAMES, commit_flow
 from test_flow_store import NUMERICS, some_flow
 from stores.flow_store import create_store
-store = create_store(sys.argv[1], NUMERICS, sys.argv[2])
+numerics = NUMERICS | (FRAMES if "with frames" in sys.argv else {})
+store = create_store(sys.argv[1], numerics, sys.argv[2])
 store.collect_garbage()
 with store.in_use():
     print("writing", flush=True)
@@ -43,9 +44,9 @@ store.consolidate()
 """
 
 
-def run_writer(path: Path, array_format: str, kill_after: float | None = None) -> bool:
+def run_writer(path: Path, form: tuple[str, ...], kill_after: float | None = None) -> bool:
     """Write a store; return whether the writer was killed, so many seconds after it began to write, before it had ended."""
-    command = [sys.executable, "-c", WRITE, str(path), array_format]
+    command = [sys.executable, "-c", WRITE, str(path), *form]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "writing\n"
@@ -57,20 +58,20 @@ def run_writer(path: Path, array_format: str, kill_after: float | None = None) -
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("array_format", FORMATS)
-def test_a_storm_of_kills_then_the_store_is_an_undisturbed_one(tmp_path: Path, array_format: str) -> None:
-    rng = random.Random(array_format)
+@pytest.mark.parametrize("form", [("zarr",), ("hdf5",), ("zarr", "with frames")], ids=" ".join)
+def test_a_storm_of_kills_then_the_store_is_an_undisturbed_one(tmp_path: Path, form: tuple[str, ...]) -> None:
+    rng = random.Random(" ".join(form))
     began = time.monotonic()
-    run_writer(tmp_path / "whole", array_format)
+    run_writer(tmp_path / "whole", form)
     needed = time.monotonic() - began
     kills = rounds = 0
     while kills < KILLS:
         target = tmp_path / f"s{rounds}"
         rounds += 1
         for _ in range(3):  # the same store is killed a few times before its last run
-            kills += run_writer(target, array_format, rng.uniform(0, needed / 3))
+            kills += run_writer(target, form, rng.uniform(0, needed / 3))
             assert verify(open_store(target)).harmful == [], "whatever is committed is whole"
-        run_writer(target, array_format)
+        run_writer(target, form)
         assert_same_store(tmp_path / "whole", target)
         assert garbage.find_leftovers(target) == []
         assert verify(open_store(target)).findings == []
@@ -212,20 +213,20 @@ def test_a_read_only_store_can_be_read_and_says_that_it_cannot_be_written(tmp_pa
         subprocess.run(["umount", "--lazy", same], check=True)
 
 
-def read_elsewhere(reader: WindowReader) -> np.ndarray:
+def read_elsewhere(reader: WindowReader | FrameWindowReader) -> np.ndarray:
     return reader.read_windows(np.array([0, 1]), np.array([[0], [3]]), 5)
 
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
 def test_a_reader_works_in_loader_processes(tmp_path: Path, method: str) -> None:
-    store = create_store(tmp_path / "s", NUMERICS)
+    store = create_store(tmp_path / "s", NUMERICS | FRAMES)
     for seed in range(2):
         commit_flow(store, f"v{seed}", some_flow(9, seed))
-    reader = WindowReader(store, ["v0", "v1"])
-    expected = read_elsewhere(reader)
+    readers = [WindowReader(store, ["v0", "v1"]), FrameWindowReader(store, ["v0", "v1"])] * 2
+    expected = [read_elsewhere(reader) for reader in readers]
     with multiprocessing.get_context(method).Pool(2) as pool:
-        for found in pool.map(read_elsewhere, [reader] * 4):
-            np.testing.assert_array_equal(found, expected)
+        for found, wanted in zip(pool.map(read_elsewhere, readers), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
 
 
 def test_a_forked_process_is_refused(tmp_path: Path) -> None:

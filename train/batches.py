@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stores.flow_store import FlowStore
-from stores.reader import WindowReader
 from train.config import PretrainConfig
+from train.modalities import open_modality
 from train.selection import CROP, draw_integers, select_sequences
 
 Integers = NDArray[np.int64]
@@ -29,9 +29,10 @@ class HostBatch:
     ----------
     videos : int64 (B,)
         Positions in the reader's list of videos.
-    codes : (B, T, N, 2, h, w) of the store's encoding
-    means : float32 (B, T, N, 2)
-        Mean of every flow's whole decoded frame, px.
+    codes : (B, T, N, C, h, w)
+        Flow of the store's encoding with C = 2, or images, uint8 with C = 3.
+    means : float32 (B, T, N, C)
+        What is subtracted from every flow, or image (train/modalities.py).
     strides : int64 (B,), or empty where segments were not taken as a sequence
     """
 
@@ -53,6 +54,8 @@ class SegmentReader:
     crop : (int, int)
         Height and width, px.
     device : torch.device
+    modality : str
+        `flow`, or `image` for the frames in place of the flows: N images begin where N flows would.
 
     Attributes
     ----------
@@ -63,21 +66,27 @@ class SegmentReader:
     Raises
     ------
     ValueError
-        When the crop is larger than the flow of a video.
+        When the crop is larger than the flow of a video; for images of a store without frames.
     """
 
     def __init__(
-        self, store: FlowStore, video_ids: Sequence[str], *, num_flows: int, crop: tuple[int, int], device: torch.device
+        self,
+        store: FlowStore,
+        video_ids: Sequence[str],
+        *,
+        num_flows: int,
+        crop: tuple[int, int],
+        device: torch.device,
+        modality: str = "flow",
     ) -> None:
         self._room = _room(store, video_ids, crop)
-        self._reader = WindowReader(store, video_ids)
-        self._means, self._offsets = _frame_means(store, video_ids)
+        source = open_modality(store, video_ids, modality)
+        self._reader, self._means, self._offsets = source.reader, source.means, source.offsets
         self.num_flows = num_flows
         self._crop = crop
         self._device = device
-        levels = store.encoding.levels
-        self._levels = None if levels is None else torch.from_numpy(levels).to(device)
-        self._scale = store.encoding.scale
+        self._levels = None if source.levels is None else torch.from_numpy(source.levels).to(device)
+        self._scale = source.scale
         self.flows = np.diff(self._offsets)
 
     def random_corners(self, seed: int, step: int, videos: Integers, places: Sequence[int]) -> Integers:
@@ -107,7 +116,7 @@ class SegmentReader:
         return HostBatch(videos, batch, means, np.empty(0, np.int64) if strides is None else strides)
 
     def to_device(self, batch: HostBatch) -> Tensor:
-        """Return stacked flow on the device, float32 (B, T, 2N, h, w) in px, channels u0 v0 u1 v1 ..."""
+        """Return stacked flow on the device, float32 (B, T, 2N, h, w) in px, channels u0 v0 u1 v1 ..., or images (B, T, 3N, h, w), r0 g0 b0 r1 ..."""
         codes = batch.codes.to(self._device, non_blocking=True)
         means = batch.means.to(self._device, non_blocking=True)
         return dequantise(codes, means, self._levels, self._scale)
@@ -149,9 +158,9 @@ def dequantise(codes: Tensor, means: Tensor, levels: Tensor | None, scale: float
 
     Parameters
     ----------
-    codes : (B, T, N, 2, h, w), uint8 where there are levels
-    means : float32 (B, T, N, 2)
-        What is subtracted: the mean of the whole decoded frame, so that uniform motion becomes zero whatever the crop (paper, section 4.3).
+    codes : (B, T, N, C, h, w), uint8 where there are levels
+    means : float32 (B, T, N, C)
+        What is subtracted; of flow the mean of the whole decoded frame, so that uniform motion becomes zero whatever the crop (paper, section 4.3).
     levels : float32 (256,), optional
         px of every code.
     scale : float
@@ -159,7 +168,7 @@ def dequantise(codes: Tensor, means: Tensor, levels: Tensor | None, scale: float
 
     Returns
     -------
-    float32 (B, T, 2N, h, w), channels u0 v0 u1 v1 ...
+    float32 (B, T, C * N, h, w), channels u0 v0 u1 v1 ... or r0 g0 b0 r1 ...
     """
     if levels is None:  # noqa: SIM108  (two lines are easier to read than one of 130 characters)
         flow = codes.float() * scale
@@ -210,15 +219,3 @@ def _room(store: FlowStore, video_ids: Sequence[str], crop: tuple[int, int]) -> 
             f"size={crop[0]}x{crop[1]} does not fit {whose}; set a smaller size, or extract at a larger size"
         )
     return room
-
-
-def _frame_means(store: FlowStore, video_ids: Sequence[str]) -> tuple[NDArray[np.float32], Integers]:
-    """Return (means float32 (flows, 2), offsets int64 (V + 1)): flow f of video v is row offsets[v] + f."""
-    frames = store.frames()
-    numbers, names = frames["video_id"].factorize()
-    begins = np.searchsorted(numbers, np.arange(len(names) + 1))  # the rows of a video are neighbours
-    place = {name: number for number, name in enumerate(names)}
-    rows = [np.arange(begins[place[name]], begins[place[name] + 1]) for name in video_ids]
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-    means = frames[["mean_u", "mean_v"]].to_numpy(np.float32)
-    return means[np.concatenate(rows)], offsets

@@ -224,10 +224,18 @@ def restore_momentum(
 
 
 def check_numerics(checkpoint: Checkpoint, numerics: Mapping[str, Any]) -> None:
-    """Raise ValueError naming every difference between the flow that the run was trained on and that of a store."""
+    """Raise ValueError naming every difference between what the run was trained on and what a store holds.
+
+    Whether frames are stored too is none to a run that sees flow.
+    """
+    unseen = ("frames",) if checkpoint.config.modality == "flow" else ()
+    trained_on, found = (
+        {name: value for name, value in values.items() if name not in unseen}
+        for values in (checkpoint.numerics, numerics)
+    )
     differences = [
         f"{name} was {trained!r} and is {here!r} in this store"
-        for name, trained, here in differing_values(checkpoint.numerics, dict(numerics))
+        for name, trained, here in differing_values(trained_on, found)
     ]
     if differences:
         raise ValueError(

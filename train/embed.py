@@ -81,7 +81,12 @@ def embed_store(
     device = choose_device()
     encoder = build_encoder(checkpoint).to(device)
     reader = SegmentReader(
-        store, videos["video_id"].tolist(), num_flows=config.num_flows, crop=config.size, device=device
+        store,
+        videos["video_id"].tolist(),
+        num_flows=config.num_flows,
+        crop=config.size,
+        device=device,
+        modality=config.modality,
     )
     places, starts = covering_segments(reader.flows, config.num_flows)
     announce(f"embedding {len(starts)} segments of {len(videos)} videos with step {checkpoint.step}, on {device.type}")

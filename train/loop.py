@@ -106,7 +106,9 @@ def pretrain(
             f"batch_size={config.batch_size} needs as many videos, but there are {len(video_ids)} to train on; "
             f"set batch_size to at most {len(video_ids)}"
         )
-    segments = SegmentReader(store, video_ids, num_flows=config.num_flows, crop=config.size, device=device)
+    segments = SegmentReader(
+        store, video_ids, num_flows=config.num_flows, crop=config.size, device=device, modality=config.modality
+    )
     batches = SequenceReader(segments, config, named_seed(config.seed, "pretrain"))
     checkpoint = open_run(run, config, store.numerics)
 
@@ -248,7 +250,9 @@ def _measure_held_out(
     if len(video_ids) < config.batch_size:
         announce(f"{len(video_ids)} held-out videos do not fill a batch of {config.batch_size}: no accuracy on them")
         return {"held_out_accuracy": None}
-    segments = SegmentReader(store, video_ids, num_flows=config.num_flows, crop=config.size, device=device)
+    segments = SegmentReader(
+        store, video_ids, num_flows=config.num_flows, crop=config.size, device=device, modality=config.modality
+    )
     batches = SequenceReader(segments, config, named_seed(config.seed, "held out"))
     found = []
     model.eval()

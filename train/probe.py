@@ -304,7 +304,14 @@ def _make_task(store: FlowStore, config: PretrainConfig, train: pd.DataFrame, te
     number = {label: place for place, label in enumerate(classes)}
     device = choose_device()
     train_reader, test_reader = (
-        SegmentReader(store, rows["video_id"].tolist(), num_flows=config.num_flows, crop=config.size, device=device)
+        SegmentReader(
+            store,
+            rows["video_id"].tolist(),
+            num_flows=config.num_flows,
+            crop=config.size,
+            device=device,
+            modality=config.modality,
+        )
         for rows in (train, test)
     )
     labels = np.array([number[label] for label in train["label"]], np.int64)
