@@ -160,9 +160,9 @@ def test_the_baseline_of_initial_weights_is_not_trained(tmp_path: Path) -> None:
 
 
 def extracted(videos: Path, store: Path, *options: object) -> Path:
-    """A store of a part of the videos in UCF-101's form, beside whose folder lie their lists."""
+    """A store of flow and frames of a part of the videos in UCF-101's form, beside whose folder lie their lists."""
     lists = ["--dataset", "ucf101", "--annotations", videos.parent / "annotations"]
-    result = flowcpc("extract-flow", videos, store, *lists, "--backend", "cpu", *options)
+    result = flowcpc("extract-flow", videos, store, *lists, "--backend", "cpu", "--with-frames", *options)
     assert result.exit_code == 0, result.output
     return store
 
@@ -175,14 +175,14 @@ def synthetic_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return extracted(folder / "synth" / "videos", folder / "store", "--limit", 26, "--size", "24x32", "--workers", 0)
 
 
-@pytest.mark.parametrize("name", [name for name in TRAINED if name != "table1-image"])
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_few_steps(name: str, synthetic_store: Path, tmp_path: Path) -> None:
     trains(synthetic_store, tmp_path / "run", name, 2, {"size": "16x16", "width": 2, "batch_size": 3})
 
 
 @pytest.fixture(scope="module")
 def real_store(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Flow of 24 clips of UCF-101, four of each of six classes."""
+    """Flow and frames of 24 clips of UCF-101, four of each of six classes."""
     if not os.environ.get("FLOWCPC_PRESETS"):
         pytest.skip("every preset on real clips takes minutes; make presets does it")
     store = tmp_path_factory.mktemp("presets") / "store"
