@@ -110,8 +110,8 @@ def main() -> None:
         flows_rate = windows_per_second(WindowReader(store, names, threads=1), lengths)
     pairs, size = int(lengths.sum()), int(videos["frame_bytes"].sum())
     text = (
-        f"# Stored frames\n\n`make bench` (tests/bench_frames.py). Every tenth frame of {CLIPS} UCF-101 clips at 256x342: KB per frame, error of the three "
-        "colours against the frame before JPEG (of 255), encoding by OpenCV, decoding by Pillow.\n\n"
+        f"# Stored frames\n\n`make bench` (tests/bench_frames.py). Every tenth frame of {CLIPS} UCF-101 clips at 256x342: KB per frame, "
+        "error of the three colours against the frame before JPEG (of 255), encoding by OpenCV, decoding by Pillow.\n\n"
         "| JPEG | KB | mean error | p99 | ms to encode | ms to decode |\n|---|---|---|---|---|---|\n"
         + "\n".join(rows)
         + f"\n\n{len(clips)} clips ({pairs} pairs) extracted with `--with-frames`: {having / without:.3f} of the processor time without, "
