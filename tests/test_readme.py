@@ -32,7 +32,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         run("synth", "synth", "--groups", 4, "--clips-per-group", 1, "--frames", 15, "--size", "48x64")
         lists = ["--dataset", "ucf101", "--annotations", "synth/annotations"]
-        run("extract-flow", "synth/videos", "ucf101.flow", *lists, "--size", "32x32", "--workers", 0, "--limit", 26)
+        small = ["--size", "32x32", "--workers", 0, "--limit", 26, "--with-frames"]
+        run("extract-flow", "synth/videos", "ucf101.flow", *lists, *small)
         run("pretrain", "ucf101.flow", "runs/conv3d", *SMALL_RUN)
         run("evaluate", "ucf101.flow", "runs/conv3d", "--mode", "linear", "--fold", 1)
         run("embed", "ucf101.flow", "runs/conv3d")
@@ -104,6 +105,8 @@ def test_the_recipes_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert len(names["disagree"]) == 0
     assert names["drift"].loc["TranslateRight", "mean_u"] > names["drift"].loc["TranslateLeft", "mean_u"]
     assert (names["cost"]["kb_per_flow"] > 0).all()
+    assert names["frame"].shape == names["flow_picture"].shape == (32, 32, 3)
+    assert Path("frame.png").is_file()
 
 
 def rows(answer: str) -> int:

@@ -25,6 +25,8 @@ from stores.verify import EXTRA, verify
 # `make chaos` sets this to 200.
 KILLS = int(os.environ.get("FLOWCPC_KILLS", "6"))
 
+FORMS = (("zarr",), ("hdf5",), ("zarr", "with frames"))
+
 WRITE = """
 import sys
 from pathlib import Path
@@ -58,7 +60,7 @@ def run_writer(path: Path, form: tuple[str, ...], kill_after: float | None = Non
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("form", [("zarr",), ("hdf5",), ("zarr", "with frames")], ids=" ".join)
+@pytest.mark.parametrize("form", FORMS, ids=" ".join)
 def test_a_storm_of_kills_then_the_store_is_an_undisturbed_one(tmp_path: Path, form: tuple[str, ...]) -> None:
     rng = random.Random(" ".join(form))
     began = time.monotonic()
@@ -141,10 +143,10 @@ FILL = """
 import sys
 sys.path.insert(0, "tests")
 from pathlib import Path
-from conftest import commit_flow
+from conftest import FRAMES, commit_flow
 from test_flow_store import NUMERICS, some_flow
 from stores.flow_store import create_store
-store = create_store(sys.argv[1], NUMERICS, sys.argv[2])
+store = create_store(sys.argv[1], NUMERICS | (FRAMES if "with frames" in sys.argv else {}), sys.argv[2])
 for seed in range(200):
     try:
         commit_flow(store, f"v{seed}", some_flow(60, seed))
@@ -154,9 +156,9 @@ for seed in range(200):
 """
 
 
-@pytest.mark.parametrize("array_format", FORMATS)
-def test_a_full_disk_keeps_what_was_committed(small_disk: Path, array_format: str) -> None:
-    command = [sys.executable, "-c", FILL, str(small_disk / "s"), array_format]
+@pytest.mark.parametrize("form", FORMS, ids=" ".join)
+def test_a_full_disk_keeps_what_was_committed(small_disk: Path, form: tuple[str, ...]) -> None:
+    command = [sys.executable, "-c", FILL, str(small_disk / "s"), *form]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -167,6 +169,7 @@ def test_a_full_disk_keeps_what_was_committed(small_disk: Path, array_format: st
     assert verify(store).harmful == []
     for seed in range(committed):
         np.testing.assert_array_equal(store.read_codes(f"v{seed}"), store.encoding.encode(some_flow(60, seed)))
+    assert garbage.find_leftovers(store.path) == [], "what did not fit is gone"
 
 
 @pytest.mark.parametrize("array_format", FORMATS)
