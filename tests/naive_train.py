@@ -112,6 +112,35 @@ def stack(
     return out
 
 
+def mirrored(stacked: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Stacked flow (..., 2N, h, w) as a mirror shows it."""
+    out = np.empty_like(stacked)
+    for c in range(stacked.shape[-3]):
+        for x in range(stacked.shape[-1]):
+            column = stacked[..., c, :, stacked.shape[-1] - 1 - x]
+            out[..., c, :, x] = -column if c % 2 == 0 else column
+    return out
+
+
+def triangle_weights(before: int, after: int) -> NDArray[np.float64]:
+    """(after, before): how much each pixel of a line counts in each pixel of the resized line."""
+    scale = before / after
+    reach = max(scale, 1.0)
+    weights = np.zeros((after, before))
+    for i in range(after):
+        center = (i + 0.5) * scale
+        for j in range(before):
+            weights[i, j] = max(0.0, 1 - abs(j + 0.5 - center) / reach)
+        weights[i] /= weights[i].sum()
+    return weights
+
+
+def resized(frames: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Frames (..., H, W) brought to `size`, each direction by itself."""
+    rows, columns = (triangle_weights(*pair) for pair in zip(frames.shape[-2:], size, strict=True))
+    return rows @ frames.astype(np.float64) @ columns.T
+
+
 def info_nce(
     predictions: NDArray[np.float64], latents: NDArray[np.float64], positions: Sequence[int], difficult: bool
 ) -> tuple[float, NDArray[np.float64], int]:

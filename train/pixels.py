@@ -33,11 +33,12 @@ def dequantise(codes: Tensor, means: Tensor, levels: Tensor | None, scale: float
 
 def decode_planes(codes: Tensor, means: Tensor, levels: Tensor) -> Tensor:
     """Return what `dequantise` does for codes on a processor, in one pass: each plane has a table with its mean subtracted."""
-    flow = torch.empty(codes.shape, dtype=torch.float32)
-    planes = means.numel()
-    rows = (planes, -1)
-    _decode(codes.numpy().reshape(rows), means.numpy().reshape(planes), levels.numpy(), flow.numpy().reshape(rows))
-    return flow
+    flow = np.empty(
+        codes.shape, np.float32
+    )  # NumPy asks for huge pages; without them new memory takes longer than all else here
+    rows = (means.numel(), -1)
+    _decode(codes.numpy().reshape(rows), means.numpy().reshape(-1), levels.numpy(), flow.reshape(rows))
+    return torch.from_numpy(flow)
 
 
 @kernel
