@@ -188,7 +188,11 @@ class SequenceReader:
         return len(self._segments.flows) // self._config.batch_size
 
     def read(self, step: int) -> HostBatch:
-        """Return this rank's part of batch `step`.
+        """Return this rank's part of batch `step`."""
+        return self._segments.read(*self.select(step))
+
+    def select(self, step: int) -> tuple[Segments, Integers, NDArray[np.bool_]]:
+        """Return what `read` reads: segments (B, T), corners (B, T, 2) and which videos are mirrored (B,).
 
         Of a model 1 the context of a video has one crop and each segment to predict another; of a model 2 all segments share one.
         """
@@ -206,7 +210,7 @@ class SequenceReader:
         corners = self._segments.random_corners(self._seed, step, chosen.videos, self._places)
         limits = np.full((config.batch_size, 1), 2 if config.flip else 1)
         flips = draw_integers(self._seed, FLIP, step, limits)[:, 0] == 1
-        return self._segments.read(chosen.part(self._part), corners[self._part], flips[self._part])
+        return chosen.part(self._part), corners[self._part], flips[self._part]
 
 
 def choose_device() -> torch.device:

@@ -226,7 +226,7 @@ def _announce_start(
     short = int((longest < config.shortest_span).sum())
     if short:
         announce(
-            f"{short} videos have no shot of {config.shortest_span} flows: their segments are closer together than asked for"
+            f"{short} videos have fewer than {config.shortest_span} flows without a cut: their segments are closer together than asked for"
         )
     if config.split == "all":
         announce("pretraining on all splits sees the flow of test videos: its results are transductive")

@@ -114,7 +114,7 @@ def select_sequences(
         draws,
         selection == "growing",
     )
-    return Segments(videos, starts, np.broadcast_to(stops[:, None], starts.shape))
+    return Segments(videos, starts, stops)
 
 
 @functools.lru_cache(maxsize=4)
@@ -211,9 +211,9 @@ def _select(
     draws: int,
     growing: bool,
 ) -> tuple[Integers, Integers]:
-    """Return starts (B, T) and the stops (B,) of their shots. `stride` is the smallest; `draws` spacings are drawn, 1 or T - 1."""
+    """Return starts and the stops of their shots, (B, T). `stride` is the smallest; `draws` spacings are drawn, 1 or T - 1."""
     starts = np.empty((len(videos), num_segments), np.int64)
-    stops = np.empty(len(videos), np.int64)
+    stops = np.empty((len(videos), num_segments), np.int64)
     gaps = num_segments - 1
     strides = np.empty(gaps, np.int64)
     for b in range(len(videos)):
@@ -231,7 +231,7 @@ def _select(
         span = min(strides.sum() + num_flows, n)
         first, last = offsets[videos[b]], offsets[videos[b] + 1]
         number = _below(_count(shot_starts, shot_stops, first, last, span), seed, _START, step, b, 0)
-        starts[b, 0], stops[b] = _legal(shot_starts, shot_stops, first, span, number)
+        starts[b, 0], stops[b, :] = _legal(shot_starts, shot_stops, first, span, number)
         for t in range(gaps):
             starts[b, t + 1] = starts[b, t] + strides[t]
     return starts, stops
