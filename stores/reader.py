@@ -37,8 +37,8 @@ class _BatchReader(abc.ABC):
         self._pool: ThreadPoolExecutor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """What another process needs: no open videos, no threads."""
-        return {"_store": self._store, "_video_ids": self._video_ids, "_threads": self._threads}
+        """What another process needs: no open videos, no threads beside its own."""
+        return {"_store": self._store, "_video_ids": self._video_ids, "_threads": 1}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Begin anew in the process that this was sent to."""
@@ -53,6 +53,7 @@ class _BatchReader(abc.ABC):
         videos: NDArray[np.int64],
         starts: NDArray[np.int64],
         count: int,
+        stops: NDArray[np.int64] | None,
         corners: NDArray[np.int64] | None,
         size: tuple[int, int] | None,
         out: NDArray[Any] | None,
@@ -65,6 +66,11 @@ class _BatchReader(abc.ABC):
                 f"a {type(self).__name__} does not survive a fork; start loader processes by forkserver or spawn, and make it there"
             )
         self._check(videos, starts, count)
+        if stops is not None and (stops <= starts).any():
+            b, t = np.argwhere(stops <= starts)[0]
+            raise ValueError(
+                f"a segment starts at {self._ITEM} {starts[b, t]} and stops at {stops[b, t]}; stops are above starts"
+            )
         height, width = size or self._whole_size(videos)
         if corners is None:
             corners = np.zeros((*starts.shape, 2), np.int64)
@@ -83,7 +89,8 @@ class _BatchReader(abc.ABC):
                 video = self._open(int(videos[b]))
                 if self._store.height is None:  # else all at once, before anything is read
                     self._check_crop(corners[b, t], (height, width), video.shape[2:], f" of {video.video_id}")
-                items = np.minimum(starts[b, t] + np.arange(count), video.shape[0] - 1)
+                stop = video.shape[0] if stops is None else min(video.shape[0], int(stops[b, t]))
+                items = np.minimum(starts[b, t] + np.arange(count), stop - 1)
                 top, left = corners[b, t]
                 video.read_crop(items, (int(top), int(left)), (height, width), target[b, t])
 
@@ -144,7 +151,8 @@ class _BatchReader(abc.ABC):
 class WindowReader(_BatchReader):
     """Reads segments of flows from a store. Videos are opened at first use, in every process for itself.
 
-    It may be sent to a process that was started by forkserver or spawn; one that was forked is refused.
+    It may be sent to a process that was started by forkserver or spawn, where it reads on one thread, as one of several such processes; one that
+    was forked is refused.
 
     Parameters
     ----------
@@ -166,6 +174,7 @@ class WindowReader(_BatchReader):
         starts: NDArray[np.int64],
         num_flows: int,
         *,
+        stops: NDArray[np.int64] | None = None,
         corners: NDArray[np.int64] | None = None,
         size: tuple[int, int] | None = None,
         out: NDArray[Any] | None = None,
@@ -180,6 +189,8 @@ class WindowReader(_BatchReader):
             First flow of every segment, >= 0. Past the end of a video its last flow is repeated.
         num_flows : int
             N, >= 1.
+        stops : int64 (B, T), optional
+            Where every segment ends at the latest, above its start: the flow before is repeated. The end of the video unless given.
         corners : int64 (B, T, 2), optional
             (top, left) of the crop of every segment, px; the same for its N flows. (0, 0) when absent.
         size : (h, w), optional
@@ -190,14 +201,14 @@ class WindowReader(_BatchReader):
         Raises
         ------
         ValueError
-            A crop that leaves the frame, whole frames of several sizes, a negative start, no such video, no flow, or `out` of another shape or
-            dtype.
+            A crop that leaves the frame, whole frames of several sizes, a negative start, a stop that is not above it, no such video, no flow, or
+            `out` of another shape or dtype.
         DamagedStoreError
             Bytes are missing or changed. Nothing damaged is ever returned, but `out` may be written in part.
         RuntimeError
             Used in a process forked from the one that made it: its threads are not there, and it would wait for them.
         """
-        return self._read(videos, starts, num_flows, corners, size, out, 2, self._store.encoding.dtype)
+        return self._read(videos, starts, num_flows, stops, corners, size, out, 2, self._store.encoding.dtype)
 
 
 class FrameWindowReader(_BatchReader):
@@ -218,6 +229,7 @@ class FrameWindowReader(_BatchReader):
         starts: NDArray[np.int64],
         num_frames: int,
         *,
+        stops: NDArray[np.int64] | None = None,
         corners: NDArray[np.int64] | None = None,
         size: tuple[int, int] | None = None,
         out: NDArray[np.uint8] | None = None,
@@ -226,4 +238,4 @@ class FrameWindowReader(_BatchReader):
 
         Arguments and errors are those of `WindowReader.read_windows`, with frames for flows: a video has one more.
         """
-        return self._read(videos, starts, num_frames, corners, size, out, 3, FrameFileReader.dtype)
+        return self._read(videos, starts, num_frames, stops, corners, size, out, 3, FrameFileReader.dtype)

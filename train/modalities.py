@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,11 @@ class Modality:
     Attributes
     ----------
     reader : WindowReader or FrameWindowReader
-        Its `read_windows` gives codes (B, T, N, C, h, w): flow has C = 2 components, images have C = 3 colours.
+        Its `read_windows` gives codes (B, T, N, C, h, w).
+    planes : int
+        C: flow has 2 components, images have 3 colours.
+    dtype : numpy.dtype
+        Of the codes.
     levels : float32 (256,) or None
         The value of every code; None where it is code times `scale`.
     scale : float
@@ -31,6 +36,8 @@ class Modality:
     """
 
     reader: WindowReader | FrameWindowReader
+    planes: int
+    dtype: np.dtype[Any]
     levels: NDArray[np.float32] | None
     scale: float
     means: NDArray[np.float32]
@@ -41,7 +48,10 @@ def open_modality(store: FlowStore, video_ids: Sequence[str], modality: str) -> 
     """Return how `modality`, flow or image, of some videos is read. Raises ValueError for images of a store without frames."""
     if modality == "flow":
         means, offsets = _flow_means(store, video_ids)
-        return Modality(WindowReader(store, video_ids), store.encoding.levels, store.encoding.scale, means, offsets)
+        encoding = store.encoding
+        return Modality(
+            WindowReader(store, video_ids), 2, encoding.dtype, encoding.levels, encoding.scale, means, offsets
+        )
     if not store.has_frames:
         raise ValueError(
             f"modality=image needs frames, and {store.path} holds flow alone; extract into another store with --with-frames, or set modality=flow"
@@ -50,7 +60,8 @@ def open_modality(store: FlowStore, video_ids: Sequence[str], modality: str) -> 
     flows = store.videos().set_index("video_id").loc[list(video_ids), "flows"].to_numpy(np.int64)
     offsets = np.concatenate([[0], np.cumsum(flows)]).astype(np.int64)
     means = np.broadcast_to(np.array(IMAGE_MEAN, np.float32), (int(offsets[-1]), 3))
-    return Modality(reader, np.arange(256, dtype=np.float32) / np.float32(255), 1.0, means, offsets)
+    levels = np.arange(256, dtype=np.float32) / np.float32(255)
+    return Modality(reader, 3, np.dtype(np.uint8), levels, 1.0, means, offsets)
 
 
 def _flow_means(store: FlowStore, video_ids: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
