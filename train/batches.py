@@ -116,7 +116,9 @@ class SegmentReader:
 class SequenceReader:
     """Reads sequences for pretraining by step, as `config` selects them; a pure function of (seed, step)."""
 
-    def __init__(self, segments: SegmentReader, config: PretrainConfig, seed: int) -> None:
+    def __init__(self, segments: SegmentReader, config: PretrainConfig, seed: int, rank: int = 0, ranks: int = 1) -> None:
+        share = config.batch_size // ranks
+        self._own = slice(rank * share, (rank + 1) * share)
         self._segments = segments
         self._config = config
         self._seed = seed
@@ -141,7 +143,8 @@ class SequenceReader:
             spacing=config.spacing,
         )
         corners = self._segments.random_corners(self._seed, step, chosen.videos, self._places)
-        return self._segments.read(chosen.videos, chosen.starts, corners, chosen.strides)
+        own = self._own
+        return self._segments.read(chosen.videos[own], chosen.starts[own], corners[own], chosen.strides[own])
 
 
 def dequantise(codes: Tensor, means: Tensor, levels: Tensor | None, scale: float = 1.0) -> Tensor:

@@ -21,6 +21,7 @@ class ModelOne(nn.Module):
         super().__init__()
         size = config.latent_size
         self.positions = tuple(range(config.num_observed, config.num_segments))
+        self.horizons = tuple(range(1, config.num_predicted + 1))
         self.encoder = Encoder(config)  # first, so that an encoder drawn alone from the same seed is the same
         self.context = Conv3DContext(size, config.num_observed)
         self.predictors = nn.ModuleList(nn.Linear(size, size, bias=False) for _ in self.positions)
@@ -33,3 +34,7 @@ class ModelOne(nn.Module):
         context = self.context(observed)  # (B, D)
         predictions = torch.stack([predict(context) for predict in self.predictors], dim=1)  # (B, P, D)
         return predictions, latents
+
+
+def build_model(config: PretrainConfig) -> ModelOne:
+    return ModelOne(config)

@@ -17,7 +17,7 @@ class InfoNCE(NamedTuple):
         Mean softmax cross-entropy over all predictions, in nats.
     accuracy : float32 ()
         Share of predictions that score their own latent highest.
-    horizon_accuracy : float32 (P,)
+    pair_accuracy : float32 (P,)
         The same for each prediction of a sequence.
     classes : int
         Candidates of each prediction, the right one included.
@@ -25,12 +25,18 @@ class InfoNCE(NamedTuple):
 
     loss: Tensor
     accuracy: Tensor
-    horizon_accuracy: Tensor
+    pair_accuracy: Tensor
     classes: int
 
 
 def info_nce(
-    predictions: Tensor, latents: Tensor, positions: Sequence[int], *, difficult_negatives: bool = False
+    predictions: Tensor,
+    latents: Tensor,
+    positions: Sequence[int],
+    *,
+    difficult_negatives: bool = False,
+    candidates: Tensor | None = None,
+    first: int = 0,
 ) -> InfoNCE:
     """Return loss and accuracies of telling each predicted latent from all others of the batch.
 
@@ -47,18 +53,20 @@ def info_nce(
         Whether the other segments of a video count among its negatives: (B-1) T + T classes with them, (B-1) T + 1 without.
     """
     batch, segments = latents.shape[:2]
-    video = torch.arange(batch, device=latents.device)
+    candidates = latents if candidates is None else candidates
+    every = torch.arange(len(candidates), device=latents.device)
+    video = every[first : first + batch]
     position = torch.as_tensor(positions, device=latents.device)  # (P,)
     # bf16 scores of hundreds of candidates would tie, so the scores leave autocast
     with torch.autocast(latents.device.type, enabled=False):
-        scores = torch.einsum("bpd,ctd->bpct", predictions.float(), latents.float())  # (B, P, B, T)
+        scores = torch.einsum("bpd,ctd->bpct", predictions.float(), candidates.float())  # (B, P, B, T)
     if not difficult_negatives:
-        same_video = video[:, None, None, None] == video[None, None, :, None]
+        same_video = video[:, None, None, None] == every[None, None, :, None]
         other_segment = position[None, :, None, None] != torch.arange(segments, device=latents.device)
         scores = scores.masked_fill(same_video & other_segment, -torch.inf)
     scores = scores.flatten(2)  # (B, P, B*T)
     right = video[:, None] * segments + position  # (B, P)
     loss = functional.cross_entropy(scores.flatten(0, 1), right.flatten())
     hits = (scores.argmax(dim=2) == right).float()  # (B, P)
-    classes = (batch - 1) * segments + (segments if difficult_negatives else 1)
+    classes = (len(candidates) - 1) * segments + (segments if difficult_negatives else 1)
     return InfoNCE(loss, hits.mean(), hits.mean(dim=0), classes)
