@@ -116,7 +116,9 @@ class SegmentReader:
 class SequenceReader:
     """Reads sequences for pretraining by step, as `config` selects them; a pure function of (seed, step)."""
 
-    def __init__(self, segments: SegmentReader, config: PretrainConfig, seed: int, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self, segments: SegmentReader, config: PretrainConfig, seed: int, rank: int = 0, ranks: int = 1
+    ) -> None:
         share = config.batch_size // ranks
         self._own = slice(rank * share, (rank + 1) * share)
         self._segments = segments

@@ -1,6 +1,7 @@
 """How a run is executed: what may change between two starts of the same run, because it decides no result."""
 
 import contextlib
+import importlib.util
 import os
 import shutil
 from dataclasses import dataclass
@@ -44,8 +45,13 @@ def check_execution(execution: Execution, ranks: Ranks) -> None:
         raise ValueError(f"--cuda-graphs needs an NVIDIA GPU, and this is a {ranks.device.type}; leave it out")
     if execution.cuda_graphs and ranks.count > 1:
         raise ValueError(f"--cuda-graphs is for one process, and there are {ranks.count}; take --compile instead")
+    for package in ("tensorboard", "wandb"):
+        if getattr(execution, package) and importlib.util.find_spec(package) is None:
+            raise ValueError(f"--{package} needs a package that is not here; run: pip install 'flowcpc[{package}]'")
     if execution.compile and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):
-        raise ValueError("--compile needs a C++ compiler (g++ or clang++), and none is there; install one or leave it out")
+        raise ValueError(
+            "--compile needs a C++ compiler (g++ or clang++), and none is there; install one or leave it out"
+        )
 
 
 def compiled(model: nn.Module, execution: Execution) -> nn.Module:

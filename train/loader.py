@@ -11,7 +11,9 @@ Loaded = TypeVar("Loaded")
 
 
 @contextlib.contextmanager
-def loading(read: Callable[[Step], Loaded], steps: Iterable[Step], *, workers: int = 0, ahead: int = 2) -> Iterator[Iterator[Loaded]]:
+def loading(
+    read: Callable[[Step], Loaded], steps: Iterable[Step], *, workers: int = 0, ahead: int = 2
+) -> Iterator[Iterator[Loaded]]:
     """Yield an iterator of `read(step)` for every step in order, made ahead of time on a thread."""
     with contextlib.closing(prefetch(read, steps, ahead=ahead)) as loaded:
         yield loaded

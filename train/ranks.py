@@ -12,6 +12,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from stores.errors import OperationError
+from train.config import PretrainConfig
 
 _TIMEOUT = timedelta(minutes=10)  # longer than one process may be busy alone, with a checkpoint for example
 _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells its processes
@@ -114,8 +115,8 @@ class Ranks:
 class _Gather(torch.autograd.Function):
     """Latents of all processes, differentiable.
 
-    Let L_r be the loss of process r, the mean over its own rows. The loss of the whole batch is their mean, because all have as many rows. A latent of
-    process r is a candidate in every L_s, so dL/dz_r = 1/count * sum over s of dL_s/dz_r: the backward pass adds up what all processes found for it,
+    Let L_r be the loss of process r, the mean over its own rows. The loss of the whole batch is their mean, because all have as many rows. A latent
+    of process r is a candidate in every L_s, so dL/dz_r = 1/count * sum over s of dL_s/dz_r: the backward pass adds up what all processes found for it,
     and the factor 1/count comes from the mean that DistributedDataParallel takes over gradients. Nothing is rescaled anywhere else.
     """
 
@@ -131,6 +132,23 @@ class _Gather(torch.autograd.Function):
         total = gradients[0].clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(total)
         return total[ctx.rank * ctx.rows : (ctx.rank + 1) * ctx.rows], None, None
+
+
+def rivals_of(config: PretrainConfig, ranks: Ranks) -> tuple[Ranks, int]:
+    """Return the processes whose latents are candidates of a prediction (this one alone for local negatives), and how many classes that makes.
+
+    Raises ValueError when a process has too few videos.
+    """
+    share = ranks.share_of(config.batch_size)
+    if config.negatives == "global" or ranks.count == 1:
+        return ranks, config.classes
+    if share < 2:
+        raise ValueError(
+            f"batch_size={config.batch_size} leaves each of {ranks.count} processes one video and no negatives; "
+            f"set negatives=global, or batch_size to at least {2 * ranks.count}"
+        )
+    own = config.num_segments if config.difficult_negatives else 1
+    return Ranks(0, 1, ranks.device), (share - 1) * config.num_segments + own
 
 
 def is_main_process() -> bool:
@@ -171,7 +189,9 @@ def _device(local_rank: int) -> torch.device:
         return torch.device("cpu")
     found = torch.cuda.device_count()
     if local_rank >= found:
-        raise ValueError(f"process {local_rank + 1} of this host has no GPU of its own: there are {found}; set --nproc-per-node {found}")
+        raise ValueError(
+            f"process {local_rank + 1} of this host has no GPU of its own: there are {found}; set --nproc-per-node {found}"
+        )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
 

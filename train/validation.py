@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 
 from stores.flow_store import FlowStore
 from train.batches import SegmentReader, SequenceReader
 from train.config import PretrainConfig, named_seed
+from train.cpc import ModelOne
 from train.execution import forward_precision
 from train.loader import loading
 from train.loss import info_nce
@@ -44,16 +44,20 @@ class HeldOut:
 
     def is_due(self, step: int) -> bool:
         """Return whether there is something to measure after `step` steps: every `validate_every`, and at the end."""
-        return bool(self._batches) and step > 0 and (step % self._config.validate_every == 0 or step == self._config.steps)
+        return (
+            bool(self._batches) and step > 0 and (step % self._config.validate_every == 0 or step == self._config.steps)
+        )
 
-    def measure(self, model: nn.Module, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
+    def measure(self, model: ModelOne, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
         """Return means over one pass over the videos, batch norm in eval mode; None when told to stop meanwhile.
 
         The model is as it was afterwards: in train mode, its statistics untouched.
         """
         config, ranks = self._config, self._ranks
         by_horizon = HorizonMeans(model.horizons, ranks.device)
-        turns = range(0, self._batches, ranks.count)  # of all processes; a process may have nothing to do in the last one
+        turns = range(
+            0, self._batches, ranks.count
+        )  # of all processes; a process may have nothing to do in the last one
         own = range(ranks.rank, self._batches, ranks.count)
         sums = torch.zeros(2 + by_horizon.count, dtype=torch.float64, device=ranks.device)
         ranks.same_buffers(model)

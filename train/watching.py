@@ -18,7 +18,7 @@ def watching(run: Path, config: PretrainConfig, execution: Execution, *, first: 
     """Yield a function that takes each line of metrics to where `execution` wants it seen.
 
     A run that goes on from step `first` tells TensorBoard to forget what an earlier process wrote behind it; Weights & Biases keeps a run for every
-    start, in one group, and `wandb sync RUN/wandb/*` uploads them. Raises ValueError where a package is missing.
+    start, in one group, and `wandb sync RUN/wandb/*` uploads them.
     """
     with contextlib.ExitStack() as stack:
         watches = []
@@ -51,11 +51,8 @@ def named_numbers(line: Mapping[str, Any]) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _tensorboard(folder: Path, first: int) -> Iterator[Watch]:
-    try:
-        import tensorboard  # noqa: F401  (what torch's writer needs; its own error does not say how to get it)
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError("--tensorboard needs a package that is not here; run: pip install 'flowcpc[tensorboard]'") from error
+    from torch.utils.tensorboard import SummaryWriter
+
     with SummaryWriter(str(folder), purge_step=first + 1 if first else None) as writer:
 
         def watch(line: Mapping[str, Any]) -> None:
@@ -68,10 +65,8 @@ def _tensorboard(folder: Path, first: int) -> Iterator[Watch]:
 
 @contextlib.contextmanager
 def _wandb(run: Path, config: PretrainConfig) -> Iterator[Watch]:
-    try:
-        import wandb
-    except ImportError as error:
-        raise ValueError("--wandb needs a package that is not here; run: pip install 'flowcpc[wandb]'") from error
+    import wandb
+
     begun = wandb.init(
         project="flowcpc",
         group=run.resolve().name,
