@@ -12,11 +12,14 @@ from console import Bar, as_json_text, command_line, say, stop_on_signals
 @click.command()
 @click.argument("store", type=console.PATH)
 @click.argument("run", type=console.OUT_FOLDER)
-@click.option("--preset", default="table1-flow", show_default=True, help="Named settings; `tiny` is for a CPU.")
+@click.option("--preset", help="Named settings; `tiny` is for a CPU.  [default: the file's, or table1-flow]")
+@click.option("--config", type=console.PATH, help="A file of settings, YAML or a run's config.json.")
 @click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting of the preset; may be repeated."
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting; may be repeated."
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Iterations; a finished run goes on when they are more.")
+@click.option("--gamma", type=float, help="Let the learning rate fall by this factor at each boundary of the schedule.")
+@click.option("--modality", type=click.Choice(["flow", "image"]), help="Train on flow, or on the frames of a store that has them.")
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
@@ -31,9 +34,12 @@ from console import Bar, as_json_text, command_line, say, stop_on_signals
 def pretrain(
     store: Path,
     run: Path,
-    preset: str,
+    preset: str | None,
+    config: Path | None,
     settings: tuple[str, ...],
     steps: int | None,
+    gamma: float | None,
+    modality: str | None,
     workers: int,
     compile_model: bool,
     cuda_graphs: bool,
@@ -45,11 +51,12 @@ def pretrain(
     The same command again goes on where the run stopped. On several GPUs: torchrun --nproc-per-node N -m flowcpc
     pretrain ...
     """
-    from train import config, loop, report
+    from train import loop, report
     from train.execution import Execution
     from train.ranks import is_main_process
+    from train.settings import resolve
 
-    chosen = config.with_settings(config.preset(preset), [*settings, *([f"steps={steps}"] if steps else [])])
+    chosen = resolve(preset, file=config, settings=settings, steps=steps, gamma=gamma, modality=modality)
     execution = Execution(
         workers=workers, compile=compile_model, cuda_graphs=cuda_graphs, tensorboard=tensorboard, wandb=wandb
     )

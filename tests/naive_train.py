@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 WORD = 2**64
@@ -94,26 +95,24 @@ def stack(
 
 
 def info_nce(
-    predictions: NDArray[np.float64], latents: NDArray[np.float64], positions: Sequence[int], difficult: bool
-) -> tuple[float, NDArray[np.float64], int]:
-    """(loss, hits (B, P), classes) from a list of candidates for every prediction."""
+    predictions: torch.Tensor, candidates: torch.Tensor, first: int, positions: Sequence[int], difficult: bool
+) -> tuple[torch.Tensor, NDArray[np.float64], int]:
+    """(loss, hits (B, P), classes) from a list of scores for every prediction; video b is row first + b of the candidates."""
     losses, hits, classes = [], np.zeros(predictions.shape[:2]), 0
     for b in range(len(predictions)):
         for p, position in enumerate(positions):
-            right = float(predictions[b, p] @ latents[b, position])
+            right = predictions[b, p] @ candidates[first + b, position]
             wrong = []
-            for other in range(len(latents)):
-                for t in range(latents.shape[1]):
-                    is_right = other == b and t == position
-                    is_sibling = other == b and t != position
+            for other in range(len(candidates)):
+                for t in range(candidates.shape[1]):
+                    is_right = other == first + b and t == position
+                    is_sibling = other == first + b and t != position
                     if not is_right and (difficult or not is_sibling):
-                        wrong.append(float(predictions[b, p] @ latents[other, t]))
+                        wrong.append(predictions[b, p] @ candidates[other, t])
             classes = 1 + len(wrong)
-            top = max([right, *wrong])
-            total = sum(math.exp(score - top) for score in [right, *wrong])
-            losses.append(-(right - top - math.log(total)))
+            losses.append(torch.stack([right, *wrong]).logsumexp(0) - right)
             hits[b, p] = all(right > score for score in wrong)
-    return sum(losses) / len(losses), hits, classes
+    return torch.stack(losses).mean(), hits, classes
 
 
 def covering(flows: Sequence[int], num_flows: int) -> list[tuple[int, int]]:

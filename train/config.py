@@ -1,4 +1,4 @@
-"""Everything that decides a run, in one frozen dataclass, and the paper's settings by name."""
+"""Everything that decides a run, in one frozen dataclass."""
 
 import dataclasses
 import difflib
@@ -202,8 +202,24 @@ class PretrainConfig:
     @property
     def classes(self) -> int:
         """How many candidates each prediction is compared with, the right one included."""
-        own = self.num_segments if self.difficult_negatives else 1
-        return (self.batch_size - 1) * self.num_segments + own
+        return self.classes_of(1)
+
+    def classes_of(self, ranks: int) -> int:
+        """Return the same where `ranks` processes share the batch: with local negatives each has only its own videos.
+
+        Raises ValueError when the batch cannot be shared so.
+        """
+        if self.batch_size % ranks:
+            raise ValueError(
+                f"batch_size={self.batch_size} cannot be shared evenly by {ranks} processes; take a multiple of {ranks}"
+            )
+        videos = self.batch_size // (ranks if self.negatives == "local" else 1)
+        if videos < 2:
+            raise ValueError(
+                f"negatives=local leaves one video of batch_size={self.batch_size} to each of {ranks} processes, and nothing to tell it from; "
+                f"set negatives=global, or batch_size to {2 * ranks} or more"
+            )
+        return count_classes(videos, self.num_segments, self.difficult_negatives)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values; `from_json` is the inverse."""
@@ -228,10 +244,11 @@ class PretrainConfig:
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
-_FIELDS = {field.name: field.type for field in dataclasses.fields(PretrainConfig)}
+_FIELDS = tuple(field.name for field in dataclasses.fields(PretrainConfig))
 
 
-def _suggestion(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """Return words that help whoever wrote `name` where one of `known` is meant."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
 
@@ -245,7 +262,7 @@ def _at_least(name: str, value: float, least: float, why: str = "") -> None:
 
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
-        raise ValueError(f"{name}={value!r} is unknown; {_suggestion(value, known)}")
+        raise ValueError(f"{name}={value!r} is unknown; {suggestion(value, known)}")
 
 
 def _check_schedule(name: str, schedule: Schedule) -> None:
@@ -256,54 +273,13 @@ def _check_schedule(name: str, schedule: Schedule) -> None:
         raise ValueError(f"{name} has the rates {[rate for _, rate in schedule]}; every one has to be above 0")
 
 
-# Tables 1, 3 and 5 share one pretraining: model 1, Conv3D, ten flows, variable spacing.
-_PAPER_CONV3D = ("table1-flow", "table3-model1-conv3d", "table5-conv3d")
-PRESETS = {name: PretrainConfig(preset=name) for name in _PAPER_CONV3D} | {
-    # For a CPU: flow of 36x48 px and clips of 24 flows or more, as in `make demo`.
-    "tiny": PretrainConfig(
-        preset="tiny",
-        num_segments=6,
-        num_observed=3,
-        num_flows=4,
-        spacing=2,
-        size=(32, 32),
-        width=16,
-        steps=1_000,
-        learning_rates=((0, 0.01), (800, 0.002)),
-        checkpoint_every=100,
-        linear_steps=500,
-        linear_learning_rates=((0, 0.05), (400, 0.01)),
-    )
-}
+def count_classes(videos: int, segments: int, difficult_negatives: bool) -> int:
+    """Return how many candidates a prediction is compared with in a batch of videos of so many segments each, the right one included.
 
-
-def preset(name: str) -> PretrainConfig:
-    """Return the settings called `name`. Raises ValueError naming the nearest ones when there are none."""
-    if name not in PRESETS:
-        raise ValueError(f"there is no preset {name!r}; {_suggestion(name, PRESETS)}")
-    return PRESETS[name]
-
-
-def with_settings(config: PretrainConfig, settings: Sequence[str]) -> PretrainConfig:
-    """Return `config` with every `key=value` of `settings` put in.
-
-    Sizes are written 224x224, schedules `0:0.01,3000:0.005`, switches true or false. Raises ValueError naming the key and the value that cannot
-    be taken; for an unknown key the nearest one.
-
-    >>> with_settings(preset("tiny"), ["size=32x48", "learning_rates=0:0.1,50:0.01"]).learning_rates
-    ((0, 0.1), (50, 0.01))
+    >>> [count_classes(16, segments, difficult) for segments in (8, 10) for difficult in (False, True)]
+    [121, 128, 151, 160]
     """
-    changes: dict[str, Any] = {}
-    keys = [name for name in _FIELDS if name != "preset"]
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        key = key.strip()
-        if not equals:
-            raise ValueError(f"{setting!r} is not key=value; write for example batch_size=8")
-        if key not in keys:
-            raise ValueError(f"there is no setting {key!r}; {_suggestion(key, keys)}")
-        changes[key] = _parse(key, text.strip(), getattr(config, key))
-    return dataclasses.replace(config, **changes)
+    return (videos - 1) * segments + (segments if difficult_negatives else 1)
 
 
 def learning_rate(schedule: Schedule, step: int) -> float:
@@ -319,28 +295,3 @@ def named_seed(seed: int, *names: object) -> int:
     """Return a seed of 63 bits for one purpose of a run; other names give unrelated draws."""
     text = "/".join(map(str, (seed, *names)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
-
-
-def _parse(key: str, text: str, current: Any) -> Any:
-    """Return `text` as the type of the setting's present value."""
-    try:
-        if isinstance(current, bool):
-            return {"true": True, "false": False}[text.lower()]
-        if key == "size":
-            height, width = text.lower().split("x")
-            return int(height), int(width)
-        if isinstance(current, tuple):
-            pairs = (part.split(":") for part in text.split(","))
-            return tuple((int(step), float(rate)) for step, rate in pairs)
-        return type(current)(text)
-    except (ValueError, KeyError):
-        kind = "true or false" if isinstance(current, bool) else f"of the form {_written(key, current)}"
-        raise ValueError(f"{key}={text} cannot be read; {key} is {kind}") from None
-
-
-def _written(key: str, value: Any) -> str:
-    if key == "size":
-        return "x".join(map(str, value))
-    if isinstance(value, tuple):
-        return ",".join(f"{step}:{rate}" for step, rate in value)
-    return str(value)

@@ -1,11 +1,14 @@
 """The contrastive loss, a pure function."""
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from train.config import count_classes
 
 
 class InfoNCE(NamedTuple):
@@ -16,7 +19,7 @@ class InfoNCE(NamedTuple):
     loss : float32 ()
         Mean softmax cross-entropy over all predictions, in nats.
     accuracy : float32 ()
-        Share of predictions that score their own latent highest.
+        Share of predictions that score their own latent above all others; a tie counts against them.
     pair_accuracy : float32 (P,)
         The same for each prediction of a sequence.
     classes : int
@@ -48,25 +51,44 @@ def info_nce(
     predictions : (B, P, D)
     latents : (B, T, D)
     positions : sequence of int, length P
-        The segment in 0..T-1 that each prediction is about.
+        The segment in 0..T-1 that each prediction is about; one may occur several times.
     difficult_negatives : bool
-        Whether the other segments of a video count among its negatives: (B-1) T + T classes with them, (B-1) T + 1 without.
+        Whether the other segments of a video count among its negatives.
+    candidates : (C, T, D), optional
+        Latents of the batch of all processes, whose rows first .. first + B - 1 are the videos of `predictions`. `latents` unless given.
+    first : int
+
+    Raises
+    ------
+    ValueError
+        When the rows from `first` on are not within the candidates.
     """
-    batch, segments = latents.shape[:2]
-    candidates = latents if candidates is None else candidates
-    every = torch.arange(len(candidates), device=latents.device)
-    video = every[first : first + batch]
-    position = torch.as_tensor(positions, device=latents.device)  # (P,)
+    if candidates is None:
+        candidates = latents
+    batch, (total, segments) = len(predictions), candidates.shape[:2]
+    if not 0 <= first <= total - batch:
+        raise ValueError(
+            f"rows {first} to {first + batch - 1} are not within the {total} candidates; give those of all processes"
+        )
+    target = _on_device(tuple(positions), predictions.device)  # (P,)
+    video = torch.arange(first, first + batch, device=predictions.device)  # (B,)
     # bf16 scores of hundreds of candidates would tie, so the scores leave autocast
-    with torch.autocast(latents.device.type, enabled=False):
-        scores = torch.einsum("bpd,ctd->bpct", predictions.float(), candidates.float())  # (B, P, B, T)
+    with torch.autocast(predictions.device.type, enabled=False):
+        scores = torch.einsum("bpd,ctd->bpct", predictions.float(), candidates.float())  # (B, P, C, T)
     if not difficult_negatives:
-        same_video = video[:, None, None, None] == every[None, None, :, None]
-        other_segment = position[None, :, None, None] != torch.arange(segments, device=latents.device)
-        scores = scores.masked_fill(same_video & other_segment, -torch.inf)
-    scores = scores.flatten(2)  # (B, P, B*T)
-    right = video[:, None] * segments + position  # (B, P)
+        same_video = video[:, None] == torch.arange(total, device=scores.device)  # (B, C)
+        other_segment = target[:, None] != torch.arange(segments, device=scores.device)  # (P, T)
+        scores = scores.masked_fill(same_video[:, None, :, None] & other_segment[None, :, None, :], -torch.inf)
+    scores = scores.flatten(2)  # (B, P, C*T)
+    right = video[:, None] * segments + target  # (B, P)
     loss = functional.cross_entropy(scores.flatten(0, 1), right.flatten())
-    hits = (scores.argmax(dim=2) == right).float()  # (B, P)
-    classes = (len(candidates) - 1) * segments + (segments if difficult_negatives else 1)
-    return InfoNCE(loss, hits.mean(), hits.mean(dim=0), classes)
+    with torch.no_grad():
+        at_least = (scores >= scores.gather(2, right[..., None])).sum(dim=2)
+        hits = (at_least == 1).float()  # (B, P)
+    return InfoNCE(loss, hits.mean(), hits.mean(dim=0), count_classes(total, segments, difficult_negatives))
+
+
+@functools.lru_cache(maxsize=16)
+def _on_device(positions: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return positions, int64 (P,), on the device; copied there once, because a copy at every step would wait for a GPU."""
+    return torch.tensor(positions, device=device)

@@ -9,7 +9,7 @@ import torch
 from stores.flow_store import FlowStore
 from train.batches import SegmentReader, SequenceReader
 from train.config import PretrainConfig, named_seed
-from train.cpc import ModelOne
+from train.cpc import ModelOne, ModelTwo
 from train.execution import forward_precision
 from train.loader import loading
 from train.loss import info_nce
@@ -48,7 +48,7 @@ class HeldOut:
             bool(self._batches) and step > 0 and (step % self._config.validate_every == 0 or step == self._config.steps)
         )
 
-    def measure(self, model: ModelOne, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
+    def measure(self, model: ModelOne | ModelTwo, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
         """Return means over one pass over the videos, batch norm in eval mode; None when told to stop meanwhile.
 
         The model is as it was afterwards: in train mode, its statistics untouched.
