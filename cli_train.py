@@ -14,12 +14,12 @@ from console import Bar, as_json_text, command_line, say, stop_on_signals
 @click.argument("run", type=console.OUT_FOLDER)
 @click.option("--preset", help="Named settings; `tiny` is for a CPU.  [default: the file's, or table1-flow]")
 @click.option("--config", type=console.PATH, help="A file of settings, YAML or a run's config.json.")
-@click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting; may be repeated."
-)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting; may be repeated.")
 @click.option("--steps", type=click.IntRange(min=1), help="Iterations; a finished run goes on when they are more.")
 @click.option("--gamma", type=float, help="Let the learning rate fall by this factor at each boundary of the schedule.")
-@click.option("--modality", type=click.Choice(["flow", "image"]), help="Train on flow, or on the frames of a store that has them.")
+@click.option(
+    "--modality", type=click.Choice(["flow", "image"]), help="Train on flow, or on the frames of a store that has them."
+)
 @click.option(
     "--workers",
     type=click.IntRange(min=0),

@@ -1,19 +1,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import naive_train
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from train_cases import CONFIG, StopAfter, small_store
 
 from stores.embeddings import read_embeddings
 from stores.flow_store import open_store
 from train import embed
 from train.checkpoint import load_encoder
-from train.embed import covering_segments, embed_store
+from train.embed import embed_store
 from train.loop import pretrain
 
 
@@ -26,16 +23,6 @@ def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
 def run(store: Path, tmp_path: Path) -> Path:
     pretrain(store, tmp_path / "run", CONFIG)
     return tmp_path / "run"
-
-
-@given(flows=st.lists(st.integers(1, 50), min_size=1, max_size=6), num_flows=st.integers(1, 12))
-def test_segments_equal_the_loops_and_cover_everything(flows: list[int], num_flows: int) -> None:
-    videos, starts = covering_segments(np.array(flows), num_flows)
-    assert list(zip(videos.tolist(), starts.tolist(), strict=True)) == naive_train.covering(flows, num_flows)
-    for video, n in enumerate(flows):
-        covered = {start + i for start in starts[videos == video].tolist() for i in range(num_flows)}
-        assert covered >= set(range(n))
-        assert n < num_flows or max(covered) == n - 1
 
 
 def test_embeddings_are_the_encoders(store: Path, run: Path) -> None:

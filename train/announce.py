@@ -30,7 +30,7 @@ def announce_start(
     Parameters
     ----------
     flows : int64 (V,)
-        Number of flows of every video that is trained on.
+        Number of flows of the longest shot of every video that is trained on.
     classes : int
         What each prediction is really compared with.
     """

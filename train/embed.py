@@ -1,6 +1,5 @@
 """Frozen encoder -> embeddings of segments and videos, as rows of the store."""
 
-import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,10 @@ from stores.embeddings import write_embeddings
 from stores.flow_store import open_store
 from stores.layout import WHOLE_VIDEO
 from stores.progress import Progress
-from train.batches import HostBatch, SegmentReader, choose_device, prefetch
+from train.batches import HostBatch, SegmentReader, choose_device
 from train.checkpoint import build_encoder, check_numerics, require_checkpoint
+from train.loader import loading
+from train.selection import covering_segments
 from train.splits import fold_column
 
 _BATCH_SEGMENTS = 128
@@ -52,9 +53,9 @@ def embed_store(
 ) -> EmbedResult:
     """Embed the videos of a store with the encoder of a run, replacing earlier embeddings of the same run.
 
-    A video is cut into segments of N flows, one behind the other; the last one is moved back so that it ends with the video. Frames are cropped at
-    the centre. Rows: video_id, start (first flow; -1 for the mean of the video's segments), label, group, split (in the run's fold) and step of
-    the run; `stores.embeddings.read_embeddings` reads them.
+    Each shot of a video is cut into segments of N flows, one behind the other; the last one is moved back so that it ends with the shot. Frames are
+    cropped at the centre, or resized where the encoder was trained so. Rows: video_id, start (first flow; -1 for the mean of the video's segments),
+    label, group, split (in the run's fold) and step of the run; `stores.embeddings.read_embeddings` reads them.
 
     Parameters
     ----------
@@ -80,24 +81,22 @@ def embed_store(
         raise ValueError(f"{store.path} has no videos{where}; extract some, or choose other splits")
     device = choose_device()
     encoder = build_encoder(checkpoint).to(device)
-    reader = SegmentReader(
-        store, videos["video_id"].tolist(), num_flows=config.num_flows, crop=config.size, device=device
-    )
-    places, starts = covering_segments(reader.flows, config.num_flows)
+    reader = SegmentReader(store, videos["video_id"].tolist(), config, device)
+    segments = covering_segments(reader.shots, config.num_flows)
+    places, starts = segments.videos, segments.starts[:, 0]
     announce(f"embedding {len(starts)} segments of {len(videos)} videos with step {checkpoint.step}, on {device.type}")
 
     if remark := store.remark_on_damage():
         announce(remark)
 
     def read(first: int) -> HostBatch:
-        chosen = slice(first, first + _BATCH_SEGMENTS)
-        alone = starts[chosen, None]  # (n, 1): one segment a sample
-        return reader.read(places[chosen], alone, reader.center_corners(places[chosen], alone))
+        chosen = segments.part(slice(first, first + _BATCH_SEGMENTS))  # one segment a sample
+        return reader.read(chosen, reader.center_corners(chosen.videos, chosen.starts))
 
     vectors = np.empty((len(starts), config.latent_size), np.float32)
     done = 0
     firsts = range(0, len(starts), _BATCH_SEGMENTS)
-    with torch.no_grad(), contextlib.closing(prefetch(read, firsts)) as loaded:
+    with torch.no_grad(), loading(read, firsts) as loaded:
         for batch in loaded:
             latents = encoder(reader.to_device(batch).flatten(0, 1)).cpu().numpy()
             vectors[done : done + len(latents)] = latents
@@ -119,19 +118,6 @@ def embed_store(
     )
     path = write_embeddings(store, Path(run_path).resolve().name, config.identity(), table, vectors)
     return EmbedResult(True, path, len(table))
-
-
-def covering_segments(flows: NDArray[np.int64], num_flows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (video, start) of segments that cover every flow of every video, each int64 (n,), by video and then start.
-
-    >>> [values.tolist() for values in covering_segments(np.array([3, 20, 23]), 10)]
-    [[0, 1, 1, 2, 2, 2], [0, 0, 10, 0, 10, 13]]
-    """
-    counts = np.maximum(-(-flows // num_flows), 1)
-    videos = np.repeat(np.arange(len(flows)), counts)
-    order = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    last = np.maximum(flows - num_flows, 0)
-    return videos, np.minimum(order * num_flows, last[videos])
 
 
 def _with_whole_videos(

@@ -125,7 +125,7 @@ def pretrain(
                 f"set batch_size to at most {len(video_ids)}"
             )
         rivals, classes = rivals_of(config, ranks)
-        segments = SegmentReader(store, video_ids, num_flows=config.num_flows, crop=config.size, device=device)
+        segments = SegmentReader(store, video_ids, config, device)
         batches = SequenceReader(segments, config, named_seed(config.seed, "pretrain"), ranks.rank, ranks.count)
         held_out = HeldOut(store, config, ranks, workers=execution.workers)
         checkpoint = ranks.main_first(open_it)
@@ -142,7 +142,7 @@ def pretrain(
         )
         window = Window(HorizonMeans(model.horizons, device), device)
         first = 0
-        announce_start(say, store, config, segments.flows, held_out, ranks, classes)
+        announce_start(say, store, config, segments.shots.longest, held_out, ranks, classes)
         if checkpoint is not None:
             first = checkpoint.step
             load_strictly(model, checkpoint.part("model"))

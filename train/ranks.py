@@ -116,7 +116,7 @@ class _Gather(torch.autograd.Function):
     """Latents of all processes, differentiable.
 
     Let L_r be the loss of process r, the mean over its own rows. The loss of the whole batch is their mean, because all have as many rows. A latent
-    of process r is a candidate in every L_s, so dL/dz_r = 1/count * sum over s of dL_s/dz_r: the backward pass adds up what all processes found for it,
+    of process r is a candidate in every L_s, so dL/dz_r = 1/count * sum over s of dL_s/dz_r: the backward pass adds up what all found,
     and the factor 1/count comes from the mean that DistributedDataParallel takes over gradients. Nothing is rescaled anywhere else.
     """
 

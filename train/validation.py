@@ -37,9 +37,7 @@ class HeldOut:
         self._workers = workers
         self._batches = self.videos // config.batch_size
         if self._batches:
-            self._segments = SegmentReader(
-                store, found, num_flows=config.num_flows, crop=config.size, device=ranks.device
-            )
+            self._segments = SegmentReader(store, found, config, ranks.device)
             self._reader = SequenceReader(self._segments, config, named_seed(config.seed, "held out"))
 
     def is_due(self, step: int) -> bool:
