@@ -25,14 +25,15 @@ GRADIENT_CASES = {
 
 
 def gradient_config(case: str) -> PretrainConfig:
-    """Settings of a case of `gradient`, 64-bit in `model_of`."""
-    return dataclasses.replace(CONFIG, negatives="global", dropout=0.0, **GRADIENT_CASES[case])
+    """Settings of a case of `gradients`."""
+    return dataclasses.replace(CONFIG, negatives="global", width=8, size=(48, 48), **GRADIENT_CASES[case])
 
 
 def model_of(config: PretrainConfig, case: str) -> nn.Module:
     """The same model in every process."""
     torch.manual_seed(0)
-    model = build_model(config).train()
+    model = build_model(config).double().train()  # rounding of float32 would be as large as what is looked for
+    model.predictors.float()  # what is pooled is float32
     if case != "gn":
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -43,7 +44,7 @@ def model_of(config: PretrainConfig, case: str) -> nn.Module:
 def batch_of(config: PretrainConfig) -> torch.Tensor:
     """A whole batch."""
     shape = (config.batch_size, config.num_segments, config.channels, *config.size)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 def gradients(config: PretrainConfig, case: str, ranks: Ranks) -> tuple[float, dict[str, torch.Tensor]]:
@@ -52,7 +53,8 @@ def gradients(config: PretrainConfig, case: str, ranks: Ranks) -> tuple[float, d
     rivals, classes = rivals_of(config, ranks)
     share = ranks.share_of(config.batch_size)
     own = batch_of(config)[ranks.rank * share : (ranks.rank + 1) * share]
-    predictions, latents = ranks.together(model)(own)
+    forward = ranks.together(model)  # to be kept until the backward pass
+    predictions, latents = forward(own)
     found = info_nce(
         predictions,
         latents,
@@ -114,11 +116,7 @@ def train(folder: Path) -> None:
 
 
 def die(folder: Path) -> None:
-    """The second process is killed at step 3."""
-
-    def progress(done: int, total: int, fields: object) -> None:
-        return None
-
+    """The second process is killed at step 5."""
     asked = []
 
     def should_stop() -> bool:
@@ -127,7 +125,7 @@ def die(folder: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return False
 
-    pretrain(folder / "store.flow", folder / "dead", CONFIG, progress=progress, should_stop=should_stop)
+    pretrain(folder / "store.flow", folder / "dead", CONFIG, should_stop=should_stop)
 
 
 if __name__ == "__main__":

@@ -67,10 +67,10 @@ class Ranks:
                 distributed.broadcast(buffer, 0)
 
     def gather(self, latents: Tensor) -> Tensor:
-        """Return the latents (C, T, D) of all processes in the order of their ranks, from each one's own (B, T, D); float32, with a gradient."""
+        """Return the latents (C, T, D) of all processes in the order of their ranks, from each one's own (B, T, D), with a gradient."""
         if self.count == 1:
             return latents
-        gathered: Tensor = _Gather.apply(latents.float(), self.rank, self.count)
+        gathered: Tensor = _Gather.apply(latents, self.rank, self.count)
         return gathered
 
     def any(self, flag: bool) -> bool:
