@@ -45,8 +45,8 @@ def main() -> None:
     rows = [row(f"batches by {kind}", *some)[0] for kind, some in found.items()]
     share = drawn / min(one.step_time for one in found["a thread"][0])
     text = (
-        f"# Steps of pretraining\n\n`make bench` (tests/bench_train.py): model 1 with Conv3D, B=16, T=8, N=5, {config.size[0]}x{config.size[1]} crops "
-        f"of a store of 72x96, width {config.width}, on the CPU with {torch.get_num_threads()} threads; {arguments.rounds} rounds of "
+        f"# Steps of pretraining\n\n`make bench` (tests/bench_train.py): model 1 with Conv3D, B=16, T=8, N=5, {config.size[0]}x{config.size[1]} "
+        f"crops of a store of 72x96, width {config.width}, on the CPU with {torch.get_num_threads()} threads; {arguments.rounds} rounds of "
         f"{arguments.steps} steps in turns, medians.\n\n{HEAD}\n" + "\n".join(rows) + "\n\n"
         f"Drawing a batch's segments takes {1e6 * drawn:.0f} microseconds, {share:.3%} of a step.\n\n{machine_record()}\n"
     )
