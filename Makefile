@@ -40,9 +40,10 @@ lint: $(READY)  ## style, format, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-chaos: $(READY)  ## kill -9 two hundred writers of stores and thirty workers of a cluster; `make test` kills a few
+chaos: $(READY)  ## kill -9 two hundred writers of stores, thirty workers and a training; `make test` kills a few
 	FLOWCPC_KILLS=200 $(BIN)/pytest --dist load tests/test_store_reliability.py -k storm
 	FLOWCPC_WORKER_KILLS=30 $(BIN)/pytest -n 0 tests/test_cluster_reliability.py
+	FLOWCPC_TRAINING_KILLS=20 $(BIN)/pytest -n 0 tests/test_cli_train.py -k random
 
 presets: $(READY)  ## twenty steps of every preset on flow of real clips; `make test` trains a little on synthetic ones
 	FLOWCPC_PRESETS=1 $(BIN)/pytest -n 0 tests/test_presets.py -k real_clips
@@ -51,9 +52,10 @@ bench: $(READY)  ## every benchmark that needs no GPU, one after the other
 	@if [ -z "$(BENCHES)" ]; then echo "There is no tests/bench_*.py to run." >&2; exit 1; fi
 	@for bench in $(BENCHES); do echo "== $$bench"; $(BIN)/python "$$bench"; done
 
-bench-gpu:  ## the flow solver, and extraction, on a CUDA device, with $(PYTHON) as it is: no .venv is made
+bench-gpu:  ## the flow solver, extraction and pretraining on a CUDA device, with $(PYTHON) as it is: no .venv is made
 	"$(PYTHON)" tests/bench_gpu_tvl1.py $(ARGS)
 	"$(PYTHON)" tests/bench_gpu_extract.py
+	"$(PYTHON)" tests/bench_gpu_train.py
 
 clean:  ## remove the demo's folder, builds and caches; .venv stays
 	rm -rf $(DEMO) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -11,8 +11,9 @@ import click
 
 import cli_extract
 import cli_stores
+import cli_train
 import console
-from console import Bar, as_json_text, command_line, parse_size, say, stop_on_signals
+from console import Bar, command_line, parse_size, say, stop_on_signals
 
 
 @click.group(
@@ -57,31 +58,6 @@ def synth(out: Path, groups: int, clips_per_group: int, frames: int, size: tuple
 
 
 @main.command()
-@click.argument("store", type=console.PATH)
-@click.argument("run", type=console.OUT_FOLDER)
-@click.option("--preset", default="table1-flow", show_default=True, help="Named settings; `tiny` is for a CPU.")
-@click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting of the preset; may be repeated."
-)
-@click.option("--steps", type=click.IntRange(min=1), help="Iterations; a finished run goes on when they are more.")
-def pretrain(store: Path, run: Path, preset: str, settings: tuple[str, ...], steps: int | None) -> None:
-    """Pretrain CPC on the flow in STORE; checkpoints, metrics and configuration go to the folder RUN.
-
-    The same command again goes on where the run stopped.
-    """
-    from train import loop, report
-    from train.settings import resolve
-
-    chosen = resolve(preset, settings=settings, steps=steps)
-    with stop_on_signals() as stop, Bar("pretrain") as bar:
-        result = loop.pretrain(store, run, chosen, progress=bar, announce=say, should_stop=stop)
-    if not result.finished:
-        stop.leave(command_line())
-    say(f"wrote {run} and {report.draw_curve(run)}")
-    click.echo(result.to_text())
-
-
-@main.command()
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def presets(name: str | None, as_json: bool) -> None:
@@ -95,50 +71,7 @@ def presets(name: str | None, as_json: bool) -> None:
         click.echo(to_yaml(find_preset(name).config) if name else presets_table(), nl=not name)
 
 
-@main.command()
-@click.argument("store", type=console.PATH)
-@click.argument("run", type=console.PATH)
-@click.option(
-    "--mode",
-    type=click.Choice(["linear"]),
-    default="linear",
-    show_default=True,
-    help="linear: a dense layer on the frozen encoder.",
-)
-@click.option(
-    "--fold", type=click.IntRange(min=1), default=1, show_default=True, help="Which train/test split of the data set."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides the draws of the evaluation.")
-@click.option("--allow-missing", is_flag=True, help="Evaluate although some test videos have no flow.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def evaluate(store: Path, run: Path, mode: str, fold: int, seed: int, allow_missing: bool, as_json: bool) -> None:
-    """Evaluate the encoder of RUN on action recognition, beside an untrained encoder; tables go to RUN/evaluate."""
-    from train import probe
-
-    with stop_on_signals() as stop, Bar(f"evaluate {mode}") as bar:
-        result = probe.evaluate_linear(
-            store, run, fold=fold, seed=seed, allow_missing=allow_missing, progress=bar, announce=say, should_stop=stop
-        )
-    if not result.finished:
-        stop.leave(command_line())
-    click.echo(as_json_text(result.table) if as_json else result.to_text())
-
-
-@main.command()
-@click.argument("store", type=console.PATH)
-@click.argument("run", type=console.PATH)
-def embed(store: Path, run: Path) -> None:
-    """Embed every video of STORE with the encoder of RUN; rows go to STORE/embeddings as Parquet."""
-    from train.embed import embed_store
-
-    with stop_on_signals() as stop, Bar("embed") as bar:
-        result = embed_store(store, run, progress=bar, announce=say, should_stop=stop)
-    if not result.finished:
-        stop.leave(command_line())
-    say(f"{result.rows} embeddings are in {result.path}")
-
-
-for _command in (*cli_extract.COMMANDS, *cli_stores.COMMANDS):
+for _command in (*cli_extract.COMMANDS, *cli_train.COMMANDS, *cli_stores.COMMANDS):
     main.add_command(_command)
 
 if __name__ == "__main__":

@@ -162,10 +162,11 @@ class Stop:
         # A handler may interrupt a write to stderr, which must not be entered again through Python's buffers.
         os.write(2, b"stopping: saving what is done ...\n")
 
-    def leave(self, command: str) -> None:
-        """Say how to go on, and exit."""
-        say(f"stopped before the end; go on with the same command: {command}")
-        sys.exit(self.exit_code)
+    def leave(self, command: str, *, quiet: bool = False) -> None:
+        """Say how to go on, and exit; without a signal of its own, as one that was preempted with another process."""
+        if not quiet:
+            say(f"stopped before the end; go on with the same command: {command}")
+        sys.exit(self.exit_code or PREEMPTED)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from stores import atomic
 from train import checkpoint
 from train.checkpoint import (
     check_numerics,
+    hold_run,
     load_checkpoint,
     load_encoder,
     load_strictly,
@@ -19,7 +20,7 @@ from train.checkpoint import (
     save_checkpoint,
     sgd_momentum,
 )
-from train.cpc import ModelOne
+from train.cpc import ModelOne, build_model
 from train.encoder import Encoder
 
 NUMERICS = {"height": 18, "width": 20, "encoding": {"name": "companded8", "step": 0.125}}
@@ -27,7 +28,7 @@ NUMERICS = {"height": 18, "width": 20, "encoding": {"name": "companded8", "step"
 
 def save(run: Path, step: int, seed: int = 0) -> ModelOne:
     torch.manual_seed(seed)
-    model = ModelOne(CONFIG)
+    model = build_model(CONFIG)
     momentum = {name: value + 1 for name, value in model.named_parameters()}
     save_checkpoint(
         run,
@@ -46,7 +47,7 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     model = save(tmp_path, 5)
     found = require_checkpoint(tmp_path)
     assert (found.step, found.config, found.numerics, found.window) == (5, CONFIG, NUMERICS, [1.0, 1 / 3])
-    other = ModelOne(CONFIG)
+    other = build_model(CONFIG)
     load_strictly(other, found.part("model"))
     for name, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
@@ -117,9 +118,19 @@ def test_damage_is_found(tmp_path: Path) -> None:
 def test_another_format_version_is_refused(tmp_path: Path) -> None:
     save(tmp_path, 5)
     meta = json.loads((tmp_path / "checkpoint.json").read_text())
-    (tmp_path / "checkpoint.json").write_text(json.dumps(meta | {"format_version": 2}))
-    with pytest.raises(ValueError, match="format version 2, this release reads 1"):
+    (tmp_path / "checkpoint.json").write_text(json.dumps(meta | {"format_version": 1}))
+    with pytest.raises(ValueError, match="format version 1, this release reads 2"):
         load_checkpoint(tmp_path)
+
+
+def test_a_run_is_held_by_one_process_and_swept(tmp_path: Path) -> None:
+    (tmp_path / f".1a{atomic.TEMPORARY_SUFFIX}").touch()
+    with hold_run(tmp_path):
+        assert list(tmp_path.iterdir()) == []
+        with pytest.raises(ValueError, match="is being trained by another process"), hold_run(tmp_path):
+            pass
+    with hold_run(tmp_path):
+        pass
 
 
 def test_strict_loading_names_everything_and_changes_nothing() -> None:

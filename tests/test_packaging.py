@@ -31,6 +31,9 @@ DECLARED = _named(PROJECT["project"]["dependencies"])
 TEST_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["test"])
 BENCH_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["bench"])
 SLURM_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["slurm"])
+TENSORBOARD_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["tensorboard"])
+WANDB_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["wandb"])
+TESTED = DECLARED | SLURM_EXTRA | TENSORBOARD_EXTRA | TEST_EXTRA
 GPU_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["gpu"])
 
 
@@ -79,7 +82,7 @@ def test_every_package_and_module_is_listed() -> None:
 
 def test_dependencies_are_what_the_code_imports() -> None:
     imported = _imported_distributions(_library_files())
-    declared = DECLARED | SLURM_EXTRA
+    declared = DECLARED | SLURM_EXTRA | WANDB_EXTRA  # tensorboard is imported by torch's writer of its files
     undeclared = sorted(module for module, names in imported.items() if not names & declared.keys())
     assert not undeclared, f"imported, but not in pyproject's dependencies: {undeclared}"
     unused = declared.keys() - set().union(*imported.values())
@@ -100,11 +103,11 @@ def test_pins_are_exact_and_within_the_declared_ranges() -> None:
     pins = _pins()
     for name, pin in pins.items():
         assert re.fullmatch(r"==[0-9][0-9A-Za-z.]*", str(pin.specifier)), f"{pin} is no exact pin that every index has"
-        declared = (DECLARED | SLURM_EXTRA | TEST_EXTRA).get(name)
+        declared = TESTED.get(name)
         assert declared is None or str(pin.specifier).removeprefix("==") in declared.specifier, (
             f"{pin} is outside {declared}"
         )
-    assert not (DECLARED | SLURM_EXTRA | TEST_EXTRA).keys() - pins.keys()
+    assert not TESTED.keys() - pins.keys()
 
 
 def _further_requirements(distribution: str, extras: frozenset[str]) -> list[Requirement]:
@@ -121,7 +124,7 @@ def _further_requirements(distribution: str, extras: frozenset[str]) -> list[Req
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="requirements.txt was made for Python 3.11")
 def test_pins_are_the_whole_tested_set_and_nothing_else() -> None:
     reached: set[tuple[str, frozenset[str]]] = set()
-    waiting = [*DECLARED.values(), *SLURM_EXTRA.values(), *TEST_EXTRA.values()]
+    waiting = [*TESTED.values()]
     while waiting:
         requirement = waiting.pop()
         extras = frozenset(requirement.extras)
@@ -133,7 +136,7 @@ def test_pins_are_the_whole_tested_set_and_nothing_else() -> None:
 
 
 def test_installed_versions_are_within_the_declared_ranges() -> None:
-    for name, requirement in (DECLARED | SLURM_EXTRA | TEST_EXTRA).items():
+    for name, requirement in TESTED.items():
         assert Version(importlib.metadata.version(name)).base_version in requirement.specifier
 
 
@@ -147,9 +150,7 @@ def test_conda_environment_has_the_names_and_bounds_of_pyproject() -> None:
     assert conda.pop("pip").specifier == ""
     assert list(_named(from_pip)) == ["opencv-contrib-python-headless"]
     found = {CONDA_NAMES.get(name, name): str(entry.specifier) for name, entry in (conda | _named(from_pip)).items()}
-    assert found == {
-        name: str(entry.specifier) for name, entry in (DECLARED | GPU_EXTRA | SLURM_EXTRA | TEST_EXTRA).items()
-    }
+    assert found == {name: str(entry.specifier) for name, entry in (TESTED | GPU_EXTRA).items()}
 
 
 def test_conda_sections_are_marked_and_have_content() -> None:

@@ -7,11 +7,13 @@ RUN/weights-<step>.safetensors    model.* and momentum.*
 ```
 """
 
+import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from stores.layout import differing_values
 from train.config import PretrainConfig
 from train.encoder import Encoder
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _CONFIG = "config.json"
 _META = "checkpoint.json"
 _WEIGHTS = "weights-{step}.safetensors"
@@ -98,6 +100,27 @@ def open_run(run: Path, config: PretrainConfig, numerics: Mapping[str, Any]) -> 
     check_numerics(checkpoint, numerics)
     write_json(file, config.to_json())
     return checkpoint
+
+
+@contextlib.contextmanager
+def hold_run(run: Path) -> Iterator[None]:
+    """Keep other processes of this machine from training the run meanwhile; what a killed one left half-written goes.
+
+    Raises ValueError when one does already. The lock is the kernel's and ends with the process, however that ends.
+    """
+    folder = os.open(run, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{run} is being trained by another process; wait for it, or give another folder"
+            ) from None
+        for left in run.glob(f".*{TEMPORARY_SUFFIX}"):
+            left.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(folder)
 
 
 def save_checkpoint(

@@ -18,11 +18,12 @@ def draw_curve(run_path: str | os.PathLike[str]) -> Path:
     Raises FileNotFoundError when there is no run, ValueError when it has no metrics yet.
     """
     run = Path(run_path)
-    classes = require_checkpoint(run).config.classes
+    require_checkpoint(run)
     metrics = read_metrics(run)
     trained = [line for line in metrics if "loss" in line]
     if not trained:
         raise ValueError(f"{run} has no metrics yet; train it for at least log_every steps")
+    classes = trained[-1]["classes"]  # what predictions were really compared with
     steps = [line["step"] for line in trained]
     held_out = [line for line in metrics if line.get("held_out_accuracy") is not None]
 

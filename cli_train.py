@@ -1,0 +1,117 @@
+"""The commands that train: pretrain, evaluate, embed."""
+
+import contextlib
+from pathlib import Path
+
+import click
+
+import console
+from console import Bar, as_json_text, command_line, say, stop_on_signals
+
+
+@click.command()
+@click.argument("store", type=console.PATH)
+@click.argument("run", type=console.OUT_FOLDER)
+@click.option("--preset", help="Named settings; `tiny` is for a CPU.  [default: the file's, or table1-flow]")
+@click.option("--config", type=console.PATH, help="A file of settings, YAML or a run's config.json.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting; may be repeated.")
+@click.option("--steps", type=click.IntRange(min=1), help="Iterations; a finished run goes on when they are more.")
+@click.option("--gamma", type=float, help="Let the learning rate fall by this factor at each boundary of the schedule.")
+@click.option(
+    "--modality", type=click.Choice(["flow", "image"]), help="Train on flow, or on the frames of a store that has them."
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Processes that read batches; 0: a thread of this one.",
+)
+@click.option("--compile", "compile_model", is_flag=True, help="Compile the model (torch.compile).")
+@click.option("--cuda-graphs", is_flag=True, help="Compile it and replay its kernels as CUDA graphs; one GPU only.")
+@click.option("--tensorboard", is_flag=True, help="Write metrics for TensorBoard too, into RUN/tensorboard.")
+@click.option("--wandb", is_flag=True, help="Write metrics for Weights & Biases too, into RUN/wandb; offline.")
+def pretrain(
+    store: Path,
+    run: Path,
+    preset: str | None,
+    config: Path | None,
+    settings: tuple[str, ...],
+    steps: int | None,
+    gamma: float | None,
+    modality: str | None,
+    workers: int,
+    compile_model: bool,
+    cuda_graphs: bool,
+    tensorboard: bool,
+    wandb: bool,
+) -> None:
+    """Pretrain CPC on STORE; checkpoints, metrics and configuration go to the folder RUN.
+
+    The same command again goes on where the run stopped. On several GPUs: torchrun --nproc-per-node N -m flowcpc
+    pretrain ...
+    """
+    from train import loop, report
+    from train.execution import Execution
+    from train.ranks import is_main_process
+    from train.settings import resolve
+
+    chosen = resolve(preset, file=config, settings=settings, steps=steps, gamma=gamma, modality=modality)
+    execution = Execution(
+        workers=workers, compile=compile_model, cuda_graphs=cuda_graphs, tensorboard=tensorboard, wandb=wandb
+    )
+    is_main = is_main_process()
+    shown = Bar("pretrain") if is_main else contextlib.nullcontext(lambda done, total, fields: None)
+    with stop_on_signals() as stop, shown as bar:
+        result = loop.pretrain(store, run, chosen, execution, progress=bar, announce=say, should_stop=stop)
+    if not result.finished:
+        stop.leave(command_line(), quiet=not is_main)
+    if is_main:
+        say(f"wrote {run} and {report.draw_curve(run)}")
+        click.echo(result.to_text())
+
+
+@click.command()
+@click.argument("store", type=console.PATH)
+@click.argument("run", type=console.PATH)
+@click.option(
+    "--mode",
+    type=click.Choice(["linear"]),
+    default="linear",
+    show_default=True,
+    help="linear: a dense layer on the frozen encoder.",
+)
+@click.option(
+    "--fold", type=click.IntRange(min=1), default=1, show_default=True, help="Which train/test split of the data set."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides the draws of the evaluation.")
+@click.option("--allow-missing", is_flag=True, help="Evaluate although some test videos have no flow.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def evaluate(store: Path, run: Path, mode: str, fold: int, seed: int, allow_missing: bool, as_json: bool) -> None:
+    """Evaluate the encoder of RUN on action recognition, beside an untrained encoder; tables go to RUN/evaluate."""
+    from train import probe
+
+    with stop_on_signals() as stop, Bar(f"evaluate {mode}") as bar:
+        result = probe.evaluate_linear(
+            store, run, fold=fold, seed=seed, allow_missing=allow_missing, progress=bar, announce=say, should_stop=stop
+        )
+    if not result.finished:
+        stop.leave(command_line())
+    click.echo(as_json_text(result.table) if as_json else result.to_text())
+
+
+@click.command()
+@click.argument("store", type=console.PATH)
+@click.argument("run", type=console.PATH)
+def embed(store: Path, run: Path) -> None:
+    """Embed every video of STORE with the encoder of RUN; rows go to STORE/embeddings as Parquet."""
+    from train.embed import embed_store
+
+    with stop_on_signals() as stop, Bar("embed") as bar:
+        result = embed_store(store, run, progress=bar, announce=say, should_stop=stop)
+    if not result.finished:
+        stop.leave(command_line())
+    say(f"{result.rows} embeddings are in {result.path}")
+
+
+COMMANDS = (pretrain, evaluate, embed)

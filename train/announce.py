@@ -1,0 +1,68 @@
+"""What a run says about itself at its start and at its end."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stores.flow_store import FlowStore
+from train.config import PretrainConfig
+from train.execution import Execution, uses_bf16
+from train.ranks import Ranks
+from train.timing import bottleneck
+from train.validation import HeldOut
+
+
+def announce_start(
+    say: Callable[[str], None],
+    store: FlowStore,
+    config: PretrainConfig,
+    flows: NDArray[np.int64],
+    held_out: HeldOut,
+    ranks: Ranks,
+    classes: int,
+) -> None:
+    """Say on what and how a run trains, and everything about its data that a person should know first.
+
+    Parameters
+    ----------
+    flows : int64 (V,)
+        Number of flows of the longest shot of every video that is trained on.
+    classes : int
+        What each prediction is really compared with.
+    """
+    which = f"the train split of fold {config.fold}" if config.split == "train" else "all splits"
+    precision = "bf16" if uses_bf16(config.precision, ranks.device) else "float32"
+    say(f"{len(flows)} videos of {which} of {store.path}, on {ranks.device.type}, in {precision}")
+    if remark := store.remark_on_damage():
+        say(remark)
+    own = config.num_segments if config.difficult_negatives else 1
+    others = (classes - own) // config.num_segments
+    say(
+        f"{classes} classes ({others} other videos x {config.num_segments} segments + {own}), "
+        f"chance level {1 / classes:.2%}, loss of guessing {math.log(classes):.3f}"
+    )
+    if ranks.count > 1:
+        whose = "the whole batch" if config.negatives == "global" else "a process's own videos only"
+        say(f"{ranks.count} processes share each batch of {config.batch_size}; negatives come from {whose}")
+    if short := int((flows < config.shortest_span).sum()):
+        say(
+            f"{short} videos have fewer than {config.shortest_span} flows: their segments are closer together than asked for"
+        )
+    if config.split == "all":
+        say("pretraining on all splits sees the flow of test videos: its results are transductive")
+    elif not held_out.is_due(config.steps):
+        say(f"{held_out.videos} held-out videos do not fill a batch of {config.batch_size}: no accuracy on them")
+
+
+def announce_bottleneck(
+    say: Callable[[str], None], lines: list[dict[str, Any]], device: torch.device, execution: Execution
+) -> None:
+    """Say what the steps of this call were bound by; its first line, which holds the start, counts only when it is alone."""
+    counted = lines[1:] or lines
+    if counted:
+        data_time, step_time = (sum(line[name] for line in counted) for name in ("data_time", "step_time"))
+        say(bottleneck(data_time, step_time, device, execution.workers))

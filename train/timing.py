@@ -1,0 +1,67 @@
+"""How long steps take and how much of that the processor or GPU had no batch to work on."""
+
+import time
+
+import torch
+
+_ENOUGH = 0.05  # waiting less than this share of a step is not worth a word
+
+
+class Timer:
+    """Splits time into waiting for batches and all of it.
+
+    On a GPU the host runs ahead: it may wait for a batch while the GPU still has work, and then nothing is lost. So events are put between the
+    kernels, before and after the wait; the time between them on the GPU's own clock is what it really stood still. They are read where the loop
+    waits for the GPU anyway.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._waited = 0.0
+        self._began = self._asked = time.perf_counter()
+
+    def start(self) -> None:
+        """Begin to measure, with waiting for a batch."""
+        self._events, self._waited = [], 0.0
+        self._began = time.perf_counter()
+        self.wait()
+
+    def wait(self) -> None:
+        """The work of a step is given out, and the next batch is asked for."""
+        self._asked = time.perf_counter()
+        if self._cuda:
+            self._events.append((_recorded_event(), torch.cuda.Event(enable_timing=True)))
+
+    def work(self) -> None:
+        """The batch is there."""
+        self._waited += time.perf_counter() - self._asked
+        if self._cuda:
+            self._events[-1][1].record()
+
+    def stop(self) -> tuple[float, float]:
+        """Return (seconds of waiting, seconds in all) since `start`, when all work that was given out is done."""
+        if self._cuda:
+            torch.cuda.synchronize()
+            self._waited = sum(begin.elapsed_time(end) for begin, end in self._events) / 1e3
+        return self._waited, time.perf_counter() - self._began
+
+
+def _recorded_event() -> torch.cuda.Event:
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def bottleneck(data_time: float, step_time: float, device: torch.device, workers: int) -> str:
+    """Return a sentence about what a step of `step_time` seconds, of which `data_time` were spent waiting for data, is bound by.
+
+    >>> bottleneck(0.01, 1.0, torch.device("cpu"), 0)
+    'compute: the processor waited 1 % of the time for batches; reading them costs nothing'
+    """
+    who = "GPU" if device.type == "cuda" else "processor"
+    share = data_time / step_time if step_time else 0.0
+    waited = f"the {who} waited {100 * share:.0f} % of the time for batches"
+    if share <= _ENOUGH:
+        return f"compute: {waited}; reading them costs nothing"
+    return f"data: {waited}; raise --workers (now {workers}), or put the store on a local disk"
