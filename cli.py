@@ -125,5 +125,14 @@ def embed(store: Path, run: Path) -> None:
 for _command in (*cli_extract.COMMANDS, *cli_stores.COMMANDS):
     main.add_command(_command)
 
+
+def run() -> None:
+    """Be the program `flowcpc`, to its last moment: what a command has said stands, and a signal changes it no more."""
+    try:
+        main()
+    finally:
+        console.ignore_stops()
+
+
 if __name__ == "__main__":
-    main()
+    run()

@@ -144,6 +144,9 @@ def extract_flow(
 
     The same command again does only what is missing. Exit code 3 when some videos have no flow; they are listed.
     """
+    # Before modules are loaded, so that no moment of it ends in a traceback. A dry run has nothing to save.
+    stop = console.Stop() if dry_run else click.get_current_context().with_resource(stop_on_signals())
+
     from pipeline.event_log import EventLog, no_log
     from pipeline.extract import Settings
     from pipeline.places import choose_place
@@ -187,7 +190,9 @@ def extract_flow(
         click.echo(estimate(settings, part, place, say).to_text(f"{dataset} in {videos}"))
         return
     log = contextlib.nullcontext(no_log) if log_json is None else EventLog(log_json)
-    with stop_on_signals() as stop, log as note, Bar("extract-flow") as bar:
+    if stop():
+        stop.leave(command_line())
+    with log as note, Bar("extract-flow") as bar:
         summary = run_extraction(
             settings,
             chosen,

@@ -32,6 +32,7 @@ DONE_IN_PART = 3
 PREEMPTED = 75
 INTERRUPTED = 130
 
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _PLAIN_INTERVAL_S = 10.0  # off a terminal, a line this often at most
 
 
@@ -172,12 +173,18 @@ class Stop:
 def stop_on_signals() -> Iterator[Stop]:
     """Yield a Stop that Ctrl-C, SIGTERM and SIGUSR1 set, instead of ending the process in the middle of something."""
     stop = Stop()
-    earlier = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    earlier = {number: signal.signal(number, stop.handle) for number in _STOPS}
     try:
         yield stop
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
+
+
+def ignore_stops() -> None:
+    """Let signals ask for nothing any more, in the moments in which Python ends."""
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Bar:

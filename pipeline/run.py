@@ -88,8 +88,8 @@ def run_extraction(
             summary = Summary(videos=len(part), stored_before=plan.stored)
             note("start", store=str(store.path), videos=len(part), to_do=len(plan.tasks), stored=plan.stored)
             try:
-                if plan.tasks:
-                    summary.finished = False
+                summary.finished = not plan.tasks
+                if plan.tasks and not should_stop():
                     backlog = Backlog(store, settings.videos, plan.tasks)
                     with _opened(place, settings, backlog, extract, announce, note) as (engine, there):
                         _work_off(engine, there, backlog, plan, summary, max_failures, progress, note, should_stop)

@@ -1,7 +1,6 @@
 import json
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +8,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from conftest import commit_flow, write_class_folders
-from records import ROOT
+from conftest import commit_flow, extraction_command, write_class_folders
 from test_flow_store import NUMERICS, some_flow
 
 import cli
@@ -140,17 +138,7 @@ def test_the_command_prints_text_and_json(store: FlowStore) -> None:
 
 def test_it_answers_while_an_extraction_runs(tmp_path: Path) -> None:
     videos = write_class_folders(tmp_path / "videos", {"Left": (-1.0, 0.0)}, clips=6, frames=60)
-    command = [
-        sys.executable,
-        str(ROOT / "cli.py"),
-        "extract-flow",
-        str(videos),
-        str(tmp_path / "s"),
-        "--size",
-        "96x128",
-        "--workers",
-        "0",
-    ]
+    command = extraction_command(videos, tmp_path / "s", size="96x128")
     answers = []
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
