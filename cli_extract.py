@@ -204,6 +204,7 @@ def extract_flow(
             progress=bar,
             announce=say,
             note=note,
+            show_workers=bar.show_workers,
             should_stop=stop,
         )
     _report(summary, store)

@@ -2,10 +2,13 @@
 
 import contextlib
 import dataclasses
+import functools
+import os
+import platform
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,12 +24,14 @@ from pipeline.shards import Shard, videos_of_shard
 from pipeline.sources import Video
 from pipeline.tvl1.batching import videos_at_a_time
 from pipeline.tvl1.solver import available_threads, prepare
+from stores.activity import RunFile, WorkerState
 from stores.catalog import KIND_PENDING
 from stores.errors import OperationError
 from stores.flow_store import create_store
 from stores.progress import Progress
 
 _TICK_S = 0.2
+Fields = Mapping[str, float | str]
 
 
 def run_extraction(
@@ -43,6 +48,7 @@ def run_extraction(
     progress: Progress = lambda done, total, fields: None,
     announce: Callable[[str], None] = lambda message: None,
     note: Note = no_log,
+    show_workers: Callable[[Sequence[WorkerState]], None] = lambda workers: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Summary:
     """Extract the flow of every video that the store lacks, at `place`, and rebuild the index.
@@ -64,8 +70,9 @@ def run_extraction(
         Stop once more videos than this have failed in this run.
     extract : callable
         What is done with a video, with the arguments of `extract_video`.
-    progress, announce, note, should_stop : callables
-        `progress` counts bytes of video files; its fields are videos, failed, pairs/s and the workers' state. `note` hears of every event.
+    progress, announce, note, show_workers, should_stop : callables
+        `progress` counts bytes of video files; its fields are videos, failed, pairs/s and how many workers are busy. `note` hears of every
+        event, `show_workers` now and then what each worker has in hand.
 
     Raises
     ------
@@ -91,8 +98,12 @@ def run_extraction(
                 summary.finished = not plan.tasks
                 if plan.tasks and not should_stop():
                     backlog = Backlog(store, settings.videos, plan.tasks)
-                    with _opened(place, settings, backlog, extract, announce, note) as (engine, there):
-                        _work_off(engine, there, backlog, plan, summary, max_failures, progress, note, should_stop)
+                    with (
+                        RunFile(store.path, len(plan.tasks)) as run_file,
+                        _opened(place, settings, backlog, extract, announce, note) as (engine, there),
+                    ):
+                        tell = functools.partial(_tell, progress, show_workers, run_file, engine)
+                        _work_off(engine, there, backlog, plan, summary, max_failures, tell, note, should_stop)
             except BaseException as error:
                 with contextlib.suppress(OperationError):  # what ended the run is to be said
                     _note_stop(note, summary, began)
@@ -114,6 +125,22 @@ def run_extraction(
     summary.failed = [(str(video_id), str(reason)) for video_id, reason in failures.items() if video_id in wanted]
     summary.seconds = time.perf_counter() - began
     return summary
+
+
+def _tell(
+    progress: Progress,
+    show_workers: Callable[[Sequence[WorkerState]], None],
+    run_file: RunFile,
+    engine: "_InProcess | Dispatcher",
+    settled: int,
+    done: int,
+    total: int,
+    fields: Fields,
+) -> None:
+    workers = engine.states()
+    progress(done, total, {**fields, **engine.fields()})
+    show_workers(workers)
+    run_file.tell(settled, workers)
 
 
 def _note_stop(note: Note, summary: Summary, began: float) -> None:
@@ -172,7 +199,7 @@ def _work_off(
     plan: Plan,
     summary: Summary,
     max_failures: int | None,
-    progress: Progress,
+    tell: Callable[[int, int, int, Fields], None],
     note: Note,
     should_stop: Callable[[], bool],
 ) -> None:
@@ -183,12 +210,8 @@ def _work_off(
 
     def show() -> None:
         rate = engine.pairs / (time.perf_counter() - began)
-        counts: dict[str, float | str] = {
-            "videos": f"{settled}/{len(plan.tasks)}",
-            "failed": f"{summary.failed_now}",
-            "pairs/s": rate,
-        }
-        progress(done, total, {**counts, **engine.fields()})
+        counts: Fields = {"videos": f"{settled}/{len(plan.tasks)}", "failed": f"{summary.failed_now}", "pairs/s": rate}
+        tell(settled, done, total, counts)
 
     show()
     with contextlib.closing(engine.outcomes(settings, backlog, show, should_stop)) as outcomes:
@@ -214,9 +237,16 @@ class _InProcess:
     def __init__(self, extract: Callable[..., Outcome]) -> None:
         self.pairs = 0
         self._extract = extract
+        self._began = time.monotonic()
+        self._since: dict[str, float] = {}  # of each video in hand, seconds since the epoch
 
     def fields(self) -> dict[str, str]:
         return {}
+
+    def states(self) -> list[WorkerState]:
+        rate = self.pairs / max(time.monotonic() - self._began, 1e-3)
+        since = min(self._since.values(), default=time.time())
+        return [WorkerState(platform.node(), os.getpid(), tuple(self._since), since, rate)]
 
     def outcomes(
         self, settings: Settings, backlog: Backlog, show: Callable[[], None], should_stop: Callable[[], bool]
@@ -235,10 +265,12 @@ class _InProcess:
                         stop = lambda: should_stop() or given_up.is_set()  # noqa: E731
                         future = pool.submit(self._extract, settings, task.video, heard.put, should_stop=stop)
                         future.add_done_callback(lambda future, task=task: done.put((task, future)))  # type: ignore[misc]
+                        self._since[task.video.video_id] = time.time()
                         in_hand += 1
                     with contextlib.suppress(queue.Empty):
                         task, future = done.get(timeout=_TICK_S)
                         in_hand -= 1
+                        del self._since[task.video.video_id]
                         with contextlib.suppress(Preempted):
                             if (settled := backlog.settle(task, future.result())) is not None:
                                 yield task, settled, {}

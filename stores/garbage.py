@@ -41,7 +41,7 @@ def collect(store: Path) -> int:
 
 
 def find_leftovers(store: Path) -> list[Path]:
-    """Return the generations that no commit names and the temporary files; a running extraction's are among them.
+    """Return the generations that no commit names, the temporary files and those of runs; a running extraction's are among them.
 
     A video's commit is never deleted, only replaced: flow that the index knows and that has no commit lost it, and is kept (`find_orphans`).
     Only where a video has several generations, or a single one without a commit, is there anything to find, so that few records are read.
@@ -62,9 +62,10 @@ def find_leftovers(store: Path) -> list[Path]:
             found += [path for path in paths if layout.generation_of(path) != named]
     orphans = find_orphans(store) if found else set()
     found = [path for path in found if path not in orphans]
-    for kind in ("commits", "failures", "index", "embeddings"):
+    for kind in ("commits", "failures", "index", "embeddings", layout.RUNS_FOLDER):
         found.extend((store / kind).rglob(f".*{TEMPORARY_SUFFIX}"))
-    return [*found, *store.glob(f".*{TEMPORARY_SUFFIX}")]
+    runs = (store / layout.RUNS_FOLDER).glob("*.json")
+    return [*found, *runs, *store.glob(f".*{TEMPORARY_SUFFIX}")]
 
 
 def find_orphans(store: Path) -> set[Path]:

@@ -8,6 +8,7 @@ STORE/
   dataset.json                     the videos that the store is meant to hold
   commits/<hh>/<key>.json          the video exists if and only if this file does
   failures/<hh>/<key>.json         why a video failed
+  running/*.json                   a run that is at work, for `flowcpc status`
   index/*.parquet, index.json      tables rebuilt from commits and failures at any time
   embeddings/<run>-<hash>/*.parquet
 ```
@@ -30,6 +31,7 @@ COMPONENTS = ("u", "v")
 STORE_FILE = "store.json"
 DATASET_FILE = "dataset.json"
 LOCK_FILE = ".lock"
+RUNS_FOLDER = "running"
 INDEX_STAMP = "index.json"
 WHOLE_VIDEO = -1  # the `start` of an embedding that stands for a whole video
 
