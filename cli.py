@@ -12,6 +12,7 @@ import cli_extract
 import cli_stores
 import console
 from console import Bar, as_json_text, command_line, parse_size, say, stop_on_signals
+from stores.words import counted
 
 
 @click.group(
@@ -51,7 +52,7 @@ def synth(out: Path, groups: int, clips_per_group: int, frames: int, size: tuple
         )
     if not summary.finished:
         stop.leave(command_line())
-    say(f"{out}: {summary.videos} clips of {len(summary.classes)} classes ({summary.written} written now)")
+    say(f"{out}: {counted(summary.videos, 'clip')} of {len(summary.classes)} classes ({summary.written} written now)")
     say(f"next: flowcpc extract-flow {out}/videos STORE --dataset ucf101 --annotations {out}/annotations --size 48x64")
 
 

@@ -16,7 +16,7 @@ from pipeline.backlog import Backlog
 from pipeline.dispatch import Dispatcher, Settled
 from pipeline.event_log import Note, no_log
 from pipeline.extract import STORED, Outcome, Settings, StoreWriteError, extract_video
-from pipeline.ledger import Plan, Summary, Task, find_outdated, plan_extraction, refuse_other_names
+from pipeline.ledger import Plan, Summary, Task, find_failed, find_outdated, plan_extraction, refuse_other_names
 from pipeline.limits import Preempted
 from pipeline.places import Here, Place, Processes
 from pipeline.preflight import made_probe
@@ -25,9 +25,10 @@ from pipeline.sources import Video
 from pipeline.tvl1.batching import videos_at_a_time
 from pipeline.tvl1.solver import available_threads, prepare
 from stores.activity import RunFile, WorkerState
-from stores.catalog import KIND_PENDING
 from stores.errors import OperationError
 from stores.flow_store import create_store
+from stores.garbage import take_back
+from stores.layout import STORE_FILE
 from stores.progress import Progress
 
 _TICK_S = 0.2
@@ -83,10 +84,12 @@ def run_extraction(
     """
     began = time.perf_counter()
     part = list(videos) if shard is None else videos_of_shard(videos, Path(settings.videos), shard)
-    try:
+    with _meant_for_store(settings.store):
         store = create_store(settings.store, settings.numerics(), settings.array_format)
         store.collect_garbage()
         with store.in_use():
+            # Again: another run, that had made it and failed, may have taken it back before this one held it.
+            store = create_store(settings.store, settings.numerics(), settings.array_format)
             refuse_other_names(store, videos)
             everything = whole_dataset or {video.video_id for video in videos}
             store.set_dataset([video.to_record() for video in videos], everything)
@@ -113,18 +116,29 @@ def run_extraction(
             else:
                 _note_stop(note, summary, began)
             summary.outdated = find_outdated(store, plan)
-            if not store.is_indexed():
+            summary.failed = find_failed(store, part)
+        with store.left_alone() as alone:  # of shards that end together the last one rebuilds the tables, once
+            if alone and not store.is_indexed():
                 store.consolidate()
-            table = store.failures()
-            failures = table[table["kind"] != KIND_PENDING].set_index("video_id")["reason"]
-    except OSError as error:
-        raise StoreWriteError(
-            f"store {settings.store} cannot be written ({error.strerror or error}); mend it and run again"
-        ) from error
-    wanted = {video.video_id for video in part}
-    summary.failed = [(str(video_id), str(reason)) for video_id, reason in failures.items() if video_id in wanted]
     summary.seconds = time.perf_counter() - began
     return summary
+
+
+@contextlib.contextmanager
+def _meant_for_store(path: str) -> Iterator[None]:
+    """Say errors of the disk as those of the store; one that was made here is taken back when that fails before its first video."""
+    new = not (Path(path) / STORE_FILE).exists()
+    try:
+        yield
+    except Exception as error:
+        if new:
+            with contextlib.suppress(OSError, OperationError):
+                take_back(Path(path))
+        if isinstance(error, OSError):
+            raise StoreWriteError(
+                f"store {path} cannot be written ({error.strerror or error}); mend it and run again"
+            ) from error
+        raise
 
 
 def _tell(

@@ -143,6 +143,10 @@ def _differences(stored: Record, wanted: Record) -> Iterator[tuple[str, Any, Any
         found = {name: values for name, values in found.items() if not name.startswith("encoding.")}
     if found.keys() & {"height", "width", "short_side"}:
         found.pop("flows_per_chunk", None)
+    if "short_side" in found and "height" in found:  # the one store has a size, the other a shorter side
+        for name in ("height", "width", "short_side"):
+            found.pop(name, None)
+        yield "size", layout.size_option(stored), layout.size_option(wanted)
     yield from ((name, *values) for name, values in found.items())
 
 
@@ -325,6 +329,10 @@ class FlowStore:
     def in_use(self) -> contextlib.AbstractContextManager[None]:
         """Hold the store as one of its writers, so that no other process collects what this one is writing."""
         return garbage.hold(self.path)
+
+    def left_alone(self) -> contextlib.AbstractContextManager[bool]:
+        """Hold the store; true where nobody else does."""
+        return garbage.left_alone(self.path)
 
     def collect_garbage(self) -> int:
         """Delete generations that no commit names and temporary files, unless another process is writing. Returns how

@@ -17,7 +17,7 @@ Every path inside is relative, so a store can be moved or copied.
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -115,6 +115,16 @@ def flows_per_chunk(height: int, width: int) -> int:
 
 
 FLOWS_PER_SHARD = 1000
+
+
+def size_option(numerics: Mapping[str, Any]) -> str:
+    """Return the option that says how large the flow of these numerics is.
+
+    >>> size_option({"short_side": 256}), size_option({"height": 24, "width": 32})
+    ('--short-side 256', '--size 24x32')
+    """
+    side = numerics.get("short_side")
+    return f"--short-side {side}" if side else f"--size {numerics['height']}x{numerics['width']}"
 
 
 def find_store_above(path: Path) -> Path | None:

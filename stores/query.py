@@ -53,8 +53,8 @@ def _exact_frame(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> pd.Da
         whole = pa.types.is_integer(field.type) or (pa.types.is_decimal(field.type) and field.type.scale == 0)
         if whole and (pd.api.types.is_float_dtype(table.dtypes.iloc[place]) or table.iloc[:, place].isna().any()):
             with contextlib.suppress(pa.ArrowInvalid):  # more than 64 bits
-                values = pd.Series(rows.column(place).cast(pa.int64()).to_pylist(), dtype="Int64")
-                table.isetitem(place, values if values.isna().any() else values.astype("int64"))
+                values = pd.array(rows.column(place).cast(pa.int64()).to_pylist(), dtype="Int64")
+                table.isetitem(place, values if values.isna().any() else values.to_numpy("int64"))
     return table
 
 
@@ -116,9 +116,11 @@ def render(table: pd.DataFrame, form: str) -> tuple[bytes, str]:
         buffer = io.BytesIO()
         table.to_parquet(buffer, index=False)
         return buffer.getvalue(), ""
-    shown = table.head(_MOST_ROWS)
-    gaps = [name for name, dtype in shown.dtypes.items() if pd.api.types.is_extension_array_dtype(dtype)]
-    shown = shown.astype(dict.fromkeys(gaps, object)).mask(shown.isna(), None) if gaps else shown  # else they are <NA>
+    shown = table.head(_MOST_ROWS).copy()
+    for place, dtype in enumerate(shown.dtypes):
+        if isinstance(dtype, pd.api.extensions.ExtensionDtype) and dtype.na_value is pd.NA:  # which is shown as <NA>
+            column = shown.iloc[:, place].astype(object)
+            shown.isetitem(place, column.where(column.notna(), float("nan")).to_numpy())
     text = shown.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.6g}", max_colwidth=60)
     remark = "" if len(shown) == len(table) else f"{len(shown)} of {len(table)} rows; --as csv writes all"
     return f"{text if len(table) else ', '.join(map(str, table.columns)) + ': no rows'}\n".encode(), remark

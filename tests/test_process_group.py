@@ -39,11 +39,16 @@ def run_group(command: list[str], number: int | None = None, delay: float = 0.0)
         time.sleep(delay)
         if process.poll() is None:
             os.killpg(process.pid, number)
-    stderr = process.communicate(timeout=120)[1]
+    try:
+        stderr = process.communicate(timeout=240)[1]  # a first run compiles
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
     return process.returncode, stderr, time.monotonic() - began
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_whole_group_is_asked_to_stop_at_any_moment(tmp_path: Path) -> None:
     """While processes start, work and close, only our own sentences are said, and the same command finishes the store."""
     videos = write_class_folders(tmp_path / "videos", {"Left": (-1.0, 0.0), "Right": (1.0, 0.0)}, clips=8, frames=40)

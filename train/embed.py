@@ -15,6 +15,7 @@ from stores.embeddings import write_embeddings
 from stores.flow_store import open_store
 from stores.layout import WHOLE_VIDEO
 from stores.progress import Progress
+from stores.words import counted
 from train.batches import HostBatch, SegmentReader, choose_device, prefetch
 from train.checkpoint import build_encoder, check_numerics, require_checkpoint
 from train.splits import fold_column
@@ -84,7 +85,9 @@ def embed_store(
         store, videos["video_id"].tolist(), num_flows=config.num_flows, crop=config.size, device=device
     )
     places, starts = covering_segments(reader.flows, config.num_flows)
-    announce(f"embedding {len(starts)} segments of {len(videos)} videos with step {checkpoint.step}, on {device.type}")
+    announce(
+        f"embedding {counted(len(starts), 'segment')} of {counted(len(videos), 'video')} with step {checkpoint.step}, on {device.type}"
+    )
 
     if remark := store.remark_on_damage():
         announce(remark)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from stores.errors import OperationError
 from stores.flow_store import FlowStore, open_store
 from stores.progress import Progress
+from stores.words import counted
 from train.batches import SegmentReader, SequenceReader, choose_device, prefetch
 from train.checkpoint import (
     load_strictly,
@@ -215,7 +216,7 @@ def _announce_start(
     device: torch.device,
 ) -> None:
     which = f"the train split of fold {config.fold}" if config.split == "train" else "all splits"
-    announce(f"{len(flows)} videos of {which} of {store.path}, on {device.type}")
+    announce(f"{counted(len(flows), 'video')} of {which} of {store.path}, on {device.type}")
     if remark := store.remark_on_damage():
         announce(remark)
     own = config.num_segments if config.difficult_negatives else 1
@@ -226,7 +227,7 @@ def _announce_start(
     short = int((flows < config.shortest_span).sum())
     if short:
         announce(
-            f"{short} videos have fewer than {config.shortest_span} flows: their segments are closer together than asked for"
+            f"{counted(short, 'video')} of fewer than {config.shortest_span} flows: their segments are closer together than asked for"
         )
     if config.split == "all":
         announce("pretraining on all splits sees the flow of test videos: its results are transductive")
@@ -246,7 +247,9 @@ def _measure_held_out(
     """
     video_ids = [] if config.split == "all" else split_of(store.videos(), config.fold, "test")["video_id"].tolist()
     if len(video_ids) < config.batch_size:
-        announce(f"{len(video_ids)} held-out videos do not fill a batch of {config.batch_size}: no accuracy on them")
+        announce(
+            f"{counted(len(video_ids), 'video')} held out do not fill a batch of {config.batch_size}: no accuracy on them"
+        )
         return {"held_out_accuracy": None}
     segments = SegmentReader(store, video_ids, num_flows=config.num_flows, crop=config.size, device=device)
     batches = SequenceReader(segments, config, named_seed(config.seed, "held out"))
