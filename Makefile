@@ -40,9 +40,10 @@ lint: $(READY)  ## style, format, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-chaos: $(READY)  ## kill -9 two hundred writers of stores and thirty workers of a cluster; `make test` kills a few
+chaos: $(READY)  ## kill -9 two hundred writers of stores and thirty workers of a cluster, signal thirty commands; `make test` does a few
 	FLOWCPC_KILLS=200 $(BIN)/pytest --dist load tests/test_store_reliability.py -k storm
 	FLOWCPC_WORKER_KILLS=30 $(BIN)/pytest -n 0 tests/test_cluster_reliability.py
+	FLOWCPC_SIGNALS=30 $(BIN)/pytest -n 0 tests/test_process_group.py
 
 bench: $(READY)  ## every benchmark that needs no GPU, one after the other
 	@if [ -z "$(BENCHES)" ]; then echo "There is no tests/bench_*.py to run." >&2; exit 1; fi

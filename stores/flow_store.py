@@ -144,7 +144,7 @@ def _differences(stored: Record, wanted: Record) -> Iterator[tuple[str, Any, Any
     if found.keys() & {"height", "width", "short_side"}:
         found.pop("flows_per_chunk", None)
     if "short_side" in found and "height" in found:  # the one store has a size, the other a shorter side
-        for name in ("height", "width", "short_side"):
+        for name in ("height", "width", "short_side", "long_side"):
             found.pop(name, None)
         yield "size", layout.size_option(stored), layout.size_option(wanted)
     yield from ((name, *values) for name, values in found.items())

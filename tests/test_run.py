@@ -241,16 +241,3 @@ def test_an_empty_shard_says_so(videos: Path, tmp_path: Path) -> None:
     result = flowcpc("extract-flow", videos, tmp_path / "s", "--shard", "8/9", *(word for word in SMALL if word))
     assert result.exit_code == 0
     assert "nothing to do: this part of the data set has no video" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("first", "second"), [(["--size", "24x32"], ["--short-side", "24"]), (["--short-side", "24"], ["--size", "24x32"])]
-)
-def test_a_size_and_a_shorter_side_do_not_go_together(
-    videos: Path, tmp_path: Path, first: list[str], second: list[str]
-) -> None:
-    assert flowcpc("extract-flow", videos, tmp_path / "s", *first, "--workers", 0).exit_code == 0
-    result = flowcpc("extract-flow", videos, tmp_path / "s", *second, "--workers", 0)
-    refused(
-        result, f"size is {first[0]} {first[1]!s} in the store and {second[0]} {second[1]} here; use the same options"
-    )
