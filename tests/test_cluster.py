@@ -15,6 +15,7 @@ from pipeline.ledger import Summary
 from pipeline.places import Gpus, Here, Place, Processes
 from pipeline.run import run_extraction
 from pipeline.sources import Video, read_dataset
+from stores.activity import WorkerState
 from stores.flow_store import open_store
 
 CLASSES = {"Left": (-1.0, 0.0), "Right": (1.0, 0.0), "Up": (0.0, -1.0)}
@@ -39,7 +40,14 @@ def test_processes_and_this_process_make_the_same_store(videos: Path, tmp_path: 
         tmp_path / "alone",
         progress=lambda done, total, fields: shown.append((done, total, str(fields["videos"]))),
     )
-    together = extract(videos, tmp_path / "together", workers=2)
+    seen: list[WorkerState] = []
+    together = extract(videos, tmp_path / "together", workers=2, show_workers=seen.extend)
+    assert len({worker.pid for worker in seen}) == 2
+    assert {worker.host for worker in seen} == {platform.node()}
+    assert {video_id for worker in seen for video_id in worker.videos} <= set(
+        open_store(tmp_path / "alone").videos()["video_id"]
+    )
+    assert not list((tmp_path / "together" / "running").iterdir()), "a run takes its file away"
     for summary in (alone, together):
         assert (summary.finished, summary.videos, summary.stored, summary.pairs, summary.failed) == (True, 9, 9, 45, [])
     assert_same_store(tmp_path / "alone", tmp_path / "together")

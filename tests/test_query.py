@@ -141,7 +141,7 @@ def test_a_long_table_is_cut_and_says_so(store: FlowStore) -> None:
 def test_whole_numbers_keep_their_digits(store: FlowStore) -> None:
     """Sums, and columns in which some rows have nothing, hold what no float can."""
     large = 2**53 + 1
-    for name, value in (("x", large), ("y", None)):
+    for name, value in (("x", large), ("y", None), ("broken", 0)):
         store.record_failure({**failure(name, "is empty"), "source_mtime_ns": value})
     sql = (
         "SELECT source_mtime_ns AS m, source_mtime_ns AS m FROM failures WHERE video_id IN ('x', 'y') ORDER BY video_id"
