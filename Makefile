@@ -40,10 +40,11 @@ lint: $(READY)  ## style, format, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-chaos: $(READY)  ## kill -9 two hundred writers of stores, thirty workers and a training; `make test` kills a few
+chaos: $(READY)  ## kill -9 two hundred writers of stores, thirty workers and a training, signal thirty commands; `make test` does a few
 	FLOWCPC_KILLS=200 $(BIN)/pytest --dist load tests/test_store_reliability.py -k storm
 	FLOWCPC_WORKER_KILLS=30 $(BIN)/pytest -n 0 tests/test_cluster_reliability.py
 	FLOWCPC_TRAINING_KILLS=20 $(BIN)/pytest -n 0 tests/test_cli_train.py -k random
+	FLOWCPC_SIGNALS=30 $(BIN)/pytest -n 0 tests/test_process_group.py
 
 presets: $(READY)  ## twenty steps of every preset on flow of real clips; `make test` trains a little on synthetic ones
 	FLOWCPC_PRESETS=1 $(BIN)/pytest -n 0 tests/test_presets.py -k real_clips

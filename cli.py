@@ -14,6 +14,7 @@ import cli_stores
 import cli_train
 import console
 from console import Bar, command_line, parse_size, say, stop_on_signals
+from stores.words import counted
 
 
 @click.group(
@@ -53,7 +54,7 @@ def synth(out: Path, groups: int, clips_per_group: int, frames: int, size: tuple
         )
     if not summary.finished:
         stop.leave(command_line())
-    say(f"{out}: {summary.videos} clips of {len(summary.classes)} classes ({summary.written} written now)")
+    say(f"{out}: {counted(summary.videos, 'clip')} of {len(summary.classes)} classes ({summary.written} written now)")
     say(f"next: flowcpc extract-flow {out}/videos STORE --dataset ucf101 --annotations {out}/annotations --size 48x64")
 
 
@@ -74,5 +75,14 @@ def presets(name: str | None, as_json: bool) -> None:
 for _command in (*cli_extract.COMMANDS, *cli_train.COMMANDS, *cli_stores.COMMANDS):
     main.add_command(_command)
 
+
+def run() -> None:
+    """Be the program `flowcpc`, to its last moment: what a command has said stands, and a signal changes it no more."""
+    try:
+        main()
+    finally:
+        console.ignore_stops()
+
+
 if __name__ == "__main__":
-    main()
+    run()

@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import shlex
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +19,8 @@ from stores.words import counted
 if TYPE_CHECKING:
     from pipeline.ledger import Summary
 
+_NAMED = 10  # videos of one reason that are called by name
+_MOST_NAMED = 50
 _Command = TypeVar("_Command", bound=Callable[..., object])
 # Where an extraction runs; pipeline/places.py says which go together.
 _PLACE_OPTIONS = (
@@ -148,6 +152,9 @@ def extract_flow(
 
     The same command again does only what is missing. Exit code 3 when some videos have no flow; they are listed.
     """
+    # Before modules are loaded, so that no moment of it ends in a traceback. A dry run has nothing to save.
+    stop = console.Stop() if dry_run else click.get_current_context().with_resource(stop_on_signals())
+
     from pipeline.event_log import EventLog, no_log
     from pipeline.extract import Settings
     from pipeline.places import choose_place
@@ -192,7 +199,9 @@ def extract_flow(
         click.echo(estimate(settings, part, place, say).to_text(f"{dataset} in {videos}"))
         return
     log = contextlib.nullcontext(no_log) if log_json is None else EventLog(log_json)
-    with stop_on_signals() as stop, log as note, Bar("extract-flow") as bar:
+    if stop():
+        stop.leave(command_line())
+    with log as note, Bar("extract-flow") as bar:
         summary = run_extraction(
             settings,
             chosen,
@@ -204,6 +213,7 @@ def extract_flow(
             progress=bar,
             announce=say,
             note=note,
+            show_workers=bar.show_workers,
             should_stop=stop,
         )
     _report(summary, store)
@@ -226,13 +236,31 @@ def _report(summary: "Summary", store: Path) -> None:
             f"stored {counted(summary.stored, 'video')} in {store} "
             f"({counted(summary.pairs, 'pair')}, {rate:.3g} pairs/s) in {summary.seconds:.0f} s"
         )
+    elif not summary.videos:
+        say("nothing to do: this part of the data set has no video")
     elif not summary.failed and not summary.outdated:
         say(f"nothing to do: the flow of all {counted(summary.videos, 'video')} is in {store}")
     if summary.failed:
-        say(f"{len(summary.failed)} of {counted(summary.videos, 'video')} have no flow (see failures() of the store):")
-        for video_id, reason in summary.failed:
-            click.echo(f"{video_id}\t{reason}")
+        say(f"{len(summary.failed)} of {counted(summary.videos, 'video')} have no flow:")
+        _list_failures(summary.failed, store)
     report_outdated(summary)
+
+
+def _list_failures(failed: Sequence[tuple[str, str]], store: Path) -> None:
+    """Print videos without flow and why; where many share a reason, the first of them by name and how many more."""
+    named: Counter[str] = Counter()
+    more: Counter[str] = Counter()
+    for video_id, reason in failed:
+        if named[reason] < _NAMED and named.total() < _MOST_NAMED:
+            named[reason] += 1
+            click.echo(f"{video_id}\t{reason}")
+        else:
+            more[reason] += 1
+    for reason, count in more.most_common(_NAMED):
+        say(f"and {count} more: {reason}")
+    if more:
+        sql = "SELECT video_id, reason FROM failures WHERE kind <> 'pending'"
+        say(f"all of them: {shlex.join(['flowcpc', 'query', str(store), sql, '--as', 'csv'])}")
 
 
 @click.command()
@@ -241,7 +269,7 @@ def _report(summary: "Summary", store: Path) -> None:
 def status(store: Path, as_json: bool) -> None:
     """Print how the extraction into STORE is doing, or went: videos, pairs/s, what each stage and host took, failures.
 
-    Reads the records of STORE only, so that it can be asked in another shell while the extraction runs.
+    While runs are at work, in another shell, also what each of their workers has in hand. It reads STORE alone.
     """
     from stores.flow_store import open_store
     from stores.status import read_status

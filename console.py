@@ -11,15 +11,17 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
+from stores.activity import WorkerState
 from stores.errors import OperationError
 from stores.layout import find_store_above
 
@@ -32,6 +34,8 @@ DONE_IN_PART = 3
 PREEMPTED = 75
 INTERRUPTED = 130
 
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_MOST_WORKERS = 8  # that have a line each under a bar
 _PLAIN_INTERVAL_S = 10.0  # off a terminal, a line this often at most
 
 
@@ -173,12 +177,29 @@ class Stop:
 def stop_on_signals() -> Iterator[Stop]:
     """Yield a Stop that Ctrl-C, SIGTERM and SIGUSR1 set, instead of ending the process in the middle of something."""
     stop = Stop()
-    earlier = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    earlier = {number: signal.signal(number, stop.handle) for number in _STOPS}
     try:
         yield stop
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
+
+
+def ignore_stops() -> None:
+    """Let signals ask for nothing any more, in the moments in which Python ends."""
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+class _WithLines(Progress):
+    """A live bar with lines of text under it."""
+
+    lines: tuple[str, ...] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield what is shown."""
+        yield from super().get_renderables()
+        yield from (Text(line, no_wrap=True, overflow="ellipsis") for line in self.lines)
 
 
 class Bar:
@@ -187,7 +208,7 @@ class Bar:
     def __init__(self, title: str) -> None:
         self._title = title
         self._console = Console(stderr=True)
-        self._live: Progress | None = None
+        self._live: _WithLines | None = None
         self._task: Any = None
         self._began = self._printed = time.monotonic()
         self._last: tuple[int, int, Mapping[str, float | str]] | None = None
@@ -203,7 +224,7 @@ class Bar:
                 TimeElapsedColumn(),
                 TextColumn("ETA"),
             )
-            self._live = Progress(
+            self._live = _WithLines(
                 *columns, TimeRemainingColumn(), TextColumn("{task.fields[values]}"), console=self._console
             )
             self._live.start()
@@ -219,8 +240,14 @@ class Bar:
         elif time.monotonic() - self._printed >= _PLAIN_INTERVAL_S:
             self._print_line()
 
+    def show_workers(self, workers: Sequence[WorkerState]) -> None:
+        """Show a line for each worker under a live bar, where they are few."""
+        if self._live is not None:
+            self._live.lines = tuple(map(_worker_line, workers)) if len(workers) <= _MOST_WORKERS else ()
+
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
+            self._live.lines = ()
             self._live.stop()
         elif self._unprinted:
             self._print_line()
@@ -234,6 +261,12 @@ class Bar:
         new = done - (self._first or 0)
         eta = f"{elapsed * (total - done) / new:.0f} s" if new > 0 else "?"
         say(f"{self._title}: {share:.0%}, {elapsed:.0f} s, ETA {eta}, {_join(fields)}")
+
+
+def _worker_line(worker: WorkerState) -> str:
+    more = f" and {len(worker.videos) - 1} more" if len(worker.videos) > 1 else ""
+    does = f"{worker.videos[0]}{more}, {max(0.0, time.time() - worker.since):.0f} s" if worker.videos else "idle"
+    return f"  {worker.host} {worker.pid}: {does}, {worker.pairs_per_second:.3g} pairs/s"
 
 
 def _join(fields: Mapping[str, float | str]) -> str:

@@ -43,6 +43,6 @@ def __dir__() -> list[str]:
 
 
 if __name__ == "__main__":
-    from cli import main
+    from cli import run
 
-    main()
+    run()

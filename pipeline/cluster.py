@@ -7,6 +7,7 @@ comes of it travels as an event, so that nothing has to be fetched from a worker
 
 import contextlib
 import dataclasses
+import functools
 import os
 import queue
 import signal
@@ -38,6 +39,7 @@ from pipeline.ledger import Task
 from pipeline.limits import Preempted
 from pipeline.places import WAIT_S, Gpus, Processes, Running, Slurm, gpu_workers, thread_limits
 from pipeline.preflight import Probe, check_scheduler, examine, versions
+from pipeline.signals import held_back, leave, leave_on_signals, leaving
 from pipeline.slurm import JobWatch, check_job, check_slurm, job_options
 from pipeline.sources import Video
 from pipeline.tvl1.batching import videos_at_a_time
@@ -61,7 +63,6 @@ _CONFIG = {
     "distributed.worker.memory.target": False,
     "logging.distributed": "critical",
 }
-_leaving = threading.Event()  # in a worker process: it was asked to go
 
 
 @contextlib.contextmanager
@@ -87,10 +88,11 @@ def started_hub(
         if isinstance(place, Running):
             client = _connected(place)
         else:
-            cluster, trouble = _started_cluster(place, threads, needed)
-            stack.enter_context(cluster)
-            client = Client(cluster, set_as_default=False)
-        stack.callback(_close, client)
+            with held_back():  # also: a start that is broken off leaves processes behind
+                cluster, trouble = _started_cluster(place, threads, needed)
+                stack.callback(_close, cluster)
+                client = Client(cluster, set_as_default=False)
+        stack.callback(_close, client, timeout=2)
         address = str(client.scheduler_info(n_workers=0)["address"])
         check_scheduler(address, lambda: client.run_on_scheduler(versions))
         announce(f"scheduler {address}, dashboard {client.dashboard_link}")
@@ -234,7 +236,7 @@ def _extract_on_worker(topic: str, extract: Extract, settings: Settings, video: 
 
     def should_stop() -> bool:
         task = worker.state.tasks.get(key)
-        return _leaving.is_set() or task is None or task.state == "cancelled"  # nobody waits for it any more
+        return leaving.is_set() or task is None or task.state == "cancelled"  # nobody waits for it any more
 
     try:
         cores = worker.state.nthreads
@@ -257,22 +259,14 @@ class _LeaveCleanly(distributed.WorkerPlugin):
         """Take the signals, where this is a process of its own."""
         if threading.current_thread() is not threading.main_thread():
             return
-
-        def leave(*_: object) -> None:
-            _leaving.set()
-            worker.loop.add_callback_from_signal(worker.close_gracefully, restart=False)
-
-        signal.signal(signal.SIGUSR1, leave)
-        if worker.nanny:  # else `dask worker` itself has taken these
-            signal.signal(signal.SIGTERM, leave)
-            # Ctrl-C reaches every process of a terminal; the client, or the nanny, decides what it means.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        close = functools.partial(worker.loop.add_callback_from_signal, worker.close_gracefully, restart=False)
+        leave_on_signals(close, alone=not worker.nanny)  # `dask worker` without a nanny has taken the others
 
     def teardown(self, worker: distributed.Worker) -> None:
         """Drop the video in hand if the worker closes."""
         if worker.status in (Status.closing, Status.closing_gracefully):
             worker.log_event(_LEAVING_TOPIC, worker.address)
-            _leaving.set()
+            leave()
 
 
 class _LeaveOnUserSignal(distributed.NannyPlugin):
@@ -297,9 +291,9 @@ def _connected(place: Running) -> Client:
         ) from error
 
 
-def _close(client: Client) -> None:
-    with contextlib.suppress(Exception):  # a scheduler that is gone cannot be taken leave of
-        client.close(timeout=2)
+def _close(what: Client | SpecCluster, **options: Any) -> None:
+    with held_back(), contextlib.suppress(Exception):  # a scheduler that is gone cannot be taken leave of
+        what.close(**options)
 
 
 def _started_cluster(
@@ -315,7 +309,8 @@ def _started_cluster(
     shared = {"host": "127.0.0.1", "silence_logs": _SILENT}
     options = gpu_workers(devices(), available_threads()).items()
     workers = {name: {"cls": distributed.Nanny, "options": own | shared} for name, own in options}
-    return SpecCluster(workers, {"cls": distributed.Scheduler, "options": alone}, silence_logs=_SILENT), str
+    scheduler = {"cls": distributed.Scheduler, "options": alone}
+    return SpecCluster(workers, scheduler, silence_logs=_SILENT), str
 
 
 class _AsManyAsNeeded(distributed.Adaptive):

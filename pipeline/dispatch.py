@@ -18,6 +18,7 @@ from pipeline.event_log import Note
 from pipeline.extract import Outcome, Settings, StoreWriteError
 from pipeline.ledger import Task
 from pipeline.preflight import Probe, judge
+from stores.activity import WorkerState
 from stores.errors import OperationError
 
 _TICK_S = 0.5
@@ -71,6 +72,8 @@ class Worker:
     since: float
     examination: object = None
     ready: bool = False
+    ready_since: float = 0.0
+    pairs: int = 0
     leaving: bool = False
     host: str = ""
     pid: int = 0
@@ -117,6 +120,19 @@ class Dispatcher:
                 fields["longest"] = f"{video_id} {seconds:.0f} s on {host}"
         return fields
 
+    def states(self) -> list[WorkerState]:
+        """Return what each worker has in hand, and how fast it was since it was taken into use."""
+        now, clock = time.monotonic(), time.time()
+        states = []
+        for worker in self.workers.values():
+            if worker.ready:
+                hands = sorted((hand.since, hand.task.video.video_id) for hand in worker.hands.values())
+                since = clock - (now - hands[0][0] if hands else 0.0)
+                rate = worker.pairs / max(now - worker.ready_since, 1e-3)
+                videos = tuple(video_id for _, video_id in hands)
+                states.append(WorkerState(worker.host, worker.pid, videos, since, rate))
+        return sorted(states, key=lambda state: (state.host, state.pid))
+
     def outcomes(
         self, settings: Settings, backlog: Backlog, show: Callable[[], None], should_stop: Callable[[], bool]
     ) -> Generator[Settled, None, None]:
@@ -154,7 +170,7 @@ class Dispatcher:
                 elif kind == ENDED:
                     yield from self._end(worker, backlog, values["handle"], values["error"])
                 elif kind in (PAIRS, OUTCOME) and (hand := worker.hands.get(values["video_id"])) is not None:
-                    self._hear(hand, kind, values)
+                    self._hear(worker, hand, kind, values)
                 elif kind == LEFT:
                     yield from self._bury(worker, backlog, values["expected"])
         finally:
@@ -186,8 +202,8 @@ class Dispatcher:
             self._announce(f"left out: {sentence}")
             self.workers.pop(worker.address, None)
             return
-        worker.ready = True
-        self._first_ready = self._first_ready or time.monotonic()
+        worker.ready, worker.ready_since = True, time.monotonic()
+        self._first_ready = self._first_ready or worker.ready_since
         self._note("worker", state="joined", address=worker.address, host=worker.host, pid=worker.pid)
 
     def _give_out(self, settings: Settings, backlog: Backlog) -> None:
@@ -208,11 +224,12 @@ class Dispatcher:
         chosen = min(free, key=lambda worker: len(worker.hands), default=None)
         return None if chosen is None or (chosen.hands and backlog.is_suspect(backlog.first)) else chosen
 
-    def _hear(self, hand: Hand, kind: int, values: dict[str, Any]) -> None:
+    def _hear(self, worker: Worker, hand: Hand, kind: int, values: dict[str, Any]) -> None:
         if kind == OUTCOME:
             hand.outcome = Outcome(**values)
         else:
             self.pairs += values["pairs"]
+            worker.pairs += values["pairs"]
             hand.pairs += values["pairs"]
 
     def _end(self, worker: Worker, backlog: Backlog, handle: object, error: str) -> Iterator[Settled]:
@@ -226,7 +243,7 @@ class Dispatcher:
                 f"the worker at {worker.address} on {worker.host} cannot work ({error}); mend it and run again"
             )
         del worker.hands[hand.task.video.video_id]
-        self._credit(hand)
+        self._credit(worker, hand)
         if hand.outcome is None:
             backlog.put_back(hand.task)  # dropped
         elif (settled := backlog.settle(hand.task, hand.outcome)) is not None:
@@ -251,7 +268,7 @@ class Dispatcher:
             # One without the package closes when it is sent something of ours, and does not say why.
             self._answered(worker, "died when it was asked to load flowcpc; install the same flowcpc there")
         for hand in worker.hands.values():
-            self._credit(hand)
+            self._credit(worker, hand)
             if hand.outcome is not None and (settled := backlog.settle(hand.task, hand.outcome)) is not None:
                 yield hand.task, settled, {"host": worker.host, "pid": worker.pid}
         tasks = [hand.task for hand in worker.hands.values() if hand.outcome is None]
@@ -265,9 +282,11 @@ class Dispatcher:
             if settled is not None:
                 yield task, settled, {"host": worker.host, "pid": worker.pid}
 
-    def _credit(self, hand: Hand) -> None:
+    def _credit(self, worker: Worker, hand: Hand) -> None:
         """Count a video by its outcome instead of by what was heard while it was in hand."""
-        self.pairs += (hand.outcome.flows if hand.outcome else 0) - hand.pairs
+        unheard = (hand.outcome.flows if hand.outcome else 0) - hand.pairs
+        self.pairs += unheard
+        worker.pairs += unheard
 
     def _look_after(self) -> None:
         trouble = self._hub.trouble()

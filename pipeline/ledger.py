@@ -10,6 +10,8 @@ import pandas as pd
 from pipeline.extract import KIND_FILE, KIND_MISSING, Settings, record_failure, source_stamp
 from pipeline.sources import Video
 from stores.flow_store import FlowStore
+from stores.layout import record_name
+from stores.records import record_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +110,14 @@ def find_outdated(store: FlowStore, plan: Plan) -> list[tuple[str, str]]:
     """Return (video_id, reason) of the videos that keep the flow of an earlier file after `plan` was worked off: a commit takes the failure away."""
     failures = [(video_id, store.failure_of(video_id)) for video_id in plan.changed]
     return [(video_id, failure["reason"]) for video_id, failure in failures if failure is not None]
+
+
+def find_failed(store: FlowStore, videos: Sequence[Video]) -> list[tuple[str, str]]:
+    """Return (video_id, reason) of those of `videos` that have no flow because they failed; few records are read for it."""
+    failed = set(record_names(store.path, "failures")).difference(record_names(store.path, "commits"))
+    ids = sorted(video.video_id for video in videos if record_name(video.video_id) in failed)
+    found = [(video_id, store.failure_of(video_id)) for video_id in ids]
+    return [(video_id, str(failure["reason"])) for video_id, failure in found if failure is not None]
 
 
 def refuse_other_names(store: FlowStore, videos: Sequence[Video]) -> None:

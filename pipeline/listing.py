@@ -113,7 +113,7 @@ def find_listed(root: Path, videos: Sequence[Video], paths: Callable[[list[str]]
     unlisted = set(files) - {video.path for video in placed}
     if len(unlisted) == len(files):
         raise ValueError(
-            f"none of the {len(videos)} listed videos is under {root}; it must hold folders of classes, as in {root / placed[0].path}"
+            f"none of {counted(len(videos), 'video of the list')} is under {root}; it must hold folders of classes, as in {root / placed[0].path}"
         )
     remarks = [f"{counted(len(unlisted), 'video')} under {root} in no list, left out"] if unlisted else []
     return Dataset(placed, remarks)

@@ -2,10 +2,13 @@
 
 import contextlib
 import dataclasses
+import functools
+import os
+import platform
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from pipeline.backlog import Backlog
 from pipeline.dispatch import Dispatcher, Settled
 from pipeline.event_log import Note, no_log
 from pipeline.extract import STORED, Outcome, Settings, StoreWriteError, extract_video
-from pipeline.ledger import Plan, Summary, Task, find_outdated, plan_extraction, refuse_other_names
+from pipeline.ledger import Plan, Summary, Task, find_failed, find_outdated, plan_extraction, refuse_other_names
 from pipeline.limits import Preempted
 from pipeline.places import Here, Place, Processes
 from pipeline.preflight import made_probe
@@ -21,12 +24,15 @@ from pipeline.shards import Shard, videos_of_shard
 from pipeline.sources import Video
 from pipeline.tvl1.batching import videos_at_a_time
 from pipeline.tvl1.solver import available_threads, prepare
-from stores.catalog import KIND_PENDING
+from stores.activity import RunFile, WorkerState
 from stores.errors import OperationError
 from stores.flow_store import create_store
+from stores.garbage import take_back
+from stores.layout import STORE_FILE
 from stores.progress import Progress
 
 _TICK_S = 0.2
+Fields = Mapping[str, float | str]
 
 
 def run_extraction(
@@ -43,6 +49,7 @@ def run_extraction(
     progress: Progress = lambda done, total, fields: None,
     announce: Callable[[str], None] = lambda message: None,
     note: Note = no_log,
+    show_workers: Callable[[Sequence[WorkerState]], None] = lambda workers: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Summary:
     """Extract the flow of every video that the store lacks, at `place`, and rebuild the index.
@@ -64,8 +71,9 @@ def run_extraction(
         Stop once more videos than this have failed in this run.
     extract : callable
         What is done with a video, with the arguments of `extract_video`.
-    progress, announce, note, should_stop : callables
-        `progress` counts bytes of video files; its fields are videos, failed, pairs/s and the workers' state. `note` hears of every event.
+    progress, announce, note, show_workers, should_stop : callables
+        `progress` counts bytes of video files; its fields are videos, failed, pairs/s and how many workers are busy. `note` hears of every
+        event, `show_workers` now and then what each worker has in hand.
 
     Raises
     ------
@@ -76,10 +84,12 @@ def run_extraction(
     """
     began = time.perf_counter()
     part = list(videos) if shard is None else videos_of_shard(videos, Path(settings.videos), shard)
-    try:
+    with _meant_for_store(settings.store):
         store = create_store(settings.store, settings.numerics(), settings.array_format)
         store.collect_garbage()
         with store.in_use():
+            # Again: another run, that had made it and failed, may have taken it back before this one held it.
+            store = create_store(settings.store, settings.numerics(), settings.array_format)
             refuse_other_names(store, videos)
             everything = whole_dataset or {video.video_id for video in videos}
             store.set_dataset([video.to_record() for video in videos], everything)
@@ -88,11 +98,15 @@ def run_extraction(
             summary = Summary(videos=len(part), stored_before=plan.stored)
             note("start", store=str(store.path), videos=len(part), to_do=len(plan.tasks), stored=plan.stored)
             try:
-                if plan.tasks:
-                    summary.finished = False
+                summary.finished = not plan.tasks
+                if plan.tasks and not should_stop():
                     backlog = Backlog(store, settings.videos, plan.tasks)
-                    with _opened(place, settings, backlog, extract, announce, note) as (engine, there):
-                        _work_off(engine, there, backlog, plan, summary, max_failures, progress, note, should_stop)
+                    with (
+                        RunFile(store.path, len(plan.tasks)) as run_file,
+                        _opened(place, settings, backlog, extract, announce, note) as (engine, there),
+                    ):
+                        tell = functools.partial(_tell, progress, show_workers, run_file, engine)
+                        _work_off(engine, there, backlog, plan, summary, max_failures, tell, note, should_stop)
             except BaseException as error:
                 with contextlib.suppress(OperationError):  # what ended the run is to be said
                     _note_stop(note, summary, began)
@@ -102,18 +116,45 @@ def run_extraction(
             else:
                 _note_stop(note, summary, began)
             summary.outdated = find_outdated(store, plan)
-            if not store.is_indexed():
+            summary.failed = find_failed(store, part)
+        with store.left_alone() as alone:  # of shards that end together the last one rebuilds the tables, once
+            if alone and not store.is_indexed():
                 store.consolidate()
-            table = store.failures()
-            failures = table[table["kind"] != KIND_PENDING].set_index("video_id")["reason"]
-    except OSError as error:
-        raise StoreWriteError(
-            f"store {settings.store} cannot be written ({error.strerror or error}); mend it and run again"
-        ) from error
-    wanted = {video.video_id for video in part}
-    summary.failed = [(str(video_id), str(reason)) for video_id, reason in failures.items() if video_id in wanted]
     summary.seconds = time.perf_counter() - began
     return summary
+
+
+@contextlib.contextmanager
+def _meant_for_store(path: str) -> Iterator[None]:
+    """Say errors of the disk as those of the store; one that was made here is taken back when that fails before its first video."""
+    new = not (Path(path) / STORE_FILE).exists()
+    try:
+        yield
+    except Exception as error:
+        if new:
+            with contextlib.suppress(OSError, OperationError):
+                take_back(Path(path))
+        if isinstance(error, OSError):
+            raise StoreWriteError(
+                f"store {path} cannot be written ({error.strerror or error}); mend it and run again"
+            ) from error
+        raise
+
+
+def _tell(
+    progress: Progress,
+    show_workers: Callable[[Sequence[WorkerState]], None],
+    run_file: RunFile,
+    engine: "_InProcess | Dispatcher",
+    settled: int,
+    done: int,
+    total: int,
+    fields: Fields,
+) -> None:
+    workers = engine.states()
+    progress(done, total, {**fields, **engine.fields()})
+    show_workers(workers)
+    run_file.tell(settled, workers)
 
 
 def _note_stop(note: Note, summary: Summary, began: float) -> None:
@@ -172,7 +213,7 @@ def _work_off(
     plan: Plan,
     summary: Summary,
     max_failures: int | None,
-    progress: Progress,
+    tell: Callable[[int, int, int, Fields], None],
     note: Note,
     should_stop: Callable[[], bool],
 ) -> None:
@@ -183,12 +224,8 @@ def _work_off(
 
     def show() -> None:
         rate = engine.pairs / (time.perf_counter() - began)
-        counts: dict[str, float | str] = {
-            "videos": f"{settled}/{len(plan.tasks)}",
-            "failed": f"{summary.failed_now}",
-            "pairs/s": rate,
-        }
-        progress(done, total, {**counts, **engine.fields()})
+        counts: Fields = {"videos": f"{settled}/{len(plan.tasks)}", "failed": f"{summary.failed_now}", "pairs/s": rate}
+        tell(settled, done, total, counts)
 
     show()
     with contextlib.closing(engine.outcomes(settings, backlog, show, should_stop)) as outcomes:
@@ -214,9 +251,16 @@ class _InProcess:
     def __init__(self, extract: Callable[..., Outcome]) -> None:
         self.pairs = 0
         self._extract = extract
+        self._began = time.monotonic()
+        self._since: dict[str, float] = {}  # of each video in hand, seconds since the epoch
 
     def fields(self) -> dict[str, str]:
         return {}
+
+    def states(self) -> list[WorkerState]:
+        rate = self.pairs / max(time.monotonic() - self._began, 1e-3)
+        since = min(self._since.values(), default=time.time())
+        return [WorkerState(platform.node(), os.getpid(), tuple(self._since), since, rate)]
 
     def outcomes(
         self, settings: Settings, backlog: Backlog, show: Callable[[], None], should_stop: Callable[[], bool]
@@ -235,10 +279,12 @@ class _InProcess:
                         stop = lambda: should_stop() or given_up.is_set()  # noqa: E731
                         future = pool.submit(self._extract, settings, task.video, heard.put, should_stop=stop)
                         future.add_done_callback(lambda future, task=task: done.put((task, future)))  # type: ignore[misc]
+                        self._since[task.video.video_id] = time.time()
                         in_hand += 1
                     with contextlib.suppress(queue.Empty):
                         task, future = done.get(timeout=_TICK_S)
                         in_hand -= 1
+                        del self._since[task.video.video_id]
                         with contextlib.suppress(Preempted):
                             if (settled := backlog.settle(task, future.result())) is not None:
                                 yield task, settled, {}

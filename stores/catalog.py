@@ -75,6 +75,12 @@ def read_dataset(store: Path) -> dict[str, dict[str, Any]]:
         ) from error
 
 
+def whole_dataset(store: Path) -> int:
+    """Return how many videos the data set has, those included that no run was asked for; 0 where nobody said. Raises as `read_dataset`."""
+    found = read_dataset(store)
+    return int(read_record(store / DATASET_FILE).get("whole", 0)) if found else 0
+
+
 def merge_dataset(store: Path, videos: Sequence[Mapping[str, Any]], all_ids: Collection[str]) -> None:
     """Add `videos` (video_id, path, label, group, folds) to what the store is meant to hold.
 
@@ -82,10 +88,14 @@ def merge_dataset(store: Path, videos: Sequence[Mapping[str, Any]], all_ids: Col
     the data set since, so they and their failures are forgotten. A video of the data set without commit or failure is
     pending: a row in failures, so that none is ever silently absent.
     """
-    meant = {name: video for name, video in read_dataset(store).items() if name in all_ids}
+    before = read_dataset(store)
+    meant = {name: video for name, video in before.items() if name in all_ids}
     meant |= {video["video_id"]: dict(video) for video in videos}
-    if meant != read_dataset(store) or not (store / DATASET_FILE).exists():
-        write_record(store / DATASET_FILE, {"videos": [meant[name] for name in sorted(meant)]})
+    # Who names just those of the store knows no more of the data set than it does.
+    whole = max(len(all_ids), whole_dataset(store) if set(all_ids) == before.keys() else 0)
+    if meant != before or whole != whole_dataset(store) or not (store / DATASET_FILE).exists():
+        record = {"videos": [meant[name] for name in sorted(meant)], "whole": whole}
+        write_record(store / DATASET_FILE, record)
     for name in set(record_names(store, "failures")) - {record_name(video_id) for video_id in all_ids}:
         (store / "failures" / name).unlink(missing_ok=True)  # another run on this store may be first
 

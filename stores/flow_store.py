@@ -301,6 +301,10 @@ class FlowStore:
         """Hold the store as one of its writers, so that no other process collects what this one is writing."""
         return garbage.hold(self.path)
 
+    def left_alone(self) -> contextlib.AbstractContextManager[bool]:
+        """Hold the store; true where nobody else does."""
+        return garbage.left_alone(self.path)
+
     def collect_garbage(self) -> int:
         """Delete generations that no commit names and temporary files, unless another process is writing. Returns how
         many went.

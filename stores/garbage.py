@@ -40,8 +40,48 @@ def collect(store: Path) -> int:
         return len(garbage)
 
 
+@contextlib.contextmanager
+def left_alone(store: Path) -> Iterator[bool]:
+    """Hold the store, and yield whether nobody else does; of several that end, so asked, the last is told so."""
+    with open(store / layout.LOCK_FILE, "ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            alone = True
+        except BlockingIOError:
+            alone = False
+        except OSError:  # a disk without locks
+            alone = True
+        yield alone
+
+
+def take_back(store: Path) -> bool:
+    """Take away the files of a store in which no video was tried yet, and which nobody holds; return whether that is so."""
+    if not (store / layout.STORE_FILE).is_file():
+        return False
+    with open(store / layout.LOCK_FILE, "ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        tried = [name for name in records.record_names(store, "failures") if not _is_absent(store / "failures" / name)]
+        if tried or records.record_names(store, "commits") or any((store / "flow").glob("*/*")):
+            return False
+        for path in find_leftovers(store):
+            path.unlink(missing_ok=True)
+        for kind in ("commits", "failures", "flow", "index", layout.RUNS_FOLDER):
+            shutil.rmtree(store / kind, ignore_errors=True)
+        for name in (layout.DATASET_FILE, layout.STORE_FILE):  # the last says what the others are
+            (store / name).unlink(missing_ok=True)
+        return True
+
+
+def _is_absent(failure: Path) -> bool:
+    return bool(records.read_record(failure)["kind"] == "missing")  # listed, and not there: nobody tried it
+
+
 def find_leftovers(store: Path) -> list[Path]:
-    """Return the generations that no commit names and the temporary files; a running extraction's are among them.
+    """Return the generations that no commit names, the temporary files and those of runs; a running extraction's are among them.
 
     A video's commit is never deleted, only replaced: flow that the index knows and that has no commit lost it, and is kept (`find_orphans`).
     Only where a video has several generations, or a single one without a commit, is there anything to find, so that few records are read.
@@ -63,9 +103,10 @@ def find_leftovers(store: Path) -> list[Path]:
             found += [path for path in paths if layout.generation_of(path) != named]
     orphans = find_orphans(store) if found else set()
     found = [path for path in found if path not in orphans]
-    for kind in ("commits", "failures", "index", "embeddings"):
+    for kind in ("commits", "failures", "index", "embeddings", layout.RUNS_FOLDER):
         found.extend((store / kind).rglob(f".*{TEMPORARY_SUFFIX}"))
-    return [*found, *store.glob(f".*{TEMPORARY_SUFFIX}")]
+    runs = (store / layout.RUNS_FOLDER).glob("*.json")
+    return [*found, *runs, *store.glob(f".*{TEMPORARY_SUFFIX}")]
 
 
 def find_orphans(store: Path) -> set[Path]:

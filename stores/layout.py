@@ -9,6 +9,7 @@ STORE/
   dataset.json                     the videos that the store is meant to hold
   commits/<hh>/<key>.json          the video exists if and only if this file does
   failures/<hh>/<key>.json         why a video failed
+  running/*.json                   a run that is at work, for `flowcpc status`
   index/*.parquet, index.json      tables rebuilt from commits and failures at any time
   embeddings/<run>-<hash>/*.parquet
 ```
@@ -17,7 +18,7 @@ Every path inside is relative, so a store can be moved or copied.
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -33,6 +34,7 @@ COMPONENTS = ("u", "v")
 STORE_FILE = "store.json"
 DATASET_FILE = "dataset.json"
 LOCK_FILE = ".lock"
+RUNS_FOLDER = "running"
 INDEX_STAMP = "index.json"
 WHOLE_VIDEO = -1  # the `start` of an embedding that stands for a whole video
 
@@ -125,6 +127,16 @@ def flows_per_chunk(height: int, width: int) -> int:
 
 
 FLOWS_PER_SHARD = 1000
+
+
+def size_option(numerics: Mapping[str, Any]) -> str:
+    """Return the option that says how large the flow of these numerics is.
+
+    >>> size_option({"short_side": 256}), size_option({"height": 24, "width": 32})
+    ('--short-side 256', '--size 24x32')
+    """
+    side = numerics.get("short_side")
+    return f"--short-side {side}" if side else f"--size {numerics['height']}x{numerics['width']}"
 
 
 def find_store_above(path: Path) -> Path | None:

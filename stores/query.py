@@ -1,5 +1,6 @@
 """SQL over a store's tables, by DuckDB: nothing is written and nothing outside the store can be read."""
 
+import contextlib
 import io
 import re
 from collections.abc import Callable
@@ -40,9 +41,21 @@ def query(store: FlowStore, sql: str) -> pd.DataFrame:
             statements = duckdb.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise ValueError(f"query takes one SELECT and {sql!r} is none; the tables are {', '.join(tables)}")
-            return connection.execute(statements[0]).df()
+            return _exact_frame(connection, connection.sql(sql).to_arrow_table())
         except duckdb.Error as error:
             raise ValueError(_explain(error, connection, tables)) from error
+
+
+def _exact_frame(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> pd.DataFrame:
+    """Return `rows` as DuckDB makes a DataFrame of them, but whole numbers exact: sums, and columns with gaps, must not go through floats."""
+    table: pd.DataFrame = connection.from_arrow(rows).df()
+    for place, field in enumerate(rows.schema):
+        whole = pa.types.is_integer(field.type) or (pa.types.is_decimal(field.type) and field.type.scale == 0)
+        if whole and (pd.api.types.is_float_dtype(table.dtypes.iloc[place]) or table.iloc[:, place].isna().any()):
+            with contextlib.suppress(pa.ArrowInvalid):  # more than 64 bits
+                values = pd.array(rows.column(place).cast(pa.int64()).to_pylist(), dtype="Int64")
+                table.isetitem(place, values if values.isna().any() else values.to_numpy("int64"))
+    return table
 
 
 def _tables(store: FlowStore, *, with_embeddings: bool) -> dict[str, Callable[[], pa.Table]]:
@@ -103,7 +116,11 @@ def render(table: pd.DataFrame, form: str) -> tuple[bytes, str]:
         buffer = io.BytesIO()
         table.to_parquet(buffer, index=False)
         return buffer.getvalue(), ""
-    shown = table.head(_MOST_ROWS)
+    shown = table.head(_MOST_ROWS).copy()
+    for place, dtype in enumerate(shown.dtypes):
+        if isinstance(dtype, pd.api.extensions.ExtensionDtype) and dtype.na_value is pd.NA:  # which is shown as <NA>
+            column = shown.iloc[:, place].astype(object)
+            shown.isetitem(place, column.where(column.notna(), float("nan")).to_numpy())
     text = shown.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.6g}", max_colwidth=60)
     remark = "" if len(shown) == len(table) else f"{len(shown)} of {len(table)} rows; --as csv writes all"
     return f"{text if len(table) else ', '.join(map(str, table.columns)) + ': no rows'}\n".encode(), remark

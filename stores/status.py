@@ -1,14 +1,19 @@
-"""How an extraction is doing, for `flowcpc status`: from the records alone, so that it can be asked while one runs, and for ever after."""
+"""How an extraction is doing, for `flowcpc status`: from the records, so that it can be asked while one runs, and for ever after; what workers
+have in hand, from what runs say of themselves.
+"""
 
 import dataclasses
 import json
 import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
 from stores import catalog
+from stores.activity import RunState, read_runs
 from stores.flow_store import FlowStore
+from stores.words import counted
 
 # What a worker's seconds are made of: waiting for frames; the solver; codes and statistics; compressing and writing.
 STAGES = ("decode", "flow", "encode", "write")
@@ -36,15 +41,23 @@ class StoreStatus:
     Attributes
     ----------
     path : str
+    time : float
+        When it was asked for, seconds since the epoch.
     stored, failed, pending : int
         Videos of the store: with flow, without it for a reason, not extracted yet.
+    left_out : int
+        Further videos of the data set, which no run was asked for.
     flows : int
+    runs : tuple of RunState
+        Those at work, and those that went without a word.
+    last : float, optional
+        When a video was stored or failed last, seconds since the epoch.
     recent_videos : int
-        Stored or failed in the last RECENT_S seconds.
+        Stored or failed in the last RECENT_S seconds, or before `last` where no run is at work.
     recent_pairs_per_second : float
-        Of all workers together over that time, or since they began; 0 where nothing was stored.
+        Of all workers together, over those of these seconds in which any of them worked; 0 where nothing was stored.
     eta_seconds : float, optional
-        Until nothing is pending, if videos go on at that rate.
+        Until the runs at work have done what they have to, if videos go on at that rate.
     seconds : dict
         Of all workers over all stored videos: each of STAGES and `other`.
     hosts : pandas.DataFrame
@@ -57,10 +70,14 @@ class StoreStatus:
     """
 
     path: str
+    time: float
     stored: int
     failed: int
     pending: int
+    left_out: int
     flows: int
+    runs: tuple[RunState, ...]
+    last: float | None
     recent_videos: int
     recent_pairs_per_second: float
     eta_seconds: float | None
@@ -72,6 +89,7 @@ class StoreStatus:
     def to_json(self) -> dict[str, Any]:
         """Return the status as JSON values."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["runs"] = [{**dataclasses.asdict(run), "live": run.is_live(self.time)} for run in self.runs]
         tables = {
             name: json.loads(getattr(self, name).to_json(orient="records")) for name in ("hosts", "slowest", "failures")
         }
@@ -79,25 +97,65 @@ class StoreStatus:
 
     def to_text(self) -> str:
         """Return the status as lines for a person."""
+        out = f"; {self.left_out} more of the data set were not asked for (--limit)" if self.left_out else ""
         lines = [
             f"store    {self.path}",
-            f"videos   {self.stored} stored ({self.flows} flows), {self.failed} failed, {self.pending} pending",
-            f"now      {self._pace()}",
+            f"videos   {self.stored} stored ({counted(self.flows, 'flow')}), {self.failed} failed, {self.pending} pending{out}",
+            *(f"run      {self._describe(run)}" for run in self.runs),
+            f"speed    {self._pace()}",
         ]
         total = sum(self.seconds.values())
         if total:
             shares = ", ".join(f"{name} {value / total:.1%}" for name, value in self.seconds.items())
             lines.append(f"spent    {_duration(total)} of workers' time: {shares}")
-        for title, table in (("hosts", self.hosts), ("slowest videos", self.slowest), ("failures", self.failures)):
+        for title, table in (
+            ("workers", self.workers()),
+            ("hosts", self.hosts),
+            ("slowest videos", self.slowest),
+            ("failures", self.failures),
+        ):
             if len(table):
                 lines += ["", title, _table_text(table)]
         return "\n".join(lines)
 
+    def workers(self) -> pd.DataFrame:
+        """Return a row per worker of the runs at work: host, pid, video in hand (the longest, and how many more), seconds on it, pairs per second
+        since it was taken into use.
+        """
+        states = [worker for run in self.runs if run.is_live(self.time) for worker in run.workers]
+        rows = [
+            {
+                "host": worker.host,
+                "pid": worker.pid,
+                "video": worker.videos[0] if worker.videos else None,
+                "more": max(0, len(worker.videos) - 1),
+                "seconds": round(max(0.0, self.time - worker.since), 1) if worker.videos else None,
+                "pairs_per_second": worker.pairs_per_second,
+            }
+            for worker in states
+        ]
+        table = pd.DataFrame(rows, columns=["host", "pid", "video", "more", "seconds", "pairs_per_second"])
+        return table.astype({"seconds": "float64", "pairs_per_second": "float64"})
+
+    def _describe(self, run: RunState) -> str:
+        who, age = f"on {run.host} (pid {run.pid})", _duration(max(0.0, self.time - run.time))
+        if not run.is_live(self.time):
+            return f"{who} went without a word {age} ago, or its disk hangs; the same command goes on"
+        done = f"{run.settled} of {counted(run.videos, 'video')}"
+        return (
+            f"{who}: {done} in {_duration(run.time - run.began)}, {counted(len(run.workers), 'worker')}, said {age} ago"
+        )
+
     def _pace(self) -> str:
-        if not self.recent_videos:
-            return f"nothing was stored in the last {RECENT_S / 60:.0f} minutes"
-        left = "" if self.eta_seconds is None else f", about {_duration(self.eta_seconds)} left"
-        return f"{self.recent_pairs_per_second:.3g} pairs/s ({self.recent_videos} videos in the last {RECENT_S / 60:.0f} minutes){left}"
+        if self.last is None:
+            return "nothing was stored yet"
+        minutes = f"{counted(self.recent_videos, 'video')} in {{}}{RECENT_S / 60:.0f} minutes"
+        speed = f"{self.recent_pairs_per_second:.3g} pairs/s"
+        if any(run.is_live(self.time) for run in self.runs):
+            left = "" if self.eta_seconds is None else f", about {_duration(self.eta_seconds)} left"
+            return f"{speed} ({minutes.format('the last ')}){left}"
+        ago = _duration(max(0.0, self.time - self.last))
+        return f"{speed} ({minutes.format('its last ')}); nothing runs, the last video ended {ago} ago"
 
 
 def read_status(store: FlowStore, now: float | None = None) -> StoreStatus:
@@ -106,16 +164,20 @@ def read_status(store: FlowStore, now: float | None = None) -> StoreStatus:
     videos, failures = _read(store)
     pending = failures["kind"] == catalog.KIND_PENDING
     failed = failures[~pending]
-    waiting = int(pending.sum())
-    recent, pairs_per_second, eta = _pace(videos, failed, waiting, now)
+    runs = read_runs(store.path)
+    last, recent, pairs_per_second, eta = _pace(videos, failed, [run for run in runs if run.is_live(now)], now)
     spent = videos[[*(f"{stage}_seconds" for stage in STAGES), "other_seconds"]].sum()
     slowest = videos.sort_values("seconds", ascending=False).head(_MOST_ROWS)
     return StoreStatus(
         path=str(store.path),
+        time=now,
         stored=len(videos),
         failed=len(failed),
-        pending=waiting,
+        pending=int(pending.sum()),
+        left_out=max(0, catalog.whole_dataset(store.path) - len(videos) - len(failures)),
         flows=int(videos["flows"].sum()),
+        runs=runs,
+        last=last,
         recent_videos=recent,
         recent_pairs_per_second=pairs_per_second,
         eta_seconds=eta,
@@ -144,18 +206,35 @@ def _read(store: FlowStore) -> tuple[pd.DataFrame, pd.DataFrame]:
     return videos, failures.astype({"time": "float64", "seconds": "float64"})
 
 
-def _pace(videos: pd.DataFrame, failed: pd.DataFrame, waiting: int, now: float) -> tuple[int, float, float | None]:
-    """Return the number of recent videos, their pairs/s and the seconds until `waiting` more are done at that rate."""
+def _pace(
+    videos: pd.DataFrame, failed: pd.DataFrame, live: Sequence[RunState], now: float
+) -> tuple[float | None, int, float, float | None]:
+    """Return when the last video ended, the number of recent ones, their pairs/s while anybody worked, and the seconds that the `live` runs need."""
     ends = pd.concat([videos["committed"], failed["time"]], ignore_index=True)
     took = pd.concat([videos["seconds"], failed["seconds"]], ignore_index=True).fillna(0)
-    recent = ends > now - RECENT_S
-    if not recent.any():
-        return 0, 0.0, None
-    began = max(now - RECENT_S, float((ends - took)[recent].min()))
-    elapsed = max(now - began, 1e-3)  # clocks of hosts differ
-    flows = float(videos.loc[videos["committed"] > now - RECENT_S, "flows"].sum())
-    eta = waiting * elapsed / int(recent.sum()) if waiting else None
-    return int(recent.sum()), flows / elapsed, eta
+    if not ends.notna().any():
+        return None, 0, 0.0, None
+    last = float(ends.max())
+    since = (now if live else last) - RECENT_S
+    recent = ends > since
+    spans = [*zip((ends - took)[recent], ends[recent], strict=True), *((run.began, now) for run in live)]
+    worked = max(_covered([(max(begin, since), end) for begin, end in spans]), 1e-3)  # clocks of hosts differ
+    count, flows = int(recent.sum()), float(videos.loc[videos["committed"] > since, "flows"].sum())
+    left = sum(run.videos - run.settled for run in live)
+    return last, count, flows / worked, left * worked / count if live and count else None
+
+
+def _covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Return how much of the line the spans cover together.
+
+    >>> _covered([(0, 2), (1, 4), (7, 8)])
+    5.0
+    """
+    total, reached = 0.0, float("-inf")
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
 
 
 def _by_host(videos: pd.DataFrame, failed: pd.DataFrame) -> pd.DataFrame:

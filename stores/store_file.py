@@ -70,6 +70,10 @@ def describe_differences(stored: Record, wanted: Record) -> list[str]:
         found = {"encoding": names, **found}
     if found.keys() & {"height", "width", "short_side"}:
         found.pop("flows_per_chunk", None)
+    if "short_side" in found and "height" in found:  # the one store has a size, the other a shorter side
+        for name in ("height", "width", "short_side", "long_side"):
+            found.pop(name, None)
+        found["size"] = [layout.size_option(stored), layout.size_option(wanted)]
     return [_in_words(name, *values) for name, values in found.items()]
 
 

@@ -20,6 +20,20 @@ and none is silently short. *Marked* means that the header claims another number
 refuses such a video where the difference is above one frame and 1 %.
 """
 
+FOOTER = """
+By hand: the script above prints this page; any one file is extracted, and any one row asked for, with
+
+```
+mkdir one && cp FILE one/
+flowcpc extract-flow one one.flow --size 64x86        # exit code 3 where the file is refused
+flowcpc query one.flow "SELECT video_id, decoded_frames, header_frames, flows, decoded_is_header FROM videos"
+flowcpc query one.flow "SELECT video_id, kind, reason FROM failures"
+```
+
+FILE needs an ending that counts as a video's, or a line in a CSV (`--dataset csv`), as the script gives to all of them. The files are those of
+the folder `bad` in the test data, which `FLOWCPC_TEST_DATA` names.
+"""
+
 
 def extract_all(folder: Path, work: Path, *words: str) -> "tuple[int, pd.DataFrame, pd.DataFrame]":
     """Extract every file of `folder` by the real command into a store under `work`.
@@ -65,7 +79,7 @@ def to_markdown(videos: pd.DataFrame, failures: pd.DataFrame) -> str:
         rows[row["file"]] = f"failed ({row['kind']}): {row['reason']}"
     lines = [f"| {re.sub('[|]', '&#124;', name)} | {rows[name]} |" for name in sorted(rows)]
     counts = f"{len(videos)} stored, {len(failures)} failed, with OpenCV {cv2.__version__}."
-    return "\n".join([HEADER, counts, "", "| file | outcome |", "|---|---|", *lines, ""])
+    return "\n".join([HEADER, counts, "", "| file | outcome |", "|---|---|", *lines, FOOTER])
 
 
 if __name__ == "__main__":

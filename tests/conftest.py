@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from records import real_data_folder
+from records import ROOT, real_data_folder
 from textures import moving_texture
 
 if TYPE_CHECKING:  # a GPU machine runs its tests without what the stores need
@@ -173,6 +174,13 @@ def change_numerics(store: Path, **values: object) -> None:
     write_record(store / "store.json", meta)
     for path in (store / "commits").glob("*/*.json"):
         write_record(path, read_record(path) | {"numerics": digest_of(meta["array_format"], meta["numerics"])})
+
+
+def extraction_command(videos: Path, store: Path, *further: str, size: str, workers: int | None = 0) -> list[str]:
+    """Return the words of `flowcpc extract-flow` as a process of its own; None leaves the number of workers out."""
+    places = [] if workers is None else ["--workers", str(workers)]
+    words = ["extract-flow", str(videos), str(store), "--size", size, *places, *further]
+    return [sys.executable, str(ROOT / "cli.py"), *words]
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -3,13 +3,11 @@ import os
 import platform
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import assert_same_store, write_class_folders, write_video
-from records import ROOT
+from conftest import assert_same_store, extraction_command, write_class_folders, write_video
 from textures import moving_texture
 
 from pipeline.extract import Outcome, Settings, StoreWriteError, extract_video
@@ -17,6 +15,7 @@ from pipeline.ledger import Summary
 from pipeline.places import Gpus, Here, Place, Processes
 from pipeline.run import run_extraction
 from pipeline.sources import Video, read_dataset
+from stores.activity import WorkerState
 from stores.flow_store import open_store
 
 CLASSES = {"Left": (-1.0, 0.0), "Right": (1.0, 0.0), "Up": (0.0, -1.0)}
@@ -41,7 +40,14 @@ def test_processes_and_this_process_make_the_same_store(videos: Path, tmp_path: 
         tmp_path / "alone",
         progress=lambda done, total, fields: shown.append((done, total, str(fields["videos"]))),
     )
-    together = extract(videos, tmp_path / "together", workers=2)
+    seen: list[WorkerState] = []
+    together = extract(videos, tmp_path / "together", workers=2, show_workers=seen.extend)
+    assert len({worker.pid for worker in seen}) == 2
+    assert {worker.host for worker in seen} == {platform.node()}
+    assert {video_id for worker in seen for video_id in worker.videos} <= set(
+        open_store(tmp_path / "alone").videos()["video_id"]
+    )
+    assert not list((tmp_path / "together" / "running").iterdir()), "a run takes its file away"
     for summary in (alone, together):
         assert (summary.finished, summary.videos, summary.stored, summary.pairs, summary.failed) == (True, 9, 9, 45, [])
     assert_same_store(tmp_path / "alone", tmp_path / "together")
@@ -160,7 +166,7 @@ def test_a_stop_keeps_what_is_done_and_the_next_run_goes_on(videos: Path, tmp_pa
         tmp_path / "s",
         workers=workers,
         progress=lambda now, total, fields: done.append(now),
-        should_stop=lambda: done[-1] > 0,
+        should_stop=lambda: any(done),
     )
     assert not stopped.finished
     committed = len(open_store(tmp_path / "s").videos())
@@ -186,17 +192,7 @@ def test_an_unwritable_store_stops_the_whole_run(videos: Path, tmp_path: Path, m
 def test_kill_9_in_the_middle_then_the_same_command(tmp_path: Path) -> None:
     """The real command, its whole process group killed at several moments; in the end the store equals an undisturbed one."""
     videos = write_class_folders(tmp_path / "videos", CLASSES, clips=4, frames=24)
-    command = [
-        sys.executable,
-        str(ROOT / "cli.py"),
-        "extract-flow",
-        str(videos),
-        str(tmp_path / "s"),
-        "--size",
-        "24x32",
-        "--workers",
-        "2",
-    ]
+    command = extraction_command(videos, tmp_path / "s", size="24x32", workers=2)
     committed_at_kill = []
     for wanted in (1, 4, 8):
         process = subprocess.Popen(

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import assert_same_store, write_video
-from records import ROOT
+from conftest import assert_same_store, extraction_command, write_video
 from textures import moving_texture
 
 import console
@@ -95,7 +94,7 @@ class Site:
     def extract(self, *further: str) -> "subprocess.Popen[str]":
         """The user's command, running."""
         where = ["--scheduler", self.address, "--log-json", str(self.log), *further]
-        command = [*flowcpc(self.videos, self.store), *where]
+        command = extraction_command(self.videos, self.store, *where, size="x".join(map(str, SIZE)), workers=None)
         return subprocess.Popen(
             command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -129,18 +128,6 @@ class Site:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def flowcpc(videos: Path, store: Path) -> list[str]:
-    return [
-        sys.executable,
-        str(ROOT / "cli.py"),
-        "extract-flow",
-        str(videos),
-        str(store),
-        "--size",
-        "x".join(map(str, SIZE)),
-    ]
 
 
 def until(condition: Callable[[], object], seconds: float = 60) -> None:

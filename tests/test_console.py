@@ -1,3 +1,4 @@
+import io
 import os
 import signal
 import subprocess
@@ -6,9 +7,11 @@ import time
 
 import click
 import pytest
+import rich.console
 from click.testing import CliRunner
 
 import console
+from stores.activity import WorkerState
 from stores.errors import DamagedStoreError
 
 
@@ -117,3 +120,20 @@ def test_an_interrupt_that_nobody_took_is_a_sentence_and_130() -> None:
     result = CliRunner().invoke(group, ["wait"])
     assert result.exit_code == console.INTERRUPTED
     assert "interrupted" in result.stderr
+
+
+def test_on_a_terminal_each_of_a_few_workers_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        console, "Console", lambda stderr: rich.console.Console(file=io.StringIO(), force_terminal=True, width=80)
+    )
+    now = time.time()
+    workers = [WorkerState("n1", 8, ("p", "q"), now - 12, 3.0), WorkerState("n2", 9, (), now, 0.5)]
+    with console.Bar("extract") as bar:
+        bar(1, 4, {"pairs/s": 1.0})
+        bar.show_workers(workers)
+        bar._live.refresh()
+        shown = bar._console.file.getvalue()
+        assert "n1 8: p and 1 more, 12 s, 3 pairs/s" in shown
+        assert "n2 9: idle, 0.5 pairs/s" in shown
+        bar.show_workers(workers * 5)
+        assert bar._live.lines == (), "the count on the bar is enough"

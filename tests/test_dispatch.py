@@ -14,6 +14,7 @@ from pipeline.extract import STORED, Settings, StoreWriteError
 from pipeline.ledger import Task
 from pipeline.preflight import Probe, examine, made_probe
 from pipeline.sources import read_dataset
+from stores.activity import WorkerState
 from stores.errors import OperationError
 from stores.flow_store import create_store
 
@@ -188,3 +189,22 @@ def test_a_cluster_that_is_lost_says_so(tmp_path: Path) -> None:
     run.hub.lost = "the scheduler is gone"
     with pytest.raises(OperationError, match="the scheduler is gone; what was committed is safe"):
         run.outcomes()
+
+
+def test_every_worker_says_what_it_has_in_hand_and_how_fast_it_is(tmp_path: Path) -> None:
+    run = Run(tmp_path, slots=2)
+    run.hub.join("a", "b")
+    seen: list[list[WorkerState]] = []
+    with made_probe(run.settings, run.tasks[0]) as probe:
+        dispatcher = Dispatcher(run.hub, probe, run.said.append, lambda event, **values: None)
+        assert dispatcher.states() == []
+        backlog = Backlog(run.store, run.settings.videos, run.tasks)
+        for _ in dispatcher.outcomes(run.settings, backlog, lambda: None, lambda: False):
+            seen.append(dispatcher.states())
+    assert all(len(states) == 2 for states in seen)
+    assert {state.host for states in seen for state in states} == {"h"}
+    in_hand = [len(state.videos) for states in seen for state in states]
+    assert max(in_hand) == 2
+    assert {video for states in seen for state in states for video in state.videos} <= set(run.names)
+    assert all(state.pairs_per_second > 0 for state in dispatcher.states())
+    assert sum(worker.pairs for worker in dispatcher.workers.values()) == dispatcher.pairs == 30

@@ -57,7 +57,7 @@ def test_lists_that_are_wrong(tmp_path: Path, lists: Path) -> None:
 
 def test_none_of_the_listed_videos_is_there(tmp_path: Path, lists: Path) -> None:
     root = touch(tmp_path / "videos", f"{JUMP}.avi")
-    with pytest.raises(ValueError, match=r"none of the 2 listed videos is under .* as in .*videos/jump/Goal"):
+    with pytest.raises(ValueError, match=r"none of 2 videos of the list is under .* as in .*videos/jump/Goal"):
         read_dataset(root, "hmdb51", lists)
 
 

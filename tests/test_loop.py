@@ -67,7 +67,7 @@ def test_a_run_writes_what_it_promises(store: Path, tmp_path: Path) -> None:
     assert "out of 13" in result.to_text()
     assert calls == [(done, 7) for done in range(1, 8)]
     assert any("13 classes (3 other videos x 4 segments + 1), chance level 7.69%" in line for line in messages)
-    assert any("videos have fewer than 8 flows" in line for line in messages)
+    assert any("of fewer than 8 flows" in line for line in messages)
     assert messages[-1].startswith(("compute: the processor waited", "data: the processor waited"))
 
     lines = read_metrics(tmp_path / "run")

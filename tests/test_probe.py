@@ -161,7 +161,7 @@ def test_missing_test_videos_are_refused_unless_allowed(store: Path, run: Path) 
     messages: list[str] = []
     result = evaluate_linear(store, run, allow_missing=True, announce=messages.append)
     assert (result.table["missing"] == 1).all()
-    assert any("1 test videos are missing" in message for message in messages)
+    assert any("test videos that are missing and left out: 1;" in message for message in messages)
 
 
 def test_runs_that_cannot_be_evaluated(store: Path, run: Path, tmp_path: Path, make_store: Callable[..., Path]) -> None:

@@ -136,3 +136,20 @@ def test_a_long_table_is_cut_and_says_so(store: FlowStore) -> None:
     result = run(store, "SELECT * FROM range(1500)")
     assert "1000 of 1500 rows; --as csv writes all" in result.stderr
     assert len(run(store, "SELECT * FROM range(1500)", "--as", "csv").stdout.splitlines()) == 1501
+
+
+def test_whole_numbers_keep_their_digits(store: FlowStore) -> None:
+    """Sums, and columns in which some rows have nothing, hold what no float can."""
+    large = 2**53 + 1
+    for name, value in (("x", large), ("y", None), ("broken", 0)):
+        store.record_failure({**failure(name, "is empty"), "source_mtime_ns": value})
+    sql = (
+        "SELECT source_mtime_ns AS m, source_mtime_ns AS m FROM failures WHERE video_id IN ('x', 'y') ORDER BY video_id"
+    )
+    for _ in range(2):
+        assert run(store, sql, "--as", "csv").stdout.splitlines()[1:] == [f"{large},{large}", ","]
+        assert run(store, sql).stdout.split()[-4:] == [str(large), str(large), "-", "-"]
+        total = "SELECT sum(source_mtime_ns) AS s, sum(flows) AS f FROM failures FULL JOIN videos USING (video_id)"
+        assert run(store, total, "--as", "csv").stdout.splitlines()[1] == f"{large},45"
+        assert flowcpc.query(store, "SELECT 2.5::DECIMAL(5,0) AS d, 1e30::HUGEINT AS h")["h"].tolist() == [1e30]
+        store.consolidate()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import threading
 import time
 from collections.abc import Callable
@@ -174,3 +175,69 @@ def test_cores_that_are_over_are_threads_of_the_videos_that_are_left(videos: Pat
     settings = Settings(str(videos), str(tmp_path / "s"), 24, 32)
     assert run_extraction(settings, found, Processes(4), extract=noted).stored == 1
     assert threads.read_text() == "4 1 4"
+
+
+@pytest.mark.parametrize("words", [["--scheduler", "tcp://127.0.0.1:9"], ["--cluster", "slurm"], ["--cluster", "cuda"]])
+def test_a_run_that_fails_before_its_first_video_fixes_nothing(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("pipeline.cluster.devices", lambda: [])
+    monkeypatch.setattr("pipeline.cluster._CONNECT_S", 0.5)
+    result = flowcpc("extract-flow", videos, tmp_path / "s", "--size", "16x16", *words)
+    assert result.exit_code in (console.FAILED, console.USAGE), result.stderr
+    assert [path.name for path in (tmp_path / "s").iterdir()] == [".lock"]
+    assert flowcpc("extract-flow", videos, tmp_path / "s", *SMALL).exit_code == 0, "another size is as good"
+
+
+def test_a_folder_of_something_else_is_left_as_it_is(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "thesis.txt").write_text("chapter 1")
+    refused(flowcpc("extract-flow", videos, tmp_path / "s", *SMALL), "is not a flowcpc store")
+    assert [path.name for path in (tmp_path / "s").iterdir()] == ["thesis.txt"]
+
+
+def test_a_store_in_which_a_video_was_tried_is_not_taken_back(videos: Path, tmp_path: Path) -> None:
+    (videos / "Left" / "broken.avi").write_bytes(bytes(10**6))
+
+    def lost(settings: Settings, video: Video, on_pairs: object, **options: object) -> Outcome:
+        if video.video_id == "Left/broken":
+            return extract_video(settings, video, on_pairs, **options)
+        raise OperationError("the disk is gone")
+
+    with pytest.raises(OperationError, match="the disk is gone"):
+        extract(videos, tmp_path / "s", extract=lost)
+    assert set(open_store(tmp_path / "s").failures()["kind"]) == {"file", "pending"}
+
+
+def test_of_runs_that_end_together_the_last_one_rebuilds_the_tables(videos: Path, tmp_path: Path) -> None:
+    extract(videos, tmp_path / "s")
+    store = open_store(tmp_path / "s")
+    before = store.videos()
+    (videos / "Left" / "v_Left_g01_c01.avi").touch()
+    with store.in_use():  # another run
+        assert extract(videos, tmp_path / "s").stored == 1
+        assert not store.is_indexed()
+        assert store.videos()["video_id"].equals(before["video_id"]), "the records answer meanwhile"
+    assert extract(videos, tmp_path / "s").stored == 0
+    assert store.is_indexed()
+
+
+def test_many_absent_videos_are_counted_and_a_few_named(videos: Path, tmp_path: Path) -> None:
+    names = [f"Left/v_Left_g{number:02d}_c01.avi" for number in range(1, 40)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *(f"{name},Left" for name in names)]))
+    result = flowcpc(
+        "extract-flow", videos, tmp_path / "s", "--dataset", "csv", "--annotations", tmp_path / "list.csv", *SMALL
+    )
+    assert result.exit_code == console.DONE_IN_PART
+    assert len(result.stdout.splitlines()) == 10
+    assert "36 of 39 videos have no flow:" in result.stderr
+    assert "and 26 more: the file does not exist" in result.stderr
+    (command,) = re.findall(r"all of them: flowcpc (query .*)", result.stderr)
+    assert len(flowcpc(*shlex.split(command)).stdout.splitlines()) == 1 + 36
+
+
+def test_an_empty_shard_says_so(videos: Path, tmp_path: Path) -> None:
+    result = flowcpc("extract-flow", videos, tmp_path / "s", "--shard", "8/9", *(word for word in SMALL if word))
+    assert result.exit_code == 0
+    assert "nothing to do: this part of the data set has no video" in result.stderr

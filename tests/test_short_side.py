@@ -153,10 +153,12 @@ def test_sizes_that_contradict_each_other(videos: Path, store: Path, tmp_path: P
     )
     assert "short side 8 is not a size for flow; give 16 to 8192 px" in refused(tmp_path / "n", "--short-side", 8)
     assert "short_side is 24 in the store and 32 here" in refused(store, "--short-side", 32)
-    assert "short_side is 24 in the store and None here" in refused(store, "--size", "24x32")
+    assert "size is '--short-side 24' in the store and '--size 24x32' here; use" in refused(store, "--size", "24x32")
     assert not (tmp_path / "n").exists()
     flowcpc("extract-flow", videos, tmp_path / "one", "--size", "24x32", "--workers", 0)
-    assert "height is 24 in the store and None here" in refused(tmp_path / "one", "--short-side", 24)
+    assert "size is '--size 24x32' in the store and '--short-side 24' here; use" in refused(
+        tmp_path / "one", "--short-side", 24
+    )
 
 
 def test_the_default_size_is_the_short_side_of_256_of_a_4_to_3_video() -> None:

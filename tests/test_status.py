@@ -1,7 +1,7 @@
+import dataclasses
 import json
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from conftest import commit_flow, write_class_folders
-from records import ROOT
+from conftest import commit_flow, extraction_command, write_class_folders
 from test_flow_store import NUMERICS, some_flow
 
 import cli
 from stores import catalog, layout
 from stores import records as store_records
+from stores.activity import SILENT_S, RunState, WorkerState
 from stores.flow_store import FlowStore, create_store, open_store
 from stores.status import read_status
 
@@ -56,6 +56,10 @@ def store(tmp_path: Path) -> FlowStore:
     return store
 
 
+def write_run(store: FlowStore, run: RunState) -> None:
+    store_records.write_record(store.path / "running" / f"{run.host}.json", dataclasses.asdict(run))
+
+
 @pytest.mark.parametrize("indexed", [False, True])
 def test_it_counts_what_the_records_say(store: FlowStore, indexed: bool) -> None:
     if indexed:
@@ -84,13 +88,60 @@ def test_it_counts_what_the_records_say(store: FlowStore, indexed: bool) -> None
 
 def test_the_pace_is_that_of_the_last_minutes(store: FlowStore) -> None:
     """Three videos and two failures; the first of them was begun 90 s ago."""
+    run = RunState("n1", 7, NOW - 100, NOW - 2, 7, 4, ())
+    write_run(store, run)
     found = read_status(store, NOW)
     assert found.recent_videos == 5
-    assert found.recent_pairs_per_second == pytest.approx(12 / 90)
-    assert found.eta_seconds == pytest.approx(2 * 90 / 5)
-    later = read_status(store, NOW + 1000)
-    assert (later.recent_videos, later.recent_pairs_per_second, later.eta_seconds) == (0, 0.0, None)
-    assert "nothing was stored in the last 10 minutes" in later.to_text()
+    assert found.recent_pairs_per_second == pytest.approx(12 / 100), "a run that is at work works all the time"
+    assert found.eta_seconds == pytest.approx(3 * 100 / 5)
+    assert "run      on n1 (pid 7): 4 of 7 videos in 98 s, 0 workers, said 2 s ago" in found.to_text()
+
+
+def test_idle_time_is_not_averaged_into_the_speed_and_nothing_that_stopped_has_an_end(store: FlowStore) -> None:
+    """The videos took from 90 to 60 s ago and the failure from 32 to 30 s ago; nobody worked between, nor since."""
+    for later in (0, 1000, 10**6):
+        found = read_status(store, NOW + later)
+        assert (found.recent_videos, found.eta_seconds) == (5, None)
+        assert found.recent_pairs_per_second == pytest.approx(12 / 32)
+    assert "nothing runs, the last video ended 17 min ago" in read_status(store, NOW + 1000).to_text()
+
+
+def test_a_run_that_went_without_a_word_is_not_taken_for_one_at_work(store: FlowStore) -> None:
+    worker = WorkerState("n1", 8, ("a",), NOW - 200, 3.0)
+    write_run(store, RunState("n1", 7, NOW - 300, NOW - 2 * SILENT_S, 7, 4, (worker,)))
+    found = read_status(store, NOW)
+    assert (found.eta_seconds, len(found.workers())) == (None, 0)
+    assert "run      on n1 (pid 7) went without a word 2 min ago" in found.to_text()
+    assert found.to_json()["runs"][0]["live"] is False
+    store.collect_garbage()
+    assert read_status(store, NOW).runs == ()
+
+
+def test_each_worker_of_each_run_has_a_row(store: FlowStore) -> None:
+    workers = [WorkerState("n1", 8, ("p", "q", "r"), NOW - 12, 3.0), WorkerState("n2", 9, (), NOW - 5, 0.5)]
+    write_run(store, RunState("n1", 7, NOW - 50, NOW, 4, 2, tuple(workers)))
+    write_run(store, RunState("n3", 7, NOW - 40, NOW, 4, 2, (WorkerState("n3", 7, ("s",), NOW + 1, 2.0),)))
+    table = read_status(store, NOW).workers()
+    assert table["pid"].tolist() == [8, 9, 7]
+    assert table["video"].tolist()[::2] == ["p", "s"]
+    assert table["more"].tolist() == [2, 0, 0]
+    assert table["seconds"].tolist()[::2] == [12.0, 0.0], "clocks of hosts differ"
+    values = json.loads(json.dumps(read_status(store, NOW).to_json()))
+    assert values["runs"][0]["workers"][0]["videos"] == ["p", "q", "r"]
+
+
+def test_what_a_limit_left_out_is_said(tmp_path: Path) -> None:
+    store = create_store(tmp_path / "l.flow", NUMERICS)
+    row = {"video_id": "a", "path": "a.avi", "label": None, "group": None, "folds": {}}
+    store.set_dataset([row], {"a", "b", "c"})
+    add(store, "a")
+    found = read_status(store, NOW)
+    assert (found.pending, found.left_out) == (0, 2)
+    assert "0 pending; 2 more of the data set were not asked for (--limit)" in found.to_text()
+    store.set_dataset([row], {"a"})  # a repair, which knows those of the store alone
+    assert read_status(store, NOW).left_out == 2
+    store.set_dataset([row], {"a", "b"})
+    assert read_status(store, NOW).left_out == 1
 
 
 def test_a_finished_store_has_nothing_to_wait_for(store: FlowStore) -> None:
@@ -140,17 +191,7 @@ def test_the_command_prints_text_and_json(store: FlowStore) -> None:
 
 def test_it_answers_while_an_extraction_runs(tmp_path: Path) -> None:
     videos = write_class_folders(tmp_path / "videos", {"Left": (-1.0, 0.0)}, clips=6, frames=60)
-    command = [
-        sys.executable,
-        str(ROOT / "cli.py"),
-        "extract-flow",
-        str(videos),
-        str(tmp_path / "s"),
-        "--size",
-        "96x128",
-        "--workers",
-        "0",
-    ]
+    command = extraction_command(videos, tmp_path / "s", size="96x128")
     answers = []
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
@@ -162,4 +203,10 @@ def test_it_answers_while_an_extraction_runs(tmp_path: Path) -> None:
     between = [answer for answer in answers if answer.pending]
     assert between
     assert all(answer.recent_pairs_per_second > 0 and answer.eta_seconds for answer in between)
+    hands = [row for answer in between for row in answer.workers().to_dict("records")]
+    assert {row["pid"] for row in hands} == {process.pid}
+    assert {row["video"] for row in hands if isinstance(row["video"], str)} <= {
+        f"Left/v_Left_g{n:02d}_c01" for n in range(1, 7)
+    }
+    assert read_status(open_store(tmp_path / "s")).runs == ()
     assert [answer.stored for answer in answers] == sorted(answer.stored for answer in answers)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FRAMES, assert_same_store, commit_flow, write_class_folders
+from conftest import FRAMES, assert_same_store, commit_flow, extraction_command, write_class_folders
 from records import ROOT
 from test_flow_store import FORMATS, NUMERICS, some_flow
 
@@ -86,8 +86,7 @@ def test_two_extractions_at_once(tmp_path: Path, array_format: str) -> None:
     videos = write_class_folders(tmp_path / "videos", {"Left": (-1.0, 0.0), "Right": (1.0, 0.0)}, clips=4, frames=12)
 
     def extract(store: str) -> subprocess.Popen[bytes]:
-        words = ["extract-flow", str(videos), str(tmp_path / store), "--size", "24x32", "--workers", "0"]
-        command = [sys.executable, str(ROOT / "cli.py"), *words, "--format", array_format]
+        command = extraction_command(videos, tmp_path / store, "--format", array_format, size="24x32")
         return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
 
     both = [extract("s"), extract("s")]
@@ -176,11 +175,8 @@ def test_a_full_disk_keeps_what_was_committed(small_disk: Path, form: tuple[str,
 def test_the_command_on_a_full_disk_says_so(small_disk: Path, tmp_path: Path, array_format: str) -> None:
     videos = write_class_folders(tmp_path / "videos", {"Left": (-1.0, 0.0)}, clips=2, frames=12)
     (small_disk / "ballast").write_bytes(bytes(2 * 1024 * 1024 - 60 * 1024))
-    words = ["extract-flow", str(videos), str(small_disk / "s"), "--size", "128x160", "--workers", "0"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "cli.py"), *words, "--format", array_format],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    command = extraction_command(videos, small_disk / "s", "--format", array_format, size="128x160")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
@@ -188,17 +184,9 @@ def test_the_command_on_a_full_disk_says_so(small_disk: Path, tmp_path: Path, ar
 
 def test_a_read_only_store_can_be_read_and_says_that_it_cannot_be_written(tmp_path: Path) -> None:
     videos = write_class_folders(tmp_path / "videos", {"Left": (-1.0, 0.0)}, clips=2)
-    command = [
-        sys.executable,
-        str(ROOT / "cli.py"),
-        "extract-flow",
-        str(videos),
-        str(tmp_path / "s"),
-        "--size",
-        "24x32",
-    ]
+    command = extraction_command(videos, tmp_path / "s", size="24x32")
     quietly = {"cwd": ROOT, "capture_output": True, "text": True, "check": False}
-    assert subprocess.run([*command, "--workers", "0", "--limit", "1"], **quietly).returncode == 0
+    assert subprocess.run([*command, "--limit", "1"], **quietly).returncode == 0
     same = str(tmp_path / "s")
     if subprocess.run(["mount", "--bind", same, same], capture_output=True, check=False).returncode:
         pytest.skip("a folder cannot be mounted read-only here (it takes root)")
@@ -208,7 +196,7 @@ def test_a_read_only_store_can_be_read_and_says_that_it_cannot_be_written(tmp_pa
         assert len(store.videos()) == 1
         assert store.read_flow("Left/v_Left_g01_c01").shape == (5, 2, 24, 32)
         assert verify(store).harmful == []
-        refused = subprocess.run([*command, "--workers", "0"], **quietly)
+        refused = subprocess.run(command, **quietly)
         assert refused.returncode == 1
         assert "cannot be written (Read-only file system)" in refused.stderr
         assert "Traceback" not in refused.stderr

@@ -47,7 +47,7 @@ def test_ucf101_lists_that_are_wrong(tmp_path: Path, lists: Path, file: str, con
 
 def test_ucf101_without_what_it_needs(tmp_path: Path, lists: Path) -> None:
     root = touch(tmp_path / "videos", "other/x.avi")
-    with pytest.raises(ValueError, match="none of the 3 listed videos is under"):
+    with pytest.raises(ValueError, match="none of 3 videos of the list is under"):
         read_dataset(root, "ucf101", lists)
     with pytest.raises(ValueError, match="needs --annotations"):
         read_dataset(root, "ucf101")

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from stores.flow_store import FlowStore
+from stores.words import counted
 from train.config import PretrainConfig
 from train.execution import Execution, uses_bf16
 from train.ranks import Ranks
@@ -36,7 +37,7 @@ def announce_start(
     """
     which = f"the train split of fold {config.fold}" if config.split == "train" else "all splits"
     precision = "bf16" if uses_bf16(config.precision, ranks.device) else "float32"
-    say(f"{len(flows)} videos of {which} of {store.path}, on {ranks.device.type}, in {precision}")
+    say(f"{counted(len(flows), 'video')} of {which} of {store.path}, on {ranks.device.type}, in {precision}")
     if remark := store.remark_on_damage():
         say(remark)
     own = config.num_segments if config.difficult_negatives else 1
@@ -50,7 +51,7 @@ def announce_start(
         say(f"{ranks.count} processes share each batch of {config.batch_size}; negatives come from {whose}")
     if short := int((flows < config.shortest_span).sum()):
         say(
-            f"{short} videos have fewer than {config.shortest_span} flows: their segments are closer together than asked for"
+            f"{counted(short, 'video')} of fewer than {config.shortest_span} flows without a cut: their segments are closer together than asked for"
         )
     if config.split == "all":
         say("pretraining on all splits sees the flow of test videos: its results are transductive")
@@ -62,7 +63,7 @@ def announce_bottleneck(
     say: Callable[[str], None], lines: list[dict[str, Any]], device: torch.device, execution: Execution
 ) -> None:
     """Say what the steps of this call were bound by; its first line, which holds the start, counts only when it is alone."""
-    counted = lines[1:] or lines
-    if counted:
-        data_time, step_time = (sum(line[name] for line in counted) for name in ("data_time", "step_time"))
+    measured = lines[1:] or lines
+    if measured:
+        data_time, step_time = (sum(line[name] for line in measured) for name in ("data_time", "step_time"))
         say(bottleneck(data_time, step_time, device, execution.workers))

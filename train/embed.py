@@ -14,6 +14,7 @@ from stores.embeddings import write_embeddings
 from stores.flow_store import open_store
 from stores.layout import WHOLE_VIDEO
 from stores.progress import Progress
+from stores.words import counted
 from train.batches import HostBatch, SegmentReader, choose_device
 from train.checkpoint import build_encoder, check_numerics, require_checkpoint
 from train.loader import loading
@@ -84,7 +85,9 @@ def embed_store(
     reader = SegmentReader(store, videos["video_id"].tolist(), config, device)
     segments = covering_segments(reader.shots, config.num_flows)
     places, starts = segments.videos, segments.starts[:, 0]
-    announce(f"embedding {len(starts)} segments of {len(videos)} videos with step {checkpoint.step}, on {device.type}")
+    announce(
+        f"embedding {counted(len(starts), 'segment')} of {counted(len(videos), 'video')} with step {checkpoint.step}, on {device.type}"
+    )
 
     if remark := store.remark_on_damage():
         announce(remark)

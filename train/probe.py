@@ -154,7 +154,7 @@ def evaluate_linear(
     folder = Path(run_path, "evaluate", f"linear-fold{fold}-seed{seed}")
     _begin(folder, _fingerprint(checkpoint, train, test))
     if missing:
-        announce(f"{missing} test videos are missing and left out: this is not the accuracy on fold {fold}")
+        announce(f"test videos that are missing and left out: {missing}; this is not the accuracy on fold {fold}")
     if config.split == "all" or config.fold != fold:
         announce("the run was pretrained on the flow of the test videos too: its results are transductive")
     results = folder / "results.parquet"
@@ -165,7 +165,9 @@ def evaluate_linear(
             return LinearResult(True, table, folder)
 
     task = _make_task(store, config, train, test, seed)
-    announce(f"{len(train)} training and {len(test)} test videos of {len(task.classes)} classes in fold {fold}")
+    announce(
+        f"videos: {len(train)} to train on and {len(test)} to test, of {len(task.classes)} classes, in fold {fold}"
+    )
     predictions = []
     try:
         for number, name in enumerate((PRETRAINED, RANDOM)):
