@@ -5,13 +5,14 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slurm lint chaos presets bench bench-gpu clean
+.PHONY: help demo test test-slurm lint chaos presets bench bench-gpu learning clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 PIP := PYTHONUNBUFFERED=1 $(BIN)/python -m pip --disable-pip-version-check install
 DEMO := demo
+LEARNING := learning
 BENCHES := $(filter-out tests/bench_gpu_%,$(sort $(wildcard tests/bench_*.py)))
 
 help:  ## list the targets
@@ -58,8 +59,16 @@ bench-gpu:  ## the flow solver, extraction and pretraining on a CUDA device, wit
 	"$(PYTHON)" tests/bench_gpu_extract.py
 	"$(PYTHON)" tests/bench_gpu_train.py
 
+learning: $(READY)  ## how well pretraining tells held-out synthetic videos apart: docs/learning.md; half an hour, in the folder learning/
+	$(BIN)/flowcpc synth $(LEARNING)/synth --frames 101 --size 72x96
+	$(BIN)/flowcpc extract-flow $(LEARNING)/synth/videos $(LEARNING)/store --dataset ucf101 \
+	    --annotations $(LEARNING)/synth/annotations --size 48x64
+	$(BIN)/flowcpc pretrain $(LEARNING)/store $(LEARNING)/run --preset tiny --set num_flows=5 --set spacing=5 \
+	    --set size=40x56 --set validate_every=250 --set learning_rates=0:0.01,3000:0.002 --steps 4000
+	$(BIN)/python tests/learn_synth.py $(LEARNING)/store $(LEARNING)/run
+
 clean:  ## remove the demo's folder, builds and caches; .venv stays
-	rm -rf $(DEMO) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(DEMO) $(LEARNING) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find pipeline stores tests train -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf __pycache__
 

@@ -127,7 +127,7 @@ class SegmentReader:
 
     def to_device(self, batch: HostBatch) -> Tensor:
         """Return stacked flow on the device, float32 (B, T, 2N, h, w) in px, channels u0 v0 u1 v1 ..., or images (B, T, 3N, h, w), r0 g0 b0 r1 ..."""
-        means = torch.from_numpy(self._means_of(batch.segments))
+        means = torch.from_numpy(self.means_of(batch.segments))
         if self._device.type == "cpu" and self._levels is not None:
             flow = decode_planes(batch.codes, means, self._levels)
         else:
@@ -140,7 +140,7 @@ class SegmentReader:
         mirror(flow, batch.flips, vectors=self._config.modality == "flow")
         return flow.flatten(2, 3)
 
-    def _means_of(self, segments: Segments) -> NDArray[np.float32]:
+    def means_of(self, segments: Segments) -> NDArray[np.float32]:
         """Return what is subtracted from every plane, float32 (B, T, N, C): of flow the mean of its whole decoded frame, px."""
         flows = segments.starts[:, :, None] + np.arange(self.num_flows)
         flows = np.minimum(flows, segments.stops[:, :, None] - 1)  # as the reader repeats the last flow of a shot

@@ -55,9 +55,7 @@ _TABLE4: Mapping[str, Any] = {**_MODEL2, "num_segments": 10, "selection": "overl
 
 _TINY = PretrainConfig(  # for a CPU: flow of 36x48 px and clips of 24 flows or more, as in `make demo`
     preset="tiny",
-    num_segments=6,
-    num_observed=3,
-    num_flows=4,
+    num_flows=3,
     spacing=2,
     size=(32, 32),
     width=16,
