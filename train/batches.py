@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,7 +16,7 @@ from train.blocks import empty
 from train.config import PretrainConfig
 from train.pixels import decode_planes, dequantise, mirror, resize
 from train.selection import CROP, FLIP, Segments, draw_integers, select_sequences
-from train.shots import read_shots
+from train.shots import shots_of
 
 Integers = NDArray[np.int64]
 
@@ -78,11 +79,12 @@ class SegmentReader:
     def __init__(
         self, store: FlowStore, video_ids: Sequence[str], config: PretrainConfig, device: torch.device
     ) -> None:
-        sizes = store.videos().set_index("video_id").loc[list(video_ids), ["height", "width"]].to_numpy(np.int64)
+        tables = store.tables("videos", "shots", "frames")
+        sizes = tables["videos"].set_index("video_id").loc[list(video_ids), ["height", "width"]].to_numpy(np.int64)
         self._frame = config.size if config.framing == "crop" else _one_size(sizes, store, video_ids)
         self._room = _room(sizes, self._frame, store, video_ids)
         self._reader = WindowReader(store, video_ids)
-        self._means, self._offsets = _frame_means(store, video_ids)
+        self._means, self._offsets = _frame_means(tables["frames"], video_ids)
         self._config = config
         self._device = device
         self._encoding = store.encoding
@@ -90,7 +92,7 @@ class SegmentReader:
         self._levels = None if levels is None else torch.from_numpy(levels).to(device)
         self.num_flows = config.num_flows
         self.flows = np.diff(self._offsets)
-        self.shots = read_shots(store, video_ids)
+        self.shots = shots_of(tables["shots"], video_ids)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a loader process needs, which reads and nothing else: not the means, which grow with the data."""
@@ -248,9 +250,8 @@ def _room(sizes: Integers, crop: tuple[int, int], store: FlowStore, video_ids: S
     return room
 
 
-def _frame_means(store: FlowStore, video_ids: Sequence[str]) -> tuple[NDArray[np.float32], Integers]:
+def _frame_means(frames: pd.DataFrame, video_ids: Sequence[str]) -> tuple[NDArray[np.float32], Integers]:
     """Return (means float32 (flows, 2), offsets int64 (V + 1)): flow f of video v is row offsets[v] + f."""
-    frames = store.frames()
     numbers, names = frames["video_id"].factorize()
     begins = np.searchsorted(numbers, np.arange(len(names) + 1))  # the rows of a video are neighbours
     place = {name: number for number, name in enumerate(names)}
