@@ -44,7 +44,7 @@ def test_a_segment_of_a_short_video_is_read(store: FlowStore) -> None:
 
 
 def test_flow_is_read_as_ever(store: FlowStore) -> None:
-    source = open_modality(store, ["b", "a"], "flow")
+    source = open_modality(store, ["b", "a"], "flow", store.tables("videos", "frames"))
     assert source.offsets.tolist() == [0, 9, 12]
     assert source.means.shape == (12, 2)
     assert source.levels is store.encoding.levels
@@ -53,4 +53,4 @@ def test_flow_is_read_as_ever(store: FlowStore) -> None:
 def test_images_of_a_store_without_frames_are_refused(tmp_path: Path, make_store: Callable[..., Path]) -> None:
     store = open_store(make_store(tmp_path, {"v": np.zeros((3, 2, 18, 20), np.float32)}))
     with pytest.raises(ValueError, match=r"modality=image needs frames, and .* holds flow alone; .*--with-frames"):
-        open_modality(store, ["v"], "image")
+        open_modality(store, ["v"], "image", store.tables("videos", "frames"))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.segmentation import find_shots
 from stores.flow_store import FlowStore, create_store
-from train.shots import one_shot_each, pack_shots, read_shots
+from train.shots import one_shot_each, pack_shots, shots_of
 
 
 @given(shots=st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(10, 20)), max_size=4), min_size=1, max_size=6))
@@ -51,7 +51,7 @@ def test_shots_of_a_store_in_the_order_that_is_asked_for(tmp_path: Path) -> None
     commit_with_cuts(store, "a", [False] * 5)
     commit_with_cuts(store, "b", [False, False, True, False, False, False, True])
     commit_with_cuts(store, "only cuts", [True, True])
-    shots = read_shots(store, ["b", "only cuts", "a"])
+    shots = shots_of(store.shots(), ["b", "only cuts", "a"])
     assert shots.offsets.tolist() == [0, 2, 3, 4]
     assert shots.starts.tolist() == [0, 3, 0, 0]
     assert shots.stops.tolist() == [2, 6, 1, 5]

@@ -15,7 +15,7 @@ from train.config import PretrainConfig
 from train.modalities import open_modality
 from train.pixels import decode_planes, dequantise, mirror, resize
 from train.selection import CROP, FLIP, Segments, draw_integers, select_sequences
-from train.shots import read_shots
+from train.shots import shots_of
 
 Integers = NDArray[np.int64]
 
@@ -78,10 +78,11 @@ class SegmentReader:
     def __init__(
         self, store: FlowStore, video_ids: Sequence[str], config: PretrainConfig, device: torch.device
     ) -> None:
-        sizes = store.videos().set_index("video_id").loc[list(video_ids), ["height", "width"]].to_numpy(np.int64)
+        tables = store.tables("videos", "shots", "frames")
+        sizes = tables["videos"].set_index("video_id").loc[list(video_ids), ["height", "width"]].to_numpy(np.int64)
         self._frame = config.size if config.framing == "crop" else _one_size(sizes, store, video_ids)
         self._room = _room(sizes, self._frame, store, video_ids)
-        modality = open_modality(store, video_ids, config.modality)
+        modality = open_modality(store, video_ids, config.modality, tables)
         self._reader, self._planes, self._dtype = modality.reader, modality.planes, modality.dtype
         self._means, self._offsets, self._scale = modality.means, modality.offsets, modality.scale
         self._config = config
@@ -89,7 +90,7 @@ class SegmentReader:
         self._levels = None if modality.levels is None else torch.from_numpy(modality.levels).to(device)
         self.num_flows = config.num_flows
         self.flows = np.diff(self._offsets)
-        self.shots = read_shots(store, video_ids)
+        self.shots = shots_of(tables["shots"], video_ids)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a loader process needs, which reads and nothing else: not the means, which grow with the data."""

@@ -1,10 +1,11 @@
 """What a run sees of a video, flow or images: who reads it, what its codes mean, and what is subtracted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from stores.flow_store import FlowStore
@@ -44,10 +45,15 @@ class Modality:
     offsets: NDArray[np.int64]
 
 
-def open_modality(store: FlowStore, video_ids: Sequence[str], modality: str) -> Modality:
-    """Return how `modality`, flow or image, of some videos is read. Raises ValueError for images of a store without frames."""
+def open_modality(
+    store: FlowStore, video_ids: Sequence[str], modality: str, tables: Mapping[str, pd.DataFrame]
+) -> Modality:
+    """Return how `modality`, flow or image, of some videos is read, given the tables `videos` and `frames` of their store.
+
+    Raises ValueError for images of a store without frames.
+    """
     if modality == "flow":
-        means, offsets = _flow_means(store, video_ids)
+        means, offsets = _flow_means(tables["frames"], video_ids)
         encoding = store.encoding
         return Modality(
             WindowReader(store, video_ids), 2, encoding.dtype, encoding.levels, encoding.scale, means, offsets
@@ -57,16 +63,15 @@ def open_modality(store: FlowStore, video_ids: Sequence[str], modality: str) -> 
             f"modality=image needs frames, and {store.path} holds flow alone; extract into another store with --with-frames, or set modality=flow"
         )
     reader = FrameWindowReader(store, video_ids)
-    flows = store.videos().set_index("video_id").loc[list(video_ids), "flows"].to_numpy(np.int64)
+    flows = tables["videos"].set_index("video_id").loc[list(video_ids), "flows"].to_numpy(np.int64)
     offsets = np.concatenate([[0], np.cumsum(flows)]).astype(np.int64)
     means = np.broadcast_to(np.array(IMAGE_MEAN, np.float32), (int(offsets[-1]), 3))
     levels = np.arange(256, dtype=np.float32) / np.float32(255)
     return Modality(reader, 3, np.dtype(np.uint8), levels, 1.0, means, offsets)
 
 
-def _flow_means(store: FlowStore, video_ids: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _flow_means(frames: pd.DataFrame, video_ids: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return the means float32 (F, 2) of whole decoded flows and the offsets int64 (V + 1,) of the videos in them."""
-    frames = store.frames()
     numbers, names = frames["video_id"].factorize()
     begins = np.searchsorted(numbers, np.arange(len(names) + 1))  # the rows of a video are neighbours
     place = {name: number for number, name in enumerate(names)}

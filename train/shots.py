@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-
-from stores.flow_store import FlowStore
 
 Integers = NDArray[np.int64]
 
@@ -51,11 +50,9 @@ def one_shot_each(flows: Sequence[int]) -> Shots:
     return pack_shots([[(0, count)] for count in flows])
 
 
-def read_shots(store: FlowStore, video_ids: Sequence[str]) -> Shots:
-    """Return the shots of some videos of a store, in this order."""
-    table = store.shots()
-    spans = zip(table["video_id"], table["start"].tolist(), table["stop"].tolist(), strict=True)
+def shots_of(table: pd.DataFrame, video_ids: Sequence[str]) -> Shots:
+    """Return the shots of some videos, in this order, from a store's table of them."""
     found: dict[str, list[tuple[int, int]]] = {}
-    for video_id, start, stop in spans:
-        found.setdefault(video_id, []).append((start, stop))
+    for video_id, *span in zip(table["video_id"], table["start"].tolist(), table["stop"].tolist(), strict=True):
+        found.setdefault(video_id, []).append((span[0], span[1]))
     return pack_shots([found.get(video_id, []) for video_id in video_ids])
