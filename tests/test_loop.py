@@ -282,6 +282,6 @@ def test_it_learns(tmp_path: Path, make_store: Callable[..., Path]) -> None:
         pattern = rng.normal(0, 2, (2, 16, 16)).astype(np.float32)
         videos[f"v{n}"] = np.repeat(pattern[None], 12, axis=0) + rng.normal(0, 0.1, (12, 2, 16, 16)).astype(np.float32)
     store = make_store(tmp_path, videos, folds={name: {"fold1": "train"} for name in videos})
-    result = train(store, tmp_path / "run", steps=60, width=4, log_every=20, learning_rates=((0, 0.02),))
+    result = train(store, tmp_path / "run", steps=60, width=4, log_every=20, learning_rates=((0, 0.005),))
     assert result.accuracy > 0.7 > 5 * result.chance
     assert result.loss < 0.6 * math.log(result.classes)
