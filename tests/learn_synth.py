@@ -74,8 +74,11 @@ def main() -> None:
     seconds = [line["step_time"] for line in lines if "step_time" in line]
     minutes = float(np.mean(seconds)) * config.steps / 60
     last = held_out[-1]
-    rows = [("chance", 1 / config.classes), *((f"nearest neighbour, {name}", value) for name, value in
-            baselines(open_store(store_path), config).items()), ("CPC, held-out videos", last["held_out_accuracy"])]
+    rows = [
+        ("chance", 1 / config.classes),
+        *((f"nearest neighbour, {name}", value) for name, value in baselines(open_store(store_path), config).items()),
+        ("CPC, held-out videos", last["held_out_accuracy"]),
+    ]
     picture = ROOT / "docs" / PICTURE
     picture.parent.mkdir(exist_ok=True)
     shutil.copy(draw_curve(run), picture)
