@@ -167,7 +167,9 @@ def test_ranks_and_workers_change_nothing(reader: SegmentReader, ranks: int, wor
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(reader: SegmentReader) -> None:
-    with pytest.raises(ValueError, match="batch_size=3 cannot be shared by 2 processes; take a multiple of 2"):
+    with pytest.raises(
+        ValueError, match="batch_size=3 cannot be shared evenly by 2 processes; set batch_size to a multiple of 2"
+    ):
         SequenceReader(reader, CONFIG, 0, 0, 2)
 
 

@@ -33,7 +33,9 @@ def test_classes_where_processes_share_the_batch(difficult: bool) -> None:
     )
     assert local.classes_of(4) == count_classes(4, 8, difficult) == 24 + (8 if difficult else 1)
     assert everywhere.classes_of(4) == everywhere.classes_of(16) == everywhere.classes == local.classes_of(1)
-    with pytest.raises(ValueError, match="batch_size=16 cannot be shared evenly by 3 processes; take a multiple of 3"):
+    with pytest.raises(
+        ValueError, match="batch_size=16 cannot be shared evenly by 3 processes; set batch_size to a multiple of 3"
+    ):
         everywhere.classes_of(3)
     with pytest.raises(ValueError, match=r"negatives=local leaves one video .* set negatives=global, or .* 32 or more"):
         local.classes_of(16)

@@ -50,7 +50,8 @@ def test_two_processes_compute_the_gradient_of_one(tmp_path: Path) -> None:
             assert found["loss"] == pytest.approx(loss, abs=1e-6)
             assert found["gradients"].keys() == expected.keys()
             for name, value in expected.items():
-                torch.testing.assert_close(found["gradients"][name], value, rtol=0, atol=1e-6, msg=f"{case} {name}")
+                atol = 1e-6 * max(1.0, value.abs().max().item())
+                torch.testing.assert_close(found["gradients"][name], value, rtol=0, atol=atol, msg=f"{case} {name}")
 
 
 def test_a_signal_to_one_process_stops_both_and_the_run_goes_on_bit_for_bit(store: Path, tmp_path: Path) -> None:
@@ -133,7 +134,8 @@ def test_what_predictions_are_compared_with() -> None:
     with pytest.raises(ValueError, match="batch_size=4 cannot be shared evenly by 3 processes; set batch_size to a"):
         rivals_of(of_all, Ranks(0, 3, CPU))
     with pytest.raises(
-        ValueError, match="one video and no negatives; set negatives=global, or batch_size to at least 8"
+        ValueError,
+        match=r"one video of batch_size=4 to each of 4 processes, and .* set negatives=global, or batch_size to 8",
     ):
         rivals_of(local, Ranks(0, 4, CPU))
     assert rivals_of(of_all, Ranks(3, 4, CPU))[1] == 13

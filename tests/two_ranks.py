@@ -12,6 +12,7 @@ from torch import distributed, nn
 from train_cases import CONFIG
 
 from train.config import PretrainConfig
+from train.context import share_batch
 from train.cpc import build_model
 from train.loop import pretrain
 from train.loss import info_nce
@@ -21,6 +22,7 @@ GRADIENT_CASES = {
     "gn": {"norm": "gn"},
     "frozen-bn": {},
     "difficult": {"difficult_negatives": True},
+    "dropout": {"context": "tcam", "norm": "gn", "dropout": 0.2},
 }  # fmt: skip
 
 
@@ -29,12 +31,12 @@ def gradient_config(case: str) -> PretrainConfig:
     return dataclasses.replace(CONFIG, negatives="global", width=8, size=(48, 48), **GRADIENT_CASES[case])
 
 
-def model_of(config: PretrainConfig, case: str) -> nn.Module:
+def model_of(config: PretrainConfig) -> nn.Module:
     """The same model in every process."""
     torch.manual_seed(0)
     model = build_model(config).double().train()  # rounding of float32 would be as large as what is looked for
     model.predictors.float()  # what is pooled is float32
-    if case != "gn":
+    if config.norm == "bn":
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
@@ -49,10 +51,12 @@ def batch_of(config: PretrainConfig) -> torch.Tensor:
 
 def gradients(config: PretrainConfig, case: str, ranks: Ranks) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss of this process, and gradients by name."""
-    model = model_of(config, case)
+    model = model_of(config)
     rivals, classes = rivals_of(config, ranks)
-    share = ranks.share_of(config.batch_size)
+    share = config.share_of(ranks.count)
     own = batch_of(config)[ranks.rank * share : (ranks.rank + 1) * share]
+    share_batch(model, ranks.rank * share, config.batch_size)
+    torch.manual_seed(2)  # as at every step
     forward = ranks.together(model)  # to be kept until the backward pass
     predictions, latents = forward(own)
     found = info_nce(

@@ -169,14 +169,10 @@ class SequenceReader:
     def __init__(
         self, segments: SegmentReader, config: PretrainConfig, seed: int, rank: int = 0, ranks: int = 1
     ) -> None:
-        if config.batch_size % ranks:
-            raise ValueError(
-                f"batch_size={config.batch_size} cannot be shared by {ranks} processes; take a multiple of {ranks}"
-            )
         self._segments = segments
         self._config = config
         self._seed = seed
-        own = config.batch_size // ranks
+        own = config.share_of(ranks)
         self._part = slice(rank * own, (rank + 1) * own)
         # In model 2 every segment but the last is context, and every one but the first is predicted: one place for all.
         targets = range(1, config.num_predicted + 1) if config.model == "model1" else [0] * config.num_predicted

@@ -204,16 +204,22 @@ class PretrainConfig:
         """How many candidates each prediction is compared with, the right one included."""
         return self.classes_of(1)
 
+    def share_of(self, ranks: int) -> int:
+        """Return how many videos of a batch each of `ranks` processes has. Raises ValueError where the batch cannot be shared evenly."""
+        if self.batch_size % ranks:
+            raise ValueError(
+                f"batch_size={self.batch_size} cannot be shared evenly by {ranks} processes; "
+                f"set batch_size to a multiple of {ranks}, or start another number of processes"
+            )
+        return self.batch_size // ranks
+
     def classes_of(self, ranks: int) -> int:
         """Return the same where `ranks` processes share the batch: with local negatives each has only its own videos.
 
         Raises ValueError when the batch cannot be shared so.
         """
-        if self.batch_size % ranks:
-            raise ValueError(
-                f"batch_size={self.batch_size} cannot be shared evenly by {ranks} processes; take a multiple of {ranks}"
-            )
-        videos = self.batch_size // (ranks if self.negatives == "local" else 1)
+        share = self.share_of(ranks)
+        videos = share if self.negatives == "local" else self.batch_size
         if videos < 2:
             raise ValueError(
                 f"negatives=local leaves one video of batch_size={self.batch_size} to each of {ranks} processes, and nothing to tell it from; "

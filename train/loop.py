@@ -26,6 +26,7 @@ from train.checkpoint import (
     sgd_momentum,
 )
 from train.config import PretrainConfig, learning_rate, named_seed
+from train.context import share_batch
 from train.cpc import build_model
 from train.execution import Execution, check_execution, compiled, forward_precision
 from train.loader import loading
@@ -132,6 +133,8 @@ def pretrain(
 
         torch.manual_seed(named_seed(config.seed, "initial weights"))
         model = build_model(config).to(device).train()
+        own = config.share_of(ranks.count)
+        share_batch(model, ranks.rank * own, config.batch_size)
         parameters = dict(model.named_parameters())
         optimizer = torch.optim.SGD(
             parameters.values(),
@@ -196,7 +199,7 @@ def pretrain(
                 rate = learning_rate(config.learning_rates, done)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                torch.manual_seed(named_seed(config.seed, "step", done, ranks.rank))
+                torch.manual_seed(named_seed(config.seed, "step", done))
                 if execution.cuda_graphs:  # what a replayed graph returned last time may be overwritten
                     torch.compiler.cudagraph_mark_step_begin()
 
@@ -208,7 +211,7 @@ def pretrain(
                     model.positions,
                     difficult_negatives=config.difficult_negatives,
                     candidates=rivals.gather(latents),
-                    first=rivals.rank * len(latents),
+                    first=rivals.rank * own,
                 )
                 optimizer.zero_grad(set_to_none=True)
                 found.loss.backward()

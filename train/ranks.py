@@ -42,15 +42,6 @@ class Ranks:
         """Whether this process is the one that prints and writes."""
         return self.rank == 0
 
-    def share_of(self, batch_size: int) -> int:
-        """Return how many videos of a batch are this process's own. Raises ValueError where the batch cannot be shared evenly."""
-        if batch_size % self.count:
-            raise ValueError(
-                f"batch_size={batch_size} cannot be shared evenly by {self.count} processes; "
-                f"set batch_size to a multiple of {self.count}, or start another number of processes"
-            )
-        return batch_size // self.count
-
     def together(self, model: nn.Module) -> nn.Module:
         """Return `model` so that a backward pass leaves the mean of all processes' gradients in its parameters.
 
@@ -137,18 +128,10 @@ class _Gather(torch.autograd.Function):
 def rivals_of(config: PretrainConfig, ranks: Ranks) -> tuple[Ranks, int]:
     """Return the processes whose latents are candidates of a prediction (this one alone for local negatives), and how many classes that makes.
 
-    Raises ValueError when a process has too few videos.
+    Raises ValueError when the batch cannot be shared so.
     """
-    share = ranks.share_of(config.batch_size)
-    if config.negatives == "global" or ranks.count == 1:
-        return ranks, config.classes
-    if share < 2:
-        raise ValueError(
-            f"batch_size={config.batch_size} leaves each of {ranks.count} processes one video and no negatives; "
-            f"set negatives=global, or batch_size to at least {2 * ranks.count}"
-        )
-    own = config.num_segments if config.difficult_negatives else 1
-    return Ranks(0, 1, ranks.device), (share - 1) * config.num_segments + own
+    classes = config.classes_of(ranks.count)
+    return (ranks if config.negatives == "global" else Ranks(0, 1, ranks.device)), classes
 
 
 def is_main_process() -> bool:
