@@ -185,7 +185,10 @@ class DecodedVideo:
             value, length = self._receive("frames", "done")
             if not length:
                 break
-            count, sizes = value["count"], value["jpegs"]
+            try:
+                count, sizes = int(value["count"]), [int(size) for size in value["jpegs"]]
+            except (TypeError, KeyError, ValueError):
+                raise DecoderError("its decoder sent frames and did not say how many") from None
             if length != count * self.height * self.width + sum(sizes):
                 raise DecoderError(f"its decoder sent {length} bytes for {count} frames of {self.height}x{self.width}")
             frames = np.empty((count, self.height, self.width), np.uint8)

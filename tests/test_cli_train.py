@@ -27,6 +27,7 @@ from train.execution import Execution
 KILLS = int(os.environ.get("FLOWCPC_TRAINING_KILLS", "3"))
 SETTINGS = [
     "num_segments=4",
+    "num_observed=3",
     "num_flows=2",
     "size=16x16",
     "width=2",
@@ -99,7 +100,6 @@ def test_a_signal_saves_and_leaves(store: Path, tmp_path: Path, number: signal.S
 def again(store: Path, run: Path, steps: int) -> str:
     """What the same command says, cut off at `steps`, which may not be less than before: so in a copy of the settings."""
     process = start(store, run, "--steps", 100_000, "--set", "validate_every=2")
-    time.sleep(0)
     wait_for_step(run, steps)
     process.send_signal(signal.SIGUSR1)
     _, said = process.communicate(timeout=60)

@@ -55,8 +55,9 @@ def test_two_processes_compute_the_gradient_of_one(tmp_path: Path) -> None:
 
 
 def test_a_signal_to_one_process_stops_both_and_the_run_goes_on_bit_for_bit(store: Path, tmp_path: Path) -> None:
-    answer = two_processes(ROOT / "tests" / "two_ranks.py", "train", tmp_path)
-    assert answer.returncode == 0, answer.stderr
+    for job in ("train", "stop", "go_on"):
+        answer = two_processes(ROOT / "tests" / "two_ranks.py", job, tmp_path)
+        assert answer.returncode == 0, answer.stderr
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
     lines = read_metrics(tmp_path / "whole")
     assert [line["step"] for line in lines] == [2, 4, 6, 7, 7]

@@ -69,10 +69,10 @@ def test_no_file_makes_ffmpeg_open_another(secret: Path, tmp_path: Path) -> None
     assert not opened, "the secret was opened"
     opened.close()
     assert result.returncode == 3, result.stderr
-    reasons = dict(line.split("\t") for line in result.stdout.splitlines())
+    store = open_store(tmp_path / "s")
+    reasons = store.failures().set_index("video_id")["reason"].to_dict()
     assert reasons.keys() == {os.path.splitext(path)[0] for path in [*paths, "external.mov"]}
     assert all("can be decoded" in reason for reason in reasons.values())
-    store = open_store(tmp_path / "s")
     assert store.videos()["video_id"].tolist() == ["good"]
     assert set(store.failures()["kind"]) == {"file"}
 
@@ -185,7 +185,7 @@ def test_a_decoder_that_sends_nonsense_fails_one_video(tmp_path: Path, monkeypat
         "    sys.stdout.buffer.flush()\n"
         "sys.stdin.readline()\n"
         "say({'opened': {'header_frames': 3, 'fps': 25.0, 'source_height': 24, 'source_width': 32, 'height': 24, 'width': 32}})\n"
-        "say({'frames': 1000000}, b'x')\n"
+        "say({'frames': {'count': 1000000, 'jpegs': []}}, b'x')\n"
         "sys.stdin.readline()\n"
     )
     videos = write_class_folders(tmp_path / "videos", CLASSES, clips=1)

@@ -106,8 +106,13 @@ def exchange(folder: Path) -> None:
 
 
 def train(folder: Path) -> None:
-    """A run, and the same stopped by one process's signal and taken up again; both with batch norm."""
+    """A run with batch norm."""
     whole = pretrain(folder / "store.flow", folder / "whole", CONFIG)
+    assert (whole.finished, whole.classes) == (True, 5)
+
+
+def stop(folder: Path) -> None:
+    """The same, stopped by one process's signal."""
     asked = []
 
     def should_stop() -> bool:
@@ -115,7 +120,11 @@ def train(folder: Path) -> None:
         return os.environ["RANK"] == "1" and len(asked) == 3
 
     stopped = pretrain(folder / "store.flow", folder / "parts", CONFIG, should_stop=should_stop)
-    assert (whole.finished, stopped.finished, stopped.step, whole.classes) == (True, False, 3, 5)
+    assert (stopped.finished, stopped.step) == (False, 3)
+
+
+def go_on(folder: Path) -> None:
+    """And taken up again."""
     assert pretrain(folder / "store.flow", folder / "parts", CONFIG).finished
 
 
@@ -133,6 +142,6 @@ def die(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"exchange": exchange, "train": train, "die": die}[sys.argv[1]](Path(sys.argv[2]))
+    {job.__name__: job for job in (exchange, train, stop, go_on, die)}[sys.argv[1]](Path(sys.argv[2]))
     if distributed.is_initialized():
         sys.exit("the process group outlived its work")
