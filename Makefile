@@ -64,7 +64,7 @@ learning: $(READY)  ## how well pretraining tells held-out synthetic videos apar
 	$(BIN)/flowcpc extract-flow $(LEARNING)/synth/videos $(LEARNING)/store --dataset ucf101 \
 	    --annotations $(LEARNING)/synth/annotations --size 48x64
 	$(BIN)/flowcpc pretrain $(LEARNING)/store $(LEARNING)/run --preset tiny --set num_flows=5 --set spacing=5 \
-	    --set size=40x56 --set validate_every=250 --set learning_rates=0:0.01,3000:0.002 --steps 4000
+	    --set size=40x56 --set validate_every=250 --set learning_rates=0:0.01,2400:0.002 --steps 3000
 	$(BIN)/python tests/learn_synth.py $(LEARNING)/store $(LEARNING)/run
 
 clean:  ## remove the demo's folder, builds and caches; .venv stays

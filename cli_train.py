@@ -51,6 +51,8 @@ def pretrain(
     The same command again goes on where the run stopped. On several GPUs: torchrun --nproc-per-node N -m flowcpc
     pretrain ...
     """
+    # Before modules are loaded, which takes seconds: a stop is answered in our own words whenever it comes.
+    stop = click.get_current_context().with_resource(stop_on_signals())
     from train import loop, report
     from train.execution import Execution
     from train.ranks import is_main_process
@@ -62,7 +64,7 @@ def pretrain(
     )
     is_main = is_main_process()
     shown = Bar("pretrain") if is_main else contextlib.nullcontext(lambda done, total, fields: None)
-    with stop_on_signals() as stop, shown as bar:
+    with shown as bar:
         result = loop.pretrain(store, run, chosen, execution, progress=bar, announce=say, should_stop=stop)
     if not result.finished:
         stop.leave(command_line(), quiet=not is_main)
@@ -89,9 +91,10 @@ def pretrain(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def evaluate(store: Path, run: Path, mode: str, fold: int, seed: int, allow_missing: bool, as_json: bool) -> None:
     """Evaluate the encoder of RUN on action recognition, beside an untrained encoder; tables go to RUN/evaluate."""
+    stop = click.get_current_context().with_resource(stop_on_signals())
     from train import probe
 
-    with stop_on_signals() as stop, Bar(f"evaluate {mode}") as bar:
+    with Bar(f"evaluate {mode}") as bar:
         result = probe.evaluate_linear(
             store, run, fold=fold, seed=seed, allow_missing=allow_missing, progress=bar, announce=say, should_stop=stop
         )
@@ -105,9 +108,10 @@ def evaluate(store: Path, run: Path, mode: str, fold: int, seed: int, allow_miss
 @click.argument("run", type=console.PATH)
 def embed(store: Path, run: Path) -> None:
     """Embed every video of STORE with the encoder of RUN; rows go to STORE/embeddings as Parquet."""
+    stop = click.get_current_context().with_resource(stop_on_signals())
     from train.embed import embed_store
 
-    with stop_on_signals() as stop, Bar("embed") as bar:
+    with Bar("embed") as bar:
         result = embed_store(store, run, progress=bar, announce=say, should_stop=stop)
     if not result.finished:
         stop.leave(command_line())

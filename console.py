@@ -24,6 +24,7 @@ from rich.text import Text
 from stores.activity import WorkerState
 from stores.errors import OperationError
 from stores.layout import find_store_above
+from stores.signals import STOPS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,6 @@ DONE_IN_PART = 3
 PREEMPTED = 75
 INTERRUPTED = 130
 
-_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _MOST_WORKERS = 8  # that have a line each under a bar
 _PLAIN_INTERVAL_S = 10.0  # off a terminal, a line this often at most
 
@@ -177,7 +177,7 @@ class Stop:
 def stop_on_signals() -> Iterator[Stop]:
     """Yield a Stop that Ctrl-C, SIGTERM and SIGUSR1 set, instead of ending the process in the middle of something."""
     stop = Stop()
-    earlier = {number: signal.signal(number, stop.handle) for number in _STOPS}
+    earlier = {number: signal.signal(number, stop.handle) for number in STOPS}
     try:
         yield stop
     finally:
@@ -187,7 +187,7 @@ def stop_on_signals() -> Iterator[Stop]:
 
 def ignore_stops() -> None:
     """Let signals ask for nothing any more, in the moments in which Python ends."""
-    for number in _STOPS:
+    for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
 
 

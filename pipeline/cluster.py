@@ -39,16 +39,18 @@ from pipeline.ledger import Task
 from pipeline.limits import Preempted
 from pipeline.places import WAIT_S, Gpus, Processes, Running, Slurm, gpu_workers, thread_limits
 from pipeline.preflight import Probe, check_scheduler, examine, versions
-from pipeline.signals import held_back, leave, leave_on_signals, leaving
+from pipeline.signals import leave, leave_on_signals, leaving
 from pipeline.slurm import JobWatch, check_job, check_slurm, job_options
 from pipeline.sources import Video
 from pipeline.tvl1.batching import videos_at_a_time
 from pipeline.tvl1.solver import available_threads, devices
 from stores.errors import OperationError
+from stores.signals import held_back
 
 Extract = Callable[..., Outcome]
 
 _CONNECT_S = 30.0
+_CLOSE_S = 60.0  # a cluster that takes longer to close is left to its scheduler
 _SILENT = 51  # above all levels of logging
 _ASK_S = 3.0
 _PAIRS_EVERY_S = 1.0
@@ -90,7 +92,7 @@ def started_hub(
         else:
             with held_back():  # also: a start that is broken off leaves processes behind
                 cluster, trouble = _started_cluster(place, threads, needed)
-                stack.callback(_close, cluster)
+                stack.callback(_close, cluster, timeout=_CLOSE_S)
                 client = Client(cluster, set_as_default=False)
         stack.callback(_close, client, timeout=2)
         address = str(client.scheduler_info(n_workers=0)["address"])

@@ -1,29 +1,14 @@
-"""Signals that ask for a stop, and how the processes that a run starts are kept from hearing them too early."""
+"""How a worker process hears the signals that ask for a stop; stores/signals.py holds them back until it does."""
 
 import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from multiprocessing import resource_tracker
+from collections.abc import Callable
 
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+from stores.signals import STOPS
+
 leaving = threading.Event()  # in a worker process: it was asked to go
-
-
-@contextlib.contextmanager
-def held_back() -> Iterator[None]:
-    """Hold STOPS back from this thread; from the threads that are begun in it, and from all that these start, until they `let_through`.
-
-    A terminal, or a queue, signals every process of a command, those too that are still loading Python and would answer with a traceback.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    try:
-        resource_tracker.ensure_running()  # when it begins, it lets these through again; it has begun now
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def leave_on_signals(close: Callable[[], None], *, alone: bool) -> None:

@@ -79,7 +79,9 @@ def read_runs(store: Path) -> tuple[RunState, ...]:
     """Return the runs that have a file, the oldest first."""
     runs = []
     for path in (store / layout.RUNS_FOLDER).glob("*.json"):
-        with contextlib.suppress(FileNotFoundError, DamagedStoreError):  # one may end meanwhile
+        with contextlib.suppress(
+            FileNotFoundError, DamagedStoreError, KeyError, TypeError
+        ):  # it ended meanwhile, or is of another release
             values = records.read_record(path)
             workers = tuple(
                 WorkerState(**{**worker, "videos": tuple(worker["videos"])}) for worker in values["workers"]

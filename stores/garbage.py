@@ -65,11 +65,15 @@ def take_back(store: Path) -> bool:
         except OSError:
             return False
         tried = [name for name in records.record_names(store, "failures") if not _is_absent(store / "failures" / name)]
-        if tried or records.record_names(store, "commits") or any((store / "flow").glob("*/*")):
+        if (
+            tried
+            or records.record_names(store, "commits")
+            or any(any((store / folder).glob("*/*")) for folder in layout.GENERATION_FOLDERS)
+        ):
             return False
         for path in find_leftovers(store):
             path.unlink(missing_ok=True)
-        for kind in ("commits", "failures", "flow", "index", layout.RUNS_FOLDER):
+        for kind in (*layout.GENERATION_FOLDERS, "commits", "failures", "index", layout.RUNS_FOLDER):
             shutil.rmtree(store / kind, ignore_errors=True)
         for name in (layout.DATASET_FILE, layout.STORE_FILE):  # the last says what the others are
             (store / name).unlink(missing_ok=True)

@@ -151,7 +151,7 @@ def find_store_above(path: Path) -> Path | None:
 
 def is_remains(path: Path) -> bool:
     """Return whether a folder without store.json was a store."""
-    return not (path / STORE_FILE).exists() and any((path / kind).is_dir() for kind in ("commits", "flow"))
+    return not (path / STORE_FILE).exists() and any((path / kind).is_dir() for kind in ("commits", *GENERATION_FOLDERS))
 
 
 def differing_values(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

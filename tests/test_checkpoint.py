@@ -35,6 +35,7 @@ def save(run: Path, step: int, seed: int = 0) -> ModelOne:
         step=step,
         config=CONFIG,
         numerics=NUMERICS,
+        videos="digest",
         window=[1.0, 1 / 3],
         model=model.state_dict(),
         momentum=momentum,
@@ -46,7 +47,13 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path) is None
     model = save(tmp_path, 5)
     found = require_checkpoint(tmp_path)
-    assert (found.step, found.config, found.numerics, found.window) == (5, CONFIG, NUMERICS, [1.0, 1 / 3])
+    assert (found.step, found.config, found.numerics, found.videos, found.window) == (
+        5,
+        CONFIG,
+        NUMERICS,
+        "digest",
+        [1.0, 1 / 3],
+    )
     other = build_model(CONFIG)
     load_strictly(other, found.part("model"))
     for name, value in model.state_dict().items():

@@ -122,7 +122,7 @@ def test_options_reach_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     def pretrain(*words: object, **named: object) -> loop.PretrainResult:
         called.append(words)
-        return loop.PretrainResult(False, 0, 1, 0.0, 0.0, 2, 0.5, None)
+        return loop.PretrainResult(False, 0, 1, 0.0, 0.0, 2, 0.5, None, 2)
 
     monkeypatch.setattr(loop, "pretrain", pretrain)
     (tmp_path / "settings.yaml").write_text("preset: tiny\nbatch_size: 8\n")

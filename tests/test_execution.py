@@ -31,7 +31,7 @@ torch.testing.assert_close(compiled(layers, Execution(compile=True))(numbers), l
 
 
 def test_plain_execution_works_everywhere() -> None:
-    check_execution(Execution(), ALONE)
+    check_execution(Execution(), CONFIG, ALONE)
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,19 @@ def test_what_this_machine_cannot_do_is_a_sentence(
     monkeypatch.setattr(execution.shutil, "which", lambda name: None)
     monkeypatch.setattr(execution.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=words):
-        check_execution(Execution(**asked), ALONE)
+        check_execution(Execution(**asked), CONFIG, ALONE)
 
 
 def test_cuda_graphs_are_for_one_process() -> None:
     with pytest.raises(ValueError, match="is for one process, and there are 2"):
-        check_execution(Execution(cuda_graphs=True), Ranks(0, 2, torch.device("cuda", 0)))
+        check_execution(Execution(cuda_graphs=True), CONFIG, Ranks(0, 2, torch.device("cuda", 0)))
+
+
+def test_bf16_on_a_cpu_is_refused_for_maps_of_one_point() -> None:
+    config = dataclasses.replace(CONFIG, precision="bf16")
+    with pytest.raises(ValueError, match="precision=bf16 needs a size above 16x16 on a CPU"):
+        check_execution(Execution(), config, ALONE)
+    check_execution(Execution(), dataclasses.replace(config, size=(16, 18)), ALONE)
 
 
 def test_a_number_of_workers() -> None:

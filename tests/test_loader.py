@@ -68,6 +68,17 @@ def test_a_view_keeps_its_block() -> None:
     assert [one.unique().tolist() for one in kept] == [[step] for step in range(30)]
 
 
+def twice(step: int) -> dict[str, torch.Tensor]:
+    tensor = same_size(step)
+    return {"one": tensor, "other": tensor}
+
+
+def test_a_block_that_a_batch_names_twice_is_used_again_when_neither_sees_it() -> None:
+    with loading(twice, range(12), workers=1, ahead=0) as loaded:
+        kept = [batch["one"] for batch in loaded]
+    assert [one.unique().tolist() for one in kept] == [[step] for step in range(12)]
+
+
 class Talkative(Exception):
     def __init__(self, one: str, other: str) -> None:
         super().__init__(f"{one} and {other}")

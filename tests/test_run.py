@@ -1,5 +1,6 @@
 """A whole run: when it tries again, when it gives up, and what programs hear of it."""
 
+import errno
 import json
 import re
 import shlex
@@ -195,6 +196,20 @@ def test_a_folder_of_something_else_is_left_as_it_is(videos: Path, tmp_path: Pat
     (tmp_path / "s" / "thesis.txt").write_text("chapter 1")
     refused(flowcpc("extract-flow", videos, tmp_path / "s", *SMALL), "is not a flowcpc store")
     assert [path.name for path in (tmp_path / "s").iterdir()] == ["thesis.txt"]
+
+
+def test_a_full_disk_at_the_first_video_leaves_no_store(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stores.frame_file.FrameFileWriter.close", full)
+        result = flowcpc("extract-flow", videos, tmp_path / "s", *SMALL, "--with-frames")
+    assert result.exit_code == console.FAILED, result.stderr
+    assert [path.name for path in (tmp_path / "s").iterdir()] == [".lock"]
+    assert flowcpc("extract-flow", videos, tmp_path / "s", *SMALL).exit_code == 0, "without frames is as good"
 
 
 def test_a_store_in_which_a_video_was_tried_is_not_taken_back(videos: Path, tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ def announce_start(
         say("pretraining on all splits sees the flow of test videos: its results are transductive")
     elif not held_out.is_due(config.steps):
         say(f"{held_out.videos} held-out videos do not fill a batch of {config.batch_size}: no accuracy on them")
+    elif left := held_out.videos % config.batch_size:
+        say(f"{held_out.videos - left} of {held_out.videos} held-out videos fill whole batches and are measured")
 
 
 def announce_bottleneck(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _SMALLEST = 1 << 16
@@ -32,15 +33,20 @@ class Block:
         # A driver that refuses (a limit on locked memory) costs speed and nothing else.
         self.pinned = pin and int(torch.cuda.cudart().cudaHostRegister(self._address, size, 0)) == 0
 
-    def tensor(self, shape: Sequence[int], dtype: np.dtype[Any]) -> tuple[Tensor, Any]:
-        """Return a tensor at the block's beginning, and the object that lives as long as anything sees its memory."""
-        array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, buffer=self.memory)
-        return torch.from_numpy(array), array
+    def array(self) -> NDArray[np.uint8]:
+        """Return its memory, as an object that lives as long as any view of it."""
+        return np.frombuffer(self.memory, np.uint8)
 
     def __del__(self) -> None:
         if getattr(self, "pinned", False):
             torch.cuda.synchronize()  # a copy may still be on its way
             torch.cuda.cudart().cudaHostUnregister(self._address)
+
+
+def tensor_in(memory: NDArray[np.uint8], shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
+    """Return a tensor at the beginning of the memory of a block."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    return torch.from_numpy(memory[:size].view(dtype).reshape(shape))
 
 
 class SharedBlocks:
@@ -68,7 +74,7 @@ class SharedBlocks:
         fitting = [(self._blocks[number][1], number) for number in self._free if self._blocks[number][1] >= size]
         number = min(fitting)[1] if fitting else self._make(size)
         self._free.discard(number)
-        tensor, _ = self._blocks[number][0].tensor(shape, dtype)
+        tensor = tensor_in(self._blocks[number][0].array(), shape, dtype)
         self._in_hand[tensor.data_ptr()] = number
         return tensor
 

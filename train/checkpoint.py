@@ -45,6 +45,8 @@ class Checkpoint:
     config : PretrainConfig
     numerics : dict
         Of the store that it was trained on.
+    videos : str
+        Digest of the videos that it was trained on (train.splits.digest_of_videos).
     window : list of float
         Sums of the metrics since their last line (train.metrics.Window).
     sha256 : str
@@ -56,6 +58,7 @@ class Checkpoint:
     step: int
     config: PretrainConfig
     numerics: dict[str, Any]
+    videos: str
     window: list[float]
     sha256: str
     tensors: dict[str, Tensor]
@@ -65,26 +68,19 @@ class Checkpoint:
         return part_of(self.tensors, prefix)
 
 
-def open_run(run: Path, config: PretrainConfig, numerics: Mapping[str, Any]) -> Checkpoint | None:
+def open_run(run: Path, config: PretrainConfig, numerics: Mapping[str, Any], videos: str) -> Checkpoint | None:
     """Write down the settings of a new run, or return the checkpoint (None before the first) of the one that is there.
+
+    Before the first checkpoint nothing was learned, so that other settings may take the folder over. `videos` is the digest of those to train on.
 
     Raises
     ------
     ValueError
-        The run was made with other settings, `steps` apart, which may grow; or on flow of other numerics.
-    FileExistsError
-        `run` is a file, or a folder of something else.
+        The run was made with other settings, `steps` apart, which may grow; on flow of other numerics; or of other videos.
     """
-    if run.exists() and not run.is_dir():
-        raise FileExistsError(f"{run} is a file; give a new folder for the run")
     file = run / _CONFIG
-    if not file.exists():
-        if run.exists() and any(entry.suffix != TEMPORARY_SUFFIX for entry in run.iterdir()):
-            raise FileExistsError(f"{run} holds something else than a run; give a new or empty folder")
-        write_json(file, config.to_json())
-        return None
     checkpoint = load_checkpoint(run)
-    if checkpoint is None:  # nothing was learned yet, so nothing holds the settings
+    if checkpoint is None:
         write_json(file, config.to_json())
         return None
     saved = checkpoint.config
@@ -98,16 +94,28 @@ def open_run(run: Path, config: PretrainConfig, numerics: Mapping[str, Any]) -> 
             f"{run} was made with steps={saved.steps}, and steps={config.steps} is less; steps may only grow, or use another folder"
         )
     check_numerics(checkpoint, numerics)
+    if checkpoint.videos != videos:
+        raise ValueError(
+            f"{run} began with other videos than are to be trained on now, so its batches would be others; "
+            "use the store as it was, or another folder for a new run"
+        )
     write_json(file, config.to_json())
     return checkpoint
 
 
 @contextlib.contextmanager
 def hold_run(run: Path) -> Iterator[None]:
-    """Keep other processes of this machine from training the run meanwhile; what a killed one left half-written goes.
+    """Make the folder of a run where it is not there, and keep other processes of this machine from training it meanwhile; what a killed one left
+    half-written goes.
 
-    Raises ValueError when one does already. The lock is the kernel's and ends with the process, however that ends.
+    Raises ValueError when one trains it already, FileExistsError when `run` is a file, or a folder of something else. The lock is the kernel's and
+    ends with the process, however that ends.
     """
+    if run.exists() and not run.is_dir():
+        raise FileExistsError(f"{run} is a file; give a new folder for the run")
+    run.mkdir(parents=True, exist_ok=True)
+    if not (run / _CONFIG).exists() and any(entry.suffix != TEMPORARY_SUFFIX for entry in run.iterdir()):
+        raise FileExistsError(f"{run} holds something else than a run; give a new or empty folder")
     folder = os.open(run, os.O_RDONLY)
     try:
         try:
@@ -129,6 +137,7 @@ def save_checkpoint(
     step: int,
     config: PretrainConfig,
     numerics: Mapping[str, Any],
+    videos: str,
     window: list[float],
     model: Mapping[str, Tensor],
     momentum: Mapping[str, Tensor],
@@ -147,6 +156,7 @@ def save_checkpoint(
         "window": window,
         "config": config.to_json(),
         "numerics": dict(numerics),
+        "videos": videos,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "numpy", "numba", "safetensors")},
     }
     write_json(run / _META, meta)
@@ -174,6 +184,7 @@ def load_checkpoint(run: str | os.PathLike[str]) -> Checkpoint | None:
             step=meta["step"],
             config=PretrainConfig.from_json(meta["config"]),
             numerics=meta["numerics"],
+            videos=meta["videos"],
             window=meta["window"],
             sha256=meta["sha256"],
             tensors=safetensors.torch.load(data),

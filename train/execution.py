@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from train.config import PretrainConfig
 from train.ranks import Ranks
 
 
@@ -39,8 +40,11 @@ class Execution:
             raise ValueError(f"workers={self.workers} is no number of processes; take 0 (none but this one) or more")
 
 
-def check_execution(execution: Execution, ranks: Ranks) -> None:
+def check_execution(execution: Execution, config: PretrainConfig, ranks: Ranks) -> None:
     """Raise ValueError where this machine cannot do what is asked for."""
+    # There the last stage strides over maps of one point, and torch (2.13) leaves gradients of that convolution undefined.
+    if ranks.device.type == "cpu" and uses_bf16(config.precision, ranks.device) and max(config.size) <= 16:
+        raise ValueError("precision=bf16 needs a size above 16x16 on a CPU; set precision=float32, or a larger size")
     if execution.cuda_graphs and ranks.device.type != "cuda":
         raise ValueError(f"--cuda-graphs needs an NVIDIA GPU, and this is a {ranks.device.type}; leave it out")
     if execution.cuda_graphs and ranks.count > 1:

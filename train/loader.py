@@ -6,6 +6,7 @@ again. A batch that is kept costs another block, and never changes.
 """
 
 import contextlib
+import functools
 import io
 import multiprocessing
 import os
@@ -15,20 +16,21 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import connection, reduction, resource_tracker
+from multiprocessing import connection, reduction
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stores.errors import OperationError
-from train.blocks import Block, SharedBlocks, allocate_from
+from stores.signals import STOPS, held_back
+from train.blocks import Block, SharedBlocks, allocate_from, tensor_in
 
 Step = TypeVar("Step")
 Loaded = TypeVar("Loaded")
 Ticket = TypeVar("Ticket")
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @contextlib.contextmanager
@@ -102,7 +104,7 @@ def _started(read: Callable[[Any], Any], count: int) -> Generator[_Processes, No
     context.set_forkserver_preload(["train.batches"])  # loaded once, not in every process
     workers: list[_Worker] = []
     try:
-        with _signals_held():
+        with held_back():
             for _ in range(count):
                 workers.append(_Worker(context, read))
         yield _Processes(workers)
@@ -112,18 +114,6 @@ def _started(read: Callable[[Any], Any], count: int) -> Generator[_Processes, No
         for worker in workers:
             worker.process.join()
             worker.connection.close()
-
-
-@contextlib.contextmanager
-def _signals_held() -> Generator[None, None, None]:
-    """Keep the signals of a terminal or a scheduler from what is started meanwhile, which inherits the mask; here they arrive afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        resource_tracker.ensure_running()  # is started with the others, and lifts the mask here
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Worker:
@@ -160,17 +150,17 @@ class _Worker:
             raise OperationError(self._ended(step)) from None
         for number in dropped:
             del self._blocks[number]
-        good, loaded = _Unpickler(data, self._tensor).load()
+        good, loaded = _Unpickler(data, self._memory).load()
         if not good:
             raise loaded
         return loaded
 
-    def _tensor(self, number: int, shape: tuple[int, ...], dtype: str) -> Tensor:
+    def _memory(self, number: int) -> NDArray[np.uint8]:
         block = self._blocks[number]
-        tensor, memory = block.tensor(shape, np.dtype(dtype))
+        memory = block.array()
         # The finalizer holds the block, which so outlives its tensors even where the worker has dropped it.
         weakref.finalize(memory, self._give_back, number, block).atexit = False
-        return tensor
+        return memory
 
     def _give_back(self, number: int, block: Block) -> None:
         event = None
@@ -197,7 +187,7 @@ class _Worker:
 
 def _serve(asked: connection.Connection, read: Callable[[Any], Any]) -> None:
     """Answer what is asked until the other end is gone."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the forkserver may have been started by others
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # the forkserver may have been started by others
     torch.set_num_threads(1)
     blocks = SharedBlocks()
     allocate_from(blocks)
@@ -248,9 +238,12 @@ class _Pickler(pickle.Pickler):
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, data: bytes, tensor: Callable[[int, tuple[int, ...], str], Tensor]) -> None:
+    """Gives tensors their memory back: all of a batch that lie in one block share what is told when nobody sees the block any more."""
+
+    def __init__(self, data: bytes, memory: Callable[[int], NDArray[np.uint8]]) -> None:
         super().__init__(io.BytesIO(data))
-        self._tensor = tensor
+        self._memory = functools.cache(memory)
 
     def persistent_load(self, value: Any) -> Tensor:
-        return self._tensor(*value)
+        number, shape, dtype = value
+        return tensor_in(self._memory(number), shape, np.dtype(dtype))

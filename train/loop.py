@@ -19,6 +19,7 @@ from train.batches import SegmentReader, SequenceReader
 from train.checkpoint import (
     Checkpoint,
     hold_run,
+    load_checkpoint,
     load_strictly,
     open_run,
     restore_momentum,
@@ -33,7 +34,7 @@ from train.loader import loading
 from train.loss import info_nce
 from train.metrics import HorizonMeans, MetricsLog, Window, effective_rank, line_of
 from train.ranks import Ranks, joined, rivals_of
-from train.splits import videos_of
+from train.splits import digest_of_videos, videos_of
 from train.timing import Timer, bottleneck
 from train.validation import HeldOut
 from train.watching import watching
@@ -60,6 +61,8 @@ class PretrainResult:
         1 / classes.
     held_out_accuracy : float or None
         The same accuracy on the fold's test videos with batch norm in eval mode; None when they do not fill a batch, or were trained on.
+    held_out_classes : int
+        Candidates there: those of a whole batch, also where a process that trains compares with its own videos only.
     """
 
     finished: bool
@@ -70,10 +73,13 @@ class PretrainResult:
     classes: int
     chance: float
     held_out_accuracy: float | None
+    held_out_classes: int
 
     def to_text(self) -> str:
         """Return the result as lines for a person."""
         held_out = "not measured" if self.held_out_accuracy is None else f"{self.held_out_accuracy:.1%}"
+        if self.held_out_accuracy is not None and self.held_out_classes != self.classes:
+            held_out += f" (out of {self.held_out_classes})"
         return (
             f"step {self.step} of {self.steps}: loss {self.loss:.4g} (guessing: {math.log(self.classes):.4g})\n"
             f"right segment picked out of {self.classes}: {self.accuracy:.1%} on training videos, {held_out} on held-out videos, "
@@ -111,15 +117,16 @@ def pretrain(
     with joined() as ranks, contextlib.ExitStack() as held:
 
         def open_it() -> Checkpoint | None:
-            checkpoint = open_run(run, config, store.numerics)
-            if ranks.is_main:
-                held.enter_context(hold_run(run))
-            return checkpoint
+            if not ranks.is_main:
+                return load_checkpoint(run)
+            held.enter_context(hold_run(run))
+            return open_run(run, config, store.numerics, digest)
 
-        check_execution(execution, ranks)
+        check_execution(execution, config, ranks)
         say = announce if ranks.is_main else lambda message: None
         store, run, device = open_store(store_path), Path(run_path), ranks.device
-        video_ids = videos_of(store, config.fold, config.split)["video_id"].tolist()
+        videos = videos_of(store, config.fold, config.split)
+        video_ids, digest = videos["video_id"].tolist(), digest_of_videos(videos)
         if config.batch_size > len(video_ids):
             raise ValueError(
                 f"batch_size={config.batch_size} needs as many videos, but there are {len(video_ids)} to train on; "
@@ -170,6 +177,7 @@ def pretrain(
                     step=done,
                     config=config,
                     numerics=store.numerics,
+                    videos=digest,
                     window=sums,
                     model=model.state_dict(),
                     momentum=sgd_momentum(optimizer, parameters),
@@ -179,7 +187,9 @@ def pretrain(
         def validate() -> bool:
             """Measure held-out videos if that is due and was not done; False when told to stop meanwhile."""
             last = log.last("held_out_accuracy")
-            if not held_out.is_due(done) or (last is not None and last["step"] == done):
+            measured_before = last is not None and last["step"] == done
+            # The first process decides: what another one reads of its lines may be older.
+            if not ranks.any(ranks.is_main and held_out.is_due(done) and not measured_before):
                 return True
             measured = held_out.measure(model, should_stop)
             if measured is not None:
@@ -224,7 +234,7 @@ def pretrain(
                 is_save = done % config.checkpoint_every == 0 or done == config.steps or stopped
                 if is_line or is_save or held_out.is_due(done):
                     window.add_time(*timer.stop())
-                    _check_finite(model, window, done, run, ranks)
+                    _check_finite(model, window, done, saved, run, ranks)
                     if is_line:
                         *sums, spread = ranks.mean([*window.values(), effective_rank(latents)])
                         line = line_of(
@@ -260,14 +270,14 @@ def pretrain(
         return _result(log, config, done, stopped, classes)
 
 
-def _check_finite(model: nn.Module, window: Window, step: int, run: Path, ranks: Ranks) -> None:
+def _check_finite(model: nn.Module, window: Window, step: int, saved: int, run: Path, ranks: Ranks) -> None:
     """Raise DivergedError when a loss since the last line, or a weight or statistic, is not a finite number in any process."""
     values = (value for value in model.state_dict().values() if value.is_floating_point())
     finite = torch.stack([torch.isfinite(value).all() for value in values])
     if ranks.any(not (window.is_finite() and bool(finite.all()))):
         raise DivergedError(
-            f"the loss is not a finite number any more at step {step}; a checkpoint in {run} is the last good one: "
-            f"start a new run with smaller learning_rates"
+            f"the loss is not a finite number any more at step {step}; start a new run with smaller learning_rates"
+            + (f", or take the checkpoint in {run}, of step {saved}, the last good one" if saved else "")
         )
 
 
@@ -283,4 +293,5 @@ def _result(log: MetricsLog, config: PretrainConfig, done: int, stopped: bool, c
         classes=classes,
         chance=1 / classes,
         held_out_accuracy=held_out["held_out_accuracy"] if held_out is not None and held_out["step"] == done else None,
+        held_out_classes=config.classes,
     )

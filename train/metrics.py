@@ -152,9 +152,14 @@ class MetricsLog:
 
 
 def read_metrics(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Return the lines of a run's metrics, without a last one that was cut off by a kill; empty when there are none."""
+    """Return the lines of a run's metrics, up to one that a kill or a power cut left unfinished; empty when there are none."""
     path = Path(run, METRICS_FILE)
     if not path.is_file():
         return []
-    lines = path.read_text().split("\n")[:-1]  # what follows the last line break is unfinished
-    return [json.loads(line) for line in lines]
+    lines = []
+    for line in path.read_text(errors="replace").split("\n")[:-1]:  # what follows the last line break is unfinished
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines

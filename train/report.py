@@ -1,11 +1,13 @@
 """Pictures of a run."""
 
+import io
 import math
 import os
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from stores.atomic import replace_file
 from train.checkpoint import require_checkpoint
 from train.metrics import read_metrics
 
@@ -49,5 +51,7 @@ def draw_curve(run_path: str | os.PathLike[str]) -> Path:
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
     path = run / "curve.png"
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    replace_file(path, picture.getvalue())
     return path

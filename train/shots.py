@@ -32,7 +32,7 @@ class Shots:
 def pack_shots(shots: Sequence[Sequence[tuple[int, int]]]) -> Shots:
     """Return Shots of videos that are given as lists of (start, stop).
 
-    A video without one, whose every flow spans a cut or a gap, is taken as its first flow alone: it is not dropped, and nothing crosses a cut.
+    A video without one, whose every flow spans a cut or a gap, is taken as its first flow alone: it is not dropped.
 
     >>> pack_shots([[(0, 5), (6, 13)], []]).longest.tolist()
     [7, 1]

@@ -1,5 +1,8 @@
 """Which videos of a store are trained on and which are tested."""
 
+import hashlib
+import json
+
 import pandas as pd
 
 from stores.flow_store import FlowStore
@@ -18,6 +21,12 @@ def videos_of(store: FlowStore, fold: int, split: str) -> pd.DataFrame:
         where = "" if split == "all" else f" in the {split} split of fold {fold}"
         raise ValueError(f"{store.path} has no videos{where}; extract some, or choose another fold or split")
     return found
+
+
+def digest_of_videos(videos: pd.DataFrame) -> str:
+    """Return a hash of which videos these are and how long each is: what decides the batches made of them, beside settings."""
+    rows = list(zip(videos["video_id"], videos["flows"].tolist(), strict=True))
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def split_of(videos: pd.DataFrame, fold: int, split: str) -> pd.DataFrame:

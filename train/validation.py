@@ -83,5 +83,6 @@ class HeldOut:
             "held_out_accuracy": accuracy,
             "held_out_horizon_accuracy": horizons,
             "held_out_information_bound": math.log(config.classes) - loss,
+            "held_out_classes": config.classes,
             "held_out_videos": config.batch_size * self._batches,
         }

@@ -53,7 +53,7 @@ def named_numbers(line: Mapping[str, Any]) -> dict[str, float]:
 def _tensorboard(folder: Path, first: int) -> Iterator[Watch]:
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(str(folder), purge_step=first + 1 if first else None) as writer:
+    with SummaryWriter(str(folder), purge_step=first + 1) as writer:
 
         def watch(line: Mapping[str, Any]) -> None:
             for name, value in named_numbers(line).items():
