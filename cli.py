@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+import cli_embed
 import cli_extract
 import cli_stores
 import console
@@ -68,14 +69,14 @@ def pretrain(store: Path, run: Path, preset: str, settings: tuple[str, ...], ste
 
     The same command again goes on where the run stopped.
     """
-    from train import config, loop, report
+    from train import config, loop, model_card, report
 
     chosen = config.with_settings(config.preset(preset), [*settings, *([f"steps={steps}"] if steps else [])])
     with stop_on_signals() as stop, Bar("pretrain") as bar:
         result = loop.pretrain(store, run, chosen, progress=bar, announce=say, should_stop=stop)
     if not result.finished:
         stop.leave(command_line())
-    say(f"wrote {run} and {report.draw_curve(run)}")
+    say(f"wrote {run}, {report.draw_curve(run)} and {model_card.write_model_card(run, store)}")
     click.echo(result.to_text())
 
 
@@ -108,21 +109,7 @@ def evaluate(store: Path, run: Path, mode: str, fold: int, seed: int, allow_miss
     click.echo(as_json_text(result.table) if as_json else result.to_text())
 
 
-@main.command()
-@click.argument("store", type=console.PATH)
-@click.argument("run", type=console.PATH)
-def embed(store: Path, run: Path) -> None:
-    """Embed every video of STORE with the encoder of RUN; rows go to STORE/embeddings as Parquet."""
-    from train.embed import embed_store
-
-    with stop_on_signals() as stop, Bar("embed") as bar:
-        result = embed_store(store, run, progress=bar, announce=say, should_stop=stop)
-    if not result.finished:
-        stop.leave(command_line())
-    say(f"{result.rows} embeddings are in {result.path}")
-
-
-for _command in (*cli_extract.COMMANDS, *cli_stores.COMMANDS):
+for _command in (*cli_extract.COMMANDS, *cli_embed.COMMANDS, *cli_stores.COMMANDS):
     main.add_command(_command)
 
 if __name__ == "__main__":

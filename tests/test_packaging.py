@@ -30,6 +30,7 @@ def _named(requirements: Iterable[str]) -> dict[str, Requirement]:
 DECLARED = _named(PROJECT["project"]["dependencies"])
 TEST_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["test"])
 BENCH_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["bench"])
+ONNX_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["onnx"])
 SLURM_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["slurm"])
 GPU_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["gpu"])
 
@@ -79,7 +80,7 @@ def test_every_package_and_module_is_listed() -> None:
 
 def test_dependencies_are_what_the_code_imports() -> None:
     imported = _imported_distributions(_library_files())
-    declared = DECLARED | SLURM_EXTRA
+    declared = DECLARED | SLURM_EXTRA | ONNX_EXTRA
     undeclared = sorted(module for module, names in imported.items() if not names & declared.keys())
     assert not undeclared, f"imported, but not in pyproject's dependencies: {undeclared}"
     unused = declared.keys() - set().union(*imported.values())
