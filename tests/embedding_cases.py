@@ -1,16 +1,20 @@
-"""Embeddings that tests put into a store without an encoder."""
+"""Embeddings that tests put into a store without an encoder, and a run that has one."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from conftest import commit_flow
 from numpy.typing import NDArray
+from train_cases import CONFIG, small_store
 
 from stores.embedding_parts import EMBEDDING, opened_parts
 from stores.embeddings import embeddings_home, vectors_to_arrow
-from stores.flow_store import FlowStore
+from stores.encoding import DEFAULT
+from stores.flow_store import FlowStore, create_store
 from stores.layout import WHOLE_VIDEO
+from train.loop import pretrain
 
 
 def put_embeddings(
@@ -45,3 +49,16 @@ def put_embeddings(
         if finish:
             writer.finish()
     return folder
+
+
+def make_trained_run(folder: Path) -> Path:
+    """Return a run in `folder`, trained on a small store beside it."""
+
+    def make(tmp_path: Path, videos: dict, labels: dict, groups: dict, folds: dict) -> Path:
+        made = create_store(tmp_path / "store.flow", {"height": 18, "width": 20, "encoding": DEFAULT.to_json()})
+        for name, flow in videos.items():
+            commit_flow(made, name, flow, label=labels[name], group=groups[name], folds=folds[name])
+        return made.path
+
+    pretrain(small_store(folder, make), folder / "run", CONFIG)
+    return folder / "run"

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import commit_flow
+from embedding_cases import make_trained_run
 from hypothesis import given
 from hypothesis import strategies as st
 from records import ROOT
@@ -19,13 +20,11 @@ from train_cases import CONFIG, TEST_VIDEOS, TRAIN_VIDEOS, StopAfter, small_stor
 
 import console
 from stores.embeddings import read_embeddings
-from stores.encoding import DEFAULT
 from stores.errors import OperationError
-from stores.flow_store import create_store, open_store
+from stores.flow_store import open_store
 from train import embed
 from train.checkpoint import load_checkpoint, load_encoder, save_checkpoint
 from train.embed import covering_segments, embed_store
-from train.loop import pretrain
 
 VIDEOS = TRAIN_VIDEOS + TEST_VIDEOS
 
@@ -38,16 +37,7 @@ def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was trained on such a store."""
-    folder = tmp_path_factory.mktemp("trained")
-
-    def make(tmp_path: Path, videos: dict, labels: dict, groups: dict, folds: dict) -> Path:
-        made = create_store(tmp_path / "store.flow", {"height": 18, "width": 20, "encoding": DEFAULT.to_json()})
-        for name, flow in videos.items():
-            commit_flow(made, name, flow, label=labels[name], group=groups[name], folds=folds[name])
-        return made.path
-
-    pretrain(small_store(folder, make), folder / "run", CONFIG)
-    return folder / "run"
+    return make_trained_run(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture

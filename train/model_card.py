@@ -44,7 +44,8 @@ def _summary(name: str, checkpoint: Checkpoint) -> str:
     return f"""# {name}
 
 An encoder of {what}, pretrained without labels by video contrastive predictive coding (Lorre et al. 2019):
-{config.model} with {config.context}, step {checkpoint.step} of {config.steps}. A segment becomes a vector of {config.latent_size} numbers.{transductive}
+{config.model} with {config.context}, step {checkpoint.step} of {config.steps}.
+A segment becomes a vector of {config.latent_size} numbers.{transductive}
 """
 
 
@@ -106,7 +107,7 @@ def _metrics(run: Path, checkpoint: Checkpoint) -> str:
     table = _table("Metrics", "last measured", {name: _number(value) for name, value in found.items()})
     return (
         f"{table}\n`accuracy` is the share of predictions that pick the right segment out of `classes`; `held_out_accuracy` the same on\n"
-        "videos of the test split. They say nothing of how useful the vectors are: `flowcpc evaluate` measures that, and leaves its tables in `evaluate/`.\n"
+        "videos of the test split. They say nothing of how useful the vectors are; `flowcpc evaluate` measures that.\n"
     )
 
 
