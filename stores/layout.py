@@ -9,7 +9,7 @@ STORE/
   commits/<hh>/<key>.json          the video exists if and only if this file does
   failures/<hh>/<key>.json         why a video failed
   index/*.parquet, index.json      tables rebuilt from commits and failures at any time
-  embeddings/<run>-<hash>/*.parquet
+  embeddings/<run>-<hash>/         parts as Parquet files, and a manifest (embedding_parts.py)
 ```
 Every path inside is relative, so a store can be moved or copied.
 """
