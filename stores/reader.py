@@ -16,7 +16,8 @@ from stores.video_reader import VideoReader
 class WindowReader:
     """Reads segments of flows from a store. Videos are opened at first use, in every process for itself.
 
-    It may be sent to a process that was started by forkserver or spawn; one that was forked is refused.
+    It may be sent to a process that was started by forkserver or spawn, where it reads on one thread, as one of several such processes; one that
+    was forked is refused.
 
     Parameters
     ----------
@@ -41,8 +42,8 @@ class WindowReader:
         self._pool: ThreadPoolExecutor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """What another process needs: no open videos, no threads."""
-        return {"_store": self._store, "_video_ids": self._video_ids, "_threads": self._threads}
+        """What another process needs: no open videos, no threads beside its own."""
+        return {"_store": self._store, "_video_ids": self._video_ids, "_threads": 1}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Begin anew in the process that this was sent to."""
@@ -55,6 +56,7 @@ class WindowReader:
         starts: NDArray[np.int64],
         num_flows: int,
         *,
+        stops: NDArray[np.int64] | None = None,
         corners: NDArray[np.int64] | None = None,
         size: tuple[int, int] | None = None,
         out: NDArray[Any] | None = None,
@@ -69,6 +71,8 @@ class WindowReader:
             First flow of every segment, >= 0. Past the end of a video its last flow is repeated.
         num_flows : int
             N, >= 1.
+        stops : int64 (B, T), optional
+            Where every segment ends at the latest, above its start: the flow before is repeated. The end of the video unless given.
         corners : int64 (B, T, 2), optional
             (top, left) of the crop of every segment, px; the same for its N flows. (0, 0) when absent.
         size : (h, w), optional
@@ -79,8 +83,8 @@ class WindowReader:
         Raises
         ------
         ValueError
-            A crop that leaves the frame, whole frames of several sizes, a negative start, no such video, no flow, or `out` of another shape or
-            dtype.
+            A crop that leaves the frame, whole frames of several sizes, a negative start, a stop that is not above it, no such video, no flow, or
+            `out` of another shape or dtype.
         DamagedStoreError
             Bytes are missing or changed. Nothing damaged is ever returned, but `out` may be written in part.
         RuntimeError
@@ -91,6 +95,11 @@ class WindowReader:
                 "a WindowReader does not survive a fork; start loader processes by forkserver or spawn, and make it there"
             )
         self._check(videos, starts, num_flows)
+        if stops is not None and (stops <= starts).any():
+            b, t = np.argwhere(stops <= starts)[0]
+            raise ValueError(
+                f"a segment starts at flow {starts[b, t]} and stops at {stops[b, t]}; stops are above starts"
+            )
         height, width = size or self._whole_size(videos)
         if corners is None:
             corners = np.zeros((*starts.shape, 2), np.int64)
@@ -111,7 +120,8 @@ class WindowReader:
                 video = self._open(int(videos[b]))
                 if self._store.height is None:  # else all at once, before anything is read
                     _check_crop(corners[b, t], (height, width), video.shape[2:], f" of {video.video_id}")
-                flows = np.minimum(starts[b, t] + np.arange(num_flows), video.shape[0] - 1)
+                stop = video.shape[0] if stops is None else min(video.shape[0], int(stops[b, t]))
+                flows = np.minimum(starts[b, t] + np.arange(num_flows), stop - 1)
                 top, left = corners[b, t]
                 video.read_crop(flows, (int(top), int(left)), (height, width), target[b, t])
 

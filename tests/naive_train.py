@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WORD = 2**64
-ORDER, SPACING, START, CROP = 0, 1, 2, 3
+ORDER, SPACING, START, CROP, FLIP = 0, 1, 2, 3, 4
 
 
 def scramble(bits: int) -> int:
@@ -34,8 +34,13 @@ def permutation(seed: int, epoch: int, count: int) -> list[int]:
     return order
 
 
+def legal_starts(shots: Sequence[tuple[int, int]], span: int) -> list[tuple[int, int]]:
+    """(start, stop of its shot) of all places where `span` flows lie within one shot."""
+    return [(start, stop) for first, stop in shots for start in range(first, stop) if start + span <= stop]
+
+
 def sequences(
-    flows: Sequence[int],
+    shots: Sequence[Sequence[tuple[int, int]]],
     seed: int,
     step: int,
     batch_size: int,
@@ -43,37 +48,51 @@ def sequences(
     num_flows: int,
     selection: str,
     spacing: int,
+    order: Sequence[int] | None = None,
 ) -> tuple[list[int], list[list[int]], list[int]]:
-    """(videos, starts, strides) of one batch, by the table of spec cpc.md."""
-    batches = len(flows) // batch_size
-    order = permutation(seed, step // batches, len(flows))
+    """(videos, starts, stops) of one batch, by the table of spec cpc.md within each shot; `order` is the epoch's permutation, if it is known."""
+    batches = len(shots) // batch_size
+    order = permutation(seed, step // batches, len(shots)) if order is None else order
     videos = order[step % batches * batch_size :][:batch_size]
-    all_starts, strides = [], []
+    all_starts, stops = [], []
     for sample, video in enumerate(videos):
-        n = flows[video]
+        n = max(stop - start for start, stop in shots[video])
+        most = max(min(spacing, math.floor((n - num_segments * num_flows) / (num_segments - 1))), 0)
+        gaps = range(num_segments - 1)
         if selection == "overlap":
-            stride = num_flows - spacing
+            strides = [num_flows - spacing for _ in gaps]
         elif selection == "consecutive":
-            stride = num_flows
+            strides = [num_flows for _ in gaps]
         elif selection == "spaced":
-            stride = num_flows + spacing
+            strides = [num_flows + spacing for _ in gaps]
+        elif selection == "variable":
+            drawn = below(most + 1, seed, SPACING, step, sample, 0)
+            strides = [num_flows + drawn for _ in gaps]
         else:
-            most = min(spacing, math.floor((n - num_segments * num_flows) / (num_segments - 1)))
-            stride = num_flows + below(max(most, 0) + 1, seed, SPACING, step, sample, 0)
-        if (num_segments - 1) * stride + num_flows > n:
-            stride = max((n - num_flows) // (num_segments - 1), 0)
-        span = (num_segments - 1) * stride + num_flows
-        legal = [start for start in range(n) if start + span <= n] or [0]
-        start = legal[below(len(legal), seed, START, step, sample, 0)]
-        all_starts.append([start + t * stride for t in range(num_segments)])
-        strides.append(stride)
-    return videos, all_starts, strides
+            strides = [num_flows + below(most + 1, seed, SPACING, step, sample, gap) for gap in gaps]
+            if selection == "growing":
+                strides = sorted(strides)
+        if sum(strides) + num_flows > n:
+            strides = [max(n - num_flows, 0) // (num_segments - 1) for _ in gaps]
+        legal = legal_starts(shots[video], min(sum(strides) + num_flows, n))
+        start, stop = legal[below(len(legal), seed, START, step, sample, 0)]
+        all_starts.append([start + sum(strides[:t]) for t in range(num_segments)])
+        stops.append(stop)
+    return list(videos), all_starts, stops
+
+
+def single_segments(
+    shots: Sequence[Sequence[tuple[int, int]]], videos: Sequence[int], num_flows: int
+) -> list[list[tuple[int, int]]]:
+    """All (start, stop of its shot) at which a segment of each video may lie."""
+    return [legal_starts(shots[v], min(num_flows, max(b - a for a, b in shots[v]))) for v in videos]
 
 
 def stack(
     flow: Sequence[NDArray[np.float32]],
     videos: Sequence[int],
     starts: NDArray[np.int64],
+    stops: NDArray[np.int64],
     num_flows: int,
     corners: NDArray[np.int64],
     size: tuple[int, int],
@@ -84,13 +103,42 @@ def stack(
         for t in range(starts.shape[1]):
             for n in range(num_flows):
                 for component in range(2):
-                    frame = flow[video][min(int(starts[b, t]) + n, len(flow[video]) - 1), component]
+                    frame = flow[video][min(int(starts[b, t]) + n, int(stops[b, t]) - 1), component]
                     mean = float(np.mean(frame, dtype=np.float64))
                     for y in range(size[0]):
                         for x in range(size[1]):
                             value = float(frame[corners[b, t, 0] + y, corners[b, t, 1] + x])
                             out[b, t, 2 * n + component, y, x] = value - mean
     return out
+
+
+def mirrored(stacked: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Stacked flow (..., 2N, h, w) as a mirror shows it."""
+    out = np.empty_like(stacked)
+    for c in range(stacked.shape[-3]):
+        for x in range(stacked.shape[-1]):
+            column = stacked[..., c, :, stacked.shape[-1] - 1 - x]
+            out[..., c, :, x] = -column if c % 2 == 0 else column
+    return out
+
+
+def triangle_weights(before: int, after: int) -> NDArray[np.float64]:
+    """(after, before): how much each pixel of a line counts in each pixel of the resized line."""
+    scale = before / after
+    reach = max(scale, 1.0)
+    weights = np.zeros((after, before))
+    for i in range(after):
+        center = (i + 0.5) * scale
+        for j in range(before):
+            weights[i, j] = max(0.0, 1 - abs(j + 0.5 - center) / reach)
+        weights[i] /= weights[i].sum()
+    return weights
+
+
+def resized(frames: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Frames (..., H, W) brought to `size`, each direction by itself."""
+    rows, columns = (triangle_weights(*pair) for pair in zip(frames.shape[-2:], size, strict=True))
+    return rows @ frames.astype(np.float64) @ columns.T
 
 
 def info_nce(
@@ -116,13 +164,14 @@ def info_nce(
     return sum(losses) / len(losses), hits, classes
 
 
-def covering(flows: Sequence[int], num_flows: int) -> list[tuple[int, int]]:
-    """(video, start) of segments one behind the other, the last one moved back to end with the video."""
+def covering(shots: Sequence[Sequence[tuple[int, int]]], num_flows: int) -> list[tuple[int, int, int]]:
+    """(video, start, stop of its shot) of segments one behind the other, the last one of a shot moved back to end with it."""
     out = []
-    for video, n in enumerate(flows):
-        start = 0
-        while start + num_flows < n:
-            out.append((video, start))
-            start += num_flows
-        out.append((video, max(n - num_flows, 0)))
+    for video, found in enumerate(shots):
+        for first, stop in found:
+            start = first
+            while start + num_flows < stop:
+                out.append((video, start, stop))
+                start += num_flows
+            out.append((video, max(stop - num_flows, first), stop))
     return out

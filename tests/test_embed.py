@@ -8,13 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from conftest import commit_flow
 from embedding_cases import make_trained_run
-from hypothesis import given
-from hypothesis import strategies as st
 from records import ROOT
 from train_cases import CONFIG, TEST_VIDEOS, TRAIN_VIDEOS, StopAfter, small_store
 
@@ -24,7 +21,7 @@ from stores.errors import OperationError
 from stores.flow_store import open_store
 from train import embed
 from train.checkpoint import load_checkpoint, load_encoder, save_checkpoint
-from train.embed import covering_segments, embed_store
+from train.embed import embed_store
 
 VIDEOS = TRAIN_VIDEOS + TEST_VIDEOS
 
@@ -48,29 +45,6 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-SPANS = st.lists(
-    st.lists(st.tuples(st.integers(1, 25), st.integers(0, 3)), min_size=1, max_size=4), min_size=1, max_size=4
-)
-
-
-@given(videos=SPANS, num_flows=st.integers(1, 12))
-def test_segments_cover_every_flow_of_every_shot_and_cross_no_cut(
-    videos: list[list[tuple[int, int]]], num_flows: int
-) -> None:
-    names = [f"v{n}" for n in range(len(videos))]
-    rows, expected = [], []
-    for number, (name, lengths) in enumerate(zip(names, videos, strict=True)):
-        at = 0
-        for length, gap in lengths:
-            rows.append((name, at, at + length))
-            for start in range(at, at + length, num_flows):
-                expected.append((number, max(at, min(start, at + length - num_flows)), at + length))
-            at += length + gap
-    shots = pd.DataFrame(rows, columns=["video_id", "start", "stop"])
-    found = covering_segments(shots.sample(frac=1, random_state=0), names, num_flows)
-    assert list(zip(found.videos.tolist(), found.starts.tolist(), found.stops.tolist(), strict=True)) == expected
 
 
 def expected_vectors(flow: np.ndarray, spans: Sequence[tuple[int, int]], run: Path) -> np.ndarray:

@@ -16,7 +16,7 @@ from train.features import average_features, estimate_statistics, read_random
 def reader(tmp_path: Path, make_store: Callable[..., Path]) -> SegmentReader:
     store = open_store(small_store(tmp_path, make_store))
     ids = store.videos()["video_id"].tolist()
-    return SegmentReader(store, ids, num_flows=2, crop=(16, 16), device=torch.device("cpu"))
+    return SegmentReader(store, ids, CONFIG, torch.device("cpu"))
 
 
 def test_an_epoch_reads_every_video_once(reader: SegmentReader) -> None:

@@ -108,7 +108,7 @@ def test_held_out_videos_are_measured_in_eval_mode(store: Path, tmp_path: Path) 
     load_strictly(model, require_checkpoint(tmp_path / "run").part("model"))
     opened = open_store(store)
     ids = videos_of(opened, 1, "test")["video_id"].tolist()
-    segments = SegmentReader(opened, ids, num_flows=2, crop=CONFIG.size, device=torch.device("cpu"))
+    segments = SegmentReader(opened, ids, CONFIG, torch.device("cpu"))
     batch = SequenceReader(segments, CONFIG, named_seed(CONFIG.seed, "held out")).read(0)
     with torch.no_grad():
         expected = info_nce(*model(segments.to_device(batch)), model.positions)

@@ -1,24 +1,24 @@
-"""Store + selection -> batches on the device: crop, dequantise, subtract the mean."""
+"""Store + selection -> batches on the device: dequantise, subtract the mean, resize, flip."""
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from stores.flow_store import FlowStore
 from stores.reader import WindowReader
+from train.blocks import empty
 from train.config import PretrainConfig
-from train.selection import CROP, draw_integers, select_sequences
+from train.pixels import decode_planes, dequantise, mirror, resize
+from train.selection import CROP, FLIP, Segments, draw_integers, select_sequences
+from train.shots import shots_of
 
 Integers = NDArray[np.int64]
-Step = TypeVar("Step")
-Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -27,63 +27,82 @@ class HostBatch:
 
     Attributes
     ----------
-    videos : int64 (B,)
-        Positions in the reader's list of videos.
+    segments : Segments
+        Which they are, (B, T).
     codes : (B, T, N, 2, h, w) of the store's encoding
-    means : float32 (B, T, N, 2)
-        Mean of every flow's whole decoded frame, px.
-    strides : int64 (B,), or empty where segments were not taken as a sequence
+        Crops, or whole frames where they are resized.
+    flips : bool (B,)
+        Which videos `to_device` mirrors.
     """
 
-    videos: Integers
+    segments: Segments
     codes: Tensor
-    means: Tensor
-    strides: Integers
+    flips: NDArray[np.bool_]
+
+    @property
+    def videos(self) -> Integers:
+        """Positions in the reader's list of videos, int64 (B,)."""
+        return self.segments.videos
+
+    @property
+    def strides(self) -> Integers:
+        """Distances between the starts of neighbouring segments, int64 (B, T - 1)."""
+        return self.segments.strides
 
 
 class SegmentReader:
-    """Reads cropped segments of a list of videos, in two halves: `read` on any thread, `to_device` where the model runs.
+    """Reads segments of a list of videos, in two halves: `read` in any thread or loader process, `to_device` where the model runs.
 
     Parameters
     ----------
     store : FlowStore
     video_ids : sequence of str
-    num_flows : int
-        N.
-    crop : (int, int)
-        Height and width, px.
+    config : PretrainConfig
+        Whose `num_flows`, `size`, `framing` and `rescale_vectors` say what the encoder sees.
     device : torch.device
 
     Attributes
     ----------
     flows : int64 (V,)
         Number of flows of every video.
+    shots : Shots
+        Where segments may lie.
     num_flows : int
+        N.
 
     Raises
     ------
     ValueError
-        When the crop is larger than the flow of a video.
+        A crop is larger than the flow of a video, or whole frames are asked for of videos of several sizes.
     """
 
     def __init__(
-        self, store: FlowStore, video_ids: Sequence[str], *, num_flows: int, crop: tuple[int, int], device: torch.device
+        self, store: FlowStore, video_ids: Sequence[str], config: PretrainConfig, device: torch.device
     ) -> None:
-        self._room = _room(store, video_ids, crop)
+        tables = store.tables("videos", "shots", "frames")
+        sizes = tables["videos"].set_index("video_id").loc[list(video_ids), ["height", "width"]].to_numpy(np.int64)
+        self._frame = config.size if config.framing == "crop" else _one_size(sizes, store, video_ids)
+        self._room = _room(sizes, self._frame, store, video_ids)
         self._reader = WindowReader(store, video_ids)
-        self._means, self._offsets = _frame_means(store, video_ids)
-        self.num_flows = num_flows
-        self._crop = crop
+        self._means, self._offsets = _frame_means(tables["frames"], video_ids)
+        self._config = config
         self._device = device
+        self._encoding = store.encoding
         levels = store.encoding.levels
         self._levels = None if levels is None else torch.from_numpy(levels).to(device)
-        self._scale = store.encoding.scale
+        self.num_flows = config.num_flows
         self.flows = np.diff(self._offsets)
+        self.shots = shots_of(tables["shots"], video_ids)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a loader process needs, which reads and nothing else: not the means, which grow with the data."""
+        left_here = ("_means", "_offsets", "_device", "_levels")
+        return {name: value for name, value in self.__dict__.items() if name not in left_here}
 
     def random_corners(self, seed: int, step: int, videos: Integers, places: Sequence[int]) -> Integers:
         """Return (top, left) of random crops of `videos` (B,), each anywhere in its own frame, int64 (B, T, 2).
 
-        Segments of a sample that have the same number in `places` (T,) share one crop.
+        Segments of a sample that have the same number in `places` (T,) share one crop. Whole frames begin at (0, 0).
         """
         count = max(places) + 1
         limits = np.tile(self._room[videos] + 1, (1, count))
@@ -94,33 +113,76 @@ class SegmentReader:
         """Return (top, left) of the central crop of `videos` (B,) for every segment of `starts` (B, T), int64 (B, T, 2)."""
         return np.broadcast_to(self._room[videos][:, None] // 2, (*starts.shape, 2))
 
-    def read(self, videos: Integers, starts: Integers, corners: Integers, strides: Integers | None = None) -> HostBatch:
-        """Return the segments of `videos` (B,) that begin at flows `starts` (B, T), cropped at `corners` (B, T, 2)."""
-        codes = self._reader.read_windows(videos, starts, self.num_flows, corners=corners, size=self._crop)
-        # The reader repeats the last flow of a short video, so its mean is repeated too.
-        frames = starts[:, :, None] + np.arange(self.num_flows)
-        frames = np.minimum(frames, self.flows[videos][:, None, None] - 1)  # (B, T, N)
-        means = torch.from_numpy(self._means[self._offsets[videos][:, None, None] + frames])
-        batch = torch.from_numpy(codes)
-        if self._device.type == "cuda":
-            batch, means = batch.pin_memory(), means.pin_memory()
-        return HostBatch(videos, batch, means, np.empty(0, np.int64) if strides is None else strides)
+    def read(self, segments: Segments, corners: Integers, flips: NDArray[np.bool_] | None = None) -> HostBatch:
+        """Return `segments` (B, T) cropped at `corners` (B, T, 2); those of the videos in `flips` (B,), none by default, are to be mirrored."""
+        shape = (*segments.starts.shape, self.num_flows, 2, *self._frame)
+        codes = empty(shape, self._encoding.dtype)
+        self._reader.read_windows(
+            segments.videos,
+            segments.starts,
+            self.num_flows,
+            stops=segments.stops,
+            corners=corners,
+            size=self._frame,
+            out=codes.numpy(),
+        )
+        return HostBatch(segments, codes, np.zeros(shape[0], bool) if flips is None else flips)
 
     def to_device(self, batch: HostBatch) -> Tensor:
         """Return stacked flow on the device, float32 (B, T, 2N, h, w) in px, channels u0 v0 u1 v1 ..."""
-        codes = batch.codes.to(self._device, non_blocking=True)
-        means = batch.means.to(self._device, non_blocking=True)
-        return dequantise(codes, means, self._levels, self._scale)
+        means = torch.from_numpy(self._means_of(batch.segments))
+        if self._device.type == "cpu" and self._levels is not None:
+            flow = decode_planes(batch.codes, means, self._levels)
+        else:
+            if self._device.type == "cuda":
+                means = means.pin_memory()
+            codes = batch.codes.to(self._device, non_blocking=True)
+            flow = dequantise(codes, means.to(self._device, non_blocking=True), self._levels, self._encoding.scale)
+        if self._config.framing == "resize":
+            flow = resize(flow, self._config.size, rescale_vectors=self._config.rescale_vectors)
+        mirror(flow, batch.flips)
+        return flow.flatten(2, 3)
+
+    def _means_of(self, segments: Segments) -> NDArray[np.float32]:
+        """Return the mean of every flow's whole decoded frame, px, float32 (B, T, N, 2)."""
+        flows = segments.starts[:, :, None] + np.arange(self.num_flows)
+        flows = np.minimum(flows, segments.stops[:, :, None] - 1)  # as the reader repeats the last flow of a shot
+        return self._means[self._offsets[segments.videos][:, None, None] + flows]
 
 
 class SequenceReader:
-    """Reads sequences for pretraining by step, as `config` selects them; a pure function of (seed, step)."""
+    """Reads sequences for pretraining by step, as `config` selects them; a pure function of (seed, step).
 
-    def __init__(self, segments: SegmentReader, config: PretrainConfig, seed: int) -> None:
+    Parameters
+    ----------
+    segments : SegmentReader
+    config : PretrainConfig
+    seed : int
+    rank, ranks : int
+        Of processes that share every batch: rank r reads its contiguous part. All draws are of the global batch, so the parts of any number of
+        ranks are the same batch.
+
+    Raises
+    ------
+    ValueError
+        The batch cannot be shared evenly.
+    """
+
+    def __init__(
+        self, segments: SegmentReader, config: PretrainConfig, seed: int, rank: int = 0, ranks: int = 1
+    ) -> None:
+        if config.batch_size % ranks:
+            raise ValueError(
+                f"batch_size={config.batch_size} cannot be shared by {ranks} processes; take a multiple of {ranks}"
+            )
         self._segments = segments
         self._config = config
         self._seed = seed
-        self._places = [0] * config.num_observed + list(range(1, config.num_predicted + 1))
+        own = config.batch_size // ranks
+        self._part = slice(rank * own, (rank + 1) * own)
+        # In model 2 every segment but the last is context, and every one but the first is predicted: one place for all.
+        targets = range(1, config.num_predicted + 1) if config.model == "model1" else [0] * config.num_predicted
+        self._places = [0] * config.num_observed + list(targets)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -128,10 +190,17 @@ class SequenceReader:
         return len(self._segments.flows) // self._config.batch_size
 
     def read(self, step: int) -> HostBatch:
-        """Return batch `step`: one crop for the context of a video, another for each segment to predict."""
+        """Return this rank's part of batch `step`."""
+        return self._segments.read(*self.select(step))
+
+    def select(self, step: int) -> tuple[Segments, Integers, NDArray[np.bool_]]:
+        """Return what `read` reads: segments (B, T), corners (B, T, 2) and which videos are mirrored (B,).
+
+        Of a model 1 the context of a video has one crop and each segment to predict another; of a model 2 all segments share one.
+        """
         config = self._config
         chosen = select_sequences(
-            self._segments.flows,
+            self._segments.shots,
             seed=self._seed,
             step=step,
             batch_size=config.batch_size,
@@ -141,51 +210,9 @@ class SequenceReader:
             spacing=config.spacing,
         )
         corners = self._segments.random_corners(self._seed, step, chosen.videos, self._places)
-        return self._segments.read(chosen.videos, chosen.starts, corners, chosen.strides)
-
-
-def dequantise(codes: Tensor, means: Tensor, levels: Tensor | None, scale: float = 1.0) -> Tensor:
-    """Return flow in px without its frames' means, stacked for the encoder.
-
-    Parameters
-    ----------
-    codes : (B, T, N, 2, h, w), uint8 where there are levels
-    means : float32 (B, T, N, 2)
-        What is subtracted: the mean of the whole decoded frame, so that uniform motion becomes zero whatever the crop (paper, section 4.3).
-    levels : float32 (256,), optional
-        px of every code.
-    scale : float
-        px per code where there are no levels.
-
-    Returns
-    -------
-    float32 (B, T, 2N, h, w), channels u0 v0 u1 v1 ...
-    """
-    if levels is None:  # noqa: SIM108  (two lines are easier to read than one of 130 characters)
-        flow = codes.float() * scale
-    else:
-        flow = torch.index_select(levels, 0, codes.flatten().int()).view(codes.shape)
-    flow -= means[..., None, None]
-    return flow.flatten(2, 3)
-
-
-def prefetch(load: Callable[[Step], Loaded], steps: Iterable[Step], *, ahead: int = 2) -> Generator[Loaded, None, None]:
-    """Yield `load(step)` for every step in order, loading up to `ahead` further ones on one background thread.
-
-    An exception in `load` is raised where its batch is asked for. Close the iterator (contextlib.closing) to end the thread early.
-    """
-    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
-        pending: deque[Future[Loaded]] = deque()
-        try:
-            for step in steps:
-                pending.append(pool.submit(load, step))
-                if len(pending) > ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+        limits = np.full((config.batch_size, 1), 2 if config.flip else 1)
+        flips = draw_integers(self._seed, FLIP, step, limits)[:, 0] == 1
+        return chosen.part(self._part), corners[self._part], flips[self._part]
 
 
 def choose_device() -> torch.device:
@@ -193,9 +220,20 @@ def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _room(store: FlowStore, video_ids: Sequence[str], crop: tuple[int, int]) -> Integers:
+def _one_size(sizes: Integers, store: FlowStore, video_ids: Sequence[str]) -> tuple[int, int]:
+    """Return the size of all frames. Raises ValueError where there are several."""
+    other = np.flatnonzero((sizes != sizes[0]).any(axis=1))
+    if len(other):
+        named = [f"{video_ids[n]} is {sizes[n][0]}x{sizes[n][1]}" for n in (0, other[0])]
+        raise ValueError(
+            f"framing=resize needs videos of one shape, so that all are stretched alike, but in {store.path} {' and '.join(named)}; "
+            "set framing=crop, or extract with --size"
+        )
+    return int(sizes[0][0]), int(sizes[0][1])
+
+
+def _room(sizes: Integers, crop: tuple[int, int], store: FlowStore, video_ids: Sequence[str]) -> Integers:
     """Return how far down and to the right a crop may begin in each video, int64 (V, 2), px. Raises ValueError where it does not fit."""
-    sizes = store.videos().set_index("video_id").loc[list(video_ids), ["height", "width"]].to_numpy(np.int64)
     room = sizes - np.array(crop, np.int64)
     small = np.flatnonzero((room < 0).any(axis=1))
     if len(small):
@@ -212,9 +250,8 @@ def _room(store: FlowStore, video_ids: Sequence[str], crop: tuple[int, int]) -> 
     return room
 
 
-def _frame_means(store: FlowStore, video_ids: Sequence[str]) -> tuple[NDArray[np.float32], Integers]:
+def _frame_means(frames: pd.DataFrame, video_ids: Sequence[str]) -> tuple[NDArray[np.float32], Integers]:
     """Return (means float32 (flows, 2), offsets int64 (V + 1)): flow f of video v is row offsets[v] + f."""
-    frames = store.frames()
     numbers, names = frames["video_id"].factorize()
     begins = np.searchsorted(numbers, np.arange(len(names) + 1))  # the rows of a video are neighbours
     place = {name: number for number, name in enumerate(names)}

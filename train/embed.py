@@ -1,7 +1,6 @@
 """Frozen encoder -> embeddings of segments and videos, as rows of the store."""
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,9 +20,11 @@ from stores.flow_store import FlowStore, open_store
 from stores.layout import WHOLE_VIDEO
 from stores.progress import Progress
 from stores.words import counted
-from train.batches import HostBatch, SegmentReader, choose_device, prefetch
+from train.batches import HostBatch, SegmentReader, choose_device
 from train.checkpoint import Checkpoint, build_encoder, check_numerics, require_checkpoint
 from train.encoder import Encoder
+from train.loader import loading
+from train.selection import covering_segments
 from train.splits import fold_column
 
 BATCH_SEGMENTS = 128
@@ -54,25 +55,6 @@ class EmbedResult:
     made: int
 
 
-@dataclass(frozen=True)
-class Covering:
-    """Segments that cover videos, by video and then start.
-
-    Attributes
-    ----------
-    videos : int64 (n,)
-        Positions in the list of videos.
-    starts : int64 (n,)
-        First flow of each.
-    stops : int64 (n,)
-        Where its shot ends: a segment that is longer repeats the flow before.
-    """
-
-    videos: Integers
-    starts: Integers
-    stops: Integers
-
-
 def embed_store(
     store_path: str | os.PathLike[str],
     run_path: str | os.PathLike[str],
@@ -86,7 +68,8 @@ def embed_store(
     """Embed the videos of a store with the encoder of a run; the same call again makes only what is missing.
 
     Each shot of a video is cut into segments of N flows, one behind the other; the last one is moved back so that it ends with the shot. Frames are
-    cropped at the centre. A row for each, and one for each video with the mean of its segments; `stores.embeddings.read_embeddings` reads them. An
+    cropped at the centre, or resized where the encoder was trained so. A row
+    for each, and one for each video with the mean of its segments; `stores.embeddings.read_embeddings` reads them. An
     embedding counts while the weights of the run and the flow of the video are the same; others are made anew.
 
     Killed at any moment, it leaves whole parts. A batch holds segments of one video only, so that a vector does not depend, not even in its last
@@ -146,31 +129,6 @@ def embed_store(
     return EmbedResult(made == len(todo), folder, len(videos), made)
 
 
-def covering_segments(shots: pd.DataFrame, video_ids: Sequence[str], num_flows: int) -> Covering:
-    """Return segments of `num_flows` flows that cover every flow of every shot of some videos.
-
-    `shots` has the columns video_id, start and stop. A video without a shot, whose every flow spans a cut, is taken as its first flow alone: it is
-    not dropped, and nothing crosses a cut.
-
-    >>> shots = pd.DataFrame({"video_id": ["b", "a", "b"], "start": [0, 0, 21], "stop": [20, 3, 44]})
-    >>> found = covering_segments(shots, ["a", "b", "c"], 10)
-    >>> found.videos.tolist(), found.starts.tolist(), found.stops.tolist()
-    ([0, 1, 1, 1, 1, 1, 2], [0, 0, 10, 21, 31, 34, 0], [3, 20, 20, 44, 44, 44, 1])
-    """
-    place = pd.Index(video_ids).get_indexer(pd.Index(shots["video_id"]))
-    shots = shots.assign(place=place)[place >= 0]
-    without = np.setdiff1d(np.arange(len(video_ids)), shots["place"])
-    alone = pd.DataFrame({"place": without, "start": 0, "stop": 1})
-    rows = pd.concat([shots[["place", "start", "stop"]], alone]).sort_values(["place", "start"])
-    places, first, stop = (rows[name].to_numpy(np.int64) for name in ("place", "start", "stop"))
-    counts = -(-(stop - first) // num_flows)
-    owner = np.repeat(np.arange(len(rows)), counts)
-    order = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    last = np.maximum(stop - first - num_flows, 0)
-    starts = first[owner] + np.minimum(order * num_flows, last[owner])
-    return Covering(places[owner], starts, stop[owner])
-
-
 class _Work:
     """Videos that are embedded now, in the order of the parts that they go to."""
 
@@ -182,8 +140,8 @@ class _Work:
         self.videos = todo.assign(part=parts).sort_values(["part", "video_id"], ignore_index=True)
         ids = self.videos["video_id"].tolist()
         self.device = choose_device()
-        self.segments = covering_segments(store.shots(), ids, config.num_flows)
-        self._reader = SegmentReader(store, ids, num_flows=config.num_flows, crop=config.size, device=self.device)
+        self._reader = SegmentReader(store, ids, config, self.device)
+        self.segments = covering_segments(self._reader.shots, config.num_flows)
         self._checkpoint = checkpoint
         self._writer = writer
         self._batches = _batches(self.segments.videos, batch_size)
@@ -219,7 +177,7 @@ class _Work:
         encoder = build_encoder(self._checkpoint).to(self.device)
         owners = self.segments.videos
         ours: list[NDArray[np.float32]] = []
-        with _exact(), contextlib.closing(prefetch(self._read, self._batches)) as loaded:
+        with _exact(), loading(self._read, self._batches) as loaded:
             for part, batch in zip(self._batches, loaded, strict=True):
                 place = int(owners[part.start])
                 ours.append(self._embed(encoder, batch, place))
@@ -231,9 +189,8 @@ class _Work:
                     return
 
     def _read(self, part: slice) -> HostBatch:
-        places, starts = self.segments.videos[part], self.segments.starts[part, None]  # one segment a sample
-        batch = self._reader.read(places, starts, self._reader.center_corners(places, starts))
-        return _held(batch, self.segments.stops[part] - starts[:, 0])
+        chosen = self.segments.part(part)  # one segment a sample
+        return self._reader.read(chosen, self._reader.center_corners(chosen.videos, chosen.starts))
 
     def _embed(self, encoder: Encoder, batch: HostBatch, place: int) -> NDArray[np.float32]:
         with torch.no_grad():
@@ -247,7 +204,7 @@ class _Work:
     def _rows(self, run: str, place: int, vectors: NDArray[np.float32]) -> pa.Table:
         """Return the rows of one video: itself, the mean of its segments, and each of them."""
         first, after = np.searchsorted(self.segments.videos, (place, place + 1))
-        starts, stops = self.segments.starts[first:after], self.segments.stops[first:after]
+        starts, stops = self.segments.starts[first:after, 0], self.segments.stops[first:after, 0]
         stops = np.minimum(starts + self._checkpoint.config.num_flows, stops)
         video = self.videos.iloc[place]
         count = len(vectors) + 1
@@ -270,17 +227,6 @@ def _batches(owners: Integers, batch_size: int) -> list[slice]:
     begins = np.flatnonzero(np.diff(owners, prepend=-1)).tolist()
     edges = zip(begins, [*begins[1:], len(owners)], strict=True)
     return [slice(at, min(at + batch_size, after)) for first, after in edges for at in range(first, after, batch_size)]
-
-
-def _held(batch: HostBatch, lengths: Integers) -> HostBatch:
-    """Return one-segment samples in which everything from flow `lengths` (n,) on repeats the flow before."""
-    num_flows = batch.codes.shape[2]
-    if (lengths >= num_flows).all():
-        return batch
-    flows = torch.from_numpy(np.minimum(np.arange(num_flows), lengths[:, None] - 1))  # (n, N)
-    samples = torch.arange(len(lengths))[:, None]
-    codes, means = (part[:, 0][samples, flows][:, None] for part in (batch.codes, batch.means))
-    return dataclasses.replace(batch, codes=codes, means=means)
 
 
 @contextlib.contextmanager

@@ -1,16 +1,16 @@
 """Features of videos from an encoder that is not trained: eight segments each, averaged."""
 
-import contextlib
 import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from train.batches import HostBatch, SegmentReader, prefetch
+from train.batches import HostBatch, SegmentReader
 from train.config import EVALUATION_SEGMENTS
 from train.encoder import Encoder
-from train.selection import random_starts, videos_in_turn
+from train.loader import loading
+from train.selection import random_segments, videos_in_turn
 
 _STATISTICS_SEGMENTS = 25_600  # at most; plenty for a mean and a variance per channel
 
@@ -20,11 +20,10 @@ def read_random(reader: SegmentReader, seed: int, batch_size: int, step: int) ->
     crop.
     """
     videos = videos_in_turn(seed, step * batch_size, batch_size, len(reader.flows))
-    starts = random_starts(
-        reader.flows[videos], seed=seed, step=step, num_segments=EVALUATION_SEGMENTS, num_flows=reader.num_flows
+    chosen = random_segments(
+        reader.shots, videos, seed=seed, step=step, num_segments=EVALUATION_SEGMENTS, num_flows=reader.num_flows
     )
-    corners = reader.random_corners(seed, step, videos, range(EVALUATION_SEGMENTS))
-    return reader.read(videos, starts, corners)
+    return reader.read(chosen, reader.random_corners(seed, step, videos, range(EVALUATION_SEGMENTS)))
 
 
 def average_features(encoder: Encoder, segments: Tensor) -> Tensor:
@@ -51,7 +50,7 @@ def estimate_statistics(
     batches = min(len(reader.flows), _STATISTICS_SEGMENTS // EVALUATION_SEGMENTS) // batch_size
     read = functools.partial(read_random, reader, seed, batch_size)
     encoder.train()
-    with torch.no_grad(), contextlib.closing(prefetch(read, range(max(batches, 1)))) as loaded:
+    with torch.no_grad(), loading(read, range(max(batches, 1))) as loaded:
         for batch in loaded:
             if should_stop():
                 return False

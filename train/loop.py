@@ -1,6 +1,5 @@
 """Pretraining: one loop, visible from top to bottom."""
 
-import contextlib
 import math
 import os
 import time
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from stores.errors import OperationError
 from stores.flow_store import FlowStore, open_store
 from stores.progress import Progress
-from train.batches import SegmentReader, SequenceReader, choose_device, prefetch
+from train.batches import SegmentReader, SequenceReader, choose_device
 from train.checkpoint import (
     load_strictly,
     open_run,
@@ -26,6 +25,7 @@ from train.checkpoint import (
 )
 from train.config import PretrainConfig, learning_rate, named_seed
 from train.cpc import ModelOne
+from train.loader import loading
 from train.loss import info_nce
 from train.metrics import MetricsLog, Window
 from train.splits import split_of, videos_of
@@ -106,7 +106,7 @@ def pretrain(
             f"batch_size={config.batch_size} needs as many videos, but there are {len(video_ids)} to train on; "
             f"set batch_size to at most {len(video_ids)}"
         )
-    segments = SegmentReader(store, video_ids, num_flows=config.num_flows, crop=config.size, device=device)
+    segments = SegmentReader(store, video_ids, config, device)
     batches = SequenceReader(segments, config, named_seed(config.seed, "pretrain"))
     checkpoint = open_run(run, config, store.numerics)
 
@@ -121,7 +121,7 @@ def pretrain(
     )
     first = 0
     window = Window(config.num_predicted, device)
-    _announce_start(announce, store, config, segments.flows, device)
+    _announce_start(announce, store, config, segments.shots.longest, device)
     if checkpoint is not None:
         first = checkpoint.step
         load_strictly(model, checkpoint.part("model"))
@@ -133,7 +133,7 @@ def pretrain(
     stopped = False
     done = first
     fields: dict[str, float | str] = {}
-    with contextlib.closing(prefetch(batches.read, range(first, config.steps))) as loaded:
+    with loading(batches.read, range(first, config.steps)) as loaded:
         asked = time.perf_counter()
         for batch in loaded:
             got = time.perf_counter()
@@ -211,11 +211,11 @@ def _announce_start(
     announce: Callable[[str], None],
     store: FlowStore,
     config: PretrainConfig,
-    flows: NDArray[np.int64],
+    longest: NDArray[np.int64],
     device: torch.device,
 ) -> None:
     which = f"the train split of fold {config.fold}" if config.split == "train" else "all splits"
-    announce(f"{len(flows)} videos of {which} of {store.path}, on {device.type}")
+    announce(f"{len(longest)} videos of {which} of {store.path}, on {device.type}")
     if remark := store.remark_on_damage():
         announce(remark)
     own = config.num_segments if config.difficult_negatives else 1
@@ -223,10 +223,10 @@ def _announce_start(
         f"{config.classes} classes ({config.batch_size - 1} other videos x {config.num_segments} segments + {own}), "
         f"chance level {1 / config.classes:.2%}, loss of guessing {math.log(config.classes):.3f}"
     )
-    short = int((flows < config.shortest_span).sum())
+    short = int((longest < config.shortest_span).sum())
     if short:
         announce(
-            f"{short} videos have fewer than {config.shortest_span} flows: their segments are closer together than asked for"
+            f"{short} videos have fewer than {config.shortest_span} flows without a cut: their segments are closer together than asked for"
         )
     if config.split == "all":
         announce("pretraining on all splits sees the flow of test videos: its results are transductive")
@@ -248,11 +248,11 @@ def _measure_held_out(
     if len(video_ids) < config.batch_size:
         announce(f"{len(video_ids)} held-out videos do not fill a batch of {config.batch_size}: no accuracy on them")
         return {"held_out_accuracy": None}
-    segments = SegmentReader(store, video_ids, num_flows=config.num_flows, crop=config.size, device=device)
+    segments = SegmentReader(store, video_ids, config, device)
     batches = SequenceReader(segments, config, named_seed(config.seed, "held out"))
     found = []
     model.eval()
-    with torch.no_grad(), contextlib.closing(prefetch(batches.read, range(batches.steps_per_epoch))) as loaded:
+    with torch.no_grad(), loading(batches.read, range(batches.steps_per_epoch)) as loaded:
         for batch in loaded:
             if should_stop():
                 return None

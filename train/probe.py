@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import io
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from stores.atomic import replace_file
 from stores.embeddings import vectors_to_arrow
 from stores.flow_store import FlowStore, open_store
 from stores.progress import Progress
-from train.batches import HostBatch, SegmentReader, choose_device, prefetch
+from train.batches import HostBatch, SegmentReader, choose_device
 from train.checkpoint import (
     Checkpoint,
     build_encoder,
@@ -41,8 +42,9 @@ from train.checkpoint import (
 from train.config import EVALUATION_SEGMENTS, PretrainConfig, learning_rate, named_seed
 from train.encoder import Encoder
 from train.features import average_features, estimate_statistics, read_random
+from train.loader import loading
 from train.scores import PROTOCOLS, score_predictions
-from train.selection import random_starts, uniform_starts
+from train.selection import random_segments, uniform_segments
 from train.splits import labelled_split
 
 PRETRAINED, RANDOM = "pretrained", "random"
@@ -237,7 +239,7 @@ def _train_dense(
 
     labels = torch.from_numpy(task.train_labels).to(task.device)
     read = functools.partial(read_random, task.train, named_seed(task.seed, "linear"), config.linear_batch_size)
-    with contextlib.closing(prefetch(read, range(first, config.linear_steps))) as loaded:
+    with loading(read, range(first, config.linear_steps)) as loaded:
         for done, batch in enumerate(loaded, start=first + 1):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config.linear_learning_rates, done - 1)
@@ -261,21 +263,20 @@ def _test_logits(
 ) -> NDArray[np.float32]:
     """Return logits (videos, classes) of every test video, each read once."""
     reader = task.test
+    videos = np.arange(len(reader.flows))
+    counts = {"num_segments": EVALUATION_SEGMENTS, "num_flows": task.config.num_flows}
     if protocol == "random8":
-        seed = named_seed(task.seed, "test")
-        starts = random_starts(
-            reader.flows, seed=seed, step=0, num_segments=EVALUATION_SEGMENTS, num_flows=task.config.num_flows
-        )
+        segments = random_segments(reader.shots, videos, seed=named_seed(task.seed, "test"), step=0, **counts)
     else:
-        starts = uniform_starts(reader.flows, num_segments=EVALUATION_SEGMENTS, num_flows=task.config.num_flows)
-    corners = reader.center_corners(np.arange(len(starts)), starts)
-    parts = np.array_split(np.arange(len(starts)), -(-len(starts) // task.config.linear_batch_size))
+        segments = uniform_segments(reader.shots, videos, **counts)
+    edges = np.linspace(0, len(videos), -(-len(videos) // task.config.linear_batch_size) + 1).astype(int).tolist()
 
-    def read(part: NDArray[np.int64]) -> HostBatch:
-        return reader.read(part, starts[part], corners[part])
+    def read(rows: slice) -> HostBatch:
+        part = segments.part(rows)
+        return reader.read(part, reader.center_corners(part.videos, part.starts))
 
     logits = []
-    with torch.no_grad(), contextlib.closing(prefetch(read, parts)) as loaded:
+    with torch.no_grad(), loading(read, itertools.starmap(slice, itertools.pairwise(edges))) as loaded:
         for batch in loaded:
             if should_stop():
                 raise _Stopped
@@ -304,8 +305,7 @@ def _make_task(store: FlowStore, config: PretrainConfig, train: pd.DataFrame, te
     number = {label: place for place, label in enumerate(classes)}
     device = choose_device()
     train_reader, test_reader = (
-        SegmentReader(store, rows["video_id"].tolist(), num_flows=config.num_flows, crop=config.size, device=device)
-        for rows in (train, test)
+        SegmentReader(store, rows["video_id"].tolist(), config, device) for rows in (train, test)
     )
     labels = np.array([number[label] for label in train["label"]], np.int64)
     return _Task(train_reader, test_reader, labels, test, classes, config, seed, device)

@@ -1,44 +1,56 @@
-"""Which flows a batch sees: samplers in Numba, pure functions of (seed, step, sample).
+"""Which flows a batch sees: samplers in Numba for a whole batch, pure functions of (seed, step, index in the global batch).
 
 Every draw is a hash of its coordinates (a counter-based generator), so no state is carried from one batch to the next:
-batches may be made in any order, by any number of workers, and a run can go on from any step.
+batches may be made in any order, by any number of workers and ranks, and a run can go on from any step. docs/feeding.md has the contract.
 """
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from stores.compiled import inlined, kernel
+from train.shots import Shots
 
 Integers = NDArray[np.int64]
 
 # What a draw is for; part of its coordinates.
 _ORDER, _SPACING, _START = 0, 1, 2
-CROP = 3
+CROP, FLIP = 3, 4
 
 
 @dataclass(frozen=True)
-class Sequences:
-    """T segments of each of B videos.
+class Segments:
+    """T segments of each of B videos; none crosses a cut.
 
     Attributes
     ----------
     videos : int64 (B,)
-        Positions in the list of videos; all different, because the negatives of a video are the others of its batch.
+        Positions in the list of videos.
     starts : int64 (B, T)
         First flow of every segment.
-    strides : int64 (B,)
-        Distance between segment starts that was really used.
+    stops : int64 (B, T)
+        Where the shot of every segment ends: a segment that is longer repeats the flow before.
     """
 
     videos: Integers
     starts: Integers
-    strides: Integers
+    stops: Integers
+
+    @property
+    def strides(self) -> Integers:
+        """Distances between the starts of neighbouring segments that were really used, int64 (B, T - 1)."""
+        return np.diff(self.starts, axis=1)
+
+    def part(self, rows: slice) -> "Segments":
+        """Return those of some of the videos."""
+        return Segments(self.videos[rows], self.starts[rows], self.stops[rows])
 
 
 def select_sequences(
-    flows: Integers,
+    shots: Shots,
     *,
     seed: int,
     step: int,
@@ -47,25 +59,30 @@ def select_sequences(
     num_flows: int,
     selection: str,
     spacing: int,
-) -> Sequences:
-    """Return one sequence of each of `batch_size` videos.
+) -> Segments:
+    """Return one sequence of each of `batch_size` videos, all different, because the negatives of a video are the others of its batch.
 
     ```
     num_segments=3, num_flows=4, spaced by 2:   ..ffff__ffff__ffff....
     ```
     An epoch is a permutation of all videos, cut into whole batches; what does not fill one is left out. The next epoch has another permutation,
-    so over epochs every video is equally likely. The first segment starts uniformly wherever the sequence fits. No video is dropped: where the
-    sequence is too long for the video the stride shrinks to floor((n - num_flows) / (num_segments - 1)), and a video of fewer than `num_flows`
-    flows is read from its start (the reader repeats its last flow). Spec cpc.md, Segment selection.
+    so over epochs every video is equally likely.
+
+    Strides come first, and the start given the strides. A variable spacing is uniform over 0..S, S = min(spacing, floor((n - T N) / (T - 1))) with n
+    the flows of the video's longest shot, so that one draw decides how far apart segments are wherever in the video they lie. The first segment then
+    starts uniformly over all flows of the video at which the whole sequence lies within one shot: a long shot is used more often than a short one,
+    in proportion to its legal starts. With a single shot this is the rule of spec cpc.md, Segment selection.
+
+    No video is dropped. Where no shot takes the sequence, its strides become floor((n - N) / (T - 1)), again with a start that is uniform over all
+    that are legal; where no shot has N flows, all segments are its longest shot, or one of its longest, whose last flow the reader repeats.
 
     Parameters
     ----------
-    flows : int64 (V,)
-        Number of flows n >= 1 of every video.
+    shots : Shots
     seed, step : int
         The batch's coordinates.
     batch_size, num_segments, num_flows : int
-        B, T >= 2 and N.
+        B of the global batch, T >= 2 and N.
     selection, spacing
         As in PretrainConfig.
 
@@ -74,18 +91,30 @@ def select_sequences(
     ValueError
         When there are fewer videos than a batch needs.
     """
-    if batch_size > len(flows):
-        raise ValueError(
-            f"batch_size={batch_size} needs as many videos, but there are {len(flows)}; take at most {len(flows)}"
-        )
-    epoch, batch = divmod(step, len(flows) // batch_size)
-    order = epoch_order(seed, epoch, len(flows))
-    videos = order[batch * batch_size : (batch + 1) * batch_size]
-    draw_spacing = selection == "variable"
-    stride = num_flows + (0 if draw_spacing else -spacing if selection == "overlap" else spacing)
-    largest_spacing = spacing if draw_spacing else 0
-    starts, strides = _select(flows[videos], seed, step, num_segments, num_flows, stride, largest_spacing)
-    return Sequences(videos, starts, strides)
+    count = len(shots.longest)
+    if batch_size > count:
+        raise ValueError(f"batch_size={batch_size} needs as many videos, but there are {count}; take at most {count}")
+    epoch, batch = divmod(step, count // batch_size)
+    videos = epoch_order(seed, epoch, count)[batch * batch_size : (batch + 1) * batch_size]
+    fixed = {"overlap": -spacing, "spaced": spacing}.get(selection, 0)
+    largest = spacing if selection in ("variable", "variable-gaps", "growing") else 0
+    draws = num_segments - 1 if selection in ("variable-gaps", "growing") else 1
+    starts, stops = _select(
+        shots.offsets,
+        shots.starts,
+        shots.stops,
+        shots.longest,
+        videos,
+        seed,
+        step,
+        num_segments,
+        num_flows,
+        num_flows + fixed,
+        largest,
+        draws,
+        selection == "growing",
+    )
+    return Segments(videos, starts, stops)
 
 
 @functools.lru_cache(maxsize=4)
@@ -105,25 +134,60 @@ def videos_in_turn(seed: int, first: int, count: int, num_videos: int) -> Intege
     return np.array([epoch_order(seed, int(p // num_videos), num_videos)[p % num_videos] for p in places], np.int64)
 
 
-def random_starts(flows: Integers, *, seed: int, step: int, num_segments: int, num_flows: int) -> Integers:
-    """Return independent, uniform starts of segments that fit the videos of `flows` (B,); int64 (B, num_segments)."""
-    room = np.maximum(flows - num_flows, 0) + 1
-    return draw_integers(seed, _START, step, np.repeat(room[:, None], num_segments, axis=1))
+def random_segments(
+    shots: Shots, videos: Integers, *, seed: int, step: int, num_segments: int, num_flows: int
+) -> Segments:
+    """Return independent segments of `videos` (B,), each uniform over all that lie within one shot of its video.
+
+    Where no shot has `num_flows` flows, they are the video's longest shot, or one of its longest.
+    """
+    starts, stops = _pick(
+        shots.offsets, shots.starts, shots.stops, shots.longest, videos, seed, step, num_segments, num_flows, False
+    )
+    return Segments(videos, starts, stops)
 
 
-def uniform_starts(flows: Integers, *, num_segments: int, num_flows: int) -> Integers:
-    """Return evenly spread starts, the first at flow 0 and the last ending with the video; int64 (B, num_segments).
+def uniform_segments(shots: Shots, videos: Integers, *, num_segments: int, num_flows: int) -> Segments:
+    """Return segments of `videos` (B,) spread evenly over those of `random_segments`, from the first to the last.
 
-    >>> uniform_starts(np.array([22, 5]), num_segments=4, num_flows=10).tolist()
+    >>> from train.shots import one_shot_each
+    >>> uniform_segments(one_shot_each([22, 5]), np.array([0, 1]), num_segments=4, num_flows=10).starts.tolist()
     [[0, 4, 8, 12], [0, 0, 0, 0]]
     """
-    room = np.maximum(flows - num_flows, 0)
-    return room[:, None] * np.arange(num_segments) // max(num_segments - 1, 1)
+    starts, stops = _pick(
+        shots.offsets, shots.starts, shots.stops, shots.longest, videos, 0, 0, num_segments, num_flows, True
+    )
+    return Segments(videos, starts, stops)
 
 
-@njit(cache=False)
+def covering_segments(shots: Shots, num_flows: int) -> Segments:
+    """Return segments that cover every flow of every shot, one to a row (T = 1), by video and then start.
+
+    In each shot they lie one behind the other, and the last one is moved back so that it ends with the shot.
+
+    >>> from train.shots import one_shot_each
+    >>> found = covering_segments(one_shot_each([3, 20, 23]), 10)
+    >>> found.videos.tolist(), found.starts[:, 0].tolist()
+    ([0, 1, 1, 2, 2, 2], [0, 0, 10, 0, 10, 13])
+    """
+    lengths = shots.stops - shots.starts
+    counts = -(-lengths // num_flows)
+    owners = np.repeat(np.arange(len(lengths)), counts)
+    order = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    last = np.maximum(lengths - num_flows, 0)
+    starts = shots.starts[owners] + np.minimum(order * num_flows, last[owners])
+    videos = np.repeat(np.arange(len(shots.longest)), np.diff(shots.offsets))
+    return Segments(videos[owners], starts[:, None], shots.stops[owners][:, None])
+
+
 def draw_integers(seed: int, purpose: int, step: int, limits: Integers) -> Integers:
     """Return an integer of [0, limit) for every limit >= 1; int64 of the shape (B, K) of `limits`."""
+    drawn: Integers = _draw(seed, purpose, step, limits)
+    return drawn
+
+
+@kernel
+def _draw(seed: int, purpose: int, step: int, limits: Integers) -> Integers:
     out = np.empty_like(limits)
     for b in range(limits.shape[0]):
         for k in range(limits.shape[1]):
@@ -131,25 +195,109 @@ def draw_integers(seed: int, purpose: int, step: int, limits: Integers) -> Integ
     return out
 
 
-@njit(cache=False)
+@kernel
 def _select(
-    flows: Integers, seed: int, step: int, num_segments: int, num_flows: int, stride: int, largest_spacing: int
+    offsets: Integers,
+    shot_starts: Integers,
+    shot_stops: Integers,
+    longest: Integers,
+    videos: Integers,
+    seed: int,
+    step: int,
+    num_segments: int,
+    num_flows: int,
+    stride: int,
+    largest_spacing: int,
+    draws: int,
+    growing: bool,
 ) -> tuple[Integers, Integers]:
-    starts = np.empty((len(flows), num_segments), np.int64)
-    strides = np.empty(len(flows), np.int64)
+    """Return starts and the stops of their shots, (B, T). `stride` is the smallest; `draws` spacings are drawn, 1 or T - 1."""
+    starts = np.empty((len(videos), num_segments), np.int64)
+    stops = np.empty((len(videos), num_segments), np.int64)
     gaps = num_segments - 1
-    for b in range(len(flows)):
-        room = max(flows[b] - num_flows, 0)  # a segment may start at 0 .. room
-        spare = (flows[b] - num_segments * num_flows) // gaps
-        spacing = _below(max(min(largest_spacing, spare), 0) + 1, seed, _SPACING, step, b, 0)
-        strides[b] = min(stride + spacing, room // gaps)
-        first = _below(room - gaps * strides[b] + 1, seed, _START, step, b, 0)
+    strides = np.empty(gaps, np.int64)
+    for b in range(len(videos)):
+        n = longest[videos[b]]
+        spare = max(n - num_segments * num_flows, 0) // gaps
+        limit = min(largest_spacing, spare) + 1
+        for k in range(draws):
+            strides[k] = stride + _below(limit, seed, _SPACING, step, b, k)
+        if draws == 1:
+            strides[:] = strides[0]
+        if growing:
+            _sort(strides)
+        if strides.sum() + num_flows > n:
+            strides[:] = max(n - num_flows, 0) // gaps
+        span = min(strides.sum() + num_flows, n)
+        first, last = offsets[videos[b]], offsets[videos[b] + 1]
+        number = _below(_count(shot_starts, shot_stops, first, last, span), seed, _START, step, b, 0)
+        starts[b, 0], stops[b, :] = _legal(shot_starts, shot_stops, first, span, number)
+        for t in range(gaps):
+            starts[b, t + 1] = starts[b, t] + strides[t]
+    return starts, stops
+
+
+@kernel
+def _pick(
+    offsets: Integers,
+    shot_starts: Integers,
+    shot_stops: Integers,
+    longest: Integers,
+    videos: Integers,
+    seed: int,
+    step: int,
+    num_segments: int,
+    num_flows: int,
+    evenly: bool,
+) -> tuple[Integers, Integers]:
+    """Return starts and stops (B, T) of single segments: drawn, or evenly spread."""
+    starts = np.empty((len(videos), num_segments), np.int64)
+    stops = np.empty((len(videos), num_segments), np.int64)
+    for b in range(len(videos)):
+        span = min(num_flows, longest[videos[b]])
+        first, last = offsets[videos[b]], offsets[videos[b] + 1]
+        count = _count(shot_starts, shot_stops, first, last, span)
         for t in range(num_segments):
-            starts[b, t] = first + t * strides[b]
-    return starts, strides
+            number = (count - 1) * t // max(num_segments - 1, 1)
+            if not evenly:
+                number = _below(count, seed, _START, step, b, t)
+            starts[b, t], stops[b, t] = _legal(shot_starts, shot_stops, first, span, number)
+    return starts, stops
 
 
-@njit(cache=False)
+@inlined
+def _sort(values: Integers) -> None:
+    """Sort a handful of values in place; NumPy's sort takes seconds to compile."""
+    for k in range(1, len(values)):
+        value, place = values[k], k
+        while place > 0 and values[place - 1] > value:
+            values[place] = values[place - 1]
+            place -= 1
+        values[place] = value
+
+
+@inlined
+def _count(shot_starts: Integers, shot_stops: Integers, first: int, last: int, span: int) -> Any:
+    """Return in how many places `span` flows lie within one of the shots [first, last)."""
+    count = 0
+    for shot in range(first, last):
+        count += max(shot_stops[shot] - shot_starts[shot] - span + 1, 0)
+    return count
+
+
+@inlined
+def _legal(shot_starts: Integers, shot_stops: Integers, first: int, span: int, number: int) -> Any:
+    """Return (start, stop of its shot) of place `number` of those that `_count` counts."""
+    shot = first
+    room = max(shot_stops[shot] - shot_starts[shot] - span + 1, 0)
+    while number >= room:
+        number -= room
+        shot += 1
+        room = max(shot_stops[shot] - shot_starts[shot] - span + 1, 0)
+    return shot_starts[shot] + number, shot_stops[shot]
+
+
+@kernel
 def _permute(seed: int, epoch: int, num_videos: int) -> Integers:
     order = np.arange(num_videos)
     for last in range(num_videos - 1, 0, -1):
@@ -158,16 +306,18 @@ def _permute(seed: int, epoch: int, num_videos: int) -> Integers:
     return order
 
 
-@njit(cache=False)
+@inlined
 def _below(limit: int, seed: int, purpose: int, step: int, sample: int, index: int) -> np.int64:
     """Return an integer of [0, limit); the bias of the remainder is below limit / 2**64."""
     bits = _scramble(np.uint64(seed))
-    for coordinate in (purpose, step, sample, index):
-        bits = _scramble(bits ^ np.uint64(coordinate))
+    bits = _scramble(bits ^ np.uint64(purpose))
+    bits = _scramble(bits ^ np.uint64(step))
+    bits = _scramble(bits ^ np.uint64(sample))
+    bits = _scramble(bits ^ np.uint64(index))
     return np.int64(bits % np.uint64(limit))
 
 
-@njit(cache=False)
+@inlined
 def _scramble(bits: np.uint64) -> np.uint64:
     """One step of SplitMix64 (Steele, Lea and Flood 2014), a bijection of 64 bits."""
     bits = bits + np.uint64(0x9E3779B97F4A7C15)
