@@ -68,9 +68,9 @@ def embed_store(
     """Embed the videos of a store with the encoder of a run; the same call again makes only what is missing.
 
     Each shot of a video is cut into segments of N flows, one behind the other; the last one is moved back so that it ends with the shot. Frames are
-    cropped at the centre, or resized where the encoder was trained so. A row
-    for each, and one for each video with the mean of its segments; `stores.embeddings.read_embeddings` reads them. An
-    embedding counts while the weights of the run and the flow of the video are the same; others are made anew.
+    cropped at the centre, or resized where the encoder was trained so. A row for each, and one for each video with the mean of its segments;
+    `stores.embeddings.read_embeddings` reads them. An embedding counts while the weights of the run and the flow of the video are the same; others
+    are made anew.
 
     Killed at any moment, it leaves whole parts. A batch holds segments of one video only, so that a vector does not depend, not even in its last
     bit, on what else was there to embed.
