@@ -1,6 +1,7 @@
-"""The commands that train: pretrain, evaluate, embed."""
+"""The commands that train: pretrain, presets."""
 
 import contextlib
+import json
 from pathlib import Path
 
 import click
@@ -51,7 +52,7 @@ def pretrain(
     The same command again goes on where the run stopped. On several GPUs: torchrun --nproc-per-node N -m flowcpc
     pretrain ...
     """
-    from train import loop, report
+    from train import loop, model_card, report
     from train.execution import Execution
     from train.ranks import is_main_process
     from train.settings import resolve
@@ -67,7 +68,7 @@ def pretrain(
     if not result.finished:
         stop.leave(command_line(), quiet=not is_main)
     if is_main:
-        say(f"wrote {run} and {report.draw_curve(run)}")
+        say(f"wrote {run}, {report.draw_curve(run)} and {model_card.write_model_card(run, store)}")
         click.echo(result.to_text())
 
 
@@ -101,17 +102,17 @@ def evaluate(store: Path, run: Path, mode: str, fold: int, seed: int, allow_miss
 
 
 @click.command()
-@click.argument("store", type=console.PATH)
-@click.argument("run", type=console.PATH)
-def embed(store: Path, run: Path) -> None:
-    """Embed every video of STORE with the encoder of RUN; rows go to STORE/embeddings as Parquet."""
-    from train.embed import embed_store
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def presets(name: str | None, as_json: bool) -> None:
+    """List the paper's settings by NAME, beside what the paper reports; with NAME all of its settings, as --config reads them."""
+    from train.presets import PRESETS, describe, find_preset, presets_table
+    from train.settings import to_yaml
 
-    with stop_on_signals() as stop, Bar("embed") as bar:
-        result = embed_store(store, run, progress=bar, announce=say, should_stop=stop)
-    if not result.finished:
-        stop.leave(command_line())
-    say(f"{result.rows} embeddings are in {result.path}")
+    if as_json:
+        click.echo(json.dumps(describe(name) if name else [describe(one) for one in PRESETS], indent=2))
+    else:
+        click.echo(to_yaml(find_preset(name).config) if name else presets_table(), nl=not name)
 
 
-COMMANDS = (pretrain, evaluate, embed)
+COMMANDS = (pretrain, evaluate, presets)

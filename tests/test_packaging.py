@@ -30,6 +30,7 @@ def _named(requirements: Iterable[str]) -> dict[str, Requirement]:
 DECLARED = _named(PROJECT["project"]["dependencies"])
 TEST_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["test"])
 BENCH_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["bench"])
+ONNX_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["onnx"])
 SLURM_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["slurm"])
 TENSORBOARD_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["tensorboard"])
 WANDB_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["wandb"])
@@ -82,7 +83,7 @@ def test_every_package_and_module_is_listed() -> None:
 
 def test_dependencies_are_what_the_code_imports() -> None:
     imported = _imported_distributions(_library_files())
-    declared = DECLARED | SLURM_EXTRA | WANDB_EXTRA  # tensorboard is imported by torch's writer of its files
+    declared = DECLARED | ONNX_EXTRA | SLURM_EXTRA | WANDB_EXTRA  # torch imports tensorboard, to write its files
     undeclared = sorted(module for module, names in imported.items() if not names & declared.keys())
     assert not undeclared, f"imported, but not in pyproject's dependencies: {undeclared}"
     unused = declared.keys() - set().union(*imported.values())

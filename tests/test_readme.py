@@ -69,6 +69,15 @@ def test_the_store_page_s_plain_zarr_example_runs(workplace: Path, monkeypatch: 
     assert names["flow"].shape == (10, 2, 32, 32)
 
 
+def test_the_embeddings_page_s_example_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    block = python_blocks("docs/embeddings.md")[0]
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["vectors"].shape == (len(names["rows"]), 32)
+    assert set(names["rows"]["split"]) == {"test"}
+
+
 def test_the_recipes_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block of docs/recipes.md, in order, as a reader would paste them."""
     monkeypatch.chdir(workplace)
