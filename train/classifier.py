@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
@@ -188,7 +189,11 @@ def _save(
 def _restore(
     file: Path, classifier: Classifier, optimizer: torch.optim.SGD, parameters: Mapping[str, nn.Parameter]
 ) -> int:
-    state = safetensors.torch.load(file.read_bytes())
+    """Return how many steps the state in `file` had done, and take it over; 0 where its bytes are damaged."""
+    try:
+        state = safetensors.torch.load(file.read_bytes())
+    except safetensors.SafetensorError:
+        return 0
     learned = part_of(state, "model")
     if classifier.frozen:
         learned |= {f"encoder.{name}": value for name, value in classifier.encoder.state_dict().items()}

@@ -78,7 +78,7 @@ class UnitFolder:
         self.replaced = (path / RESULTS).exists()
         for pattern in ("*.parquet", "*.safetensors"):
             for old in path.glob(pattern):
-                old.unlink()
+                old.unlink(missing_ok=True)  # another process may evaluate the same
         replace_file(about, json.dumps(written, indent=2).encode())
 
     def results(self) -> pd.DataFrame | None:
@@ -102,7 +102,7 @@ class UnitFolder:
         write_table(self.path / RESULTS, pa.Table.from_pandas(results, preserve_index=False))
         for pattern in ("part-*.parquet", "state-*.safetensors"):
             for left in self.path.glob(pattern):
-                left.unlink()
+                left.unlink(missing_ok=True)
 
 
 def write_table(path: Path, table: pa.Table) -> None:
