@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 import cli_embed
+import cli_evaluate
 import cli_extract
 import cli_stores
 import cli_train
@@ -58,7 +59,13 @@ def synth(out: Path, groups: int, clips_per_group: int, frames: int, size: tuple
     say(f"next: flowcpc extract-flow {out}/videos STORE --dataset ucf101 --annotations {out}/annotations --size 48x64")
 
 
-for _command in (*cli_extract.COMMANDS, *cli_train.COMMANDS, *cli_embed.COMMANDS, *cli_stores.COMMANDS):
+for _command in (
+    *cli_extract.COMMANDS,
+    *cli_train.COMMANDS,
+    *cli_evaluate.COMMANDS,
+    *cli_embed.COMMANDS,
+    *cli_stores.COMMANDS,
+):
     main.add_command(_command)
 
 

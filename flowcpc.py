@@ -7,7 +7,8 @@ What a notebook needs, loaded when first used:
 - read_embeddings(store, run, split=, level=): (DataFrame, float32 (n, D));
 - read_predictions(folder): (DataFrame, logits float32 (n, classes)) of an evaluation;
 - compute_flow(frames): TV-L1 flow of gray frames;
-- load_encoder(run): the trained encoder of a run.
+- load_encoder(run): the trained encoder of a run;
+- read_results(runs): all results of `flowcpc evaluate` as one DataFrame.
 """
 
 from importlib import import_module, metadata
@@ -20,8 +21,17 @@ if TYPE_CHECKING:
     from stores.flow_store import open_store as open_store
     from stores.query import query as query
     from train.checkpoint import load_encoder as load_encoder
+    from train.results import read_results as read_results
 
-__all__ = ["compute_flow", "load_encoder", "open_store", "query", "read_embeddings", "read_predictions"]
+__all__ = [
+    "compute_flow",
+    "load_encoder",
+    "open_store",
+    "query",
+    "read_embeddings",
+    "read_predictions",
+    "read_results",
+]
 
 _HOMES = {
     "compute_flow": "pipeline.tvl1.solver",
@@ -30,6 +40,7 @@ _HOMES = {
     "query": "stores.query",
     "read_embeddings": "stores.embeddings",
     "read_predictions": "stores.embeddings",
+    "read_results": "train.results",
 }
 
 

@@ -140,5 +140,5 @@ def test_options_reach_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_every_command_is_listed() -> None:
     listed = {command.name for command in cli_train.COMMANDS}
-    assert listed == {"pretrain", "evaluate", "embed"}
+    assert listed == {"pretrain", "presets"}
     assert all(isinstance(cli.main.commands[name], click.Command) for name in listed)

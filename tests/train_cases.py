@@ -26,10 +26,11 @@ CONFIG = PretrainConfig(
     learning_rates=((0, 0.02), (4, 0.01)),
     checkpoint_every=3,
     log_every=2,
-    linear_steps=6,
-    linear_batch_size=3,
-    linear_learning_rates=((0, 0.1), (4, 0.01)),
 )
+
+EVALUATION = [
+    "linear_steps=6", "linear_learning_rates=0:0.1,4:0.01", "finetune_steps=6", "finetune_learning_rates=0:0.02,4:0.01", "batch_size=3",
+]  # fmt: skip
 
 
 def small_store(

@@ -59,7 +59,7 @@ def resolve(
     if not chosen.pretrained:
         raise ValueError(
             f"{chosen.config.preset} is the encoder with its initial weights, so there is nothing to pretrain; "
-            f"`flowcpc evaluate` of any run has it beside the pretrained encoder, as the rows `random`"
+            f"evaluate it: flowcpc evaluate STORE --mode random --preset {chosen.config.preset} --out OUT"
         )
     changes: dict[str, Any] = {}
     with _naming(file):
