@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 import cli_extract
+import cli_report
 import cli_stores
 import console
 from console import Bar, as_json_text, command_line, parse_size, say, stop_on_signals
@@ -138,7 +139,7 @@ def embed(store: Path, run: Path) -> None:
     say(f"{result.rows} embeddings are in {result.path}")
 
 
-for _command in (*cli_extract.COMMANDS, *cli_stores.COMMANDS):
+for _command in (*cli_extract.COMMANDS, *cli_report.COMMANDS, *cli_stores.COMMANDS):
     main.add_command(_command)
 
 if __name__ == "__main__":
