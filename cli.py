@@ -9,11 +9,12 @@ from pathlib import Path
 
 import click
 
+import cli_evaluate
 import cli_extract
 import cli_report
 import cli_stores
 import console
-from console import Bar, as_json_text, command_line, parse_size, say, stop_on_signals
+from console import Bar, command_line, parse_size, say, stop_on_signals
 
 
 @click.group(
@@ -99,35 +100,6 @@ def presets(name: str | None, as_json: bool) -> None:
 @main.command()
 @click.argument("store", type=console.PATH)
 @click.argument("run", type=console.PATH)
-@click.option(
-    "--mode",
-    type=click.Choice(["linear"]),
-    default="linear",
-    show_default=True,
-    help="linear: a dense layer on the frozen encoder.",
-)
-@click.option(
-    "--fold", type=click.IntRange(min=1), default=1, show_default=True, help="Which train/test split of the data set."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides the draws of the evaluation.")
-@click.option("--allow-missing", is_flag=True, help="Evaluate although some test videos have no flow.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def evaluate(store: Path, run: Path, mode: str, fold: int, seed: int, allow_missing: bool, as_json: bool) -> None:
-    """Evaluate the encoder of RUN on action recognition, beside an untrained encoder; tables go to RUN/evaluate."""
-    from train import probe
-
-    with stop_on_signals() as stop, Bar(f"evaluate {mode}") as bar:
-        result = probe.evaluate_linear(
-            store, run, fold=fold, seed=seed, allow_missing=allow_missing, progress=bar, announce=say, should_stop=stop
-        )
-    if not result.finished:
-        stop.leave(command_line())
-    click.echo(as_json_text(result.table) if as_json else result.to_text())
-
-
-@main.command()
-@click.argument("store", type=console.PATH)
-@click.argument("run", type=console.PATH)
 def embed(store: Path, run: Path) -> None:
     """Embed every video of STORE with the encoder of RUN; rows go to STORE/embeddings as Parquet."""
     from train.embed import embed_store
@@ -139,7 +111,7 @@ def embed(store: Path, run: Path) -> None:
     say(f"{result.rows} embeddings are in {result.path}")
 
 
-for _command in (*cli_extract.COMMANDS, *cli_report.COMMANDS, *cli_stores.COMMANDS):
+for _command in (*cli_evaluate.COMMANDS, *cli_extract.COMMANDS, *cli_report.COMMANDS, *cli_stores.COMMANDS):
     main.add_command(_command)
 
 if __name__ == "__main__":

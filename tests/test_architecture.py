@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("pipeline", "stores", "train")
-TOP_MODULES = ("cli", "cli_extract", "cli_report", "cli_stores", "console", "flowcpc")
+TOP_MODULES = ("cli", "cli_evaluate", "cli_extract", "cli_report", "cli_stores", "console", "flowcpc")
 MAX_LINES = 350
 
 LIBRARY = sorted(
@@ -71,8 +71,9 @@ def test_import_contracts_hold() -> None:
         ("dask", {"pipeline.cluster"}),
         ("dask_jobqueue", {"pipeline.cluster"}),
         ("distributed", {"pipeline.cluster"}),
-        ("console", {"cli", "cli_extract", "cli_report", "cli_stores"}),
-        ("cli_stores", {"cli", "cli_extract"}),
+        ("console", {"cli", "cli_evaluate", "cli_extract", "cli_report", "cli_stores"}),
+        ("cli_stores", {"cli", "cli_evaluate", "cli_extract"}),
+        ("cli_evaluate", {"cli"}),
         ("cli_extract", {"cli"}),
         ("cli_report", {"cli"}),
         ("cli", {"flowcpc"}),

@@ -31,6 +31,10 @@ CONFIG = PretrainConfig(
     linear_learning_rates=((0, 0.1), (4, 0.01)),
 )
 
+EVALUATION = [
+    "linear_steps=6", "linear_learning_rates=0:0.1,4:0.01", "finetune_steps=6", "finetune_learning_rates=0:0.02,4:0.01", "batch_size=3",
+]  # fmt: skip
+
 
 def small_store(
     tmp_path: Path, make_store: Callable[..., Path], *, lengths: Callable[[int], int] = lambda n: (7 * n) % 21 + 1
