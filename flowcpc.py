@@ -6,7 +6,8 @@ What a notebook needs, loaded when first used:
 - query(store, sql): rows of a SELECT over its tables as a DataFrame;
 - read_embeddings(store, run): (DataFrame, float32 (n, D));
 - compute_flow(frames): TV-L1 flow of gray frames;
-- load_encoder(run): the trained encoder of a run.
+- load_encoder(run): the trained encoder of a run;
+- read_results(runs): all results of `flowcpc evaluate` as one DataFrame.
 """
 
 from importlib import import_module, metadata
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from stores.flow_store import open_store as open_store
     from stores.query import query as query
     from train.checkpoint import load_encoder as load_encoder
+    from train.results import read_results as read_results
 
-__all__ = ["compute_flow", "load_encoder", "open_store", "query", "read_embeddings"]
+__all__ = ["compute_flow", "load_encoder", "open_store", "query", "read_embeddings", "read_results"]
 
 _HOMES = {
     "compute_flow": "pipeline.tvl1.solver",
@@ -27,6 +29,7 @@ _HOMES = {
     "open_store": "stores.flow_store",
     "query": "stores.query",
     "read_embeddings": "stores.embeddings",
+    "read_results": "train.results",
 }
 
 

@@ -14,7 +14,6 @@ def test_the_papers_preset_is_the_paper() -> None:
     assert (config.steps, config.momentum, config.weight_decay) == (60_000, 0.9, 1e-4)
     assert config.learning_rates == ((0, 0.01), (3_000, 0.005), (10_000, 0.001), (20_000, 0.0005))
     assert (config.selection, config.spacing, config.difficult_negatives) == ("variable", 10, False)
-    assert (config.linear_steps, config.linear_learning_rates) == (20_000, ((0, 0.005), (10_000, 0.001)))
 
 
 def test_tables_1_3_and_5_share_a_setting() -> None:
@@ -69,7 +68,7 @@ def test_every_setting_can_be_written_as_it_is_saved() -> None:
         ("learning_rates=0.1", "of the form 0:0.01,3000:0.005"),
         ("learning_rates=5:0.1", "the first has to be 0"),
         ("learning_rates=0:0.1,9:0.2,3:0.1", "each later than the one before"),
-        ("linear_learning_rates=0:-1", "above 0"),
+        ("learning_rates=0:-1", "above 0"),
         ("learning_rates=0:nan", "above 0"),
         ("batch_size=1", "batch_size=1 is too small"),
         ("num_segments=4", "num_segments=4 is too small"),

@@ -171,8 +171,9 @@ def test_linear_leaves_the_encoder_as_it_is_and_finetune_changes_it(
 
     def spy(model: classifier.Classifier, *args: Any, **options: Any) -> Any:
         trained.append(model)
-        assert not model.training
-        return original(model, *args, **options)
+        found = original(model, *args, **options)
+        assert not any(part.training for part in model.modules())
+        return found
 
     monkeypatch.setattr("train.modes.predict_logits", spy)
     before = load_encoder(run).state_dict()
@@ -200,7 +201,7 @@ def test_finished_results_are_read_and_not_computed(store: Path, run: Path, monk
     assert messages == [f"read the finished results in {run / 'evaluate' / 'linear-all-fold1-seed0'}"]
 
 
-@pytest.mark.parametrize("mode", ["linear", "knn"])
+@pytest.mark.parametrize("mode", ["linear", "probe"])
 def test_another_checkpoint_seed_or_setting_is_evaluated_anew(store: Path, run: Path, mode: str) -> None:
     evaluated(store, run, mode)
     first = logits_of(run, f"{mode}-all-fold1-seed0")

@@ -41,11 +41,13 @@ def test_accuracies_equal_scikit_learn_s() -> None:
 
 def test_classes_and_their_confusion_by_hand() -> None:
     found = rows("aab", [[1, 0, 0], [0, 0, 1], [0, 0, 1]], encoder="e", protocol="p")
-    assert score_classes(found, "abc").to_numpy().tolist() == [
+    assert score_classes(found, list("abc")).to_numpy().tolist() == [
         ["e", "p", "a", 2, 0.5, "a"],
         ["e", "p", "b", 1, 0.0, "c"],
     ]
-    table = confusion(found, "abc").pivot_table(index="label", columns="predicted", values="videos", aggfunc="sum")
+    table = confusion(found, list("abc")).pivot_table(
+        index="label", columns="predicted", values="videos", aggfunc="sum"
+    )
     assert table.to_numpy().tolist() == [[1, 0, 1], [0, 0, 1], [0, 0, 0]]
     assert table.index.tolist() == table.columns.tolist() == list("abc")
 

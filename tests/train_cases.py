@@ -26,9 +26,6 @@ CONFIG = PretrainConfig(
     learning_rates=((0, 0.02), (4, 0.01)),
     checkpoint_every=3,
     log_every=2,
-    linear_steps=6,
-    linear_batch_size=3,
-    linear_learning_rates=((0, 0.1), (4, 0.01)),
 )
 
 EVALUATION = [

@@ -20,7 +20,6 @@ NEGATIVES = ("local", "global")
 PRECISIONS = ("auto", "float32", "bf16")
 SPLITS = ("train", "all")
 _MOST = 10_000
-EVALUATION_SEGMENTS = 8  # segments that stand for a video (paper, section 4.1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +73,7 @@ class PretrainConfig:
     learning_rates : ((first step, rate), ...)
         The rate from each step on, counted from 0.
     momentum, weight_decay : float
-        Of SGD, for pretraining and for the linear probe.
+        Of SGD.
     precision : str
         Of the forward pass: `float32`, `bf16` (autocast; scores stay float32), or `auto`: bf16 on a GPU, float32 on a CPU.
     fold : int
@@ -86,8 +85,6 @@ class PretrainConfig:
     checkpoint_every, log_every, validate_every : int
         Steps between checkpoints, between lines of metrics (a line holds means since the line before), and between measurements on held-out
         videos.
-    linear_steps, linear_batch_size, linear_learning_rates
-        The linear probe's schedule.
     """
 
     preset: str = "table1-flow"
@@ -121,14 +118,9 @@ class PretrainConfig:
     checkpoint_every: int = 1_000
     log_every: int = 20
     validate_every: int = 5_000
-    linear_steps: int = 20_000
-    linear_batch_size: int = 16
-    linear_learning_rates: Schedule = ((0, 0.005), (10_000, 0.001))
 
     def __post_init__(self) -> None:
         for name in ("num_flows", "width", "steps", "fold", "checkpoint_every", "log_every", "validate_every"):
-            _at_least(name, getattr(self, name), 1)
-        for name in ("linear_steps", "linear_batch_size"):
             _at_least(name, getattr(self, name), 1)
         _at_least("batch_size", self.batch_size, 2, "the negatives are the other videos of the batch")
         _one_of("model", self.model, tuple(MODELS))
@@ -175,8 +167,7 @@ class PretrainConfig:
             raise ValueError(
                 "rescale_vectors=true is for flow that is resized; set framing=resize, or rescale_vectors=false"
             )
-        for name in ("learning_rates", "linear_learning_rates"):
-            _check_schedule(name, getattr(self, name))
+        _check_schedule("learning_rates", self.learning_rates)
 
     @property
     def num_predicted(self) -> int:
@@ -234,9 +225,8 @@ class PretrainConfig:
             raise ValueError(
                 f"the saved settings and this release differ in {', '.join(wrong)}; use the release that made the run"
             )
-        schedules = ("learning_rates", "linear_learning_rates")
-        turned = {name: tuple((int(step), float(rate)) for step, rate in values[name]) for name in schedules}
-        return PretrainConfig(**{**values, **turned, "size": tuple(values["size"])})
+        rates = tuple((int(step), float(rate)) for step, rate in values["learning_rates"])
+        return PretrainConfig(**{**values, "learning_rates": rates, "size": tuple(values["size"])})
 
     def identity(self) -> str:
         """Return 12 hex digits that name the settings, apart from the preset's name and how long the run is."""

@@ -75,9 +75,12 @@ def every_video_once(
 
 
 def average_features(encoder: Encoder, segments: Tensor) -> Tensor:
-    """Return the means (B, D) of the latents of segments (B, T, planes, h, w)."""
-    latents: Tensor = encoder(segments.flatten(0, 1))
-    return latents.unflatten(0, segments.shape[:2]).mean(dim=1)
+    """Return the means, float32 (B, D), of the latents of segments (B, T, planes, h, w); the encoder works in its settings' precision."""
+    precision, device = encoder.config.precision, segments.device.type
+    short = precision == "bf16" or (precision == "auto" and device == "cuda")
+    with torch.autocast(device, torch.bfloat16, enabled=short):
+        latents: Tensor = encoder(segments.flatten(0, 1))
+    return latents.float().unflatten(0, segments.shape[:2]).mean(dim=1)
 
 
 def estimate_statistics(
@@ -104,7 +107,7 @@ def estimate_statistics(
         for batch in loaded:
             if should_stop():
                 return False
-            encoder(reader.to_device(batch).flatten(0, 1))
+            average_features(encoder, reader.to_device(batch))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     encoder.eval()

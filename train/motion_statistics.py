@@ -9,7 +9,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from stores.flow_store import FlowStore
 
-TREES = 300
+TREES = 100
 STATISTICS = (
     "speed",
     "speed_spread",

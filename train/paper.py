@@ -8,8 +8,7 @@ PAPER = "Lorre et al. 2019"
 DATA = "UCF-101, 101 classes, 9,537 training and 3,783 test videos in fold 1, flow of 256x342 px"
 # Settings that decide how a run is done and not what it learns from.
 _SILENT = {
-    "preset", "fold", "seed", "checkpoint_every", "log_every", "validate_every", "precision", "linear_steps", "linear_batch_size",
-    "linear_learning_rates",
+    "preset", "fold", "seed", "checkpoint_every", "log_every", "validate_every", "precision",
 }  # fmt: skip
 _WORDS = {
     "num_flows": "flows per segment", "num_segments": "segments", "num_observed": "segments observed", "size": "input size", "width": "encoder width",

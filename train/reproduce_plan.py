@@ -258,6 +258,4 @@ def cpu_scale(config: PretrainConfig, store: FlowStore) -> PretrainConfig:
         checkpoint_every=_TINY.checkpoint_every,
         log_every=_TINY.log_every,
         validate_every=_TINY.steps,
-        linear_steps=_TINY.linear_steps,
-        linear_learning_rates=_TINY.linear_learning_rates,
     )

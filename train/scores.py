@@ -62,7 +62,7 @@ def score_classes(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataF
     """Return one row per encoder, protocol and class that was tested: label, videos, top1, and `most_often`, what its videos are called most."""
     rows = []
     for encoder, protocol, found in _by_encoder(predictions):
-        counts = confusion_matrix(found["label"], found["predicted"], labels=list(classes))
+        counts = confusion_matrix(found["label"], found["predicted"], labels=classes)
         for place, label in enumerate(classes):
             if total := int(counts[place].sum()):
                 share = float(counts[place, place] / total)
@@ -75,7 +75,7 @@ def confusion(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame
     """Return the confusion matrices in rows: encoder, protocol, label, predicted, videos (0 included)."""
     tables = []
     for encoder, protocol, found in _by_encoder(predictions):
-        counts = confusion_matrix(found["label"], found["predicted"], labels=list(classes))
+        counts = confusion_matrix(found["label"], found["predicted"], labels=classes)
         table = pd.DataFrame(counts, index=pd.Index(classes, name="label"), columns=list(classes))
         flat = table.reset_index().melt("label", var_name="predicted", value_name="videos")
         tables.append(flat.assign(encoder=encoder, protocol=protocol))
