@@ -1,10 +1,14 @@
-"""Headless Chromium over its debugging pipe: what a page asks for, complains about and looks like. The standard library is enough."""
+"""Headless Chromium over its debugging pipe: what a page asks for, complains about and looks like. The standard library is enough.
+
+`python tests/browser.py PAGE.html PICTURE.png [WIDTH [HEIGHT]]` takes a picture of a page; without a height of all of it.
+"""
 
 import base64
 import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -138,3 +142,15 @@ def browser_page() -> Iterator[Page]:
             os.close(answer_in)
             process.terminate()
             process.wait()
+
+
+def main(page_file: str, picture_file: str, width: str = "1280", height: str = "0") -> None:
+    """Write a picture of a page."""
+    with browser_page() as page:
+        page.open(Path(page_file), width=int(width))
+        clip = (0, 0, int(width), int(height)) if int(height) else None
+        Path(picture_file).write_bytes(page.picture(whole=clip is None, clip=clip))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
