@@ -14,7 +14,7 @@ RECALLS = (1, 5, 10, 20, 50)
 MOTION = "motion statistics"
 # Encoders that are baselines, in the order of the tables, and what measures those that are absent.
 _BASELINES = {
-    "shuffled labels": "evaluate STORE RUN --mode probe",
+    "shuffled labels": "evaluate STORE RUN --mode linear",
     MOTION: "evaluate STORE RUN --mode linear",
     "random": "evaluate STORE RUN --mode linear",
     "scratch": "evaluate STORE RUN --mode scratch",
