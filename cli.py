@@ -11,6 +11,7 @@ import click
 import cli_embed
 import cli_evaluate
 import cli_extract
+import cli_report
 import cli_stores
 import cli_train
 import console
@@ -64,6 +65,7 @@ for _command in (
     *cli_train.COMMANDS,
     *cli_evaluate.COMMANDS,
     *cli_embed.COMMANDS,
+    *cli_report.COMMANDS,
     *cli_stores.COMMANDS,
 ):
     main.add_command(_command)

@@ -109,7 +109,8 @@ def read_embeddings(
 def read_predictions(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, NDArray[np.float32]]:
     """Return (rows, logits) of an evaluation, RUN/evaluate/NAME: a row per test video and way of testing, and float32 (n, classes) in the same order.
 
-    Logit k is of the k-th label in alphabetical order. Raises FileNotFoundError when the evaluation has no predictions.
+    Logit k is of the k-th label in alphabetical order; retrieval, which scores no classes, has none, (n, 0). Raises FileNotFoundError when the
+    evaluation has no predictions, DamagedStoreError when they cannot be read.
     """
     file = Path(folder, "predictions.parquet")
     if not file.is_file():
@@ -120,6 +121,8 @@ def read_predictions(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, NDAr
         table = pq.read_table(file)
     except pa.ArrowInvalid as error:
         raise DamagedStoreError(f"{file} is damaged ({error}); run flowcpc evaluate again") from error
+    if _LOGITS not in table.column_names:
+        return table.to_pandas(), np.empty((len(table), 0), np.float32)
     return table.drop_columns([_LOGITS]).to_pandas(), vectors_from_arrow(table[_LOGITS])
 
 

@@ -27,6 +27,7 @@ from train.execution import Execution
 KILLS = int(os.environ.get("FLOWCPC_TRAINING_KILLS", "3"))
 SETTINGS = [
     "num_segments=4",
+    "num_observed=3",
     "num_flows=2",
     "size=16x16",
     "width=2",
