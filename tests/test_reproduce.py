@@ -14,7 +14,9 @@ from train_cases import StopAfter, small_store
 import cli
 import console
 from train import loop, motion_statistics, reproduce
+from train.checkpoint import require_checkpoint
 from train.config import PretrainConfig
+from train.execution import Execution
 from train.loop import DivergedError, PretrainResult
 from train.metrics import read_metrics
 
@@ -139,6 +141,28 @@ def test_a_table_on_images_says_what_it_lacks_and_does_the_rest(store: Path, tmp
     assert found.loc[("table1-flow", "unsupervised"), "in_training"] == pytest.approx(trained[-1]["accuracy"])
     assert found.loc[("table1-flow", "unsupervised"), "paper"] == pytest.approx(0.817)
     assert found.loc["table1-image", "ours"].isna().all()
+
+
+def test_images_stand_beside_flow_where_the_store_has_frames(tmp_path: Path, make_store: Callable[..., Path]) -> None:
+    with_frames = small_store(tmp_path, make_store, with_frames=True)
+    result = reproduce.reproduce(with_frames, tmp_path / "out", table=1, **FAST)
+    assert (result.finished, result.failed) == (True, ())
+    assert result.table["preset"].tolist() == ["table1-image"] * 2 + ["table1-flow"] * 2
+    assert result.table["ours"].notna().all()
+    images = require_checkpoint(tmp_path / "out" / "table1-image-fold1-seed0").config
+    assert (images.modality, images.channels) == ("image", 3 * images.num_flows)
+
+
+def test_workers_reach_every_pretraining(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[object] = []
+
+    def stopped(*words: object, execution: Execution, **others: object) -> PretrainResult:
+        found.append(execution)
+        raise DivergedError("it is not to be")
+
+    monkeypatch.setattr(loop, "pretrain", stopped)
+    assert run(store, tmp_path / "out", 3, "--workers", "2").exit_code == console.DONE_IN_PART
+    assert found == [Execution(workers=2)] * 4
 
 
 def test_labels_that_are_not_to_be_had_cost_their_column_alone(store: Path, tmp_path: Path) -> None:

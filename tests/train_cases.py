@@ -34,7 +34,11 @@ EVALUATION = [
 
 
 def small_store(
-    tmp_path: Path, make_store: Callable[..., Path], *, lengths: Callable[[int], int] = lambda n: (7 * n) % 21 + 1
+    tmp_path: Path,
+    make_store: Callable[..., Path],
+    *,
+    lengths: Callable[[int], int] = lambda n: (7 * n) % 21 + 1,
+    with_frames: bool = False,
 ) -> Path:
     """A store of 13 labelled videos, 18x20 px, in two classes told apart by the direction of a moving blob.
 
@@ -48,7 +52,7 @@ def small_store(
         flow[:, n % 2, 4:14, 5:15] += 3
         videos[name], labels[name], groups[name] = flow, CLASSES[1 - n % 2], f"g{n}"
         folds[name] = {"fold1": "train" if n < TRAIN_VIDEOS else "test"}
-    return make_store(tmp_path, videos, labels=labels, groups=groups, folds=folds)
+    return make_store(tmp_path, videos, labels=labels, groups=groups, folds=folds, with_frames=with_frames)
 
 
 class StopAfter:
