@@ -54,7 +54,7 @@ def put_embeddings(
 def make_trained_run(folder: Path) -> Path:
     """Return a run in `folder`, trained on a small store beside it."""
 
-    def make(tmp_path: Path, videos: dict, labels: dict, groups: dict, folds: dict) -> Path:
+    def make(tmp_path: Path, videos: dict, labels: dict, groups: dict, folds: dict, with_frames: bool) -> Path:
         made = create_store(tmp_path / "store.flow", {"height": 18, "width": 20, "encoding": DEFAULT.to_json()})
         for name, flow in videos.items():
             commit_flow(made, name, flow, label=labels[name], group=groups[name], folds=folds[name])

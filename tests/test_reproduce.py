@@ -145,7 +145,8 @@ def test_a_table_on_images_says_what_it_lacks_and_does_the_rest(store: Path, tmp
 
 def test_images_stand_beside_flow_where_the_store_has_frames(tmp_path: Path, make_store: Callable[..., Path]) -> None:
     with_frames = small_store(tmp_path, make_store, with_frames=True)
-    result = reproduce.reproduce(with_frames, tmp_path / "out", table=1, **FAST)
+    small = {**FAST, "settings": [*FAST["settings"], "batch_size=4"]}  # a batch of held-out videos
+    result = reproduce.reproduce(with_frames, tmp_path / "out", table=1, **small)
     assert (result.finished, result.failed) == (True, ())
     assert result.table["preset"].tolist() == ["table1-image"] * 2 + ["table1-flow"] * 2
     assert result.table["ours"].notna().all()

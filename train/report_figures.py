@@ -110,7 +110,7 @@ def nice_places(low: float, high: float, about: int = 5) -> list[float]:
     """Return round places from at or below `low` to at or above `high`, about so many.
 
     >>> nice_places(0, 4.4), nice_places(0, 57)
-    ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 20.0, 40.0, 60.0])
+    ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0])
     """
     span = (high - low) or 1.0
     rough = span / about
