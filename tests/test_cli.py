@@ -165,7 +165,7 @@ def test_other_size_into_the_same_store(videos: Path, tmp_path: Path) -> None:
     )
     refused(
         flowcpc("extract-flow", videos, tmp_path / "s", "--short-side", 24),
-        "short_side is None in the store and 24 here",
+        "size is '--size 24x32' in the store and '--short-side 24' here",
     )
 
 
