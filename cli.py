@@ -3,13 +3,15 @@
 `flowcpc X`, `python cli.py X` and `python -m flowcpc X` are the same.
 """
 
-import json
 import os
 from pathlib import Path
 
 import click
 
+import cli_embed
+import cli_evaluate
 import cli_extract
+import cli_report
 import cli_stores
 import cli_train
 import console
@@ -58,21 +60,14 @@ def synth(out: Path, groups: int, clips_per_group: int, frames: int, size: tuple
     say(f"next: flowcpc extract-flow {out}/videos STORE --dataset ucf101 --annotations {out}/annotations --size 48x64")
 
 
-@main.command()
-@click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def presets(name: str | None, as_json: bool) -> None:
-    """List the paper's settings by NAME, beside what the paper reports; with NAME all of its settings, as --config reads them."""
-    from train.presets import PRESETS, describe, find_preset, presets_table
-    from train.settings import to_yaml
-
-    if as_json:
-        click.echo(json.dumps(describe(name) if name else [describe(one) for one in PRESETS], indent=2))
-    else:
-        click.echo(to_yaml(find_preset(name).config) if name else presets_table(), nl=not name)
-
-
-for _command in (*cli_extract.COMMANDS, *cli_train.COMMANDS, *cli_stores.COMMANDS):
+for _command in (
+    *cli_extract.COMMANDS,
+    *cli_train.COMMANDS,
+    *cli_evaluate.COMMANDS,
+    *cli_embed.COMMANDS,
+    *cli_report.COMMANDS,
+    *cli_stores.COMMANDS,
+):
     main.add_command(_command)
 
 

@@ -120,7 +120,7 @@ def query(store: Path, sql: str, form: str | None, out: Path | None) -> None:
     """Ask STORE in SQL: one SELECT over videos, shots, segments, frames, failures and embeddings."""
     from stores.flow_store import open_store
     from stores.query import query as ask
-    from stores.query import render
+    from stores.query import remark_on_embeddings, render
 
     named = {".csv": "csv", ".parquet": "parquet"}.get(out.suffix.lower() if out else "")
     if named and form not in (None, named):
@@ -139,7 +139,7 @@ def query(store: Path, sql: str, form: str | None, out: Path | None) -> None:
 
         replace_file(out, data)
         remark = remark or f"wrote {out}"
-    for sentence in (remark, opened.remark_on_damage()):
+    for sentence in (remark, opened.remark_on_damage(), remark_on_embeddings(opened, sql)):
         if sentence:
             say(sentence)
 

@@ -1,18 +1,21 @@
-"""The commands that train: pretrain, evaluate, embed."""
+"""The commands that train: pretrain, presets."""
 
 import contextlib
+import json
 from pathlib import Path
 
 import click
 
 import console
-from console import Bar, as_json_text, command_line, say, stop_on_signals
+from console import Bar, command_line, hear_stops, say
 
 
 @click.command()
 @click.argument("store", type=console.PATH)
 @click.argument("run", type=console.OUT_FOLDER)
-@click.option("--preset", help="Named settings; `tiny` is for a CPU.  [default: the file's, or table1-flow]")
+@click.option(
+    "--preset", help="Named settings; `tiny` is for a CPU.  [default: the file's or the run's, or table1-flow]"
+)
 @click.option("--config", type=console.PATH, help="A file of settings, YAML or a run's config.json.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting; may be repeated.")
 @click.option("--steps", type=click.IntRange(min=1), help="Iterations; a finished run goes on when they are more.")
@@ -51,13 +54,16 @@ def pretrain(
     The same command again goes on where the run stopped. On several GPUs: torchrun --nproc-per-node N -m flowcpc
     pretrain ...
     """
-    # Before modules are loaded, which takes seconds: a stop is answered in our own words whenever it comes.
-    stop = click.get_current_context().with_resource(stop_on_signals())
-    from train import loop, report
+    stop = hear_stops()
+    from train import loop, model_card, report
     from train.execution import Execution
+    from train.metrics import has_metrics
     from train.ranks import is_main_process
     from train.settings import resolve
 
+    if preset is None and config is None and (run / "config.json").is_file():
+        config = run / "config.json"
+        say(f"settings: those of {config}, and what is given besides")
     chosen = resolve(preset, file=config, settings=settings, steps=steps, gamma=gamma, modality=modality)
     execution = Execution(
         workers=workers, compile=compile_model, cuda_graphs=cuda_graphs, tensorboard=tensorboard, wandb=wandb
@@ -69,53 +75,24 @@ def pretrain(
     if not result.finished:
         stop.leave(command_line(), quiet=not is_main)
     if is_main:
-        say(f"wrote {run} and {report.draw_curve(run)}")
+        say(f"wrote {run} and {model_card.write_model_card(run, store)}")
+        if has_metrics(run):  # somebody may have removed them
+            say(f"wrote {report.draw_curve(run)}")
         click.echo(result.to_text())
 
 
 @click.command()
-@click.argument("store", type=console.PATH)
-@click.argument("run", type=console.PATH)
-@click.option(
-    "--mode",
-    type=click.Choice(["linear"]),
-    default="linear",
-    show_default=True,
-    help="linear: a dense layer on the frozen encoder.",
-)
-@click.option(
-    "--fold", type=click.IntRange(min=1), default=1, show_default=True, help="Which train/test split of the data set."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides the draws of the evaluation.")
-@click.option("--allow-missing", is_flag=True, help="Evaluate although some test videos have no flow.")
+@click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def evaluate(store: Path, run: Path, mode: str, fold: int, seed: int, allow_missing: bool, as_json: bool) -> None:
-    """Evaluate the encoder of RUN on action recognition, beside an untrained encoder; tables go to RUN/evaluate."""
-    stop = click.get_current_context().with_resource(stop_on_signals())
-    from train import probe
+def presets(name: str | None, as_json: bool) -> None:
+    """List the paper's settings by NAME, beside what the paper reports; with NAME all of its settings, as --config reads them."""
+    from train.presets import PRESETS, describe, find_preset, presets_table
+    from train.settings import to_yaml
 
-    with Bar(f"evaluate {mode}") as bar:
-        result = probe.evaluate_linear(
-            store, run, fold=fold, seed=seed, allow_missing=allow_missing, progress=bar, announce=say, should_stop=stop
-        )
-    if not result.finished:
-        stop.leave(command_line())
-    click.echo(as_json_text(result.table) if as_json else result.to_text())
+    if as_json:
+        click.echo(json.dumps(describe(name) if name else [describe(one) for one in PRESETS], indent=2))
+    else:
+        click.echo(to_yaml(find_preset(name).config) if name else presets_table(), nl=not name)
 
 
-@click.command()
-@click.argument("store", type=console.PATH)
-@click.argument("run", type=console.PATH)
-def embed(store: Path, run: Path) -> None:
-    """Embed every video of STORE with the encoder of RUN; rows go to STORE/embeddings as Parquet."""
-    stop = click.get_current_context().with_resource(stop_on_signals())
-    from train.embed import embed_store
-
-    with Bar("embed") as bar:
-        result = embed_store(store, run, progress=bar, announce=say, should_stop=stop)
-    if not result.finished:
-        stop.leave(command_line())
-    say(f"{result.rows} embeddings are in {result.path}")
-
-
-COMMANDS = (pretrain, evaluate, embed)
+COMMANDS = (pretrain, presets)

@@ -185,6 +185,15 @@ def stop_on_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
+def hear_stops() -> Stop:
+    """Return what hears the signals that ask the present command to stop, from now to its end.
+
+    To be called before modules are loaded, which takes seconds: a stop is answered in our own words whenever it comes.
+    """
+    stop: Stop = click.get_current_context().with_resource(stop_on_signals())
+    return stop
+
+
 def ignore_stops() -> None:
     """Let signals ask for nothing any more, in the moments in which Python ends."""
     for number in STOPS:

@@ -4,9 +4,11 @@ What a notebook needs, loaded when first used:
 
 - open_store(path): a store, with `.videos()`, `.segments()`, `.failures()` as DataFrames and `.read_flow(video_id, start, stop)` in px;
 - query(store, sql): rows of a SELECT over its tables as a DataFrame;
-- read_embeddings(store, run): (DataFrame, float32 (n, D));
+- read_embeddings(store, run, split=, level=): (DataFrame, float32 (n, D));
+- read_predictions(folder): (DataFrame, logits float32 (n, classes)) of an evaluation;
 - compute_flow(frames): TV-L1 flow of gray frames;
-- load_encoder(run): the trained encoder of a run.
+- load_encoder(run): the trained encoder of a run;
+- read_results(runs): all results of `flowcpc evaluate` as one DataFrame.
 """
 
 from importlib import import_module, metadata
@@ -15,11 +17,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.tvl1.solver import compute_flow as compute_flow
     from stores.embeddings import read_embeddings as read_embeddings
+    from stores.embeddings import read_predictions as read_predictions
     from stores.flow_store import open_store as open_store
     from stores.query import query as query
     from train.checkpoint import load_encoder as load_encoder
+    from train.results import read_results as read_results
 
-__all__ = ["compute_flow", "load_encoder", "open_store", "query", "read_embeddings"]
+__all__ = [
+    "compute_flow",
+    "load_encoder",
+    "open_store",
+    "query",
+    "read_embeddings",
+    "read_predictions",
+    "read_results",
+]
 
 _HOMES = {
     "compute_flow": "pipeline.tvl1.solver",
@@ -27,6 +39,8 @@ _HOMES = {
     "open_store": "stores.flow_store",
     "query": "stores.query",
     "read_embeddings": "stores.embeddings",
+    "read_predictions": "stores.embeddings",
+    "read_results": "train.results",
 }
 
 

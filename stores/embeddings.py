@@ -1,9 +1,8 @@
-"""Embeddings as Parquet: rows keyed (run, video_id, start), vectors as fixed_size_list<float32>."""
+"""Embeddings and predictions as tables and arrays: rows keyed (run, video_id, start), vectors as fixed_size_list<float32> in Parquet."""
 
-import hashlib
-import io
+import json
 import os
-import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from stores.atomic import replace_file
+from stores.atomic import replaced_file
+from stores.embedding_parts import EMBEDDING, Manifest, read_parts, run_folder
 from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore, open_store
-from stores.records import read_record, write_record
+from stores.words import counted
 
-_COLUMN = "embedding"
-_FILE = "embeddings.parquet"
-_CHECKSUM = "_checksum.json"  # Parquet readers of a folder leave such names out
+LEVELS = {"video": True, "segment": False}  # and whether its rows stand for whole videos
+_LOGITS = "logits"
+_FROM_THE_STORE = ("label", "group")
 
 
 def vectors_to_arrow(vectors: NDArray[np.float32]) -> pa.Array:
@@ -36,27 +36,120 @@ def vectors_from_arrow(column: pa.ChunkedArray) -> NDArray[np.float32]:
     return values.reshape(len(flat), flat.type.list_size)
 
 
-def write_embeddings(
-    store: FlowStore, run: str, config_hash: str, rows: pd.DataFrame, vectors: NDArray[np.float32]
-) -> Path:
-    """Write embeddings of one run into the store, replacing those of the same run and configuration; returns the
-    folder.
+def read_embeddings(
+    store: FlowStore | str | os.PathLike[str],
+    run: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    level: str | None = None,
+    fold: int | None = None,
+) -> tuple[pd.DataFrame, NDArray[np.float32]]:
+    """Return (rows, vectors): a DataFrame, and float32 (n, D) in the same order, by video_id and start.
 
-    `rows` has at least video_id and start (the first flow of the segment, -1 for a whole video); `vectors` is float32 (n, D).
+    Columns: run, video_id, start and stop (flows [start, stop) of the segment; -1 and the number of flows for a whole video), label, group,
+    fold1 ..., split (in the run's fold, or the `fold` that is given), step of the run and generation of the flow.
+
+    Parameters
+    ----------
+    run : str or path
+        The run's folder, or its name where the embeddings lie in the store.
+    split : str, optional
+        Only videos of "train", "val" or "test".
+    level : str, optional
+        "video": only whole videos, each the mean of its segments. "segment": only segments.
+    fold : int, optional
+        Whose splits; the run's unless given.
+
+    Raises
+    ------
+    FileNotFoundError
+        There are no embeddings of the run.
+    ValueError
+        There are several; an argument names nothing; embeddings are missing because `flowcpc embed` did not come to its end, or do not fit flow that
+        was extracted again since, or were not asked for in this split.
+    DamagedStoreError
+        A byte is not what was written.
     """
-    if len(rows) != len(vectors):
-        raise ValueError(f"{len(rows)} rows were given for {len(vectors)} embeddings; there must be one row each")
-    table = pa.Table.from_pandas(rows.assign(run=run), preserve_index=False).append_column(
-        _COLUMN, vectors_to_arrow(vectors)
+    if level is not None and level not in LEVELS:
+        raise ValueError(f"level={level!r} is unknown; choose one of {', '.join(LEVELS)}, or leave it out for both")
+    store = store if isinstance(store, FlowStore) else open_store(store)
+    manifest, table = read_parts(_find_folder(store, run), whole_videos=None if level is None else LEVELS[level])
+    again = f"run: flowcpc embed {store.path} {run}"
+    if not manifest.finished:
+        raise ValueError(f"the embeddings of {manifest.about['run']} are not all there yet, embed was stopped; {again}")
+    videos = store.videos()
+    column = f"fold{manifest.about['fold'] if fold is None else fold}"
+    if (fold is not None or split is not None) and column not in videos:
+        raise ValueError(f"{store.path} has no {column}; give a fold that it has, or no split")
+    wanted = videos if split is None else videos[videos[column] == split]
+    if split is not None and wanted.empty:
+        raise ValueError(f"{store.path} has no videos in split={split!r} of {column}; give a split that it has")
+    rows = _described(table, manifest, videos, column)
+    if split is not None:
+        mine = (rows["split"] == split).to_numpy(bool)
+        rows, table = rows[mine].reset_index(drop=True), table.filter(pa.array(mine))
+    gone = sorted(set(rows["video_id"]).difference(videos["video_id"]))
+    if gone:
+        raise DamagedStoreError(
+            f"{counted(len(gone), 'video')} with embeddings are not in {store.path} any more, as {gone[0]}; flowcpc verify says why, then {again}"
+        )
+    stale = sorted(set(rows["video_id"][_is_stale(rows, videos)]))
+    if stale:
+        raise ValueError(
+            f"{counted(len(stale), 'video')} of {store.path}, as {stale[0]}, changed since the embeddings were made; {again}"
+        )
+    missing = set(wanted["video_id"]).difference(rows["video_id"]) if split is not None else ()
+    if missing:
+        raise ValueError(
+            f"{counted(len(missing), 'video')} of split={split!r}, as {min(missing)}, have no embeddings of {manifest.about['run']}; {again}"
+        )
+    return rows, vectors_from_arrow(table[EMBEDDING])
+
+
+def read_predictions(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, NDArray[np.float32]]:
+    """Return (rows, logits) of an evaluation, RUN/evaluate/NAME: a row per test video and way of testing, and float32 (n, classes) in the same order.
+
+    Logit k is of the k-th label in alphabetical order; retrieval, which scores no classes, has none, (n, 0). Raises FileNotFoundError when the
+    evaluation has no predictions, DamagedStoreError when they cannot be read.
+    """
+    file = Path(folder, "predictions.parquet")
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{folder} has no predictions.parquet; give the folder of an evaluation, as RUN/evaluate/NAME"
+        )
+    try:
+        table = pq.read_table(file)
+    except pa.ArrowInvalid as error:
+        raise DamagedStoreError(f"{file} is damaged ({error}); run flowcpc evaluate again") from error
+    if _LOGITS not in table.column_names:
+        return table.to_pandas(), np.empty((len(table), 0), np.float32)
+    return table.drop_columns([_LOGITS]).to_pandas(), vectors_from_arrow(table[_LOGITS])
+
+
+def export_embeddings(store: FlowStore, run: str | os.PathLike[str], out: Path, failures: Mapping[str, str]) -> int:
+    """Write the embeddings of a run to one Parquet file and return its rows: run, video_id, path, start, stop, fps, step, embedding.
+
+    The schema's metadata has, under the key flowcpc, JSON that says what they are: numerics of the flow, and `failures` (video_id -> reason) of the
+    videos that are not among them.
+    """
+    rows, vectors = read_embeddings(store, run)
+    videos = store.videos()[["video_id", "path", "fps"]]
+    rows = rows[["run", "video_id", "start", "stop", "step"]].merge(
+        videos, on="video_id", how="left", validate="many_to_one"
     )
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    folder = store.path / "embeddings" / f"{_run_folder(run)}-{config_hash}"
-    # The checksum goes first: between the two the folder counts as damaged, and never as the embeddings of another run.
-    (folder / _CHECKSUM).unlink(missing_ok=True)
-    replace_file(folder / _FILE, buffer.getvalue())
-    write_record(folder / _CHECKSUM, {"sha256": hashlib.sha256(buffer.getbuffer()).hexdigest()})
-    return folder
+    columns = rows[["run", "video_id", "path", "start", "stop", "fps", "step"]]
+    table = pa.Table.from_pandas(columns, preserve_index=False).append_column(EMBEDDING, vectors_to_arrow(vectors))
+    about = {"numerics": store.numerics, "failures": dict(failures)}
+    with replaced_file(out) as file:
+        pq.write_table(table.replace_schema_metadata({"flowcpc": json.dumps(about)}), file)
+    return len(table)
+
+
+def embeddings_home(store: FlowStore, run: Path) -> Path:
+    """Return the folder of a run's embeddings folders: in the store, or where that cannot be written in the run, under the store's name."""
+    inside = store.path / "embeddings"
+    writable = os.access(inside if inside.exists() else store.path, os.W_OK)
+    return inside if writable else run / "embeddings" / store.path.resolve().name
 
 
 def embedding_folders(store: FlowStore) -> list[Path]:
@@ -64,28 +157,54 @@ def embedding_folders(store: FlowStore) -> list[Path]:
     return sorted(path for path in (store.path / "embeddings").glob("*-*") if path.is_dir())
 
 
-def read_folder(folder: Path) -> pa.Table:
-    """Return the Arrow table of one run's embeddings. Raises DamagedStoreError when its bytes are not those that were written."""
-    try:
-        data = (folder / _FILE).read_bytes()
-        expected = read_record(folder / _CHECKSUM)["sha256"]
-    except FileNotFoundError as error:
-        raise DamagedStoreError(f"{folder} lacks {Path(error.filename).name}; run flowcpc embed again") from error
-    if hashlib.sha256(data).hexdigest() != expected:
-        raise DamagedStoreError(f"{folder / _FILE} does not fit its checksum; run flowcpc embed again")
-    return pq.read_table(pa.BufferReader(data))
+def described_table(store: FlowStore, folder: Path) -> tuple[pa.Table, str]:
+    """Return the rows of one folder beside the label, group and split of their videos, and a sentence on those that are left out, or missing.
 
-
-def read_embeddings(
-    store: FlowStore | str | os.PathLike[str], run: str | os.PathLike[str]
-) -> tuple[pd.DataFrame, NDArray[np.float32]]:
-    """Return (rows, vectors): a DataFrame with video_id, start, label ..., and float32 (n, D) in the same order.
-
-    `run` is the run's folder or its name. Raises FileNotFoundError when the store has no embeddings of it, ValueError when it has several.
+    Rows of flow that was extracted again since are left out. Raises DamagedStoreError when a byte is not what was written.
     """
-    store = store if isinstance(store, FlowStore) else open_store(store)
+    manifest, table = read_parts(folder)
+    videos = store.videos()
+    rows = _described(table, manifest, videos, f"fold{manifest.about['fold']}")
+    stale = _is_stale(rows, videos)
+    joined = pa.Table.from_pandas(rows, preserve_index=False).append_column(EMBEDDING, table[EMBEDDING])
+    remarks = []
+    if stale.any():
+        count = rows["video_id"][stale].nunique()
+        remarks.append(f"those of {counted(count, 'video')} that changed since are left out")
+    if not manifest.finished:
+        remarks.append("not all are there yet")
+    remark = f"embeddings of {manifest.about['run']}: {' and '.join(remarks)}; run flowcpc embed again"
+    return joined.filter(pa.array(~stale)), remark if remarks else ""
+
+
+def _described(table: pa.Table, manifest: Manifest, videos: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the rows without their vectors, with what the store says of their videos now."""
+    rows = table.drop_columns([EMBEDDING]).to_pandas()
+    known = videos.set_index("video_id")
+    folds = [name for name in map(str, videos.columns) if name.startswith("fold")]
+    place = known.index.get_indexer(rows["video_id"])
+    for name in (*_FROM_THE_STORE, *folds):
+        rows[name] = known[name].take(np.maximum(place, 0)).where(place >= 0).to_numpy() if len(known) else None
+    rows["split"] = rows.get(column)
+    return rows
+
+
+def _is_stale(rows: pd.DataFrame, videos: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return which rows are not of the flow that the store has now."""
+    generations = dict(zip(videos["video_id"], videos["generation"], strict=True))
+    return np.array(rows["video_id"].map(generations) != rows["generation"], bool)
+
+
+def _find_folder(store: FlowStore, run: str | os.PathLike[str]) -> Path:
+    """Return the folder of a run's embeddings, in the store or in the run. Raises FileNotFoundError for none, ValueError for several."""
     name = Path(run).resolve().name
-    found = [path for path in embedding_folders(store) if path.name.rpartition("-")[0] == _run_folder(name)]
+    homes = (store.path / "embeddings", Path(run, "embeddings", store.path.resolve().name))
+    found = [
+        path
+        for home in homes
+        for path in sorted(home.glob("*-*"))
+        if path.is_dir() and path.name.rpartition("-")[0] == run_folder(name)
+    ]
     if not found:
         raise FileNotFoundError(
             f"{store.path} has no embeddings of run {name}; make them with: flowcpc embed {store.path} {run}"
@@ -95,9 +214,4 @@ def read_embeddings(
         raise ValueError(
             f"{store.path} has embeddings of several runs called {name}: {names}; delete or rename those that are not meant"
         )
-    table = read_folder(found[0])
-    return table.drop_columns([_COLUMN]).to_pandas(), vectors_from_arrow(table[_COLUMN])
-
-
-def _run_folder(run: str) -> str:
-    return re.sub(r"[^\w.-]", "_", run).lstrip(".-") or "run"
+    return found[0]

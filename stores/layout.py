@@ -11,7 +11,7 @@ STORE/
   failures/<hh>/<key>.json         why a video failed
   running/*.json                   a run that is at work, for `flowcpc status`
   index/*.parquet, index.json      tables rebuilt from commits and failures at any time
-  embeddings/<run>-<hash>/*.parquet
+  embeddings/<run>-<hash>/         parts as Parquet files, and a manifest (embedding_parts.py)
 ```
 Every path inside is relative, so a store can be moved or copied.
 """

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stores import catalog
-from stores.embeddings import embedding_folders, read_folder
+from stores.embeddings import described_table, embedding_folders
 from stores.flow_store import FlowStore
 
 EMBEDDINGS = "embeddings"
@@ -73,7 +73,7 @@ def _tables(store: FlowStore, *, with_embeddings: bool) -> dict[str, Callable[[]
     tables = {name: read(name) for name in catalog.TABLES}
     by_width: dict[int, list[pa.Table]] = {}
     for folder in embedding_folders(store) if with_embeddings else ():
-        table = read_folder(folder)
+        table, _ = described_table(store, folder)
         by_width.setdefault(table.schema.field("embedding").type.list_size, []).append(table)
     for width, found in by_width.items():
         name = EMBEDDINGS if len(by_width) == 1 else f"{EMBEDDINGS}_{width}"
@@ -103,6 +103,12 @@ def _explain(
         if EMBEDDINGS in message.lower() and not any(name.startswith(EMBEDDINGS) for name in tables):
             known += "; embeddings are made by: flowcpc embed STORE RUN"
     return f"{message}; {known}"
+
+
+def remark_on_embeddings(store: FlowStore, sql: str) -> str:
+    """Return a sentence on embeddings that a statement does not see; nothing where there are none, or it asks for no embeddings."""
+    found = [described_table(store, folder)[1] for folder in embedding_folders(store) if EMBEDDINGS in sql.lower()]
+    return "; ".join(filter(None, found))
 
 
 _MOST_ROWS = 1000

@@ -15,7 +15,8 @@ import pandas as pd
 
 from stores import catalog, layout, records
 from stores.commits import find_fault
-from stores.embeddings import embedding_folders, read_folder
+from stores.embedding_parts import read_parts
+from stores.embeddings import embedding_folders
 from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore
 from stores.garbage import find_leftovers, find_orphans
@@ -226,7 +227,7 @@ def _check_index(store: Path) -> Iterator[Finding]:
 def _check_embeddings(store: FlowStore) -> Iterator[Finding]:
     for folder in embedding_folders(store):
         try:
-            read_folder(folder)
+            read_parts(folder)
         except (DamagedStoreError, OSError) as error:
             name = str(folder.relative_to(store.path))
             yield Finding(DAMAGED, None, name, f"{error}" if isinstance(error, DamagedStoreError) else _why(error))

@@ -179,7 +179,7 @@ def measure_training(segments: SegmentReader, batches: SequenceReader, rounds: i
 
     step(tensor)
     lines = ["| loader | steps/s, in parts of steps on ready tensors |", "|---|---|"]
-    for workers in (0, 1, 2):
+    for workers in (0, 2):
         with loading(batches.read, range(10**6), workers=workers) as loaded:
             row = map(step, map(segments.to_device, loaded))
             timed(row)

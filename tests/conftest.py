@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,14 +65,19 @@ def some_jpegs(count: int, height: int, width: int, seed: int = 0) -> list[bytes
     return jpegs
 
 
-def commit_flow(store: "FlowStore", video_id: str, flow: NDArray[np.float32], **source: object) -> None:
-    """Commit one video's flow, float32 (n, 2, H, W) px, with the statistics that an extraction would record, and frames where the store has them."""
+def commit_flow(
+    store: "FlowStore", video_id: str, flow: NDArray[np.float32], *, cuts: Sequence[int] = (), **source: object
+) -> None:
+    """Commit one video's flow, float32 (n, 2, H, W) px, with the statistics that an extraction would record, and frames where the store has them.
+
+    Flows `cuts` span a cut.
+    """
     from pipeline.segmentation import find_segments, find_shots, frame_statistics
 
     codes = store.encoding.encode(flow)
     frames = frame_statistics(flow, codes, store.encoding)
     frames["time_s"] = [t / 25.0 for t in range(len(flow))]
-    frames["cut"] = [False] * len(flow)
+    frames["cut"] = [t in cuts for t in range(len(flow))]
     shots = find_shots(frames, frames["cut"])
     described = {"path": f"{video_id}.avi", "label": None, "group": None, "folds": {}} | source | {"video_id": video_id}
     video = {"fps": 25.0, "decoded_frames": len(flow) + 1}

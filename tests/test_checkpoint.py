@@ -15,6 +15,7 @@ from train.checkpoint import (
     load_checkpoint,
     load_encoder,
     load_strictly,
+    open_run,
     require_checkpoint,
     restore_momentum,
     save_checkpoint,
@@ -188,3 +189,25 @@ def test_frames_beside_the_flow_matter_to_runs_on_images_alone(tmp_path: Path) -
     images = dataclasses.replace(found, config=dataclasses.replace(CONFIG, modality="image"))
     with pytest.raises(ValueError, match=r"frames was None and is .*jpeg"):
         check_numerics(images, NUMERICS | FRAMES)
+
+
+def test_a_run_that_lost_its_checkpoint_is_not_trained_anew(tmp_path: Path) -> None:
+    save(tmp_path, 48)
+    (tmp_path / "checkpoint.json").unlink()
+    with pytest.raises(ValueError, match=r"holds weights-48.safetensors but no checkpoint.json"):
+        open_run(tmp_path, CONFIG, NUMERICS, "digest")
+    assert (tmp_path / "weights-48.safetensors").exists()
+
+
+def test_a_kill_before_the_first_checkpoint_was_named_is_no_loss(tmp_path: Path) -> None:
+    save(tmp_path, CONFIG.checkpoint_every)
+    (tmp_path / "checkpoint.json").unlink()
+    assert open_run(tmp_path, CONFIG, NUMERICS, "digest") is None
+
+
+def test_weights_of_another_step_are_refused(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    meta = json.loads((tmp_path / "checkpoint.json").read_text())
+    (tmp_path / "checkpoint.json").write_text(json.dumps({**meta, "step": 4}))
+    with pytest.raises(ValueError, match=r"weights-5.safetensors are not the weights of step 4"):
+        load_checkpoint(tmp_path)

@@ -140,5 +140,16 @@ def test_options_reach_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_every_command_is_listed() -> None:
     listed = {command.name for command in cli_train.COMMANDS}
-    assert listed == {"pretrain", "evaluate", "embed"}
+    assert listed == {"pretrain", "presets"}
     assert all(isinstance(cli.main.commands[name], click.Command) for name in listed)
+
+
+def test_a_run_goes_on_with_its_own_settings(store: Path, tmp_path: Path) -> None:
+    for words in ([*SMALL, "--steps", "2"], ["--steps", "3"]):
+        result = CliRunner().invoke(cli.main, ["pretrain", str(store), str(tmp_path / "run"), *words])
+        assert result.exit_code == 0, result.output
+    assert "settings: those of" in result.stderr
+    assert "step 3 of 3" in result.stdout
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    result = CliRunner().invoke(cli.main, ["pretrain", str(store), str(tmp_path / "run")])
+    assert result.exit_code == 0, "a run without its metrics is a run"

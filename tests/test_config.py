@@ -16,7 +16,6 @@ def test_the_defaults_are_the_paper() -> None:
     assert (config.steps, config.momentum, config.weight_decay) == (60_000, 0.9, 1e-4)
     assert config.learning_rates == ((0, 0.01), (3_000, 0.005), (10_000, 0.001), (20_000, 0.0005))
     assert (config.selection, config.spacing, config.difficult_negatives) == ("variable", 10, False)
-    assert (config.linear_steps, config.linear_learning_rates) == (20_000, ((0, 0.005), (10_000, 0.001)))
 
 
 @pytest.mark.parametrize(("changes", "classes"), [({}, 121), ({"difficult_negatives": True}, 128)])
@@ -53,7 +52,7 @@ def test_settings_survive_json(name: str) -> None:
     [
         ({"learning_rates": ((5, 0.1),)}, "the first has to be 0"),
         ({"learning_rates": ((0, 0.1), (9, 0.2), (3, 0.1))}, "each later than the one before"),
-        ({"linear_learning_rates": ((0, -1.0),)}, "above 0"),
+        ({"learning_rates": ((0, -1.0),)}, "above 0"),
         ({"learning_rates": ((0, float("nan")),)}, "above 0"),
         ({"batch_size": 1}, "batch_size=1 is too small"),
         ({"batch_size": 100_000}, "batch_size=100000 is too large to be meant"),
@@ -104,7 +103,7 @@ def test_every_setting_but_label_and_length_is_part_of_the_identity() -> None:
         "preset": "x", "steps": 9, "model": "model2", "context": "tcam", "modality": "image", "selection": "growing", "framing": "crop",
         "size": (8, 8), "rescale_vectors": True, "flip": True, "norm": "gn", "latent": "before-relu", "dropout": 0.1,
         "difficult_negatives": True, "negatives": "global", "learning_rates": ((0, 0.1),), "momentum": 0.1, "weight_decay": 0.1,
-        "precision": "bf16", "split": "all", "linear_learning_rates": ((0, 0.1),),
+        "precision": "bf16", "split": "all",
     }  # fmt: skip
     needs = {"model": {"context": "lstm", "num_observed": 1}}
     for field in dataclasses.fields(PretrainConfig):

@@ -115,3 +115,8 @@ def test_the_checkpoint_of_a_compiled_model_has_plain_names(
     assert a.tensors.keys() == b.tensors.keys()
     for name, value in a.tensors.items():
         torch.testing.assert_close(value, b.tensors[name], rtol=1e-2, atol=1e-2, msg=name)
+
+
+def test_more_workers_than_cores_can_feed_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"--workers 9999 is too many for \d+ cores?, and each takes memory; take"):
+        check_execution(Execution(workers=9999), CONFIG, ALONE)

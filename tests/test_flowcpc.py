@@ -11,11 +11,13 @@ def test_the_module_offers_what_notebooks_need() -> None:
     from stores.embeddings import read_embeddings
     from stores.flow_store import open_store
     from train.checkpoint import load_encoder
+    from train.results import read_results
 
     assert flowcpc.open_store is open_store
     assert flowcpc.read_embeddings is read_embeddings
     assert flowcpc.compute_flow is compute_flow
     assert flowcpc.load_encoder is load_encoder
+    assert flowcpc.read_results is read_results
     assert set(flowcpc.__all__) <= set(dir(flowcpc))
     assert flowcpc.__version__
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def _named(requirements: Iterable[str]) -> dict[str, Requirement]:
 DECLARED = _named(PROJECT["project"]["dependencies"])
 TEST_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["test"])
 BENCH_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["bench"])
+ONNX_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["onnx"])
 SLURM_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["slurm"])
 TENSORBOARD_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["tensorboard"])
 WANDB_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["wandb"])
@@ -80,9 +82,39 @@ def test_every_package_and_module_is_listed() -> None:
     assert {path.stem for path in ROOT.glob("*.py")} == set(PROJECT["tool"]["setuptools"]["py-modules"])
 
 
+def test_every_file_of_a_package_that_is_no_module_is_listed() -> None:
+    """A wheel holds modules, and of other files those that are named."""
+    listed = PROJECT["tool"]["setuptools"]["package-data"]
+    for package in PROJECT["tool"]["setuptools"]["packages"]:
+        files = {path.name for path in (ROOT / package.replace(".", "/")).iterdir() if path.is_file()}
+        others = {name for name in files if not name.endswith((".py", ".pyc"))}
+        assert others == set(listed.get(package, ()))
+
+
+def test_a_wheel_holds_every_listed_file(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    names = [*PROJECT["tool"]["setuptools"]["packages"], *PROJECT["tool"]["setuptools"]["package-data"]]
+    for folder in {name.partition(".")[0] for name in names}:
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in (
+        "pyproject.toml",
+        "README.md",
+        *(f"{name}.py" for name in PROJECT["tool"]["setuptools"]["py-modules"]),
+    ):
+        shutil.copy(ROOT / file, source)
+    build = "from setuptools.build_meta import build_wheel; import sys; print(build_wheel(sys.argv[1]))"
+    command = [sys.executable, "-W", "ignore", "-c", build, str(tmp_path)]
+    answer = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    with zipfile.ZipFile(tmp_path / answer.stdout.splitlines()[-1]) as wheel:
+        held = set(wheel.namelist())
+    for package, files in PROJECT["tool"]["setuptools"]["package-data"].items():
+        assert {f"{package}/{name}" for name in files} <= held
+
+
 def test_dependencies_are_what_the_code_imports() -> None:
     imported = _imported_distributions(_library_files())
-    declared = DECLARED | SLURM_EXTRA | WANDB_EXTRA  # tensorboard is imported by torch's writer of its files
+    declared = DECLARED | ONNX_EXTRA | SLURM_EXTRA | WANDB_EXTRA  # torch imports tensorboard, to write its files
     undeclared = sorted(module for module, names in imported.items() if not names & declared.keys())
     assert not undeclared, f"imported, but not in pyproject's dependencies: {undeclared}"
     unused = declared.keys() - set().union(*imported.values())

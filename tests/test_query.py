@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 from conftest import commit_flow
+from embedding_cases import put_embeddings
 from test_flow_store import NUMERICS, failure, some_flow
 
 import cli
 import flowcpc
-from stores.embeddings import write_embeddings
 from stores.flow_store import FlowStore, create_store
 
 
@@ -48,17 +48,16 @@ def test_every_table_can_be_joined(store: FlowStore) -> None:
 
 
 def test_embeddings_are_vectors_for_duckdb(store: FlowStore) -> None:
-    rows = store.videos()[["video_id", "label"]].assign(start=-1)
     vectors = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0.9, 0.1, 0, 0]], np.float32)
-    write_embeddings(store, "run", "abc", rows, vectors)
+    put_embeddings(store, "run", vectors)
     near = """
         SELECT other.video_id FROM embeddings other, embeddings self
-        WHERE self.video_id = 'a' AND other.video_id <> 'a'
+        WHERE self.video_id = 'a' AND other.video_id <> 'a' AND self.start = -1 AND other.start = -1
         ORDER BY array_cosine_distance(self.embedding, other.embedding)
     """
     assert flowcpc.query(store, near)["video_id"].tolist() == ["c", "b"]
-    write_embeddings(store, "wide", "abc", rows, np.eye(3, 6, dtype=np.float32))
-    assert flowcpc.query(store, "SELECT count(*) AS n FROM embeddings_6")["n"].tolist() == [3]
+    put_embeddings(store, "wide", np.eye(3, 6, dtype=np.float32))
+    assert flowcpc.query(store, "SELECT count(*) AS n FROM embeddings_6")["n"].tolist() == [6]
     result = run(store, near)
     assert result.exit_code == 2
     assert "embeddings_4, embeddings_6" in result.output
@@ -112,9 +111,7 @@ def test_forms(store: FlowStore, tmp_path: Path) -> None:
 def test_tables_can_be_shown(store: FlowStore) -> None:
     for sql in ("SHOW TABLES", " show  all tables; "):
         assert flowcpc.query(store, sql)["name"].tolist() == ["videos", "shots", "segments", "frames", "failures"]
-    write_embeddings(
-        store, "run", "abc", pd.DataFrame({"video_id": ["a"], "start": [-1]}), np.eye(1, 4, dtype=np.float32)
-    )
+    put_embeddings(store, "run", np.eye(1, 4, dtype=np.float32))
     assert "embeddings" in run(store, "SHOW TABLES").stdout
 
 

@@ -15,7 +15,6 @@ import flowcpc
 
 SMALL_RUN = [
     "--preset", "tiny", "--steps", "4", "--set", "batch_size=4", "--set", "num_flows=2", "--set", "size=32x32", "--set", "width=4",
-    "--set", "linear_steps=4",
 ]  # fmt: skip
 
 
@@ -35,7 +34,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         small = ["--size", "32x32", "--workers", 0, "--limit", 26, "--with-frames"]
         run("extract-flow", "synth/videos", "ucf101.flow", *lists, *small)
         run("pretrain", "ucf101.flow", "runs/conv3d", *SMALL_RUN)
-        run("evaluate", "ucf101.flow", "runs/conv3d", "--mode", "linear", "--fold", 1)
+        labels = ["--labels-per-class", "all,2", "--folds", 1, "--seeds", "0,1"]
+        run("evaluate", "ucf101.flow", "runs/conv3d", "--mode", "linear", *labels, "--set", "linear_steps=4")
         run("embed", "ucf101.flow", "runs/conv3d")
     return folder
 
@@ -56,7 +56,7 @@ def test_the_readme_s_pandas_examples_run(
     assert len(names["videos"]) == 26
     assert names["flow"].shape == (10, 2, 32, 32)
     assert names["vectors"].shape[1] == 32
-    assert set(names["results"]["encoder"]) == {"pretrained", "random"}
+    assert set(names["results"]["encoder"]) == {"pretrained", "random", "shuffled labels", "motion statistics"}
     assert "TranslateLeft" in capsys.readouterr().out
 
 
@@ -67,6 +67,15 @@ def test_the_store_page_s_plain_zarr_example_runs(workplace: Path, monkeypatch: 
     names: dict[str, object] = {}
     exec(re.sub(r'"ucf101\.flow/flow/[^"]*"', repr(str(path)), block), names)
     assert names["flow"].shape == (10, 2, 32, 32)
+
+
+def test_the_embeddings_page_s_example_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    block = python_blocks("docs/embeddings.md")[0]
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["vectors"].shape == (len(names["rows"]), 32)
+    assert set(names["rows"]["split"]) == {"test"}
 
 
 def test_the_recipes_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +116,19 @@ def test_the_recipes_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (names["cost"]["kb_per_flow"] > 0).all()
     assert names["frame"].shape == names["flow_picture"].shape == (32, 32, 3)
     assert Path("frame.png").is_file()
+
+
+def test_the_evaluation_page_s_examples_run(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workplace)
+    names: dict[str, Any] = {}
+    for block in python_blocks("docs/evaluation.md"):
+        exec(block, names)
+    results = names["results"]
+    assert set(results["labels_per_class"]) == {"all", "2"}
+    assert len(results) == 2 * 2 * 7
+    assert capsys.readouterr().out.count("motion statistics") >= 2
 
 
 def rows(answer: str) -> int:

@@ -195,7 +195,7 @@ def test_the_baseline_of_initial_weights_is_not_pretrained(file: Path) -> None:
     for words in ({"preset": "table5-random"}, {"file": file}):
         file.write_text(to_yaml(PRESETS["table5-random"].config))
         with pytest.raises(
-            ValueError, match="table5-random is the encoder with its initial weights, so there is nothing"
+            ValueError, match=r"table5-random .*nothing to pretrain; .*flowcpc evaluate STORE --mode random"
         ):
             resolve(**words)
 
@@ -212,3 +212,9 @@ def test_gamma_keeps_the_boundaries() -> None:
 def test_gamma_is_a_factor(gamma: float) -> None:
     with pytest.raises(ValueError, match=r"gamma=.* is not a factor by which a rate falls"):
         resolve(gamma=gamma)
+
+
+def test_a_file_that_is_nested_too_deeply(tmp_path: Path) -> None:
+    (tmp_path / "deep.yaml").write_text("[" * 5000)
+    with pytest.raises(ValueError, match=r"deep.yaml is nested too deeply for settings"):
+        resolve(file=tmp_path / "deep.yaml")

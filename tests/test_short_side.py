@@ -248,7 +248,6 @@ TINY = [
     "spacing=1",
     "width=2",
     "batch_size=4",
-    "linear_steps=3",
     "log_every=1",
 ]
 
@@ -260,7 +259,7 @@ def pretrain(store: Path, run: Path, crop: str, code: int = 0) -> Result:
 
 def test_training_takes_crops_of_one_size_out_of_all(mixed_store: Path, tmp_path: Path) -> None:
     pretrain(mixed_store, tmp_path / "run", "18x18")
-    table = json.loads(flowcpc("evaluate", mixed_store, tmp_path / "run", "--json").stdout)
+    table = json.loads(flowcpc("evaluate", mixed_store, tmp_path / "run", "--set", "linear_steps=3", "--json").stdout)
     assert {row["videos"] for row in table} == {4}
     flowcpc("embed", mixed_store, tmp_path / "run")
     rows = flowcpc("query", mixed_store, "SELECT count(DISTINCT video_id) AS n FROM embeddings", "--as", "csv").stdout

@@ -11,11 +11,12 @@ import pytest
 import zarr
 from click.testing import CliRunner, Result
 from conftest import assert_same_store, commit_flow, write_class_folders
+from embedding_cases import put_embeddings
 from test_flow_store import FORMATS, NUMERICS, failure, some_flow
 
 import cli
 from stores import catalog, layout, records
-from stores.embeddings import read_embeddings, write_embeddings
+from stores.embeddings import read_embeddings
 from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore, create_store, open_store
 from stores.verify import DAMAGED, EXTRA, MISSING, PENDING, Finding, verify
@@ -36,8 +37,7 @@ def store(tmp_path: Path, request: pytest.FixtureRequest) -> FlowStore:
         ],
         (*NAMES, "broken", "later"),
     )
-    rows = store.videos()[["video_id", "label"]].assign(start=-1)
-    write_embeddings(store, "run", "abc", rows, np.eye(3, 5, dtype=np.float32))
+    put_embeddings(store, "run", np.eye(3, 5, dtype=np.float32))
     store.consolidate()
     return store
 
@@ -95,7 +95,7 @@ def assert_right_or_refused(store: FlowStore, codes: dict, tables: dict, where: 
         with refusal:
             assert catalog.read_table(store.path, name).equals(table), where
     with refusal:
-        assert np.array_equal(read_embeddings(store, "run")[1], np.eye(3, 5)), where
+        assert np.array_equal(read_embeddings(store, "run", level="video")[1], np.eye(3, 5)), where
 
 
 def test_plain_readers_notice_every_flip_in_chunks(store: FlowStore) -> None:
@@ -200,8 +200,14 @@ def test_leftovers_are_named_and_do_no_harm(store: FlowStore) -> None:
 
 
 def test_the_other_files_are_checked_too(store: FlowStore) -> None:
-    for name in ("dataset.json", "index/frames.parquet", "index/index.json", "embeddings/run-abc/embeddings.parquet"):
-        path = store.path / name
+    for name in (
+        "dataset.json",
+        "index/frames.parquet",
+        "index/index.json",
+        "embeddings/run-abc/part-*.parquet",
+        "embeddings/run-abc/_manifest.json",
+    ):
+        path = sorted(store.path.glob(name))[0]
         intact = path.read_bytes()
         path.write_bytes(intact.replace(b"a", b"b", 1))
         (finding,) = verify(store).harmful
@@ -272,7 +278,7 @@ def test_the_advice_fits_the_damage(store: FlowStore) -> None:
     for damage, words in (
         (store.path / "index" / "videos.parquet", "--rebuild-index"),
         (store.path / "dataset.json", f"delete {store.path / 'dataset.json'}"),
-        (store.path / "embeddings" / "run-abc" / "embeddings.parquet", "flowcpc embed"),
+        (store.path / "embeddings" / "run-abc" / "_manifest.json", "flowcpc embed"),
         (layout.commit_path(store.path, "b"), "--repair VIDEOS"),
     ):
         intact = damage.read_bytes()

@@ -275,13 +275,12 @@ def test_training_on_images(tmp_path: Path, make_store: Callable[..., Path]) -> 
         "spacing=1",
         "width=2",
         "batch_size=2",
-        "linear_steps=3",
         "size=16x16",
     ]
     words = [word for setting in [*chosen, "modality=image"] for word in ("--set", setting)]
     result = flowcpc("pretrain", path, tmp_path / "run", "--preset", "tiny", "--steps", 2, *words)
     assert result.exit_code == 0, result.output
-    table = json.loads(flowcpc("evaluate", path, tmp_path / "run", "--json").stdout)
+    table = json.loads(flowcpc("evaluate", path, tmp_path / "run", "--set", "linear_steps=3", "--json").stdout)
     assert {row["videos"] for row in table} == {4}
     assert flowcpc("embed", path, tmp_path / "run").exit_code == 0
     (tmp_path / "lacking").mkdir()

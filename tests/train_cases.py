@@ -26,14 +26,19 @@ CONFIG = PretrainConfig(
     learning_rates=((0, 0.02), (4, 0.01)),
     checkpoint_every=3,
     log_every=2,
-    linear_steps=6,
-    linear_batch_size=3,
-    linear_learning_rates=((0, 0.1), (4, 0.01)),
 )
+
+EVALUATION = [
+    "linear_steps=6", "linear_learning_rates=0:0.1,4:0.01", "finetune_steps=6", "finetune_learning_rates=0:0.02,4:0.01", "batch_size=3",
+]  # fmt: skip
 
 
 def small_store(
-    tmp_path: Path, make_store: Callable[..., Path], *, lengths: Callable[[int], int] = lambda n: (7 * n) % 21 + 1
+    tmp_path: Path,
+    make_store: Callable[..., Path],
+    *,
+    lengths: Callable[[int], int] = lambda n: (7 * n) % 21 + 1,
+    with_frames: bool = False,
 ) -> Path:
     """A store of 13 labelled videos, 18x20 px, in two classes told apart by the direction of a moving blob.
 
@@ -47,7 +52,7 @@ def small_store(
         flow[:, n % 2, 4:14, 5:15] += 3
         videos[name], labels[name], groups[name] = flow, CLASSES[1 - n % 2], f"g{n}"
         folds[name] = {"fold1": "train" if n < TRAIN_VIDEOS else "test"}
-    return make_store(tmp_path, videos, labels=labels, groups=groups, folds=folds)
+    return make_store(tmp_path, videos, labels=labels, groups=groups, folds=folds, with_frames=with_frames)
 
 
 class StopAfter:

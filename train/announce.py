@@ -53,11 +53,15 @@ def announce_start(
         say(
             f"{counted(short, 'video')} of fewer than {config.shortest_span} flows without a cut: their segments are closer together than asked for"
         )
-    if config.split == "all":
+    if padded := int((flows < config.num_flows).sum()):
+        say(
+            f"{counted(padded, 'video')} of fewer than {config.num_flows} flows without a cut: the last one is repeated in every segment"
+        )
+    if config.split == "all" and f"fold{config.fold}" in store.videos():
         say("pretraining on all splits sees the flow of test videos: its results are transductive")
-    elif not held_out.is_due(config.steps):
+    elif config.split == "train" and not held_out.is_due(config.steps):
         say(f"{held_out.videos} held-out videos do not fill a batch of {config.batch_size}: no accuracy on them")
-    elif left := held_out.videos % config.batch_size:
+    elif config.split == "train" and (left := held_out.videos % config.batch_size):
         say(f"{held_out.videos - left} of {held_out.videos} held-out videos fill whole batches and are measured")
 
 

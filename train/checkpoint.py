@@ -81,6 +81,7 @@ def open_run(run: Path, config: PretrainConfig, numerics: Mapping[str, Any], vid
     file = run / _CONFIG
     checkpoint = load_checkpoint(run)
     if checkpoint is None:
+        _refuse_lost_checkpoint(run, config)
         write_json(file, config.to_json())
         return None
     saved = checkpoint.config
@@ -103,6 +104,16 @@ def open_run(run: Path, config: PretrainConfig, numerics: Mapping[str, Any], vid
     return checkpoint
 
 
+def _refuse_lost_checkpoint(run: Path, config: PretrainConfig) -> None:
+    """Raise ValueError where there are weights that no first checkpoint left, killed before it was named: they are somebody's training."""
+    for path in run.glob(_WEIGHTS.format(step="*")):
+        step = path.stem.rpartition("-")[2]
+        if step.isdecimal() and int(step) > config.checkpoint_every:
+            raise ValueError(
+                f"{run} holds {path.name} but no {_META}, which says what it is; restore that from a copy, or give another folder"
+            )
+
+
 @contextlib.contextmanager
 def hold_run(run: Path) -> Iterator[None]:
     """Make the folder of a run where it is not there, and keep other processes of this machine from training it meanwhile; what a killed one left
@@ -114,7 +125,9 @@ def hold_run(run: Path) -> Iterator[None]:
     if run.exists() and not run.is_dir():
         raise FileExistsError(f"{run} is a file; give a new folder for the run")
     run.mkdir(parents=True, exist_ok=True)
-    if not (run / _CONFIG).exists() and any(entry.suffix != TEMPORARY_SUFFIX for entry in run.iterdir()):
+    if not any((run / name).exists() for name in (_CONFIG, _META)) and any(
+        entry.suffix != TEMPORARY_SUFFIX for entry in run.iterdir()
+    ):
         raise FileExistsError(f"{run} holds something else than a run; give a new or empty folder")
     folder = os.open(run, os.O_RDONLY)
     try:
@@ -177,6 +190,8 @@ def load_checkpoint(run: str | os.PathLike[str]) -> Checkpoint | None:
         meta = json.loads(path.read_bytes())
         if meta["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format version {meta['format_version']}, this release reads {FORMAT_VERSION}")
+        if meta["weights"] != _WEIGHTS.format(step=meta["step"]):
+            raise ValueError(f"{meta['weights']} are not the weights of step {meta['step']}")
         data = Path(run, meta["weights"]).read_bytes()
         if hashlib.sha256(data).hexdigest() != meta["sha256"]:
             raise ValueError(f"{meta['weights']} does not fit its checksum")

@@ -20,7 +20,7 @@ NEGATIVES = ("local", "global")
 PRECISIONS = ("auto", "float32", "bf16")
 SPLITS = ("train", "all")
 _MOST = 10_000
-EVALUATION_SEGMENTS = 8  # segments that stand for a video (paper, section 4.1)
+_MOST_STEPS = 10**9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class PretrainConfig:
     learning_rates : ((first step, rate), ...)
         The rate from each step on, counted from 0.
     momentum, weight_decay : float
-        Of SGD, for pretraining and for the linear probe.
+        Of SGD.
     precision : str
         Of the forward pass: `float32`, `bf16` (autocast; scores stay float32), or `auto`: bf16 on a GPU, float32 on a CPU.
     fold : int
@@ -86,8 +86,6 @@ class PretrainConfig:
     checkpoint_every, log_every, validate_every : int
         Steps between checkpoints, between lines of metrics (a line holds means since the line before), and between measurements on held-out
         videos.
-    linear_steps, linear_batch_size, linear_learning_rates
-        The linear probe's schedule.
     """
 
     preset: str = "table1-flow"
@@ -121,14 +119,9 @@ class PretrainConfig:
     checkpoint_every: int = 1_000
     log_every: int = 20
     validate_every: int = 5_000
-    linear_steps: int = 20_000
-    linear_batch_size: int = 16
-    linear_learning_rates: Schedule = ((0, 0.005), (10_000, 0.001))
 
     def __post_init__(self) -> None:
         for name in ("num_flows", "width", "steps", "fold", "checkpoint_every", "log_every", "validate_every"):
-            _at_least(name, getattr(self, name), 1)
-        for name in ("linear_steps", "linear_batch_size"):
             _at_least(name, getattr(self, name), 1)
         _at_least("batch_size", self.batch_size, 2, "the negatives are the other videos of the batch")
         _one_of("model", self.model, tuple(MODELS))
@@ -150,6 +143,8 @@ class PretrainConfig:
         for name in ("num_segments", "num_flows", "spacing", "width", "batch_size"):
             if getattr(self, name) > _MOST:
                 raise ValueError(f"{name}={getattr(self, name)} is too large to be meant; take {_MOST} or less")
+        if self.steps > _MOST_STEPS:
+            raise ValueError(f"steps={self.steps:.3g} is too large to be meant; take {_MOST_STEPS} or less")
         for name, why in (("momentum", "never forget a gradient"), ("dropout", "leave nothing")):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name}={getattr(self, name)} would {why}; take less than 1")
@@ -175,8 +170,7 @@ class PretrainConfig:
             raise ValueError(
                 "rescale_vectors=true is for flow that is resized; set framing=resize, or rescale_vectors=false"
             )
-        for name in ("learning_rates", "linear_learning_rates"):
-            _check_schedule(name, getattr(self, name))
+        check_schedule("learning_rates", self.learning_rates)
 
     @property
     def num_predicted(self) -> int:
@@ -240,9 +234,8 @@ class PretrainConfig:
             raise ValueError(
                 f"the saved settings and this release differ in {', '.join(wrong)}; use the release that made the run"
             )
-        schedules = ("learning_rates", "linear_learning_rates")
-        turned = {name: tuple((int(step), float(rate)) for step, rate in values[name]) for name in schedules}
-        return PretrainConfig(**{**values, **turned, "size": tuple(values["size"])})
+        rates = tuple((int(step), float(rate)) for step, rate in values["learning_rates"])
+        return PretrainConfig(**{**values, "learning_rates": rates, "size": tuple(values["size"])})
 
     def identity(self) -> str:
         """Return 12 hex digits that name the settings, apart from the preset's name and how long the run is."""
@@ -271,7 +264,8 @@ def _one_of(name: str, value: str, known: Sequence[str]) -> None:
         raise ValueError(f"{name}={value!r} is unknown; {suggestion(value, known)}")
 
 
-def _check_schedule(name: str, schedule: Schedule) -> None:
+def check_schedule(name: str, schedule: Schedule) -> None:
+    """Raise ValueError naming the setting unless `schedule` begins at step 0, goes on and has rates above 0."""
     starts = [step for step, _ in schedule]
     if not schedule or starts[0] != 0 or starts != sorted(set(starts)):
         raise ValueError(f"{name} begins at steps {starts}; the first has to be 0 and each later than the one before")

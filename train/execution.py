@@ -12,6 +12,8 @@ from torch import nn
 from train.config import PretrainConfig
 from train.ranks import Ranks
 
+_WORKERS_PER_CORE = 4  # more than one where a slow disk is waited for
+
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
@@ -45,6 +47,11 @@ def check_execution(execution: Execution, config: PretrainConfig, ranks: Ranks) 
     # There the last stage strides over maps of one point, and torch (2.13) leaves gradients of that convolution undefined.
     if ranks.device.type == "cpu" and uses_bf16(config.precision, ranks.device) and max(config.size) <= 16:
         raise ValueError("precision=bf16 needs a size above 16x16 on a CPU; set precision=float32, or a larger size")
+    cores = len(os.sched_getaffinity(0))
+    if execution.workers > _WORKERS_PER_CORE * cores:
+        raise ValueError(
+            f"--workers {execution.workers} is too many for {cores} cores, and each takes memory; take {_WORKERS_PER_CORE * cores} or fewer"
+        )
     if execution.cuda_graphs and ranks.device.type != "cuda":
         raise ValueError(f"--cuda-graphs needs an NVIDIA GPU, and this is a {ranks.device.type}; leave it out")
     if execution.cuda_graphs and ranks.count > 1:

@@ -151,6 +151,11 @@ class MetricsLog:
         return next((line for line in reversed(self.lines) if key in line), None)
 
 
+def has_metrics(run: str | os.PathLike[str]) -> bool:
+    """Return whether a run has a line of training."""
+    return any("loss" in line for line in read_metrics(run))
+
+
 def read_metrics(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Return the lines of a run's metrics, up to one that a kill or a power cut left unfinished; empty when there are none."""
     path = Path(run, METRICS_FILE)

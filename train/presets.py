@@ -62,8 +62,6 @@ _TINY = PretrainConfig(  # for a CPU: flow of 36x48 px and clips of 24 flows or 
     steps=1_000,
     learning_rates=((0, 0.01), (800, 0.002)),
     checkpoint_every=100,
-    linear_steps=500,
-    linear_learning_rates=((0, 0.05), (400, 0.01)),
 )
 
 _ALL = (

@@ -1,15 +1,20 @@
-"""Pictures of a run."""
+"""A run looked at: its curve as a picture, and several runs as one HTML page."""
 
 import io
 import math
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from stores.atomic import replace_file
+from stores.flow_store import open_store
 from train.checkpoint import require_checkpoint
 from train.metrics import read_metrics
+from train.report_page import render
+from train.report_parts import page_of
+from train.report_runs import read_runs
 
 _BLUE, _ORANGE = "#0072b2", "#d55e00"  # told apart by colour-blind readers too
 
@@ -54,4 +59,37 @@ def draw_curve(run_path: str | os.PathLike[str]) -> Path:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     replace_file(path, picture.getvalue())
+    return path
+
+
+def write_report(
+    run_paths: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    store_path: str | os.PathLike[str] | None = None,
+    announce: Callable[[str], None] = lambda message: None,
+) -> Path:
+    """Write one self-contained HTML page about runs, and of the store that they were evaluated on, and return its path.
+
+    It shows what is there: settings, curves, results beside the paper's and beside what needs no pretraining, predictions class by class; with
+    `store_path` a map of the embeddings, nearest neighbours and the data's health too. What is absent is named with the command that makes it.
+
+    Raises
+    ------
+    ValueError
+        No run is named, one twice, a run is damaged, or `out` does not end in .html.
+    FileNotFoundError
+        A folder holds neither a checkpoint nor results, or there is no store.
+    """
+    path = Path(out)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(
+            f"{path} does not end in .html, but a page is what is written; name it {path.stem or 'report'}.html"
+        )
+    if not run_paths:
+        raise ValueError("no run is named; name at least one folder that pretrain wrote")
+    store = open_store(store_path) if store_path is not None else None
+    runs = read_runs(run_paths)
+    page = page_of(runs, store, announce)
+    replace_file(path, render(page).encode())
     return path

@@ -59,7 +59,7 @@ def resolve(
     if not chosen.pretrained:
         raise ValueError(
             f"{chosen.config.preset} is the encoder with its initial weights, so there is nothing to pretrain; "
-            f"`flowcpc evaluate` of any run has it beside the pretrained encoder, as the rows `random`"
+            f"evaluate it: flowcpc evaluate STORE --mode random --preset {chosen.config.preset} --out OUT"
         )
     changes: dict[str, Any] = {}
     with _naming(file):
@@ -129,6 +129,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"there is no file {file}; give one that holds settings as `batch_size: 8`")
     try:
         values = yaml.load(file.read_bytes(), Loader=_TextLoader)
+    except RecursionError:
+        raise ValueError(f"{file} is nested too deeply for settings; write lines such as `batch_size: 8`") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):

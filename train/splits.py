@@ -39,7 +39,11 @@ def fold_column(videos: pd.DataFrame, fold: int) -> str:
     column = f"fold{fold}"
     if column not in videos:
         known = [name.removeprefix("fold") for name in videos.columns if name.startswith("fold")]
-        has = f"has the folds {', '.join(known)}" if known else "has no folds: its data set came without splits"
+        has = (
+            f"has the folds {', '.join(known)}"
+            if known
+            else "has no folds: its data set came without splits; set split=all to pretrain on all of its videos"
+        )
         raise ValueError(f"fold={fold} was asked for, but the store {has}")
     return column
 

@@ -1,0 +1,112 @@
+"""The commands that show what came out: one page about runs, the paper's tables; cli.py joins them to the others."""
+
+import sys
+from pathlib import Path
+
+import click
+
+import console
+from console import Bar, command_line, hear_stops, say
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise click.BadParameter(f"{value!r} is no list of numbers; write for example 0,1,2", ctx, param)
+    return tuple(map(int, parts))
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=console.PATH, metavar="RUN...")
+@click.option("--out", type=console.OUT_FILE, default="report.html", show_default=True, help="The page to write.")
+@click.option(
+    "--store", type=console.PATH, help="Show its embeddings of the runs, their neighbours and its health too."
+)
+def report(runs: tuple[Path, ...], out: Path, store: Path | None) -> None:
+    """Write one HTML page about RUNs: settings, curves, results beside the paper's, classes, embeddings, the data's health."""
+    from train.report import write_report
+
+    say(f"wrote {write_report(runs, out, store_path=store, announce=say)}")
+
+
+@click.command()
+@click.argument("store", type=console.PATH)
+@click.argument("out", type=console.OUT_FOLDER)
+@click.option("--table", type=click.IntRange(1, 5), required=True, help="Which table of the paper.")
+@click.option(
+    "--scale",
+    type=click.Choice(["paper", "cpu"]),
+    default="paper",
+    show_default=True,
+    help="paper: its settings; cpu: a small encoder and few steps, the same for all rows.",
+)
+@click.option("--folds", callback=_numbers, default="1", show_default=True, help="Splits of the data set, as 1,2,3.")
+@click.option("--seeds", callback=_numbers, default="0", show_default=True, help="A run and its evaluations for each.")
+@click.option("--steps", type=click.IntRange(min=1), help="Iterations of every pretraining.  [default: the scale's]")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting of every pretraining.")
+@click.option(
+    "--evaluation-set", "evaluation", multiple=True, metavar="KEY=VALUE", help="Change one setting of every evaluation."
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Processes that read batches of every pretraining; 0: a thread of this one.",
+)
+@click.option("--allow-missing", is_flag=True, help="Evaluate although some test videos have no flow.")
+@click.option("--dry-run", is_flag=True, help="Say which runs and evaluations there are, and how many steps.")
+def reproduce(
+    store: Path,
+    out: Path,
+    table: int,
+    scale: str,
+    folds: tuple[int, ...],
+    seeds: tuple[int, ...],
+    steps: int | None,
+    settings: tuple[str, ...],
+    evaluation: tuple[str, ...],
+    workers: int,
+    allow_missing: bool,
+    dry_run: bool,
+) -> None:
+    """Run all rows of a table of the paper on STORE into the folder OUT, and print ours beside the paper's numbers.
+
+    The same command again goes on where it stopped. Exit code 3 when a row failed; its reason is in the table.
+    """
+    stop = hear_stops()
+    from stores.flow_store import open_store
+    from train.execution import Execution
+    from train.reproduce import reproduce as run_table
+    from train.reproduce_plan import make_plan
+
+    chosen = [*settings, *([f"steps={steps}"] if steps else [])]
+    if dry_run:
+        plan = make_plan(open_store(store), table, scale=scale, folds=folds, seeds=seeds, settings=chosen)
+        click.echo(plan.to_text())
+        return
+    with Bar(f"table {table}") as bar:
+        result = run_table(
+            store,
+            out,
+            table=table,
+            scale=scale,
+            folds=folds,
+            seeds=seeds,
+            settings=chosen,
+            evaluation_settings=evaluation,
+            allow_missing=allow_missing,
+            execution=Execution(workers=workers),
+            progress=bar,
+            announce=say,
+            should_stop=stop,
+        )
+    if not result.finished:
+        stop.leave(command_line())
+    click.echo(result.text, nl=False)
+    say(f"wrote {result.path} and {result.path.with_suffix('.parquet').name}")
+    if result.failed:
+        sys.exit(console.DONE_IN_PART)
+
+
+COMMANDS = (report, reproduce)

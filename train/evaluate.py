@@ -1,0 +1,261 @@
+"""An evaluation: units of (mode, labels per class, fold, seed), each finished, read or gone on with."""
+
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stores.flow_store import FlowStore, open_store
+from stores.progress import Progress
+from train.batches import choose_device
+from train.checkpoint import check_numerics, require_checkpoint
+from train.classifier import Stopped
+from train.evaluation_config import EvaluationConfig, evaluation_config, is_evaluation_setting, schedule_of
+from train.evaluation_task import Split, Subject, Task, Unit
+from train.label_subsets import labelled_subset, read_labels
+from train.modes import MODES, cost, predict_from_features, predict_from_motion, recall_rows, train_and_predict
+from train.presets import find_preset
+from train.results import UnitFolder, read_results, write_table
+from train.scoreboard import Evaluation
+from train.scores import confusion, score_classes, score_predictions
+from train.settings import with_settings
+from train.splits import labelled_split
+
+
+class _Plan(NamedTuple):
+    """A unit, and where its results are."""
+
+    task: Task
+    folder: UnitFolder
+    steps: int
+
+
+def evaluate(
+    store_path: str | os.PathLike[str],
+    run_path: str | os.PathLike[str] | None = None,
+    *,
+    mode: str = "linear",
+    labels: Sequence[str] = ("all",),
+    folds: Sequence[int] = (1,),
+    seeds: Sequence[int] = (0,),
+    out: str | os.PathLike[str] | None = None,
+    preset: str | None = None,
+    schedule: str | None = None,
+    settings: Sequence[str] = (),
+    allow_missing: bool = False,
+    progress: Progress = lambda done, total, fields: None,
+    announce: Callable[[str], None] = lambda message: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Evaluation:
+    """Evaluate an encoder on action recognition, for every combination of labels per class, fold and seed.
+
+    Eight random segments stand for a training video, their features averaged; a test video is read twice, as eight seeded random and as eight evenly
+    spread segments, cropped at the centre (Lorre et al. 2019, section 4.1; spec cpc.md, Evaluation). Every test video counts exactly once. Nothing
+    is chosen by looking at a test video: the state after the last step counts. Finished results are read; the same call goes on where it stopped.
+
+    Parameters
+    ----------
+    run_path : path, optional
+        A run; its results go to RUN/evaluate. The modes `scratch` and `random` need none.
+    mode : str
+        A name of train.modes.MODES. `linear`: a dense layer on the frozen encoder, beside one on an untrained encoder. `finetune`: encoder and dense
+        layer together. `scratch`: the same from initial weights. `random`: a dense layer on an untrained encoder. `probe`: logistic regression on
+        features made once. `knn`: votes of the nearest training videos. `retrieval`: whether one of the k nearest ones is of the same class.
+    labels : sequence of str
+        Labels per class, `all` or numbers.
+    folds, seeds : sequence of int
+        Splits of the data set, and what decides every draw.
+    out : path, optional
+        Folder of the results where there is no run.
+    preset : str, optional
+        The encoder's settings where there is no run.
+    schedule : str, optional
+        A name of train.evaluation_config.SCHEDULES; the one that goes with the preset unless given.
+    settings : sequence of str
+        `key=value` of EvaluationConfig; where there is no run, of PretrainConfig too.
+    allow_missing : bool
+        Leave out test videos without flow and videos without label instead of refusing.
+
+    Raises
+    ------
+    ValueError
+        A test video is missing, a group is in both splits, the store's flow is not of the run's kind, or options do not go together.
+    FileNotFoundError
+        There is no store, or no run.
+    """
+    store = open_store(store_path)
+    subject, own = _subject(store, mode, run_path, out, preset, settings)
+    evaluation = evaluation_config(schedule or schedule_of(subject.config.preset), own)
+    plans = _plan(store, subject, evaluation, mode, labels, folds, seeds, allow_missing, announce)
+    done, total = 0, sum(plan.steps for plan in plans)
+    tables = []
+    try:
+        for plan in plans:
+            table = plan.folder.results()
+            if table is None:
+                unit = plan.task.unit
+                announce(
+                    f"{unit.name}: {len(plan.task.train)} training and {len(plan.task.test)} test videos of {len(plan.task.classes)} classes"
+                )
+                table = _run(plan, _Counter(progress, unit.name, done, total), should_stop)
+            else:
+                announce(f"read the finished results in {plan.folder.path}")
+            tables.append(table)
+            done += plan.steps
+            progress(done, total, {"unit": plan.task.unit.name})
+    except Stopped:
+        return Evaluation(False, pd.DataFrame(), pd.DataFrame(), subject.folder)
+    together = pd.concat(tables, ignore_index=True)
+    return Evaluation(True, together, _beside(subject.path, together), subject.folder)
+
+
+def _subject(
+    store: FlowStore,
+    mode: str,
+    run_path: str | os.PathLike[str] | None,
+    out: str | os.PathLike[str] | None,
+    preset: str | None,
+    settings: Sequence[str],
+) -> tuple[Subject, list[str]]:
+    """Return whose encoder is evaluated, and those of `settings` that are the evaluation's own."""
+    if mode not in MODES:
+        raise ValueError(f"there is no mode {mode!r}; choose one of {', '.join(MODES)}")
+    if run_path is not None:
+        if out is not None or preset is not None:
+            raise ValueError(
+                "a run has its own folder and its own settings; leave out --out and --preset, or leave out RUN"
+            )
+        checkpoint = require_checkpoint(run_path)
+        check_numerics(checkpoint, store.numerics)
+        return Subject(checkpoint.config, checkpoint, Path(run_path)), list(settings)
+    if MODES[mode].needs_run:
+        raise ValueError(f"--mode {mode} evaluates a pretrained encoder; give its RUN")
+    if out is None or preset is None:
+        raise ValueError(
+            f"--mode {mode} without RUN needs a folder for the results and settings of the encoder; give --out and --preset"
+        )
+    own = [setting for setting in settings if is_evaluation_setting(setting)]
+    config = with_settings(find_preset(preset).config, [setting for setting in settings if setting not in own])
+    return Subject(config, None, Path(out)), own
+
+
+def _plan(
+    store: FlowStore,
+    subject: Subject,
+    evaluation: EvaluationConfig,
+    mode: str,
+    labels: Sequence[str],
+    folds: Sequence[int],
+    seeds: Sequence[int],
+    allow_missing: bool,
+    announce: Callable[[str], None],
+) -> list[_Plan]:
+    """Return all units, after looking at everything that could make one of them fail."""
+    device = choose_device()
+    splits = {}
+    for fold in folds:
+        split = splits[fold] = Split(*labelled_split(store, fold, allow_missing=allow_missing))
+        if split.missing:
+            announce(
+                f"test videos that are missing and left out: {split.missing}; this is not the accuracy on fold {fold}"
+            )
+        if MODES[mode].needs_run and subject.transductive(fold):
+            announce(
+                f"the run was pretrained on the flow of fold {fold}'s test videos too: its results are transductive"
+            )
+    plans = []
+    for count, fold, seed in itertools.product(dict.fromkeys(map(read_labels, labels)), splits, dict.fromkeys(seeds)):
+        unit = Unit(mode, count, fold, seed)
+        train, remarks = labelled_subset(subject.folder / "labels", splits[fold].train, count, seed=seed, fold=fold)
+        for remark in remarks:
+            announce(f"{unit.name}: {remark}")
+        task = Task(unit, subject, evaluation, store, splits[fold], train, device)
+        folder = UnitFolder(subject.folder / unit.name, task.basis(MODES[mode].settings))
+        if folder.replaced:
+            announce(f"the results in {folder.path} were of other weights, settings or videos, and are made again")
+        plans.append(_Plan(task, folder, cost(mode, evaluation, len(train) + len(task.test))))
+    return plans
+
+
+def _run(plan: _Plan, counter: "_Counter", should_stop: Callable[[], bool]) -> pd.DataFrame:
+    """Return the results of a unit, after writing all that it found."""
+    task, folder = plan.task, plan.folder
+    mode = MODES[task.unit.mode]
+    each = plan.steps // len(mode.encoders)
+    parts = []
+    for number, name in enumerate(mode.encoders):
+        counter.begin(name, number * each)
+        file = folder.part(name)
+        if not file.is_file():
+            if mode.trains:
+                found = train_and_predict(task, name, folder, counter, should_stop)
+            else:
+                found = predict_from_features(task, name, counter, should_stop)
+            write_table(file, found)
+        parts.append(pq.read_table(file))
+    predictions = pa.concat_tables([*parts, predict_from_motion(task)])
+    rows = predictions.to_pandas()
+    tables = {
+        "predictions": predictions,
+        "classes": pa.Table.from_pandas(score_classes(rows, task.classes), preserve_index=False),
+        "confusion": pa.Table.from_pandas(confusion(rows, task.classes), preserve_index=False),
+    }
+    about = _about(task)
+    if task.unit.mode == "retrieval":
+        results = recall_rows(task, rows)
+        results = pd.concat([pd.DataFrame([about] * len(results)), results], axis=1)
+    else:
+        results = score_predictions(rows, task.classes, about)
+    folder.finish(tables, results)
+    return results
+
+
+def _about(task: Task) -> dict[str, object]:
+    """Return the columns that say whose results these are."""
+    subject, unit = task.subject, task.unit
+    return {
+        "run": subject.run,
+        "preset": subject.config.preset,
+        "mode": unit.mode,
+        "labels_per_class": unit.labels,
+        "fold": unit.fold,
+        "seed": unit.seed,
+        "pretrain_steps": subject.checkpoint.step if subject.checkpoint else 0,
+        "schedule": task.evaluation.schedule,
+        "transductive": MODES[unit.mode].needs_run and subject.transductive(unit.fold),
+        "missing": task.split.missing,
+    }
+
+
+def _beside(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the untrained encoders that other modes evaluated on the same labels, folds and seeds under the same folder."""
+    found = read_results(path)
+    keys = ["labels_per_class", "fold", "seed"]
+    same = found.merge(table[keys].drop_duplicates(), on=keys)
+    other = same["mode"].isin({"linear", "random", "scratch"} - set(table["mode"]))
+    return same[other & same["encoder"].isin(["random", "scratch"])].reset_index(drop=True)
+
+
+class _Counter:
+    """Progress over all units: each begins where the one before ended."""
+
+    def __init__(self, progress: Progress, unit: str, before: int, total: int) -> None:
+        self._progress = progress
+        self._start = self._before = before
+        self._total = total
+        self._fields: dict[str, float | str] = {"unit": unit}
+
+    def begin(self, encoder: str, offset: int) -> None:
+        """Go on to another encoder, `offset` steps into the unit."""
+        self._before = self._start + offset
+        self._fields |= {"encoder": encoder}
+
+    def __call__(self, done: int, loss: float | None = None, accuracy: float | None = None) -> None:
+        if loss is not None and accuracy is not None:
+            self._fields |= {"loss": loss, "acc": accuracy}
+        self._progress(self._before + done, self._total, self._fields)

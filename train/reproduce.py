@@ -1,0 +1,293 @@
+"""A table of the paper, run row by row and put beside the paper's numbers; killed at any moment, the same call goes on."""
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from stores.atomic import replace_file
+from stores.errors import OperationError
+from stores.flow_store import FlowStore, open_store
+from stores.progress import Progress
+from train import evaluate, loop
+from train.evaluation_config import evaluation_config
+from train.execution import Execution
+from train.metrics import read_metrics
+from train.reproduce_plan import UNSUPERVISED, Column, Plan, Row, make_plan
+from train.reproduce_text import to_markdown
+from train.splits import labelled_split
+
+_SHARES = ("ours", "in_training", "random", "motion", "chance")
+_WEIGHT = 1000  # of a task in the progress: they are of different kinds, so each counts the same
+# What of the settings decides the encoder of a baseline that was never trained.
+_ENCODER = ("modality", "num_flows", "framing", "rescale_vectors", "width", "norm", "latent", "precision", "seed")
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How a table stands.
+
+    Attributes
+    ----------
+    finished : bool
+        False when `should_stop` ended the call early; the same call again goes on.
+    table : DataFrame
+        One row per row and column of the paper's table: table, scale, preset, measure, labels_per_class, ours and std (over units), units,
+        in_training (unsupervised accuracy on training videos), random, motion and chance (what stands beside), paper: all shares in 0..1; run, and
+        reason where ours is not whole.
+    text : str
+        The same as Markdown, with what differs from the paper.
+    failed : tuple of (str, str)
+        Rows without all of their numbers, and why.
+    path : Path
+        The Markdown; Parquet lies beside it.
+    """
+
+    finished: bool
+    table: pd.DataFrame
+    text: str
+    failed: tuple[tuple[str, str], ...]
+    path: Path
+
+
+def reproduce(
+    store_path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    table: int,
+    scale: str = "paper",
+    folds: Sequence[int] = (1,),
+    seeds: Sequence[int] = (0,),
+    settings: Sequence[str] = (),
+    evaluation_settings: Sequence[str] = (),
+    allow_missing: bool = False,
+    execution: Execution = Execution(),
+    progress: Progress = lambda done, total, fields: None,
+    announce: Callable[[str], None] = lambda message: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Reproduction:
+    """Run, or go on with, all rows of a table of the paper and put them beside its numbers.
+
+    Every row is pretrained and evaluated once per fold and seed, in OUT/<preset>-fold<F>-seed<S>; rows and tables with the same settings share a run.
+    What fails (a training diverges, a number of labels is not to be had) keeps its reason, and the others go on. OUT/table<N>-<scale>.md and .parquet
+    are written anew after every row.
+
+    Parameters
+    ----------
+    table : int
+        1 to 5.
+    scale : str
+        `paper`, or `cpu` (train.reproduce_plan.cpu_scale).
+    folds, seeds : sequence of int
+        Splits of the data set; what decides initial weights and every draw, of pretraining and evaluation both.
+    settings, evaluation_settings : sequence of str
+        `key=value` for the pretraining of every row, and for every evaluation.
+    allow_missing : bool
+        Leave out test videos without flow and videos without label instead of refusing.
+    execution : Execution
+        How every pretraining is executed.
+
+    Raises
+    ------
+    ValueError
+        A name, number or setting cannot be taken, or a fold cannot be evaluated.
+    FileNotFoundError
+        There is no store.
+    """
+    store = open_store(store_path)
+    plan = make_plan(store, table, scale=scale, folds=folds, seeds=seeds, settings=settings)
+    evaluation_config(scale, evaluation_settings)  # what cannot be evaluated is refused before anything is trained
+    for fold in folds:
+        labelled_split(store, fold, allow_missing=allow_missing)
+    folder = Path(out)
+    path = folder / f"table{table}-{scale}.md"
+    tasks = [(row, fold, seed) for row in plan.rows for fold, seed in plan.units]
+    values: list[dict[str, object]] = []
+    failed = {row.name: [row.refused] for row in plan.rows if row.refused}
+    for (reason,) in failed.values():
+        announce(reason)
+
+    def fail(row: Row, what: str, error: Exception) -> None:
+        failed.setdefault(row.name, []).append(f"{what}: {error}")
+        announce(f"{row.name}, {what}: {error}")
+
+    def stands(finished: bool) -> Reproduction:
+        reasons = {name: "; ".join(several) for name, several in failed.items()}
+        found = _summary(plan, values, reasons)
+        text = to_markdown(plan, store, found, reasons, settings, evaluation_settings)
+        if finished or values:
+            _write(path, text, found)
+        return Reproduction(finished, found, text, tuple(reasons.items()), path)
+
+    for number, (row, fold, seed) in enumerate(tasks):
+        if row.refused:
+            continue
+
+        def shown(done: int, total: int, fields: object, number: int = number, row: Row = row) -> None:
+            part = _WEIGHT * done // max(total, 1)
+            progress(_WEIGHT * number + part, _WEIGHT * len(tasks), {"row": row.name})
+
+        where = f"fold {fold}, seed {seed}"
+        task = _Task(
+            store,
+            folder,
+            plan,
+            row,
+            fold,
+            seed,
+            evaluation_settings,
+            allow_missing,
+            execution,
+            shown,
+            announce,
+            should_stop,
+        )
+        try:
+            if not task.pretrain():
+                return stands(finished=False)
+        except (ValueError, OperationError) as error:
+            fail(row, where, error)
+            continue
+        for place, column in enumerate(plan.columns(row)):
+            try:
+                found = task.measure(place, column)
+            except (ValueError, OperationError) as error:
+                fail(row, f"{column.title}, {where}", error)
+                continue
+            if found is None:
+                return stands(finished=False)
+            values.append(found)
+        stands(finished=False)
+    return stands(finished=True)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One row in one fold with one seed."""
+
+    store: FlowStore
+    out: Path
+    plan: Plan
+    row: Row
+    fold: int
+    seed: int
+    settings: Sequence[str]
+    allow_missing: bool
+    execution: Execution
+    progress: Progress
+    announce: Callable[[str], None]
+    should_stop: Callable[[], bool]
+
+    @property
+    def path(self) -> Path:
+        """Where the run, or the results of initial weights, go."""
+        return self.out / self.row.folder(self.fold, self.seed)
+
+    def pretrain(self) -> bool:
+        """Return whether the run is finished; False when told to stop. Initial weights need none."""
+        if not self.row.preset.pretrained:
+            return True
+        self.announce(f"{self.row.name}: pretraining in {self.path}")
+        result = loop.pretrain(
+            self.store.path,
+            self.path,
+            self.row.at(self.fold, self.seed),
+            execution=self.execution,
+            progress=self._part(0),
+            announce=self.announce,
+            should_stop=self.should_stop,
+        )
+        return result.finished
+
+    def measure(self, place: int, column: Column) -> dict[str, object] | None:
+        """Return the value of the column at `place` and what stands beside it; None when told to stop."""
+        found = self._unsupervised() if column.mode == UNSUPERVISED else self._accuracy(place, column)
+        about = {"preset": self.row.name, "mode": column.mode, "labels": column.labels}
+        return None if found is None else {**about, "fold": self.fold, "seed": self.seed, **found}
+
+    def _accuracy(self, place: int, column: Column) -> dict[str, float] | None:
+        mode = self.row.mode(column)
+        own: list[str] = []
+        if not self.row.preset.pretrained:
+            config = self.row.at(self.fold, self.seed).to_json()
+            own = [f"{name}={config[name]}" for name in _ENCODER] + ["size={}x{}".format(*config["size"])]
+        result = evaluate.evaluate(
+            self.store.path,
+            self.path if self.row.preset.pretrained else None,
+            mode=mode,
+            labels=(column.labels,),
+            folds=(self.fold,),
+            seeds=(self.seed,),
+            out=None if self.row.preset.pretrained else self.path,
+            preset=None if self.row.preset.pretrained else self.row.name,
+            schedule=self.plan.scale,
+            settings=[*own, *self.settings],
+            allow_missing=self.allow_missing,
+            progress=self._part(1 + place),
+            announce=self.announce,
+            should_stop=self.should_stop,
+        )
+        if not result.finished:
+            return None
+        table = result.table
+        uniform = table[table["protocol"].str.startswith("uniform")].set_index("encoder")["top1"]
+        found = {"ours": float(uniform.get("pretrained", uniform.iloc[0])), "chance": float(table["chance"].iloc[0])}
+        if "random" in uniform:
+            found["random"] = float(uniform["random"])
+        motion = table.loc[table["encoder"] == "motion statistics", "top1"]
+        if len(motion):
+            found["motion"] = float(motion.iloc[0])
+        return found
+
+    def _unsupervised(self) -> dict[str, float]:
+        lines = read_metrics(self.path)
+        trained = next(line for line in reversed(lines) if "loss" in line)
+        held_out = next((line for line in reversed(lines) if line.get("held_out_accuracy") is not None), None)
+        found = {"chance": 1 / trained.get("classes", self.row.config.classes), "in_training": trained["accuracy"]}
+        return {**found, "ours": held_out["held_out_accuracy"]} if held_out else found
+
+    def _part(self, stage: int) -> Progress:
+        stages = 1 + len(self.plan.columns(self.row))
+
+        def progress(done: int, total: int, fields: object) -> None:
+            self.progress(round(_WEIGHT * (stage + done / max(total, 1))), _WEIGHT * stages, {})
+
+        return progress
+
+
+def _summary(plan: Plan, values: Sequence[dict[str, object]], failed: dict[str, str]) -> pd.DataFrame:
+    """Return one row per row and column of the table, with means over units."""
+    rows = []
+    measured = pd.DataFrame(list(values), columns=["preset", "mode", "labels", "fold", "seed", *_SHARES])
+    for row in plan.rows:
+        for column in plan.columns(row):
+            kept = measured[(measured["preset"] == row.name) & (measured["mode"] == column.mode)]
+            kept = kept[kept["labels"] == column.labels]
+            means = {name: pd.to_numeric(kept[name]).mean() for name in _SHARES}
+            theirs = row.paper(column)
+            rows.append(
+                {
+                    "table": plan.table.number,
+                    "scale": plan.scale,
+                    "preset": row.name,
+                    "measure": column.mode,
+                    "labels_per_class": column.labels,
+                    **means,
+                    "std": pd.to_numeric(kept["ours"]).std(),
+                    "units": int(kept["ours"].notna().sum()),
+                    "paper": theirs / 100 if theirs is not None else None,
+                    "run": row.shared,
+                    "reason": failed.get(row.name, "" if len(kept) else "not run yet"),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _write(path: Path, text: str, table: pd.DataFrame) -> None:
+    data = io.BytesIO()
+    table.to_parquet(data, index=False)
+    replace_file(path.with_suffix(".parquet"), data.getvalue())
+    replace_file(path, text.encode())

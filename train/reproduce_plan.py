@@ -1,0 +1,261 @@
+"""The paper's tables as data: which presets are rows, which accuracies are columns; and the runs and evaluations that fill them."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from stores.flow_store import FlowStore
+from train.config import PretrainConfig
+from train.presets import PRESETS, Preset, find_preset
+from train.settings import with_settings
+from train.splits import fold_column
+
+SCALES = ("paper", "cpu")
+UNSUPERVISED, LINEAR, FINETUNE = "unsupervised", "linear", "finetune"
+_LABELS = ("all", "18", "5")
+
+# At the scale `cpu`: encoder, steps and rates of the preset `tiny`.
+_TINY = PRESETS["tiny"].config
+_CPU_SHARE = 0.9  # of a frame's shorter side that the encoder sees, in whole eighths of px
+_PAPER_SPAN = 150  # flows that the paper's widest selection spans: eight segments of ten, seven gaps of ten
+
+
+class Column(NamedTuple):
+    """An accuracy that a table shows: unsupervised, or of a mode of evaluation with so many labels per class."""
+
+    mode: str
+    labels: str = "all"
+
+    @property
+    def title(self) -> str:
+        """What stands above it."""
+        if self.mode == UNSUPERVISED:
+            return "unsupervised"
+        return f"{self.mode}, {'all labels' if self.labels == 'all' else f'{self.labels} labels per class'}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper (Lorre et al. 2019): its number, what it is about, its rows and its columns."""
+
+    number: int
+    title: str
+    presets: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+
+TABLES = {
+    table.number: table
+    for table in (
+        Table(
+            1,
+            "images and optical flow (model 1, Conv3D, ten frames per segment, variable spacing)",
+            ("table1-image", "table1-flow"),
+            (Column(UNSUPERVISED), Column(LINEAR)),
+        ),
+        Table(
+            2,
+            "selection of segments, and flows per segment (model 1, TCAM)",
+            tuple(name for name in PRESETS if name.startswith("table2-")),
+            (Column(LINEAR),),
+        ),
+        Table(
+            3,
+            "model 1 and model 2 (ten flows per segment, variable spacing)",
+            tuple(name for name in PRESETS if name.startswith("table3-")),
+            (Column(LINEAR),),
+        ),
+        Table(
+            4,
+            "difficult negatives (model 2, LSTM, ten segments of ten flows, overlap of five)",
+            ("table4-easy", "table4-difficult"),
+            (Column(UNSUPERVISED), Column(LINEAR)),
+        ),
+        Table(
+            5,
+            "labels per class (ten flows per segment, variable spacing)",
+            ("table5-random", "table5-tcam", "table5-conv3d"),
+            tuple(Column(mode, labels) for mode in (LINEAR, FINETUNE) for labels in _LABELS),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table as it is run here.
+
+    Attributes
+    ----------
+    preset : Preset
+        With the paper's numbers.
+    config : PretrainConfig
+        Its settings at the scale asked for, for the first fold and seed.
+    shared : str
+        The first preset that has the same settings at this scale, whose run this row uses too; its own name where there is none.
+    refused : str
+        Why the row cannot be run; empty where it can.
+    """
+
+    preset: Preset
+    config: PretrainConfig
+    shared: str
+    refused: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the preset."""
+        return self.preset.config.preset
+
+    def folder(self, fold: int, seed: int) -> str:
+        """Return what the folder of its run is called."""
+        return f"{self.shared}-fold{fold}-seed{seed}"
+
+    def at(self, fold: int, seed: int) -> PretrainConfig:
+        """Return the settings of its run in one fold with one seed."""
+        return dataclasses.replace(self.config, preset=self.shared, fold=fold, seed=seed)
+
+    def paper(self, column: Column) -> float | None:
+        """Return the paper's accuracy in percent."""
+        if column.mode == UNSUPERVISED:
+            return self.preset.unsupervised
+        numbers = self.preset.linear if column.mode == LINEAR else self.preset.finetune
+        return numbers.get(column.labels)
+
+    def mode(self, column: Column) -> str:
+        """Return the mode of evaluation that measures a column: initial weights have modes of their own."""
+        return column.mode if self.preset.pretrained else {LINEAR: "random", FINETUNE: "scratch"}[column.mode]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A table and what fills it: a row per preset; every row in each of `units` (fold, seed)."""
+
+    table: Table
+    scale: str
+    rows: tuple[Row, ...]
+    units: tuple[tuple[int, int], ...]
+
+    def columns(self, row: Row) -> tuple[Column, ...]:
+        """Return the columns that a row has."""
+        return tuple(column for column in self.table.columns if row.paper(column) is not None)
+
+    def runs(self) -> dict[str, tuple[Row, int, int]]:
+        """Return the pretrainings by the folder they go to, each once: row, fold, seed."""
+        return {
+            row.folder(fold, seed): (row, fold, seed)
+            for row in self.rows
+            for fold, seed in self.units
+            if row.preset.pretrained and not row.refused
+        }
+
+    def to_text(self) -> str:
+        """Return the plan as lines for a person: what would be run, and how many steps that is."""
+        runs = self.runs()
+        steps = sum(row.config.steps for row, _, _ in runs.values())
+        lines = [f"table {self.table.number} of the paper, {self.table.title}; scale {self.scale}"]
+        for row in self.rows:
+            config, columns = row.config, self.columns(row)
+            modes = ", ".join(
+                dict.fromkeys(f"{row.mode(one)} ({one.labels})" for one in columns if one.mode != UNSUPERVISED)
+            )
+            if row.refused:
+                lines.append(f"  {row.name}: cannot be run: {row.refused}")
+                continue
+            pretraining = (
+                f"{len(self.units)} x {config.steps:,} steps of pretraining"
+                if row.preset.pretrained
+                else "no pretraining"
+            )
+            pretraining = pretraining if row.shared == row.name else f"the run of {row.shared}"
+            lines.append(f"  {row.name}: {pretraining}; {len(self.units)} x {modes}")
+        folds, seeds = (sorted({unit[place] for unit in self.units}) for place in (0, 1))
+        lines.append(f"folds {', '.join(map(str, folds))}; seeds {', '.join(map(str, seeds))}")
+        lines.append(f"{len(runs)} runs, {steps:,} steps of pretraining in all")
+        return "\n".join(lines)
+
+
+def make_plan(
+    store: FlowStore,
+    number: int,
+    *,
+    scale: str = "paper",
+    folds: Sequence[int] = (1,),
+    seeds: Sequence[int] = (0,),
+    settings: Sequence[str] = (),
+) -> Plan:
+    """Return what fills table `number` with the videos of `store`; `settings` (`key=value`) are put into every row.
+
+    Raises ValueError when a name, a number or a setting cannot be taken, or the store has no such fold.
+    """
+    if number not in TABLES:
+        raise ValueError(f"the paper has no table {number} of this kind; choose one of {', '.join(map(str, TABLES))}")
+    if scale not in SCALES:
+        raise ValueError(f"scale={scale!r} is unknown; choose one of {', '.join(SCALES)}")
+    for name, values in (("folds", folds), ("seeds", seeds)):
+        if not values:
+            raise ValueError(f"no {name} are given; give at least one, as {name}=1")
+    videos = store.videos()
+    for fold in folds:
+        fold_column(videos, fold)
+    table = TABLES[number]
+    seen: dict[str, str] = {}
+    # Runs of other tables are found again where the settings are the same, so all presets are looked through.
+    for name, preset in PRESETS.items():
+        if preset.pretrained and name != "tiny":
+            seen.setdefault(_settings_of(preset.config, store, scale, settings).identity(), name)
+    rows = []
+    for name in table.presets:
+        preset = find_preset(name)
+        config = _settings_of(preset.config, store, scale, settings)
+        refused = ""
+        if config.modality == "image" and not store.has_frames:
+            refused = (
+                f"{store.path} has no frames, which a run on images needs; extract with --with-frames into a new store"
+            )
+        shared = seen[config.identity()] if preset.pretrained else name
+        rows.append(Row(preset, config, shared, refused))
+    units = tuple((fold, seed) for fold in dict.fromkeys(folds) for seed in dict.fromkeys(seeds))
+    return Plan(table, scale, tuple(rows), units)
+
+
+def _settings_of(config: PretrainConfig, store: FlowStore, scale: str, settings: Sequence[str]) -> PretrainConfig:
+    small = cpu_scale(config, store) if scale == "cpu" else config
+    return with_settings(small, settings)
+
+
+def cpu_scale(config: PretrainConfig, store: FlowStore) -> PretrainConfig:
+    """Return settings of the paper brought to the size of a store and of a CPU: what a table compares stays, all rows change alike.
+
+    Input: nine tenths of the frames' shorter side. Encoder, steps and rates: those of `tiny`. Flows per segment and spacing shrink as the store's
+    median video is shorter than the 150 flows that the paper's widest selection spans, rounded, so rows may become the same. Batch: the training
+    videos where they are fewer.
+    """
+    videos = store.videos()
+    median = float(videos["flows"].median()) if len(videos) else 0.0
+    share = min(1.0, median / _PAPER_SPAN)
+    side = min(store.height, store.width) if store.height and store.width else store.short_side or 1
+    side = max(8 * int(_CPU_SHARE * side / 8), min(side, 8))
+    flows = max(1, round(share * config.num_flows))
+    spacing = max(1, round(share * config.spacing)) if config.spacing else 0
+    selection = config.selection
+    if selection == "overlap":
+        spacing = min(spacing, flows - 1)
+        selection = selection if spacing else "consecutive"
+    column = f"fold{config.fold}"
+    train = int((videos[column] == "train").sum()) if column in videos else len(videos)
+    return dataclasses.replace(
+        config,
+        num_flows=flows,
+        spacing=spacing,
+        selection=selection,
+        size=(side, side),
+        width=_TINY.width,
+        batch_size=max(2, min(config.batch_size, train)),
+        steps=_TINY.steps,
+        learning_rates=_TINY.learning_rates,
+        checkpoint_every=_TINY.checkpoint_every,
+        log_every=_TINY.log_every,
+        validate_every=_TINY.steps,
+    )
