@@ -20,7 +20,7 @@ from records import ROOT, machine_record
 sys.path.insert(0, str(ROOT))
 STORE = ROOT / "build" / "train.flow"
 SHAPES = {  # videos, flows of each, size of the frames
-    "paper": (16, 170, (256, 342)),
+    "paper": (16, 110, (256, 342)),
     "tiny": (16, 40, (36, 48)),
 }
 

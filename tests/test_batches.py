@@ -145,11 +145,11 @@ def test_a_step_is_a_pure_function_of_seed_and_step(reader: SegmentReader) -> No
     assert batches.steps_per_epoch == 1
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 4])
-@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 1), (1, 8), (2, 4), (4, 2), (8, 0), (8, 1)])
 def test_ranks_and_workers_change_nothing(reader: SegmentReader, ranks: int, workers: int) -> None:
     """The parts of all ranks, read by any number of processes, are the batch of one rank without any."""
-    config = dataclasses.replace(CONFIG, batch_size=4, flip=True, selection="variable-gaps")
+    config = dataclasses.replace(CONFIG, batch_size=8, flip=True, selection="variable-gaps")
+    reader = SegmentReader(reader._reader._store, IDS * 3, config, CPU)
     whole = [SequenceReader(reader, config, 5).read(step) for step in range(3)]
     parts = []
     for rank in range(ranks):
