@@ -88,10 +88,10 @@ def sampler_seconds(config: PretrainConfig, store: Path) -> float:
     """Median seconds in which the sampler draws a batch."""
     from stores.flow_store import open_store
     from train.selection import select_sequences
-    from train.shots import read_shots
+    from train.shots import shots_of
 
     opened = open_store(store)
-    shots = read_shots(opened, opened.videos()["video_id"].tolist())
+    shots = shots_of(opened.shots(), opened.videos()["video_id"].tolist())
     times = []
     for step in range(200):
         began = time.perf_counter()

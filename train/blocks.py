@@ -3,9 +3,12 @@
 Shared memory has no name (memfd): nothing is left in /dev/shm, whoever is killed, and a small /dev/shm, as containers have it, limits nothing.
 """
 
+import contextlib
 import ctypes
 import mmap
 import os
+import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _SMALLEST = 1 << 16
+_SPARE = 4
 
 
 class Block:
@@ -105,9 +109,23 @@ class SharedBlocks:
         return self._count
 
 
+_spare: deque[mmap.mmap] = deque(maxlen=_SPARE)  # memory of batches that nobody sees any more
+
+
 def _own(shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
-    # torch keeps pinned memory and hands it out again once copies from it are done.
-    return torch.empty(*shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, pin_memory=torch.cuda.is_available())
+    if torch.cuda.is_available():  # torch keeps pinned memory and hands it out again once copies from it are done
+        return torch.empty(*shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, pin_memory=True)
+    # New memory is given page by page while it is written to, which takes as long as half of the reading.
+    size = max(int(np.prod(shape)) * dtype.itemsize, _SMALLEST)
+    room = None
+    with contextlib.suppress(IndexError):  # another thread may be quicker
+        while room is None:
+            found = _spare.popleft()
+            room = found if size <= len(found) <= 2 * size else None  # else batches have another size now, and it goes
+    room = room or mmap.mmap(-1, size)
+    memory = np.frombuffer(room, np.uint8)
+    weakref.finalize(memory, _spare.append, room).atexit = False
+    return tensor_in(memory, shape, dtype)
 
 
 _allocate: Callable[[Sequence[int], np.dtype[Any]], Tensor] = _own

@@ -5,8 +5,7 @@ batches may be made in any order, by any number of workers and ranks, and a run 
 """
 
 import functools
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +20,7 @@ _ORDER, _SPACING, _START = 0, 1, 2
 CROP, FLIP = 3, 4
 
 
-@dataclass(frozen=True)
-class Segments:
+class Segments(NamedTuple):
     """T segments of each of B videos; none crosses a cut.
 
     Attributes
@@ -96,9 +94,7 @@ def select_sequences(
         raise ValueError(f"batch_size={batch_size} needs as many videos, but there are {count}; take at most {count}")
     epoch, batch = divmod(step, count // batch_size)
     videos = epoch_order(seed, epoch, count)[batch * batch_size : (batch + 1) * batch_size]
-    fixed = {"overlap": -spacing, "spaced": spacing}.get(selection, 0)
-    largest = spacing if selection in ("variable", "variable-gaps", "growing") else 0
-    draws = num_segments - 1 if selection in ("variable-gaps", "growing") else 1
+    fixed, largest, draws = _rule(selection, spacing, num_segments)
     starts, stops = _select(
         shots.offsets,
         shots.starts,
@@ -115,6 +111,14 @@ def select_sequences(
         selection == "growing",
     )
     return Segments(videos, starts, stops)
+
+
+@functools.lru_cache(maxsize=16)
+def _rule(selection: str, spacing: int, num_segments: int) -> tuple[int, int, int]:
+    """Return what is added to the stride always, what at most, and how many times that is drawn."""
+    fixed = {"overlap": -spacing, "spaced": spacing}.get(selection, 0)
+    largest = spacing if selection in ("variable", "variable-gaps", "growing") else 0
+    return fixed, largest, num_segments - 1 if selection in ("variable-gaps", "growing") else 1
 
 
 @functools.lru_cache(maxsize=4)
@@ -189,9 +193,10 @@ def draw_integers(seed: int, purpose: int, step: int, limits: Integers) -> Integ
 @kernel
 def _draw(seed: int, purpose: int, step: int, limits: Integers) -> Integers:
     out = np.empty_like(limits)
+    stream = _stream(seed, purpose, step)
     for b in range(limits.shape[0]):
         for k in range(limits.shape[1]):
-            out[b, k] = _below(limits[b, k], seed, purpose, step, b, k)
+            out[b, k] = _below(limits[b, k], stream, b, k)
     return out
 
 
@@ -216,12 +221,13 @@ def _select(
     stops = np.empty((len(videos), num_segments), np.int64)
     gaps = num_segments - 1
     strides = np.empty(gaps, np.int64)
+    spacing_stream, start_stream = _stream(seed, _SPACING, step), _stream(seed, _START, step)
     for b in range(len(videos)):
         n = longest[videos[b]]
         spare = max(n - num_segments * num_flows, 0) // gaps
         limit = min(largest_spacing, spare) + 1
         for k in range(draws):
-            strides[k] = stride + _below(limit, seed, _SPACING, step, b, k)
+            strides[k] = stride + _below(limit, spacing_stream, b, k)
         if draws == 1:
             strides[:] = strides[0]
         if growing:
@@ -230,7 +236,7 @@ def _select(
             strides[:] = max(n - num_flows, 0) // gaps
         span = min(strides.sum() + num_flows, n)
         first, last = offsets[videos[b]], offsets[videos[b] + 1]
-        number = _below(_count(shot_starts, shot_stops, first, last, span), seed, _START, step, b, 0)
+        number = _below(_count(shot_starts, shot_stops, first, last, span), start_stream, b, 0)
         starts[b, 0], stops[b, :] = _legal(shot_starts, shot_stops, first, span, number)
         for t in range(gaps):
             starts[b, t + 1] = starts[b, t] + strides[t]
@@ -253,6 +259,7 @@ def _pick(
     """Return starts and stops (B, T) of single segments: drawn, or evenly spread."""
     starts = np.empty((len(videos), num_segments), np.int64)
     stops = np.empty((len(videos), num_segments), np.int64)
+    start_stream = _stream(seed, _START, step)
     for b in range(len(videos)):
         span = min(num_flows, longest[videos[b]])
         first, last = offsets[videos[b]], offsets[videos[b] + 1]
@@ -260,7 +267,7 @@ def _pick(
         for t in range(num_segments):
             number = (count - 1) * t // max(num_segments - 1, 1)
             if not evenly:
-                number = _below(count, seed, _START, step, b, t)
+                number = _below(count, start_stream, b, t)
             starts[b, t], stops[b, t] = _legal(shot_starts, shot_stops, first, span, number)
     return starts, stops
 
@@ -300,19 +307,27 @@ def _legal(shot_starts: Integers, shot_stops: Integers, first: int, span: int, n
 @kernel
 def _permute(seed: int, epoch: int, num_videos: int) -> Integers:
     order = np.arange(num_videos)
+    stream = _stream(seed, _ORDER, epoch)
     for last in range(num_videos - 1, 0, -1):
-        other = _below(last + 1, seed, _ORDER, epoch, last, 0)
+        other = _below(last + 1, stream, last, 0)
         order[last], order[other] = order[other], order[last]
     return order
 
 
 @inlined
-def _below(limit: int, seed: int, purpose: int, step: int, sample: int, index: int) -> np.int64:
-    """Return an integer of [0, limit); the bias of the remainder is below limit / 2**64."""
+def _stream(seed: int, purpose: int, step: int) -> np.uint64:
+    """Return what all draws for one purpose in one batch have in common."""
     bits = _scramble(np.uint64(seed))
     bits = _scramble(bits ^ np.uint64(purpose))
-    bits = _scramble(bits ^ np.uint64(step))
-    bits = _scramble(bits ^ np.uint64(sample))
+    return _scramble(bits ^ np.uint64(step))
+
+
+@inlined
+def _below(limit: int, stream: np.uint64, sample: int, index: int) -> np.int64:
+    """Return an integer of [0, limit); the bias of the remainder is below limit / 2**64."""
+    if limit == 1:
+        return np.int64(0)
+    bits = _scramble(stream ^ np.uint64(sample))
     bits = _scramble(bits ^ np.uint64(index))
     return np.int64(bits % np.uint64(limit))
 
