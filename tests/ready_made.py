@@ -17,6 +17,8 @@ from train.config import PretrainConfig
 from train.execution import Execution
 from train.metrics import read_metrics
 
+_CELL = 3
+
 
 def write_store(path: Path, *, videos: int, flows: int, size: tuple[int, int]) -> Path:
     """Commit `videos` of `flows` flows of drifting textures, all in the train split; needs what an extraction needs."""
@@ -27,11 +29,13 @@ def write_store(path: Path, *, videos: int, flows: int, size: tuple[int, int]) -
     from stores.flow_store import create_store
 
     store = create_store(path, {"height": size[0], "width": size[1], "encoding": DEFAULT.to_json()})
+    # Cells of equal flow, so that a flow takes about as many bytes as one of a real video.
+    coarse = tuple(-(-side // _CELL) for side in size)
     for n in range(videos):
-        u, v = (
-            moving_texture(flows, *size, step=(0.7 + 0.1 * n, 0.4), seed=2 * n + c).astype(np.float32) for c in range(2)
-        )
-        commit_flow(store, f"v{n:03d}", (np.stack([u, v], axis=1) - 128) / 32, folds={"fold1": "train"})
+        u, v = (moving_texture(flows, *coarse, step=(0.4 + 0.1 * n, 0.3), seed=2 * n + c) for c in range(2))
+        cells = (np.stack([u, v], axis=1).astype(np.float32) - 128) / 32
+        flow = cells.repeat(_CELL, axis=2).repeat(_CELL, axis=3)[:, :, : size[0], : size[1]]
+        commit_flow(store, f"v{n:03d}", flow, folds={"fold1": "train"})
     store.consolidate()
     return path
 
