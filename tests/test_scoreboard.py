@@ -82,3 +82,9 @@ def test_retrieval_is_judged_by_its_first_neighbour() -> None:
     text = Evaluation(True, rows, pd.DataFrame(), Path("x")).to_text()
     assert "r50" in text
     assert "top1" not in text
+
+
+def test_a_mode_s_own_untrained_encoder_comes_before_another_mode_s() -> None:
+    rows = table(row("pretrained", 0.6, mode="knn"), row("random", 0.5, mode="knn"))
+    beside = table(row("random", 0.9, mode="linear"))
+    assert "pretrained - random: +10.0 points" in verdicts(rows, beside)[1]

@@ -65,6 +65,8 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
 def verdicts(rows: pd.DataFrame, beside: pd.DataFrame) -> list[str]:
     """Return sentences that say plainly what the accuracies of one mode and number of labels are worth."""
     share = "r1" if (rows["mode"] == "retrieval").any() else "top1"
+    if len(beside):  # an encoder that the mode itself evaluated is compared with that
+        beside = beside[~beside["encoder"].isin(rows["encoder"])]
     every = pd.concat([rows, beside], ignore_index=True) if len(beside) else rows
     every = every[~every["protocol"].str.startswith("random")]
     means = every.groupby("encoder")[share].mean()
