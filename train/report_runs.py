@@ -18,7 +18,6 @@ from train.metrics import read_metrics
 _RESULTS, _PREDICTIONS = "results.parquet", "predictions.parquet"
 # The order in which evaluations are shown, and which of them a confusion matrix is made of.
 MODES = ("linear", "finetune", "scratch", "knn", "probe", "random", "retrieval")
-_DEFAULTS: dict[str, Any] = {"labels_per_class": "all", "fold": 1, "seed": 0}
 
 
 @dataclass(frozen=True)
@@ -123,12 +122,7 @@ def _evaluations(folder: Path) -> list[Path]:
 def _read_results(folder: Path) -> pd.DataFrame:
     """Return the rows of all evaluations under `folder`, each with the folder that it is from."""
     tables = [_read(evaluation / _RESULTS).assign(folder=str(evaluation)) for evaluation in _evaluations(folder)]
-    if not tables:
-        return pd.DataFrame()
-    for number, table in enumerate(tables):
-        absent = {column: value for column, value in _DEFAULTS.items() if column not in table}
-        tables[number] = table.assign(**absent)
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _read(file: Path) -> pd.DataFrame:
