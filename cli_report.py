@@ -32,7 +32,12 @@ def report(runs: tuple[Path, ...], out: Path, store: Path | None) -> None:
 @click.command()
 @click.argument("store", type=console.PATH)
 @click.argument("out", type=console.OUT_FOLDER)
-@click.option("--table", type=click.IntRange(1, 5), required=True, help="Which table of the paper.")
+@click.option(
+    "--table",
+    type=click.Choice(["1", "2", "3", "4", "5", "findings"]),
+    required=True,
+    help="Which table of the paper; findings: the pairs of rows that its findings compare.",
+)
 @click.option(
     "--scale",
     type=click.Choice(["paper", "cpu"]),
@@ -59,7 +64,7 @@ def report(runs: tuple[Path, ...], out: Path, store: Path | None) -> None:
 def reproduce(
     store: Path,
     out: Path,
-    table: int,
+    table: str,
     scale: str,
     folds: tuple[int, ...],
     seeds: tuple[int, ...],
@@ -70,7 +75,7 @@ def reproduce(
     allow_missing: bool,
     dry_run: bool,
 ) -> None:
-    """Run all rows of a table of the paper on STORE into the folder OUT, and print ours beside the paper's numbers.
+    """Run all rows of a table of the paper, or of its findings, on STORE into the folder OUT, and print ours beside the paper's numbers.
 
     The same command again goes on where it stopped. Exit code 3 when a row failed; its reason is in the table.
     """
@@ -85,7 +90,7 @@ def reproduce(
         plan = make_plan(open_store(store), table, scale=scale, folds=folds, seeds=seeds, settings=chosen)
         click.echo(plan.to_text())
         return
-    with Bar(f"table {table}") as bar:
+    with Bar("findings" if table == "findings" else f"table {table}") as bar:
         result = run_table(
             store,
             out,

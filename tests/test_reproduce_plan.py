@@ -7,7 +7,10 @@ from train_cases import small_store
 
 from stores.flow_store import FlowStore, open_store
 from train.presets import PRESETS
-from train.reproduce_plan import TABLES, UNSUPERVISED, cpu_scale, make_plan
+from train.paper_tables import FINDINGS, TABLES, UNSUPERVISED
+from train.reproduce_plan import cpu_scale, make_plan
+
+NUMBERED = {name: table for name, table in TABLES.items() if name != "findings"}
 
 
 @pytest.fixture
@@ -22,15 +25,22 @@ def long_store(tmp_path: Path, make_store: Callable[..., Path], flows: int) -> F
 
 
 def test_every_preset_of_the_paper_is_a_row_of_its_table_and_every_number_a_cell(store: FlowStore) -> None:
-    rows = [name for table in TABLES.values() for name in table.presets]
+    rows = [name for table in NUMBERED.values() for name in table.presets]
     assert sorted(rows) == sorted(name for name in PRESETS if name != "tiny")
-    assert all(name.startswith(f"table{table.number}-") for table in TABLES.values() for name in table.presets)
+    assert all(name.startswith(f"{table.stem}-") for table in NUMBERED.values() for name in table.presets)
     cells = 0
-    for number in TABLES:
+    for number in NUMBERED:
         plan = make_plan(store, number)
         cells += sum(len(plan.columns(row)) for row in plan.rows)
     numbers = [[preset.unsupervised] * (preset.unsupervised is not None) for preset in PRESETS.values()]
     assert cells == sum(map(len, numbers)) + sum(len(one.linear) + len(one.finetune) for one in PRESETS.values())
+
+
+def test_the_findings_fill_only_the_cells_that_they_compare(store: FlowStore) -> None:
+    plan = make_plan(store, "findings", seeds=(0, 1))
+    cells = {(row.name, column) for row in plan.rows for column in plan.columns(row)}
+    assert cells == {side[:2] for one in FINDINGS for side in (one.higher, one.lower)}
+    assert len(plan.runs()) == 2 * 6  # table 5's Conv3D is table 1's flow, and initial weights need no run
 
 
 def test_the_paper_s_own_scale_is_the_presets(store: FlowStore) -> None:

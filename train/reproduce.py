@@ -1,6 +1,5 @@
 """A table of the paper, run row by row and put beside the paper's numbers; killed at any moment, the same call goes on."""
 
-import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from stores.atomic import replace_file
 from stores.errors import OperationError
 from stores.flow_store import FlowStore, open_store
 from stores.progress import Progress
@@ -16,11 +14,12 @@ from train import evaluate, loop
 from train.evaluation_config import evaluation_config
 from train.execution import Execution
 from train.metrics import read_metrics
-from train.reproduce_plan import UNSUPERVISED, Column, Plan, Row, make_plan
+from train.paper_tables import UNSUPERVISED, Column
+from train.reproduce_plan import Plan, Row, make_plan
+from train.reproduce_summary import compare, summarise_rows, write_reproduction
 from train.reproduce_text import to_markdown
 from train.splits import labelled_split
 
-_SHARES = ("ours", "in_training", "random", "motion", "chance")
 _WEIGHT = 1000  # of a task in the progress: they are of different kinds, so each counts the same
 # What of the settings decides the encoder of a baseline that was never trained.
 _ENCODER = ("modality", "num_flows", "framing", "rescale_vectors", "width", "norm", "latent", "precision", "seed")
@@ -38,6 +37,8 @@ class Reproduction:
         One row per row and column of the paper's table: table, scale, preset, measure, labels_per_class, ours and std (over units), units,
         in_training (unsupervised accuracy on training videos), random, motion and chance (what stands beside), paper: all shares in 0..1; run, and
         reason where ours is not whole.
+    findings : DataFrame
+        What the paper found, pair by pair (train.reproduce_summary.compare); empty for tables 1 to 5.
     text : str
         The same as Markdown, with what differs from the paper.
     failed : tuple of (str, str)
@@ -48,6 +49,7 @@ class Reproduction:
 
     finished: bool
     table: pd.DataFrame
+    findings: pd.DataFrame
     text: str
     failed: tuple[tuple[str, str], ...]
     path: Path
@@ -57,7 +59,7 @@ def reproduce(
     store_path: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    table: int,
+    table: int | str,
     scale: str = "paper",
     folds: Sequence[int] = (1,),
     seeds: Sequence[int] = (0,),
@@ -73,12 +75,12 @@ def reproduce(
 
     Every row is pretrained and evaluated once per fold and seed, in OUT/<preset>-fold<F>-seed<S>; rows and tables with the same settings share a run.
     What fails (a training diverges, a number of labels is not to be had) keeps its reason, and the others go on. OUT/table<N>-<scale>.md and .parquet
-    are written anew after every row.
+    (for the findings OUT/findings-<scale>.md, .parquet and -cells.parquet) are written anew after every row.
 
     Parameters
     ----------
-    table : int
-        1 to 5.
+    table : int or str
+        1 to 5, or `findings`: the pairs of rows that the paper's findings compare.
     scale : str
         `paper`, or `cpu` (train.reproduce_plan.cpu_scale).
     folds, seeds : sequence of int
@@ -103,7 +105,7 @@ def reproduce(
     for fold in folds:
         labelled_split(store, fold, allow_missing=allow_missing)
     folder = Path(out)
-    path = folder / f"table{table}-{scale}.md"
+    path = folder / f"{plan.table.stem}-{scale}.md"
     tasks = [(row, fold, seed) for row in plan.rows for fold, seed in plan.units]
     values: list[dict[str, object]] = []
     failed = {row.name: [row.refused] for row in plan.rows if row.refused}
@@ -116,11 +118,11 @@ def reproduce(
 
     def stands(finished: bool) -> Reproduction:
         reasons = {name: "; ".join(several) for name, several in failed.items()}
-        found = _summary(plan, values, reasons)
-        text = to_markdown(plan, store, found, reasons, settings, evaluation_settings)
+        found, findings = summarise_rows(plan, values, reasons), compare(plan, values)
+        text = to_markdown(plan, store, found, findings, reasons, settings, evaluation_settings)
         if finished or values:
-            _write(path, text, found)
-        return Reproduction(finished, found, text, tuple(reasons.items()), path)
+            write_reproduction(path, text, found, findings)
+        return Reproduction(finished, found, findings, text, tuple(reasons.items()), path)
 
     for number, (row, fold, seed) in enumerate(tasks):
         if row.refused:
@@ -256,38 +258,3 @@ class _Task:
             self.progress(round(_WEIGHT * (stage + done / max(total, 1))), _WEIGHT * stages, {})
 
         return progress
-
-
-def _summary(plan: Plan, values: Sequence[dict[str, object]], failed: dict[str, str]) -> pd.DataFrame:
-    """Return one row per row and column of the table, with means over units."""
-    rows = []
-    measured = pd.DataFrame(list(values), columns=["preset", "mode", "labels", "fold", "seed", *_SHARES])
-    for row in plan.rows:
-        for column in plan.columns(row):
-            kept = measured[(measured["preset"] == row.name) & (measured["mode"] == column.mode)]
-            kept = kept[kept["labels"] == column.labels]
-            means = {name: pd.to_numeric(kept[name]).mean() for name in _SHARES}
-            theirs = row.paper(column)
-            rows.append(
-                {
-                    "table": plan.table.number,
-                    "scale": plan.scale,
-                    "preset": row.name,
-                    "measure": column.mode,
-                    "labels_per_class": column.labels,
-                    **means,
-                    "std": pd.to_numeric(kept["ours"]).std(),
-                    "units": int(kept["ours"].notna().sum()),
-                    "paper": theirs / 100 if theirs is not None else None,
-                    "run": row.shared,
-                    "reason": failed.get(row.name, "" if len(kept) else "not run yet"),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def _write(path: Path, text: str, table: pd.DataFrame) -> None:
-    data = io.BytesIO()
-    table.to_parquet(data, index=False)
-    replace_file(path.with_suffix(".parquet"), data.getvalue())
-    replace_file(path, text.encode())

@@ -1,85 +1,21 @@
-"""The paper's tables as data: which presets are rows, which accuracies are columns; and the runs and evaluations that fill them."""
+"""A table of the paper at a scale and on a store: the runs and evaluations that fill it."""
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from stores.flow_store import FlowStore
 from train.config import PretrainConfig
+from train.paper_tables import FINETUNE, LINEAR, TABLES, UNSUPERVISED, Column, Table
 from train.presets import PRESETS, Preset, find_preset
 from train.settings import with_settings
 from train.splits import fold_column
 
 SCALES = ("paper", "cpu")
-UNSUPERVISED, LINEAR, FINETUNE = "unsupervised", "linear", "finetune"
-_LABELS = ("all", "18", "5")
-
 # At the scale `cpu`: encoder, steps and rates of the preset `tiny`.
 _TINY = PRESETS["tiny"].config
 _CPU_SHARE = 0.9  # of a frame's shorter side that the encoder sees, in whole eighths of px
 _PAPER_SPAN = 150  # flows that the paper's widest selection spans: eight segments of ten, seven gaps of ten
-
-
-class Column(NamedTuple):
-    """An accuracy that a table shows: unsupervised, or of a mode of evaluation with so many labels per class."""
-
-    mode: str
-    labels: str = "all"
-
-    @property
-    def title(self) -> str:
-        """What stands above it."""
-        if self.mode == UNSUPERVISED:
-            return "unsupervised"
-        return f"{self.mode}, {'all labels' if self.labels == 'all' else f'{self.labels} labels per class'}"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the paper (Lorre et al. 2019): its number, what it is about, its rows and its columns."""
-
-    number: int
-    title: str
-    presets: tuple[str, ...]
-    columns: tuple[Column, ...]
-
-
-TABLES = {
-    table.number: table
-    for table in (
-        Table(
-            1,
-            "images and optical flow (model 1, Conv3D, ten frames per segment, variable spacing)",
-            ("table1-image", "table1-flow"),
-            (Column(UNSUPERVISED), Column(LINEAR)),
-        ),
-        Table(
-            2,
-            "selection of segments, and flows per segment (model 1, TCAM)",
-            tuple(name for name in PRESETS if name.startswith("table2-")),
-            (Column(LINEAR),),
-        ),
-        Table(
-            3,
-            "model 1 and model 2 (ten flows per segment, variable spacing)",
-            tuple(name for name in PRESETS if name.startswith("table3-")),
-            (Column(LINEAR),),
-        ),
-        Table(
-            4,
-            "difficult negatives (model 2, LSTM, ten segments of ten flows, overlap of five)",
-            ("table4-easy", "table4-difficult"),
-            (Column(UNSUPERVISED), Column(LINEAR)),
-        ),
-        Table(
-            5,
-            "labels per class (ten flows per segment, variable spacing)",
-            ("table5-random", "table5-tcam", "table5-conv3d"),
-            tuple(Column(mode, labels) for mode in (LINEAR, FINETUNE) for labels in _LABELS),
-        ),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -139,7 +75,11 @@ class Plan:
 
     def columns(self, row: Row) -> tuple[Column, ...]:
         """Return the columns that a row has."""
-        return tuple(column for column in self.table.columns if row.paper(column) is not None)
+        return tuple(
+            column
+            for column in self.table.columns
+            if row.paper(column) is not None and self.table.compares(row.name, column)
+        )
 
     def runs(self) -> dict[str, tuple[Row, int, int]]:
         """Return the pretrainings by the folder they go to, each once: row, fold, seed."""
@@ -154,7 +94,7 @@ class Plan:
         """Return the plan as lines for a person: what would be run, and how many steps that is."""
         runs = self.runs()
         steps = sum(row.config.steps for row, _, _ in runs.values())
-        lines = [f"table {self.table.number} of the paper, {self.table.title}; scale {self.scale}"]
+        lines = [f"{self.table.heading} of the paper, {self.table.title}; scale {self.scale}"]
         for row in self.rows:
             config, columns = row.config, self.columns(row)
             modes = ", ".join(
@@ -178,19 +118,19 @@ class Plan:
 
 def make_plan(
     store: FlowStore,
-    number: int,
+    table: int | str,
     *,
     scale: str = "paper",
     folds: Sequence[int] = (1,),
     seeds: Sequence[int] = (0,),
     settings: Sequence[str] = (),
 ) -> Plan:
-    """Return what fills table `number` with the videos of `store`; `settings` (`key=value`) are put into every row.
+    """Return what fills a table (train.paper_tables.TABLES) with the videos of `store`; `settings` (`key=value`) are put into every row.
 
     Raises ValueError when a name, a number or a setting cannot be taken, or the store has no such fold.
     """
-    if number not in TABLES:
-        raise ValueError(f"the paper has no table {number} of this kind; choose one of {', '.join(map(str, TABLES))}")
+    if str(table) not in TABLES:
+        raise ValueError(f"the paper has no table {table} of this kind; choose one of {', '.join(TABLES)}")
     if scale not in SCALES:
         raise ValueError(f"scale={scale!r} is unknown; choose one of {', '.join(SCALES)}")
     for name, values in (("folds", folds), ("seeds", seeds)):
@@ -199,14 +139,14 @@ def make_plan(
     videos = store.videos()
     for fold in folds:
         fold_column(videos, fold)
-    table = TABLES[number]
+    asked = TABLES[str(table)]
     seen: dict[str, str] = {}
     # Runs of other tables are found again where the settings are the same, so all presets are looked through.
     for name, preset in PRESETS.items():
         if preset.pretrained and name != "tiny":
             seen.setdefault(_settings_of(preset.config, store, scale, settings).identity(), name)
     rows = []
-    for name in table.presets:
+    for name in asked.presets:
         preset = find_preset(name)
         config = _settings_of(preset.config, store, scale, settings)
         refused = ""
@@ -217,7 +157,7 @@ def make_plan(
         shared = seen[config.identity()] if preset.pretrained else name
         rows.append(Row(preset, config, shared, refused))
     units = tuple((fold, seed) for fold in dict.fromkeys(folds) for seed in dict.fromkeys(seeds))
-    return Plan(table, scale, tuple(rows), units)
+    return Plan(asked, scale, tuple(rows), units)
 
 
 def _settings_of(config: PretrainConfig, store: FlowStore, scale: str, settings: Sequence[str]) -> PretrainConfig:

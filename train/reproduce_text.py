@@ -1,34 +1,39 @@
 """A table of the paper as Markdown: ours beside the paper's, beside what needs no pretraining, and what differs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from stores.flow_store import FlowStore
 from train import paper
-from train.reproduce_plan import UNSUPERVISED, Column, Plan
+from train.paper_tables import UNSUPERVISED, Column
+from train.reproduce_plan import Plan
 
 
 def to_markdown(
     plan: Plan,
     store: FlowStore,
     table: pd.DataFrame,
+    findings: pd.DataFrame,
     failed: Mapping[str, str],
     settings: Sequence[str],
     evaluation_settings: Sequence[str],
 ) -> str:
-    """Return the table (a row per row and column of the paper's, as train.reproduce makes it) for a person."""
-    number = plan.table.number
-    lines = [f"# Table {number} of {paper.PAPER}: {plan.table.title}", ""]
+    """Return a table and findings, as train.reproduce_summary makes them, for a person."""
+    lines = [f"# {plan.table.heading.capitalize()} of {paper.PAPER}: {plan.table.title}", ""]
     units = len(plan.units)
     spread = f", mean ± standard deviation over {units} folds and seeds" if units > 1 else ""
     lines += [f"Accuracies in percent{spread}; `untrained` is the same encoder with its initial weights.", ""]
+    if len(findings):
+        lines += [*_findings(findings), ""]
     for column in plan.table.columns:
         rows = table[(table["measure"] == column.mode) & (table["labels_per_class"] == column.labels)]
         if len(rows):
             lines += [f"## {column.title.capitalize()}", "", *_column(column, rows), ""]
-            order = _order(rows)
+            # The rows of the findings are of several tables, so only pairs of them are alike.
+            order = "" if len(findings) else _order(rows)
             lines += [order, ""] if order else []
     lines += [
         "## What differs",
@@ -48,6 +53,40 @@ def to_markdown(
         lines += ["", "## Rows that are not whole", ""]
         lines += [f"- {name}: {_escaped(reason)}" for name, reason in failed.items()]
     return "\n".join(lines) + "\n"
+
+
+def _findings(findings: pd.DataFrame) -> list[str]:
+    lines = [
+        "| the paper found | difference, points | asked for | the paper's | seeds and folds | holds |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    for row in findings.to_dict("records"):
+        known = row["units"] > 0
+        difference = (
+            f"{row['higher']:.1%} - {row['lower']:.1%} = {_points(row['difference'], row['std'])}" if known else "-"
+        )
+        asked = f"{row['asked']:g}" if row["asked"] else "-"
+        agree = f"{row['agree']} of {row['units']}" if known else "-"
+        cells = (row["finding"], difference, asked, _points(row["paper"]), agree, _verdict(row))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _verdict(row: Mapping[Hashable, Any]) -> str:
+    """Return whether a finding holds, and whether that is beyond the standard error of the mean over units."""
+    if not row["units"]:
+        return "not run yet"
+    verdict = "yes" if row["holds"] else "no"
+    away = abs(row["difference"] - row["asked"])
+    if row["units"] > 1 and away <= row["std"] / row["units"] ** 0.5:
+        return f"{verdict}, within its standard error"
+    return verdict
+
+
+def _points(points: float, deviation: float = np.nan) -> str:
+    if np.isnan(points):
+        return "-"
+    return f"{points:+.1f}" + ("" if np.isnan(deviation) else f" ± {deviation:.1f}")
 
 
 def _column(column: Column, rows: pd.DataFrame) -> list[str]:
