@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slurm lint chaos presets bench bench-gpu learning clean
+.PHONY: help demo test test-slurm lint chaos presets bench bench-gpu learning-store learning findings clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -59,13 +59,18 @@ bench-gpu:  ## the flow solver, extraction and pretraining on a CUDA device, wit
 	"$(PYTHON)" tests/bench_gpu_extract.py
 	"$(PYTHON)" tests/bench_gpu_train.py
 
-learning: $(READY)  ## how well pretraining tells held-out synthetic videos apart: docs/learning.md; half an hour, in the folder learning/
+learning-store: $(READY)
 	$(BIN)/flowcpc synth $(LEARNING)/synth --frames 101 --size 72x96
 	$(BIN)/flowcpc extract-flow $(LEARNING)/synth/videos $(LEARNING)/store --dataset ucf101 \
-	    --annotations $(LEARNING)/synth/annotations --size 48x64
+	    --annotations $(LEARNING)/synth/annotations --size 48x64 --with-frames
+
+learning: learning-store  ## how well pretraining tells held-out synthetic videos apart: docs/learning.md; half an hour, in the folder learning/
 	$(BIN)/flowcpc pretrain $(LEARNING)/store $(LEARNING)/run --preset tiny --set num_flows=5 --set spacing=5 \
 	    --set size=40x56 --set validate_every=250 --set learning_rates=0:0.01,2400:0.002 --steps 3000
 	$(BIN)/python tests/learn_synth.py $(LEARNING)/store $(LEARNING)/run
+
+findings: learning-store  ## the paper's findings on synthetic videos, three seeds: docs/results.md; an hour and a half, in the folder learning/
+	$(BIN)/flowcpc reproduce $(LEARNING)/store $(LEARNING)/findings --table findings --scale cpu --seeds 0,1,2
 
 clean:  ## remove the demo's folder, builds and caches; .venv stays
 	rm -rf $(DEMO) $(LEARNING) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

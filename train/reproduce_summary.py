@@ -50,8 +50,8 @@ def compare(plan: Plan, values: Sequence[Mapping[str, object]]) -> pd.DataFrame:
     """Return one row per finding of a table; none where the table has no findings.
 
     Both sides of a finding are taken in the same fold with the same seed. Columns: finding; higher, lower (shares, means over those units);
-    difference and std (points; over units), units, agree (units in which the finding holds by itself), asked (points), paper (points), holds (whether the mean difference is what was
-    asked for; None without units).
+    difference and std (points; over units), units, agree (units in which the finding holds by itself), asked (points), paper (points), holds
+    (whether the mean difference is what was asked for; None without units).
     """
     measured = _measured(values)
     rows = []
