@@ -16,7 +16,7 @@ LEARNING := learning
 BENCHES := $(filter-out tests/bench_gpu_%,$(sort $(wildcard tests/bench_*.py)))
 
 help:  ## list the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | awk -F '\t' '{ printf "make %-14s %s\n", $$1, $$2 }'
 
 demo: $(READY)  ## synthetic videos -> flow -> pretraining -> evaluation, in the folder demo/; goes on where it stopped
 	$(BIN)/flowcpc synth $(DEMO)/synth --groups 16 --clips-per-group 1 --frames 27 --size 72x96
@@ -59,7 +59,7 @@ bench-gpu:  ## the flow solver, extraction and pretraining on a CUDA device, wit
 	"$(PYTHON)" tests/bench_gpu_extract.py
 	"$(PYTHON)" tests/bench_gpu_train.py
 
-learning-store: $(READY)
+learning-store: $(READY)  ## the synthetic videos of the next two, and their flow and frames, in the folder learning/
 	$(BIN)/flowcpc synth $(LEARNING)/synth --frames 101 --size 72x96
 	$(BIN)/flowcpc extract-flow $(LEARNING)/synth/videos $(LEARNING)/store --dataset ucf101 \
 	    --annotations $(LEARNING)/synth/annotations --size 48x64 --with-frames
@@ -70,7 +70,8 @@ learning: learning-store  ## how well pretraining tells held-out synthetic video
 	$(BIN)/python tests/learn_synth.py $(LEARNING)/store $(LEARNING)/run
 
 findings: learning-store  ## the paper's findings on synthetic videos, three seeds: docs/results.md; an hour and a half, in the folder learning/
-	$(BIN)/flowcpc reproduce $(LEARNING)/store $(LEARNING)/findings --table findings --scale cpu --seeds 0,1,2
+	$(BIN)/flowcpc reproduce $(LEARNING)/store $(LEARNING)/findings --table findings --scale cpu --seeds 0,1,2 \
+	    --set learning_rates=0:0.01,800:0.002
 
 clean:  ## remove the demo's folder, builds and caches; .venv stays
 	rm -rf $(DEMO) $(LEARNING) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

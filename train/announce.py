@@ -16,6 +16,8 @@ from train.ranks import Ranks
 from train.timing import bottleneck
 from train.validation import HeldOut
 
+_FEWEST_NATS = 0.05  # of the loss of guessing; a run that stays within that has learned next to nothing
+
 
 def announce_start(
     say: Callable[[str], None],
@@ -63,6 +65,17 @@ def announce_start(
         say(f"{held_out.videos} held-out videos do not fill a batch of {config.batch_size}: no accuracy on them")
     elif config.split == "train" and (left := held_out.videos % config.batch_size):
         say(f"{held_out.videos - left} of {held_out.videos} held-out videos fill whole batches and are measured")
+
+
+def announce_guessing(say: Callable[[str], None], lines: list[dict[str, Any]]) -> None:
+    """Say that a run learned next to nothing, with what tells the usual reason: at a rate too large for the data latents collapse first."""
+    last = lines[-1] if lines else None
+    if last and last["information_bound"] < _FEWEST_NATS * math.log(last["classes"]):
+        say(
+            f"the loss, {last['loss']:.3f}, is still that of guessing, {math.log(last['classes']):.3f}, after {counted(last['step'], 'step')}: "
+            f"the run is too short, or its learning_rates are too large (effective rank of the latents: {last['effective_rank']:.1f}; "
+            "near 1 they have collapsed, and a third of the rate may do)"
+        )
 
 
 def announce_bottleneck(

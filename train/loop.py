@@ -14,7 +14,7 @@ from torch import nn
 from stores.errors import OperationError
 from stores.flow_store import open_store
 from stores.progress import Progress
-from train.announce import announce_bottleneck, announce_start
+from train.announce import announce_bottleneck, announce_guessing, announce_start
 from train.batches import SegmentReader, SequenceReader
 from train.checkpoint import (
     Checkpoint,
@@ -267,6 +267,8 @@ def pretrain(
                     break
 
         announce_bottleneck(say, lines, device, execution)
+        if done == config.steps:
+            announce_guessing(say, lines)
         return _result(log, config, done, stopped, classes)
 
 
