@@ -81,12 +81,16 @@ def reproduce(
     """
     stop = hear_stops()
     from stores.flow_store import open_store
+    from train.evaluation_config import evaluation_config
     from train.execution import Execution
     from train.reproduce import reproduce as run_table
     from train.reproduce_plan import make_plan
 
+    if steps and any(setting.partition("=")[0].strip() == "steps" for setting in settings):
+        raise ValueError(f"--steps {steps} and --set steps=... both say how many steps there are; give one of them")
     chosen = [*settings, *([f"steps={steps}"] if steps else [])]
     if dry_run:
+        evaluation_config(scale, evaluation)
         plan = make_plan(open_store(store), table, scale=scale, folds=folds, seeds=seeds, settings=chosen)
         click.echo(plan.to_text())
         return

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from stores.activity import WorkerState
-from stores.errors import OperationError
+from stores.errors import OperationError, UnknownVideoError
 from stores.layout import find_store_above
 from stores.signals import STOPS
 
@@ -50,7 +50,7 @@ class CommandGroup(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise  # click ends quietly when the reader of a pipe has gone
-        except (ValueError, FileNotFoundError, FileExistsError, KeyError) as error:
+        except (ValueError, FileNotFoundError, FileExistsError, UnknownVideoError) as error:
             self._fail(error, USAGE)
         except KeyboardInterrupt:
             say("interrupted; the same command goes on")
@@ -61,7 +61,7 @@ class CommandGroup(click.Group):
     def _fail(self, error: BaseException, code: int) -> None:
         if os.environ.get("FLOWCPC_TRACEBACK") == "1":
             raise error
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        text = error.args[0] if isinstance(error, UnknownVideoError) else error
         if isinstance(error, OSError) and error.strerror:
             path = (
                 error.filename2 or error.filename
@@ -83,15 +83,16 @@ class PathType(click.ParamType[Path]):
     ----------
     output : bool
         It is written to, so it may not be within a store: that could be its store.json.
-    file : bool
-        It may not be a folder.
+    file, folder : bool
+        It may not be a folder, or a file.
     """
 
     name = "path"
 
-    def __init__(self, *, output: bool = False, file: bool = False) -> None:
+    def __init__(self, *, output: bool = False, file: bool = False, folder: bool = False) -> None:
         self._output = output
         self._file = file
+        self._folder = folder
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return the path; a mistake is a usage error in a sentence."""
@@ -106,12 +107,14 @@ class PathType(click.ParamType[Path]):
             )
         if self._file and path.is_dir():
             self.fail(f"{path} is a folder; give the name of the file to write, as {path / 'NAME'}", param, ctx)
+        if self._folder and path.exists() and not path.is_dir():
+            self.fail(f"{path} is a file; give the path of a folder, which may be new", param, ctx)
         return path
 
 
 PATH = PathType()
 OUT_FILE = PathType(output=True, file=True)
-OUT_FOLDER = PathType(output=True)
+OUT_FOLDER = PathType(output=True, folder=True)
 
 
 def command_line() -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from stores.atomic import replace_file
+from stores.errors import UnknownVideoError
 from stores.flow_store import FlowStore
 from stores.pictures import fitted, fitting_scale, flow_to_rgb, label_font
 from stores.video_reader import VideoReader
@@ -44,7 +45,7 @@ def write_animation(
         raise ValueError(f"no video is named; name at least one that is in {store.path}")
     try:
         videos = [store.open_video(video_id) for video_id in video_ids]
-    except KeyError as error:
+    except UnknownVideoError as error:
         raise ValueError(error.args[0]) from error
     longest = max(video.shape[0] for video in videos)
     shown = min(longest, MOST_FLOWS)

@@ -23,7 +23,7 @@ from stores.blosc import CODEC
 from stores.chunks import ChunkMap
 from stores.commits import digest_of, read_commit
 from stores.encoding import encoding_from_json
-from stores.errors import DamagedStoreError
+from stores.errors import DamagedStoreError, UnknownVideoError
 from stores.frame_file import FrameFileReader
 from stores.store_file import describe_differences, read_store_file, without_store_file
 from stores.video_reader import VideoReader
@@ -178,7 +178,7 @@ class FlowStore:
         """Return flows [start, stop) of a video, float32 (stop - start, 2, H, W) in px per frame, components (u, v) =
         (x, y).
 
-        Raises KeyError for an unknown video, ValueError for a range outside it, DamagedStoreError for damaged bytes.
+        Raises UnknownVideoError for an unknown video, ValueError for a range outside it, DamagedStoreError for damaged bytes.
         """
         return self.encoding.decode(self.read_codes(video_id, start, stop))
 
@@ -188,7 +188,7 @@ class FlowStore:
         return array.read(*_range("flows", video_id, start, stop, array.shape[0]))
 
     def open_video(self, video_id: str) -> VideoReader:
-        """Return a reader of one video's codes, for many reads. Raises KeyError for an unknown video."""
+        """Return a reader of one video's codes, for many reads. Raises UnknownVideoError for an unknown video."""
         commit = self._require_commit(video_id)
         video, chunks = commit["video"], ChunkMap.from_json(commit["chunks"])
         shape = (video["flows"], 2, video["height"], video["width"])
@@ -223,7 +223,7 @@ class FlowStore:
     def _require_commit(self, video_id: str) -> Record:
         commit = self.commit_of(video_id)
         if commit is None:
-            raise KeyError(self._unknown(video_id))
+            raise UnknownVideoError(self._unknown(video_id))
         return commit
 
     def _contradiction(self, video_id: str, what: str) -> DamagedStoreError:

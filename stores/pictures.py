@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from stores.atomic import replace_file
+from stores.errors import UnknownVideoError
 from stores.flow_store import FlowStore
 
 Pixels = NDArray[np.uint8]
@@ -193,7 +194,7 @@ def write_png(path: str | os.PathLike[str], rgb: Pixels) -> None:
 def _number_of_flows(store: FlowStore, video_id: str) -> int:
     try:
         return store.open_video(video_id).shape[0]
-    except KeyError as error:
+    except UnknownVideoError as error:
         raise ValueError(error.args[0]) from error
 
 

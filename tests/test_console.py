@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import console
 from stores.activity import WorkerState
-from stores.errors import DamagedStoreError
+from stores.errors import DamagedStoreError, UnknownVideoError
 
 
 def run(error: BaseException) -> tuple[int, str, str]:
@@ -32,7 +32,7 @@ def run(error: BaseException) -> tuple[int, str, str]:
     [
         (ValueError("size 3 is too small"), console.USAGE),
         (FileNotFoundError("no such store"), console.USAGE),
-        (KeyError("v_X is not in the store"), console.USAGE),
+        (UnknownVideoError("v_X is not in the store"), console.USAGE),
         (DamagedStoreError("chunk 3 is damaged"), console.FAILED),
         (PermissionError(13, "Permission denied", "/x"), console.FAILED),
     ],
@@ -53,8 +53,9 @@ def test_errors_of_files_name_the_file_that_was_meant() -> None:
     assert run(OSError(28, "No space left on device"))[2] == "Error: no space left on device; mend that and run again\n"
 
 
-def test_a_bug_shows_itself() -> None:
-    result = run(RuntimeError("bug"))
+@pytest.mark.parametrize("bug", [RuntimeError("bug"), KeyError("bug")])
+def test_a_bug_shows_itself(bug: Exception) -> None:
+    result = run(bug)
     assert result[0] == 1
     assert "Error: bug" not in result[2]
 

@@ -184,6 +184,8 @@ def test_labels_that_are_not_to_be_had_cost_their_column_alone(store: Path, tmp_
         (["--folds", "2"], "fold=2"),
         (["--set", "widht=3"], "did you mean 'width'"),
         (["--seeds", "a"], "is no list of numbers"),
+        (["--evaluation-set", "linear_stepz=3", "--dry-run"], "linear_steps"),
+        (["--set", "steps=3"], "give one of them"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_trained(
@@ -193,6 +195,13 @@ def test_what_is_wrong_is_said_before_anything_is_trained(
     assert result.exit_code == console.USAGE
     assert sentence in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_is_no_folder_for_runs(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    result = run(store, tmp_path / "out", 3)
+    assert (result.exit_code, (tmp_path / "out").read_text()) == (console.USAGE, "mine")
+    assert "is a file; give the path of a folder" in result.stderr
 
 
 def test_a_dry_run_trains_nothing(store: Path, tmp_path: Path) -> None:

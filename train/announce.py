@@ -72,7 +72,7 @@ def announce_guessing(say: Callable[[str], None], lines: list[dict[str, Any]]) -
     last = lines[-1] if lines else None
     if last and last["information_bound"] < _FEWEST_NATS * math.log(last["classes"]):
         say(
-            f"the loss, {last['loss']:.3f}, is still that of guessing, {math.log(last['classes']):.3f}, after {counted(last['step'], 'step')}: "
+            f"the loss, {last['loss']:.3f}, is still that of guessing, {math.log(last['classes']):.3f}, after {last['step']:,} steps: "
             f"the run is too short, or its learning_rates are too large (effective rank of the latents: {last['effective_rank']:.1f}; "
             "near 1 they have collapsed, and a third of the rate may do)"
         )

@@ -169,9 +169,9 @@ def _settings_of(config: PretrainConfig, store: FlowStore, scale: str, settings:
 def cpu_scale(config: PretrainConfig, store: FlowStore) -> PretrainConfig:
     """Return settings of the paper brought to the size of a store and of a CPU: what a table compares stays, all rows change alike.
 
-    Input: nine tenths of the frames' shorter side. Encoder and steps: those of `tiny`; smaller rates. Flows per segment and spacing shrink as the store's
-    median video is shorter than the 150 flows that the paper's widest selection spans, rounded, so rows may become the same. Batch: the training
-    videos where they are fewer.
+    Input: nine tenths of the frames' shorter side. Encoder and steps: those of `tiny`; smaller rates. Flows per segment and spacing shrink as the
+    store's median video is shorter than the 150 flows that the paper's widest selection spans, rounded, so rows may become the same. Batch: the
+    training videos where they are fewer.
     """
     videos = store.videos()
     median = float(videos["flows"].median()) if len(videos) else 0.0
