@@ -20,7 +20,9 @@ from train import classifier, evaluate, evaluation_task
 from train.checkpoint import load_encoder
 from train.config import named_seed
 from train.encoder import Encoder
+from train.evaluation_config import EvaluationConfig
 from train.loop import pretrain
+from train.modes import MODES
 from train.results import read_results
 from train.scoreboard import Evaluation
 
@@ -79,7 +81,7 @@ def test_every_mode_tests_every_video_once_beside_its_baselines(store: Path, run
     assert (table["chance"] == 0.5).all()
     for column, value in {"run": "run", "mode": mode, "labels_per_class": "all", "fold": 1, "seed": 0}.items():
         assert table[column].eq(value).all(), column
-    assert table["pretrain_steps"].eq(CONFIG.steps).all()
+    assert table["pretrain_steps"].eq(0 if mode in ("scratch", "random") else CONFIG.steps).all()
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "results.parquet"), table)
     rows = pd.read_parquet(folder / "predictions.parquet")
     assert len(rows) == TEST_VIDEOS * len(table)
@@ -132,6 +134,43 @@ def test_the_scoreboard_shows_scratch_beside_finetune(store: Path, run: Path) ->
         "times chance",
     ):
         assert words in text, text
+
+
+@pytest.mark.parametrize("mode", ["linear", "finetune"])
+def test_only_what_was_evaluated_alike_is_shown_beside(store: Path, run: Path, mode: str) -> None:
+    """Rows of another mode with other settings, or on other videos, are no baselines of these."""
+    evaluated(store, run, "scratch", settings=[*EVALUATION, "momentum=0.5"])
+    assert evaluated(store, run, mode).beside.empty
+    evaluated(store, run, "scratch")
+    assert evaluated(store, run, mode).beside["encoder"].unique().tolist() == ["scratch"]
+    assert evaluated(store, run, mode, seeds=[1]).beside.empty
+    assert evaluated(store, run, mode, labels=["2"]).beside.empty
+    open_store(store).relabel(open_store(store).commit_of("v00"), {"label": "Down"})
+    assert evaluated(store, run, mode).beside.empty
+
+
+@pytest.mark.parametrize("mode", ENCODERS)
+def test_every_setting_that_a_mode_reads_is_one_that_its_results_are_known_by(
+    store: Path, run: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: set[str] = set()
+
+    class Watched(EvaluationConfig):
+        def __getattribute__(self, name: str) -> Any:
+            read.add(name)
+            return super().__getattribute__(name)
+
+    original = evaluate._run
+
+    def watch(plan: Any, *args: Any) -> Any:
+        watched = Watched(**dataclasses.asdict(plan.task.evaluation))
+        read.clear()
+        return original(plan._replace(task=dataclasses.replace(plan.task, evaluation=watched)), *args)
+
+    monkeypatch.setattr(evaluate, "_run", watch)
+    evaluated(store, run, mode)
+    fields = {field.name for field in dataclasses.fields(EvaluationConfig)} - {"schedule"}
+    assert read & fields == set(MODES[mode].settings)
 
 
 def test_combinations_are_units_of_their_own(store: Path, run: Path) -> None:
@@ -199,6 +238,43 @@ def test_finished_results_are_read_and_not_computed(store: Path, run: Path, monk
     again = evaluated(store, run, announce=messages.append)
     pd.testing.assert_frame_equal(again.table, first.table)
     assert messages == [f"read the finished results in {run / 'evaluate' / 'linear-all-fold1-seed0'}"]
+
+
+def test_pretraining_on_leaves_what_used_no_weights(store: Path, run: Path) -> None:
+    first = {mode: evaluated(store, run, mode).table for mode in ("scratch", "random")}
+    pretrain(store, run, dataclasses.replace(CONFIG, steps=9))
+    for mode, table in first.items():
+        messages: list[str] = []
+        pd.testing.assert_frame_equal(evaluated(store, run, mode, announce=messages.append).table, table)
+        assert [message.split(" in ")[0] for message in messages] == ["read the finished results"]
+
+
+def test_a_random_encoder_is_the_same_in_both_modes_that_train_on_it(store: Path, run: Path) -> None:
+    found = {}
+    for mode in ("linear", "random"):
+        evaluated(store, run, mode)
+        rows, logits = predictions(run / "evaluate" / f"{mode}-all-fold1-seed0")
+        found[mode] = logits[(rows["encoder"] == "random").to_numpy()]
+    np.testing.assert_array_equal(found["linear"], found["random"])
+
+
+def test_finished_results_stay_until_others_are_begun(store: Path, run: Path) -> None:
+    """A call that is refused, or ends before it comes to a unit, costs no result."""
+    other = [*EVALUATION, "neighbours=1"]
+    first = evaluated(store, run, "knn", seeds=[0, 1]).table
+    evaluated(store, run, "knn", labels=["2"], seeds=[1])
+    (run / "evaluate" / "labels" / "2-fold1-seed1.parquet").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="is damaged"):
+        evaluated(store, run, "knn", labels=["all", "2"], seeds=[0, 1], settings=other)
+    pd.testing.assert_frame_equal(evaluated(store, run, "knn", seeds=[0, 1]).table, first)
+
+    def kill(done: int, total: int, fields: dict[str, Any]) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(store, run, "knn", seeds=[0, 1], settings=other, progress=kill)
+    assert read_results(run).query("labels_per_class == 'all'")["seed"].unique().tolist() == [1]
 
 
 @pytest.mark.parametrize("mode", ["linear", "probe"])
@@ -283,16 +359,27 @@ def test_a_training_that_diverges_is_a_sentence(store: Path, run: Path) -> None:
     assert not (run / "evaluate" / "finetune-all-fold1-seed0" / "results.parquet").exists()
 
 
-def test_missing_test_videos_are_refused_unless_allowed(store: Path, run: Path) -> None:
-    names = {"video_id": "lost", "path": "lost.avi", "label": "Down", "group": None, "folds": {"fold1": "test"}}
+def lose(store: Path, split: str) -> None:
+    names = {"video_id": "lost", "path": "lost.avi", "label": "Down", "group": None, "folds": {"fold1": split}}
     why = {"kind": "file", "reason": "broken", "attempts": 1, "time": 0.0, "source_bytes": 1, "source_mtime_ns": 1}
     open_store(store).record_failure(names | why)
+
+
+def test_missing_test_videos_are_refused_unless_allowed(store: Path, run: Path) -> None:
+    lose(store, "test")
     with pytest.raises(ValueError, match="1 test videos of fold 1 have no flow: lost"):
         evaluated(store, run)
     messages: list[str] = []
     result = evaluated(store, run, allow_missing=True, announce=messages.append)
     assert (result.table["missing"] == 1).all()
     assert any("missing and left out: 1;" in message for message in messages)
+
+
+def test_missing_training_videos_are_named(store: Path, run: Path) -> None:
+    lose(store, "train")
+    messages: list[str] = []
+    assert evaluated(store, run, "knn", announce=messages.append).table["missing"].eq(0).all()
+    assert messages[0] == "1 training videos of fold 1 have no flow and teach nothing: lost"
 
 
 def test_a_run_that_saw_the_test_videos_is_marked(store: Path, tmp_path: Path) -> None:
@@ -315,6 +402,8 @@ def test_what_cannot_be_evaluated(store: Path, run: Path, tmp_path: Path, make_s
         ValueError, match="there is no setting 'linear_step' of an evaluation; did you mean 'linear_steps'"
     ):
         evaluated(store, run, settings=["linear_step=3"])
+    with pytest.raises(ValueError, match="lists of which each needs one value or more"):
+        evaluated(store, run, seeds=[])
     with pytest.raises(ValueError, match="leave out --out and --preset, or leave out RUN"):
         evaluated(store, run, preset="tiny")
     other = make_store(tmp_path / "other", {"a": np.zeros((3, 2, 20, 20), np.float32)})

@@ -61,6 +61,12 @@ class EvaluationConfig:
         for name in ("linear_learning_rates", "finetune_learning_rates"):
             check_schedule(name, getattr(self, name))
 
+    def training(self, *, frozen: bool) -> tuple[int, Schedule]:
+        """Return iterations and learning rates of the SGD on a frozen encoder, or of the one that trains the encoder too."""
+        if frozen:
+            return self.linear_steps, self.linear_learning_rates
+        return self.finetune_steps, self.finetune_learning_rates
+
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
