@@ -1,4 +1,4 @@
-"""An evaluation as a whole: what it writes, that it resumes, what it refuses."""
+"""An evaluation as a whole: what it writes, and what it refuses. What it remembers is tested in test_evaluate_again."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,24 +7,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 import torch
+from evaluation_cases import evaluated, predictions
 from torch import nn
-from train_cases import CLASSES, CONFIG, EVALUATION, TEST_VIDEOS, TRAIN_VIDEOS, StopAfter, small_store
+from train_cases import CLASSES, CONFIG, EVALUATION, TEST_VIDEOS, TRAIN_VIDEOS, small_store
 
-from stores.embeddings import vectors_from_arrow
 from stores.errors import OperationError
 from stores.flow_store import open_store
-from train import classifier, evaluate, evaluation_task
+from stores.reader import WindowReader
+from train import classifier, modes
 from train.checkpoint import load_encoder
 from train.config import named_seed
 from train.encoder import Encoder
-from train.evaluation_config import EvaluationConfig
 from train.loop import pretrain
-from train.modes import MODES
 from train.results import read_results
-from train.scoreboard import Evaluation
 
 TEST_IDS = [f"v{n:02d}" for n in range(TRAIN_VIDEOS, TRAIN_VIDEOS + TEST_VIDEOS)]
 TINY = ["num_flows=2", "size=16x16", "width=2"]
@@ -39,19 +36,6 @@ def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
 def run(store: Path, tmp_path: Path) -> Path:
     pretrain(store, tmp_path / "run", CONFIG)
     return tmp_path / "run"
-
-
-def evaluated(store: Path, run: Path | None, mode: str = "linear", **options: Any) -> Evaluation:
-    return evaluate.evaluate(store, run, mode=mode, settings=options.pop("settings", EVALUATION), **options)
-
-
-def predictions(folder: Path) -> tuple[pd.DataFrame, np.ndarray]:
-    table = pq.read_table(folder / "predictions.parquet")
-    return table.drop_columns(["logits"]).to_pandas(), vectors_from_arrow(table["logits"])
-
-
-def logits_of(run: Path, name: str = "linear-all-fold1-seed0") -> np.ndarray:
-    return predictions(run / "evaluate" / name)[1]
 
 
 ENCODERS = {
@@ -94,13 +78,9 @@ def test_every_mode_tests_every_video_once_beside_its_baselines(store: Path, run
     if mode != "retrieval":
         best = predictions(folder)[1].argmax(axis=1)
         assert rows["predicted"].tolist() == [CLASSES[number] for number in best]
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "classes.parquet",
-        "confusion.parquet",
-        "evaluation.json",
-        "predictions.parquet",
-        "results.parquet",
-    ]
+    kept = {"classes.parquet", "confusion.parquet", "evaluation.json", "predictions.parquet", "results.parquet"}
+    kept |= {"weights.safetensors"} if mode in ("finetune", "scratch") else set()
+    assert {path.name for path in folder.iterdir()} == kept
     text = result.to_text()
     assert "chance" in text
     assert "motion statistics" in text
@@ -134,43 +114,6 @@ def test_the_scoreboard_shows_scratch_beside_finetune(store: Path, run: Path) ->
         "times chance",
     ):
         assert words in text, text
-
-
-@pytest.mark.parametrize("mode", ["linear", "finetune"])
-def test_only_what_was_evaluated_alike_is_shown_beside(store: Path, run: Path, mode: str) -> None:
-    """Rows of another mode with other settings, or on other videos, are no baselines of these."""
-    evaluated(store, run, "scratch", settings=[*EVALUATION, "momentum=0.5"])
-    assert evaluated(store, run, mode).beside.empty
-    evaluated(store, run, "scratch")
-    assert evaluated(store, run, mode).beside["encoder"].unique().tolist() == ["scratch"]
-    assert evaluated(store, run, mode, seeds=[1]).beside.empty
-    assert evaluated(store, run, mode, labels=["2"]).beside.empty
-    open_store(store).relabel(open_store(store).commit_of("v00"), {"label": "Down"})
-    assert evaluated(store, run, mode).beside.empty
-
-
-@pytest.mark.parametrize("mode", ENCODERS)
-def test_every_setting_that_a_mode_reads_is_one_that_its_results_are_known_by(
-    store: Path, run: Path, mode: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: set[str] = set()
-
-    class Watched(EvaluationConfig):
-        def __getattribute__(self, name: str) -> Any:
-            read.add(name)
-            return super().__getattribute__(name)
-
-    original = evaluate._run
-
-    def watch(plan: Any, *args: Any) -> Any:
-        watched = Watched(**dataclasses.asdict(plan.task.evaluation))
-        read.clear()
-        return original(plan._replace(task=dataclasses.replace(plan.task, evaluation=watched)), *args)
-
-    monkeypatch.setattr(evaluate, "_run", watch)
-    evaluated(store, run, mode)
-    fields = {field.name for field in dataclasses.fields(EvaluationConfig)} - {"schedule"}
-    assert read & fields == set(MODES[mode].settings)
 
 
 def test_combinations_are_units_of_their_own(store: Path, run: Path) -> None:
@@ -231,125 +174,38 @@ def test_linear_leaves_the_encoder_as_it_is_and_finetune_changes_it(
     assert [name for name in floats if torch.equal(tuned[name], before[name])] == []
 
 
-def test_finished_results_are_read_and_not_computed(store: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = evaluated(store, run)
-    messages: list[str] = []
-    monkeypatch.setattr(evaluate, "_run", None)
-    again = evaluated(store, run, announce=messages.append)
-    pd.testing.assert_frame_equal(again.table, first.table)
-    assert messages == [f"read the finished results in {run / 'evaluate' / 'linear-all-fold1-seed0'}"]
-
-
-def test_pretraining_on_leaves_what_used_no_weights(store: Path, run: Path) -> None:
-    first = {mode: evaluated(store, run, mode).table for mode in ("scratch", "random")}
-    pretrain(store, run, dataclasses.replace(CONFIG, steps=9))
-    for mode, table in first.items():
-        messages: list[str] = []
-        pd.testing.assert_frame_equal(evaluated(store, run, mode, announce=messages.append).table, table)
-        assert [message.split(" in ")[0] for message in messages] == ["read the finished results"]
-
-
-def test_a_random_encoder_is_the_same_in_both_modes_that_train_on_it(store: Path, run: Path) -> None:
-    found = {}
-    for mode in ("linear", "random"):
-        evaluated(store, run, mode)
-        rows, logits = predictions(run / "evaluate" / f"{mode}-all-fold1-seed0")
-        found[mode] = logits[(rows["encoder"] == "random").to_numpy()]
-    np.testing.assert_array_equal(found["linear"], found["random"])
-
-
-def test_finished_results_stay_until_others_are_begun(store: Path, run: Path) -> None:
-    """A call that is refused, or ends before it comes to a unit, costs no result."""
-    other = [*EVALUATION, "neighbours=1"]
-    first = evaluated(store, run, "knn", seeds=[0, 1]).table
-    evaluated(store, run, "knn", labels=["2"], seeds=[1])
-    (run / "evaluate" / "labels" / "2-fold1-seed1.parquet").write_bytes(b"damaged")
-    with pytest.raises(ValueError, match="is damaged"):
-        evaluated(store, run, "knn", labels=["all", "2"], seeds=[0, 1], settings=other)
-    pd.testing.assert_frame_equal(evaluated(store, run, "knn", seeds=[0, 1]).table, first)
-
-    def kill(done: int, total: int, fields: dict[str, Any]) -> None:
-        if done:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        evaluated(store, run, "knn", seeds=[0, 1], settings=other, progress=kill)
-    assert read_results(run).query("labels_per_class == 'all'")["seed"].unique().tolist() == [1]
-
-
-@pytest.mark.parametrize("mode", ["linear", "probe"])
-def test_another_checkpoint_seed_or_setting_is_evaluated_anew(store: Path, run: Path, mode: str) -> None:
-    evaluated(store, run, mode)
-    first = logits_of(run, f"{mode}-all-fold1-seed0")
-    evaluated(store, run, mode, seeds=[1])
-    assert not np.array_equal(logits_of(run, f"{mode}-all-fold1-seed1"), first)
-    pretrain(store, run, dataclasses.replace(CONFIG, steps=9))
-    messages: list[str] = []
-    result = evaluated(store, run, mode, announce=messages.append)
-    assert any("were of other weights, settings or videos, and are made again" in message for message in messages)
-    assert (result.table["pretrain_steps"] == 9).all()
-    rows, again = predictions(run / "evaluate" / f"{mode}-all-fold1-seed0")
-    same = rows["encoder"].isin(["random", "motion statistics"]).to_numpy()
-    np.testing.assert_array_equal(again[same], first[same])
-    assert not np.array_equal(again[~same], first[~same])
-    # A setting that another mode has changes nothing here.
-    other = "neighbours=1" if mode == "linear" else "linear_steps=5"
-    messages.clear()
-    evaluated(store, run, mode, settings=[*EVALUATION, other], announce=messages.append)
-    assert [message.split(" in ")[0] for message in messages] == ["read the finished results"]
-
-
-@pytest.mark.parametrize(
-    ("mode", "stops"),
-    [
-        ("linear", (1,)),
-        ("linear", (4, 3)),
-        ("linear", (8,)),
-        ("linear", (13,)),
-        ("linear", (6, 1, 1, 9)),
-        ("finetune", (3, 2)),
-        ("finetune", (7,)),
-        ("scratch", (1, 4)),
-        ("probe", (2, 1, 3, 2)),
-        ("retrieval", (1, 1)),
-    ],
-)
-def test_an_interrupted_evaluation_equals_an_uninterrupted_one(
-    store: Path, run: Path, tmp_path: Path, mode: str, stops: tuple[int, ...]
+@pytest.mark.parametrize("mode", ["linear", "finetune", "scratch", "random"])
+def test_no_test_video_is_opened_before_training_has_ended(
+    store: Path, run: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = f"{mode}-all-fold1-seed0"
-    evaluated(store, run, mode)
-    first = pd.read_parquet(run / "evaluate" / name / "predictions.parquet")
-    (run / "evaluate").rename(tmp_path / "earlier")
-    for stop in stops:
-        stopped = evaluated(store, run, mode, should_stop=StopAfter(stop))
-        assert not stopped.finished
-        assert stopped.table.empty
-    evaluated(store, run, mode)
-    pd.testing.assert_frame_equal(pd.read_parquet(run / "evaluate" / name / "predictions.parquet"), first)
+    """Neither for the statistics of an untrained encoder, which are of all training videos, nor for the steps, which see the labelled ones."""
+    split = open_store(store).videos().set_index("video_id")["fold1"]
+    opened: list[list[str]] = []
+    opening, train, predict = WindowReader.__init__, modes.train_classifier, modes.predict_logits
 
+    def spy_reader(self: WindowReader, store: Any, video_ids: Any, *args: Any, **options: Any) -> None:
+        opened.append(list(video_ids))
+        opening(self, store, video_ids, *args, **options)
 
-@pytest.mark.parametrize("mode", ["linear", "finetune"])
-def test_a_killed_evaluation_goes_on_from_its_last_state(
-    store: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
-) -> None:
-    name = f"{mode}-all-fold1-seed0"
-    evaluated(store, run, mode)
-    first = logits_of(run, name)
-    (run / "evaluate").rename(tmp_path / "earlier")
-    monkeypatch.setattr(classifier, "_SAVE_EVERY", 2)
-    seen = []
+    def spy_training(*args: Any, **options: Any) -> None:
+        train(*args, **options)
+        untrained = mode == "random" or (mode == "linear" and len(ended) == 1)
+        assert [len(names) for names in opened] == ([TRAIN_VIDEOS] if untrained else []) + [4]
+        assert {split[name] for names in opened for name in names} == {"train"}
+        ended.append(len(opened))
 
-    def kill(done: int, total: int, fields: object) -> None:
-        seen.append(done)
-        if len(seen) == 5:
-            raise KeyboardInterrupt
+    def spy_prediction(*args: Any, **options: Any) -> Any:
+        found = predict(*args, **options)
+        assert opened.pop() == TEST_IDS
+        opened.clear()
+        return found
 
-    with pytest.raises(KeyboardInterrupt):
-        evaluated(store, run, mode, progress=kill)
-    evaluated(store, run, mode, progress=lambda done, total, fields: seen.append(done))
-    assert seen[:7] == [1, 2, 3, 4, 5, 5, 6]
-    np.testing.assert_array_equal(logits_of(run, name), first)
+    ended: list[int] = []
+    monkeypatch.setattr(WindowReader, "__init__", spy_reader)
+    monkeypatch.setattr(modes, "train_classifier", spy_training)
+    monkeypatch.setattr(modes, "predict_logits", spy_prediction)
+    evaluated(store, run, mode, labels=["2"])
+    assert len(ended) == (2 if mode == "linear" else 1)
 
 
 def test_a_training_that_diverges_is_a_sentence(store: Path, run: Path) -> None:
@@ -409,18 +265,3 @@ def test_what_cannot_be_evaluated(store: Path, run: Path, tmp_path: Path, make_s
     other = make_store(tmp_path / "other", {"a": np.zeros((3, 2, 20, 20), np.float32)})
     with pytest.raises(ValueError, match="the run was trained on other flow: height was 18 and is 20"):
         evaluated(other, run)
-
-
-def test_another_store_s_videos_of_the_same_name_are_other_videos(
-    store: Path, run: Path, tmp_path: Path, make_store: Callable[..., Path]
-) -> None:
-    """A video's features are kept by the generation of its flow."""
-    evaluated(store, run, "knn")
-    first = logits_of(run, "knn-all-fold1-seed0")
-    (tmp_path / "second").mkdir()
-    other = small_store(tmp_path / "second", make_store, lengths=lambda n: 5 + n)
-    assert evaluation_task.digest_of(open_store(other).videos()) != evaluation_task.digest_of(
-        open_store(store).videos()
-    )
-    evaluated(other, run, "knn", settings=[*EVALUATION, "neighbours=1"])
-    assert not np.array_equal(logits_of(run, "knn-all-fold1-seed0"), first)

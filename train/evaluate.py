@@ -87,12 +87,17 @@ def evaluate(
         A test video is missing, a group is in both splits, the store's flow is not of the run's kind, or options do not go together.
     FileNotFoundError
         There is no store, or no run.
+    FileExistsError
+        `out` is a file.
     """
     store = open_store(store_path)
     subject, own = _subject(store, mode, run_path, out, preset, settings)
     evaluation = evaluation_config(schedule or schedule_of(subject.config.preset), own)
     counts = map(read_labels, labels)
     units = [Unit(mode, *chosen) for chosen in dict.fromkeys(itertools.product(counts, folds, seeds))]
+    for seed in seeds:
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed={seed} cannot be written down; take one from 0 to {2**63 - 1}")
     if not units:
         raise ValueError("labels, folds and seeds are lists of which each needs one value or more")
     plans = _plan(store, subject, evaluation, units, allow_missing, announce)
@@ -147,6 +152,8 @@ def _subject(
         raise ValueError(
             f"--mode {mode} without RUN needs a folder for the results and settings of the encoder; give --out and --preset"
         )
+    if Path(out).is_file():
+        raise FileExistsError(f"{out} is a file; give a folder for the results")
     own = [setting for setting in settings if is_evaluation_setting(setting)]
     config = with_settings(find_preset(preset).config, [setting for setting in settings if setting not in own])
     return Subject(config, None, Path(out)), own

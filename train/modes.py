@@ -14,6 +14,7 @@ from train.evaluation_config import EvaluationConfig
 from train.evaluation_task import MOTION, PRETRAINED, RANDOM, SCRATCH, SHUFFLED, Task
 from train.feature_cache import FeatureCache
 from train.features import protocols
+from train.finetuned import save_finetuned
 from train.motion_statistics import STATISTICS, forest_shares, motion_statistics
 from train.probe import choose_strength, hold_out, probe_shares
 from train.results import UnitFolder
@@ -76,7 +77,8 @@ def train_and_predict(
 ) -> pa.Table:
     """Return the predictions of a dense layer on the encoder `name`, trained by SGD.
 
-    On a frozen encoder of the mode's first name a second layer learns shuffled labels from the same features, which costs nothing.
+    On a frozen encoder of the mode's first name a second layer learns shuffled labels from the same features, which costs nothing. An encoder that
+    was trained too is kept in the unit's folder, with its layer.
     """
     mode = MODES[task.unit.mode]
     labels = {name: task.labels}
@@ -99,6 +101,8 @@ def train_and_predict(
         report=report,
         should_stop=should_stop,
     )
+    if not mode.frozen:
+        save_finetuned(folder.path, classifier, task.classes, task.store.numerics)
     logits = predict_logits(classifier, task.reader(task.test), evaluation, seed=seed, should_stop=should_stop)
     return pa.concat_tables(
         prediction_rows(task, head, protocol, scores) for (head, protocol), scores in logits.items()

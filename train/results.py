@@ -6,6 +6,7 @@ RUN/evaluate/linear-5-fold1-seed0/      mode, labels per class, fold, seed
     results.parquet                     a row of accuracies per encoder and protocol; written last, so it says that the unit is finished
     predictions.parquet                 a row per test video, encoder and protocol, with logits
     classes.parquet, confusion.parquet  a row per class, and per pair of classes
+    weights.safetensors                 of `finetune` and `scratch`: encoder and dense layer, train.finetuned
 RUN/evaluate/labels/                    which training videos keep their labels
 RUN/evaluate/features/                  features of videos, made once
 ```
