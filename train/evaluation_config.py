@@ -48,9 +48,13 @@ class EvaluationConfig:
     neighbours: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("segments", "batch_size", "linear_steps", "finetune_steps", "neighbours"):
+        most = dict.fromkeys(("segments", "batch_size", "neighbours"), 10_000)
+        most |= dict.fromkeys(("linear_steps", "finetune_steps"), 10**9)
+        for name, limit in most.items():
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is too small; take 1 or more")
+            if getattr(self, name) > limit:
+                raise ValueError(f"{name}={getattr(self, name):.3g} is too large to be meant; take {limit} or less")
         for name in ("dropout", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is not within 0..1; take 0 or more and less than 1")
