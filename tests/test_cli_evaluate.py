@@ -57,6 +57,11 @@ def test_options_reach_the_evaluation(tmp_path: Path, make_store: Callable[..., 
     [
         (["--seeds", "0,x"], "'0,x' is no list of numbers; write for example 0,1,2"),
         (["--folds", ""], "'' is no list of numbers"),
+        (
+            ["--mode", "scratch", "--out", "o", "--preset", "tiny", "--seeds", "0,9223372036854775808"],
+            "take one from 0 to",
+        ),
+        (["--mode", "scratch", "--out", "f", "--preset", "tiny"], "f is a file; give a folder for the results"),
         (["--mode", "guess"], "'guess' is not one of"),
         (["--mode", "finetune"], "--mode finetune evaluates a pretrained encoder; give its RUN"),
         (["--mode", "scratch"], "--mode scratch without RUN needs a folder for the results"),
@@ -68,6 +73,7 @@ def test_mistakes_are_sentences(
     tmp_path: Path, make_store: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, words: list[str], sentence: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "f").touch()
     result = flowcpc("evaluate", small_store(tmp_path, make_store), *words)
     assert result.exit_code == 2
     assert sentence in result.stderr

@@ -1,4 +1,4 @@
-"""An evaluation as a whole: what it writes, that it resumes, what it refuses."""
+"""An evaluation as a whole: what it writes, and what it refuses. What it remembers is tested in test_evaluate_again."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,22 +7,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 import torch
+from evaluation_cases import evaluated, predictions
 from torch import nn
-from train_cases import CLASSES, CONFIG, EVALUATION, TEST_VIDEOS, TRAIN_VIDEOS, StopAfter, small_store
+from train_cases import CLASSES, CONFIG, EVALUATION, TEST_VIDEOS, TRAIN_VIDEOS, small_store
 
-from stores.embeddings import vectors_from_arrow
 from stores.errors import OperationError
 from stores.flow_store import open_store
-from train import classifier, evaluate, evaluation_task
+from stores.reader import WindowReader
+from train import classifier, modes
 from train.checkpoint import load_encoder
 from train.config import named_seed
 from train.encoder import Encoder
 from train.loop import pretrain
 from train.results import read_results
-from train.scoreboard import Evaluation
 
 TEST_IDS = [f"v{n:02d}" for n in range(TRAIN_VIDEOS, TRAIN_VIDEOS + TEST_VIDEOS)]
 TINY = ["num_flows=2", "size=16x16", "width=2"]
@@ -37,19 +36,6 @@ def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
 def run(store: Path, tmp_path: Path) -> Path:
     pretrain(store, tmp_path / "run", CONFIG)
     return tmp_path / "run"
-
-
-def evaluated(store: Path, run: Path | None, mode: str = "linear", **options: Any) -> Evaluation:
-    return evaluate.evaluate(store, run, mode=mode, settings=options.pop("settings", EVALUATION), **options)
-
-
-def predictions(folder: Path) -> tuple[pd.DataFrame, np.ndarray]:
-    table = pq.read_table(folder / "predictions.parquet")
-    return table.drop_columns(["logits"]).to_pandas(), vectors_from_arrow(table["logits"])
-
-
-def logits_of(run: Path, name: str = "linear-all-fold1-seed0") -> np.ndarray:
-    return predictions(run / "evaluate" / name)[1]
 
 
 ENCODERS = {
@@ -79,7 +65,7 @@ def test_every_mode_tests_every_video_once_beside_its_baselines(store: Path, run
     assert (table["chance"] == 0.5).all()
     for column, value in {"run": "run", "mode": mode, "labels_per_class": "all", "fold": 1, "seed": 0}.items():
         assert table[column].eq(value).all(), column
-    assert table["pretrain_steps"].eq(CONFIG.steps).all()
+    assert table["pretrain_steps"].eq(0 if mode in ("scratch", "random") else CONFIG.steps).all()
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "results.parquet"), table)
     rows = pd.read_parquet(folder / "predictions.parquet")
     assert len(rows) == TEST_VIDEOS * len(table)
@@ -92,13 +78,9 @@ def test_every_mode_tests_every_video_once_beside_its_baselines(store: Path, run
     if mode != "retrieval":
         best = predictions(folder)[1].argmax(axis=1)
         assert rows["predicted"].tolist() == [CLASSES[number] for number in best]
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "classes.parquet",
-        "confusion.parquet",
-        "evaluation.json",
-        "predictions.parquet",
-        "results.parquet",
-    ]
+    kept = {"classes.parquet", "confusion.parquet", "evaluation.json", "predictions.parquet", "results.parquet"}
+    kept |= {"weights.safetensors"} if mode in ("finetune", "scratch") else set()
+    assert {path.name for path in folder.iterdir()} == kept
     text = result.to_text()
     assert "chance" in text
     assert "motion statistics" in text
@@ -192,88 +174,38 @@ def test_linear_leaves_the_encoder_as_it_is_and_finetune_changes_it(
     assert [name for name in floats if torch.equal(tuned[name], before[name])] == []
 
 
-def test_finished_results_are_read_and_not_computed(store: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = evaluated(store, run)
-    messages: list[str] = []
-    monkeypatch.setattr(evaluate, "_run", None)
-    again = evaluated(store, run, announce=messages.append)
-    pd.testing.assert_frame_equal(again.table, first.table)
-    assert messages == [f"read the finished results in {run / 'evaluate' / 'linear-all-fold1-seed0'}"]
-
-
-@pytest.mark.parametrize("mode", ["linear", "probe"])
-def test_another_checkpoint_seed_or_setting_is_evaluated_anew(store: Path, run: Path, mode: str) -> None:
-    evaluated(store, run, mode)
-    first = logits_of(run, f"{mode}-all-fold1-seed0")
-    evaluated(store, run, mode, seeds=[1])
-    assert not np.array_equal(logits_of(run, f"{mode}-all-fold1-seed1"), first)
-    pretrain(store, run, dataclasses.replace(CONFIG, steps=9))
-    messages: list[str] = []
-    result = evaluated(store, run, mode, announce=messages.append)
-    assert any("were of other weights, settings or videos, and are made again" in message for message in messages)
-    assert (result.table["pretrain_steps"] == 9).all()
-    rows, again = predictions(run / "evaluate" / f"{mode}-all-fold1-seed0")
-    same = rows["encoder"].isin(["random", "motion statistics"]).to_numpy()
-    np.testing.assert_array_equal(again[same], first[same])
-    assert not np.array_equal(again[~same], first[~same])
-    # A setting that another mode has changes nothing here.
-    other = "neighbours=1" if mode == "linear" else "linear_steps=5"
-    messages.clear()
-    evaluated(store, run, mode, settings=[*EVALUATION, other], announce=messages.append)
-    assert [message.split(" in ")[0] for message in messages] == ["read the finished results"]
-
-
-@pytest.mark.parametrize(
-    ("mode", "stops"),
-    [
-        ("linear", (1,)),
-        ("linear", (4, 3)),
-        ("linear", (8,)),
-        ("linear", (13,)),
-        ("linear", (6, 1, 1, 9)),
-        ("finetune", (3, 2)),
-        ("finetune", (7,)),
-        ("scratch", (1, 4)),
-        ("probe", (2, 1, 3, 2)),
-        ("retrieval", (1, 1)),
-    ],
-)
-def test_an_interrupted_evaluation_equals_an_uninterrupted_one(
-    store: Path, run: Path, tmp_path: Path, mode: str, stops: tuple[int, ...]
+@pytest.mark.parametrize("mode", ["linear", "finetune", "scratch", "random"])
+def test_no_test_video_is_opened_before_training_has_ended(
+    store: Path, run: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = f"{mode}-all-fold1-seed0"
-    evaluated(store, run, mode)
-    first = pd.read_parquet(run / "evaluate" / name / "predictions.parquet")
-    (run / "evaluate").rename(tmp_path / "earlier")
-    for stop in stops:
-        stopped = evaluated(store, run, mode, should_stop=StopAfter(stop))
-        assert not stopped.finished
-        assert stopped.table.empty
-    evaluated(store, run, mode)
-    pd.testing.assert_frame_equal(pd.read_parquet(run / "evaluate" / name / "predictions.parquet"), first)
+    """Neither for the statistics of an untrained encoder, which are of all training videos, nor for the steps, which see the labelled ones."""
+    split = open_store(store).videos().set_index("video_id")["fold1"]
+    opened: list[list[str]] = []
+    opening, train, predict = WindowReader.__init__, modes.train_classifier, modes.predict_logits
 
+    def spy_reader(self: WindowReader, store: Any, video_ids: Any, *args: Any, **options: Any) -> None:
+        opened.append(list(video_ids))
+        opening(self, store, video_ids, *args, **options)
 
-@pytest.mark.parametrize("mode", ["linear", "finetune"])
-def test_a_killed_evaluation_goes_on_from_its_last_state(
-    store: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
-) -> None:
-    name = f"{mode}-all-fold1-seed0"
-    evaluated(store, run, mode)
-    first = logits_of(run, name)
-    (run / "evaluate").rename(tmp_path / "earlier")
-    monkeypatch.setattr(classifier, "_SAVE_EVERY", 2)
-    seen = []
+    def spy_training(*args: Any, **options: Any) -> None:
+        train(*args, **options)
+        untrained = mode == "random" or (mode == "linear" and len(ended) == 1)
+        assert [len(names) for names in opened] == ([TRAIN_VIDEOS] if untrained else []) + [4]
+        assert {split[name] for names in opened for name in names} == {"train"}
+        ended.append(len(opened))
 
-    def kill(done: int, total: int, fields: object) -> None:
-        seen.append(done)
-        if len(seen) == 5:
-            raise KeyboardInterrupt
+    def spy_prediction(*args: Any, **options: Any) -> Any:
+        found = predict(*args, **options)
+        assert opened.pop() == TEST_IDS
+        opened.clear()
+        return found
 
-    with pytest.raises(KeyboardInterrupt):
-        evaluated(store, run, mode, progress=kill)
-    evaluated(store, run, mode, progress=lambda done, total, fields: seen.append(done))
-    assert seen[:7] == [1, 2, 3, 4, 5, 5, 6]
-    np.testing.assert_array_equal(logits_of(run, name), first)
+    ended: list[int] = []
+    monkeypatch.setattr(WindowReader, "__init__", spy_reader)
+    monkeypatch.setattr(modes, "train_classifier", spy_training)
+    monkeypatch.setattr(modes, "predict_logits", spy_prediction)
+    evaluated(store, run, mode, labels=["2"])
+    assert len(ended) == (2 if mode == "linear" else 1)
 
 
 def test_a_training_that_diverges_is_a_sentence(store: Path, run: Path) -> None:
@@ -283,16 +215,27 @@ def test_a_training_that_diverges_is_a_sentence(store: Path, run: Path) -> None:
     assert not (run / "evaluate" / "finetune-all-fold1-seed0" / "results.parquet").exists()
 
 
-def test_missing_test_videos_are_refused_unless_allowed(store: Path, run: Path) -> None:
-    names = {"video_id": "lost", "path": "lost.avi", "label": "Down", "group": None, "folds": {"fold1": "test"}}
+def lose(store: Path, split: str) -> None:
+    names = {"video_id": "lost", "path": "lost.avi", "label": "Down", "group": None, "folds": {"fold1": split}}
     why = {"kind": "file", "reason": "broken", "attempts": 1, "time": 0.0, "source_bytes": 1, "source_mtime_ns": 1}
     open_store(store).record_failure(names | why)
+
+
+def test_missing_test_videos_are_refused_unless_allowed(store: Path, run: Path) -> None:
+    lose(store, "test")
     with pytest.raises(ValueError, match="1 test videos of fold 1 have no flow: lost"):
         evaluated(store, run)
     messages: list[str] = []
     result = evaluated(store, run, allow_missing=True, announce=messages.append)
     assert (result.table["missing"] == 1).all()
     assert any("missing and left out: 1;" in message for message in messages)
+
+
+def test_missing_training_videos_are_named(store: Path, run: Path) -> None:
+    lose(store, "train")
+    messages: list[str] = []
+    assert evaluated(store, run, "knn", announce=messages.append).table["missing"].eq(0).all()
+    assert messages[0] == "1 training videos of fold 1 have no flow and teach nothing: lost"
 
 
 def test_a_run_that_saw_the_test_videos_is_marked(store: Path, tmp_path: Path) -> None:
@@ -315,23 +258,10 @@ def test_what_cannot_be_evaluated(store: Path, run: Path, tmp_path: Path, make_s
         ValueError, match="there is no setting 'linear_step' of an evaluation; did you mean 'linear_steps'"
     ):
         evaluated(store, run, settings=["linear_step=3"])
+    with pytest.raises(ValueError, match="lists of which each needs one value or more"):
+        evaluated(store, run, seeds=[])
     with pytest.raises(ValueError, match="leave out --out and --preset, or leave out RUN"):
         evaluated(store, run, preset="tiny")
     other = make_store(tmp_path / "other", {"a": np.zeros((3, 2, 20, 20), np.float32)})
     with pytest.raises(ValueError, match="the run was trained on other flow: height was 18 and is 20"):
         evaluated(other, run)
-
-
-def test_another_store_s_videos_of_the_same_name_are_other_videos(
-    store: Path, run: Path, tmp_path: Path, make_store: Callable[..., Path]
-) -> None:
-    """A video's features are kept by the generation of its flow."""
-    evaluated(store, run, "knn")
-    first = logits_of(run, "knn-all-fold1-seed0")
-    (tmp_path / "second").mkdir()
-    other = small_store(tmp_path / "second", make_store, lengths=lambda n: 5 + n)
-    assert evaluation_task.digest_of(open_store(other).videos()) != evaluation_task.digest_of(
-        open_store(store).videos()
-    )
-    evaluated(other, run, "knn", settings=[*EVALUATION, "neighbours=1"])
-    assert not np.array_equal(logits_of(run, "knn-all-fold1-seed0"), first)

@@ -34,6 +34,8 @@ def test_settings_are_read_as_what_they_are() -> None:
         ("dropout=1", "dropout=1.0 is not within 0..1"),
         ("dropout=nan", "dropout=nan is not within 0..1"),
         ("batch_size=0", "batch_size=0 is too small; take 1 or more"),
+        ("batch_size=1000000", r"batch_size=1e\+06 is too large to be meant; take 10000 or less"),
+        ("linear_steps=10000000000", r"linear_steps=1e\+10 is too large to be meant"),
         ("batch_size=2.5", "batch_size=2.5 cannot be read; write batch_size as a whole number"),
         ("weight_decay=-1", "weight_decay=-1.0 is no weight"),
         ("linear_learning_rates=5:1", r"linear_learning_rates begins at steps \[5\]"),

@@ -97,9 +97,12 @@ def test_the_subset_is_written_down_and_used_again(tmp_path: Path, monkeypatch: 
     gone = first["video_id"][0]
     with pytest.raises(ValueError, match=f"names 1 videos that are not in the train split of fold 2 .* {gone}"):
         labelled_subset(tmp_path, train[train["video_id"] != gone], "5", seed=3, fold=2)
-    (tmp_path / "5-fold2-seed3.parquet").write_bytes(b"no Parquet")
-    with pytest.raises(ValueError, match="is damaged; restore it, or delete it"):
-        labelled_subset(tmp_path, train, "5", seed=3, fold=2)
+    whole = (tmp_path / "5-fold2-seed3.parquet").read_bytes()
+    footer = int.from_bytes(whole[-8:-4], "little")
+    for damaged in (b"no Parquet", whole[: -8 - footer] + bytes(footer) + whole[-8:]):
+        (tmp_path / "5-fold2-seed3.parquet").write_bytes(damaged)
+        with pytest.raises(ValueError, match="is damaged; restore it, or delete it"):
+            labelled_subset(tmp_path, train, "5", seed=3, fold=2)
 
 
 def test_official_ucf101_subsets(real_data: Path) -> None:

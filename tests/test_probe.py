@@ -129,3 +129,7 @@ def test_the_strength_that_tells_held_out_videos_apart_is_chosen() -> None:
     assert scores[1e-2] != scores[1e2]
     assert choice == (max(scores, key=scores.get), 20)
     assert choose_strength(features, labels, np.zeros(60, bool), [1.0, 0.1, 10.0]) == (1.0, 0)
+    assert choose_strength(features[:4], np.array([0, 1, 1, 0]), np.array([True, False, False, True]), [1, 2, 3]) == (
+        2,
+        0,
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
 from records import ROOT
 
@@ -36,6 +37,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run("pretrain", "ucf101.flow", "runs/conv3d", *SMALL_RUN)
         labels = ["--labels-per-class", "all,2", "--folds", 1, "--seeds", "0,1"]
         run("evaluate", "ucf101.flow", "runs/conv3d", "--mode", "linear", *labels, "--set", "linear_steps=4")
+        finetune = ["--mode", "finetune", "--set", "finetune_steps=2"]
+        run("evaluate", "ucf101.flow", "runs/conv3d", *finetune)
         run("embed", "ucf101.flow", "runs/conv3d")
     return folder
 
@@ -122,12 +125,13 @@ def test_the_evaluation_page_s_examples_run(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(workplace)
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"segments": torch.zeros(3, 8, 4, 32, 32)}
     for block in python_blocks("docs/evaluation.md"):
         exec(block, names)
+    assert names["logits"].shape == (3, len(names["classes"]))
     results = names["results"]
     assert set(results["labels_per_class"]) == {"all", "2"}
-    assert len(results) == 2 * 2 * 7
+    assert len(results) == 2 * 2 * 7 + 3
     assert capsys.readouterr().out.count("motion statistics") >= 2
 
 

@@ -1,10 +1,13 @@
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from train.results import UnitFolder, read_results, write_table
+from train.results import UnitFolder, read_results, read_table, write_table
 
 BASIS = {"weights": "w", "settings": {"steps": 3, "rates": ((0, 0.1),)}}
 ROWS = pd.DataFrame({"run": ["r"], "mode": ["linear"], "top1": [0.5]})
@@ -25,6 +28,7 @@ def test_results_of_several_runs_are_one_table(tmp_path: Path) -> None:
 
 def test_a_unit_is_finished_when_its_results_are_there(tmp_path: Path) -> None:
     folder = UnitFolder(tmp_path, BASIS)
+    assert not folder.begin()
     assert folder.results() is None
     for file in (folder.state("shuffled labels"), folder.part("pretrained")):
         file.touch()
@@ -35,20 +39,63 @@ def test_a_unit_is_finished_when_its_results_are_there(tmp_path: Path) -> None:
         "results.parquet",
     ]
     again = UnitFolder(tmp_path, BASIS)
-    assert not again.replaced
+    assert not again.begin()
     pd.testing.assert_frame_equal(again.results(), ROWS)
-    (tmp_path / "results.parquet").write_bytes(b"damaged")
-    assert again.results() is None
 
 
-def test_what_followed_from_something_else_goes(tmp_path: Path) -> None:
+def test_what_followed_from_something_else_goes_when_a_unit_begins(tmp_path: Path) -> None:
     folder = UnitFolder(tmp_path, BASIS)
+    folder.begin()
     folder.state("pretrained").touch()
-    assert not UnitFolder(tmp_path, BASIS | {"weights": "v"}).replaced  # nothing was finished
-    assert not folder.state("pretrained").exists()
-    UnitFolder(tmp_path, BASIS).finish({}, ROWS)
     other = UnitFolder(tmp_path, BASIS | {"weights": "v"})
-    assert other.replaced
+    assert not other.begin()  # nothing was finished
+    assert not folder.state("pretrained").exists()
+    other.finish({}, ROWS)
+    assert folder.results() is None
+    pd.testing.assert_frame_equal(other.results(), ROWS)  # to ask for other results removes none
+    assert folder.begin()
     assert other.results() is None
+    assert not (tmp_path / "results.parquet").exists()
     (tmp_path / "evaluation.json").write_bytes(b"{")
-    assert UnitFolder(tmp_path, BASIS).results() is None
+    assert folder.results() is None
+
+
+@given(place=st.integers(0, 10_000), change=st.integers(1, 255))
+def test_damage_is_no_error_that_a_reader_has_to_know(
+    tmp_path_factory: pytest.TempPathFactory, place: int, change: int
+) -> None:
+    file = tmp_path_factory.mktemp("damaged") / "results.parquet"
+    write_table(file, pa.table({"top1": np.random.default_rng(0).normal(size=200)}))
+    data = bytearray(file.read_bytes())
+    place %= len(data)
+    file.write_bytes(data[:place])
+    assert read_table(file) is None
+    data[place] ^= change
+    file.write_bytes(data)
+    read_table(file)
+
+
+def test_a_changed_number_is_noticed(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0).normal(size=200)
+    write_table(tmp_path / "x.parquet", pa.table({"top1": numbers}))
+    data = (tmp_path / "x.parquet").read_bytes()
+    assert data.count(numbers[7].tobytes()) == 1
+    (tmp_path / "x.parquet").write_bytes(data.replace(numbers[7].tobytes(), numbers[8].tobytes()))
+    assert read_table(tmp_path / "x.parquet") is None
+
+
+def test_a_table_that_is_not_there_is_none_and_one_that_cannot_be_opened_an_error(tmp_path: Path) -> None:
+    assert read_table(tmp_path / "nothing.parquet") is None
+    with pytest.raises(IsADirectoryError):
+        read_table(tmp_path)
+
+
+def test_damaged_results_are_a_sentence_to_who_reads_them_and_none_to_who_makes_them(tmp_path: Path) -> None:
+    folder = UnitFolder(tmp_path / "evaluate" / "knn-all-fold1-seed0", BASIS)
+    folder.begin()
+    folder.finish({}, ROWS)
+    file = folder.path / "results.parquet"
+    file.write_bytes(file.read_bytes()[:-9])
+    assert folder.results() is None
+    with pytest.raises(ValueError, match=r"results\.parquet is damaged; run its evaluation again"):
+        read_results(tmp_path)

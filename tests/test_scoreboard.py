@@ -48,8 +48,16 @@ def test_every_accuracy_is_set_beside_its_baselines() -> None:
         "pretrained - motion statistics: -5.0 points (standard error 6.8). The difference is within its standard error.",
         "with shuffled labels: 12.0% where chance is 10.0%, at chance, as it must be.",
     ]
-    (leak,) = [line for line in verdicts(rows.replace({"top1": {0.12: 0.3}}), pd.DataFrame()) if "shuffled" in line]
+    (leak,) = [line for line in verdicts(rows.replace({0.12: 0.3}), pd.DataFrame()) if "shuffled" in line]
     assert leak.endswith("NOT at chance: look for the reason.")
+
+
+def test_guessing_the_largest_class_is_chance() -> None:
+    """Of three classes one has 80 of 100 videos: who always says so is right in 80 %, and at chance in the mean of the classes."""
+    rows = table(row("pretrained", 0.9), row("shuffled labels", 0.8, mean_class=1 / 3)).assign(chance=1 / 3)
+    assert verdicts(rows, pd.DataFrame())[-1] == (
+        "with shuffled labels: 33.3% where chance is 33.3%, at chance, as it must be."
+    )
 
 
 def test_an_aim_is_set_against_what_was_trained_alike() -> None:

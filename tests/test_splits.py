@@ -1,9 +1,14 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from conftest import touch
 
+from pipeline.hmdb51 import list_hmdb51
+from pipeline.sources import Video, read_dataset
 from stores.flow_store import FlowStore, open_store
 from train.splits import labelled_split, videos_of
 
@@ -91,3 +96,49 @@ def test_splits_that_cannot_be_evaluated(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         labelled_split(store_with(**changes), 1, allow_missing=True)
+
+
+class Listed:
+    """What `labelled_split` asks a store for, of a data set whose videos all have flow but `lost`."""
+
+    path = Path("listed.flow")
+
+    def __init__(self, videos: list[Video], lost: str | None = None) -> None:
+        rows = pd.DataFrame([{**vars(video), **video.folds} for video in videos])
+        self._lost = rows["video_id"] == lost
+        self._rows = rows
+
+    def videos(self) -> pd.DataFrame:
+        return self._rows[~self._lost]
+
+    def failures(self) -> pd.DataFrame:
+        return self._rows[self._lost]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "counts"),
+    [
+        ("ucf101", {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}),
+        ("hmdb51", dict.fromkeys((1, 2, 3), (3570, 1530))),
+    ],
+)
+def test_official_lists_are_trained_and_tested_whole(
+    real_data: Path, tmp_path: Path, dataset: str, counts: dict[int, tuple[int, int]]
+) -> None:
+    """Every listed video once and no group on both sides; one that has no flow is named, where a smaller test split would go unnoticed."""
+    annotations = real_data / "annotations" / dataset
+    if dataset == "ucf101":
+        root = touch(tmp_path, "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi")
+        videos = read_dataset(root, "ucf101", annotations).videos
+    else:
+        videos = list_hmdb51(annotations)
+    for fold, (trained, tested) in counts.items():
+        train, test, missing = labelled_split(Listed(videos), fold, allow_missing=False)
+        assert (len(train), len(test), missing) == (trained, tested, 0)
+        assert not set(train["group"]) & set(test["group"])
+        assert train["video_id"].is_unique
+        assert test["video_id"].is_unique
+        lost = test["video_id"].iloc[7]
+        with pytest.raises(ValueError, match=f"1 test videos of fold {fold} have no flow: {re.escape(lost)};"):
+            labelled_split(Listed(videos, lost), fold, allow_missing=False)
+        assert labelled_split(Listed(videos, lost), fold, allow_missing=True)[2] == 1

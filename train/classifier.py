@@ -37,7 +37,7 @@ class Classifier(nn.Module):
     Parameters
     ----------
     encoder : Encoder
-    heads : sequence of str
+    heads : tuple of str
         Several dense layers may share frozen features, each learning other labels: their gradients do not meet.
     classes : int
     seed : int
@@ -45,7 +45,7 @@ class Classifier(nn.Module):
     frozen : bool
         Whether the encoder stays as it is, in eval mode.
     dropout : float
-        Probability of dropping a feature before the dense layers; for an encoder that is not frozen.
+        Probability of dropping a feature before the dense layers, in training.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Classifier(nn.Module):
         torch.manual_seed(named_seed(seed, "dense layer"))
         self.heads = nn.ModuleDict({name: nn.Linear(encoder.config.latent_size, classes) for name in heads})
         self.frozen = frozen
-        self.dropout = 0.0 if frozen else dropout
+        self.dropout = dropout
 
     def train(self, mode: bool = True) -> "Classifier":
         """Set the mode; a frozen encoder stays in eval mode."""
@@ -110,8 +110,7 @@ def train_classifier(
         The loss is no finite number.
     """
     frozen = classifier.frozen
-    steps = evaluation.linear_steps if frozen else evaluation.finetune_steps
-    rates = evaluation.linear_learning_rates if frozen else evaluation.finetune_learning_rates
+    steps, rates = evaluation.training(frozen=frozen)
     parameters = {name: value for name, value in classifier.named_parameters() if value.requires_grad}
     optimizer = torch.optim.SGD(
         parameters.values(), lr=1, momentum=evaluation.momentum, weight_decay=evaluation.weight_decay

@@ -1,5 +1,6 @@
 """An evaluation: units of (mode, labels per class, fold, seed), each finished, read or gone on with."""
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Sequence
@@ -8,7 +9,6 @@ from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stores.flow_store import FlowStore, open_store
 from stores.progress import Progress
@@ -20,11 +20,11 @@ from train.evaluation_task import Split, Subject, Task, Unit
 from train.label_subsets import labelled_subset, read_labels
 from train.modes import MODES, cost, predict_from_features, predict_from_motion, recall_rows, train_and_predict
 from train.presets import find_preset
-from train.results import UnitFolder, read_results, write_table
+from train.results import UnitFolder, read_table, write_table
 from train.scoreboard import Evaluation
 from train.scores import confusion, score_classes, score_predictions
 from train.settings import with_settings
-from train.splits import labelled_split
+from train.splits import labelled_split, name_some, without_flow
 
 
 class _Plan(NamedTuple):
@@ -87,11 +87,20 @@ def evaluate(
         A test video is missing, a group is in both splits, the store's flow is not of the run's kind, or options do not go together.
     FileNotFoundError
         There is no store, or no run.
+    FileExistsError
+        `out` is a file.
     """
     store = open_store(store_path)
     subject, own = _subject(store, mode, run_path, out, preset, settings)
     evaluation = evaluation_config(schedule or schedule_of(subject.config.preset), own)
-    plans = _plan(store, subject, evaluation, mode, labels, folds, seeds, allow_missing, announce)
+    counts = map(read_labels, labels)
+    units = [Unit(mode, *chosen) for chosen in dict.fromkeys(itertools.product(counts, folds, seeds))]
+    for seed in seeds:
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed={seed} cannot be written down; take one from 0 to {2**63 - 1}")
+    if not units:
+        raise ValueError("labels, folds and seeds are lists of which each needs one value or more")
+    plans = _plan(store, subject, evaluation, units, allow_missing, announce)
     done, total = 0, sum(plan.steps for plan in plans)
     tables = []
     try:
@@ -99,6 +108,10 @@ def evaluate(
             table = plan.folder.results()
             if table is None:
                 unit = plan.task.unit
+                if plan.folder.begin():
+                    announce(
+                        f"the results in {plan.folder.path} were of other weights, settings or videos, and are made again"
+                    )
                 announce(
                     f"{unit.name}: {len(plan.task.train)} training and {len(plan.task.test)} test videos of {len(plan.task.classes)} classes"
                 )
@@ -111,7 +124,7 @@ def evaluate(
     except Stopped:
         return Evaluation(False, pd.DataFrame(), pd.DataFrame(), subject.folder)
     together = pd.concat(tables, ignore_index=True)
-    return Evaluation(True, together, _beside(subject.path, together), subject.folder)
+    return Evaluation(True, together, _beside(plans), subject.folder)
 
 
 def _subject(
@@ -139,6 +152,8 @@ def _subject(
         raise ValueError(
             f"--mode {mode} without RUN needs a folder for the results and settings of the encoder; give --out and --preset"
         )
+    if Path(out).is_file():
+        raise FileExistsError(f"{out} is a file; give a folder for the results")
     own = [setting for setting in settings if is_evaluation_setting(setting)]
     config = with_settings(find_preset(preset).config, [setting for setting in settings if setting not in own])
     return Subject(config, None, Path(out)), own
@@ -148,38 +163,41 @@ def _plan(
     store: FlowStore,
     subject: Subject,
     evaluation: EvaluationConfig,
-    mode: str,
-    labels: Sequence[str],
-    folds: Sequence[int],
-    seeds: Sequence[int],
+    units: Sequence[Unit],
     allow_missing: bool,
     announce: Callable[[str], None],
 ) -> list[_Plan]:
     """Return all units, after looking at everything that could make one of them fail."""
     device = choose_device()
-    splits = {}
-    for fold in folds:
-        split = splits[fold] = Split(*labelled_split(store, fold, allow_missing=allow_missing))
+    folds = dict.fromkeys(unit.fold for unit in units)
+    splits = {fold: Split(*labelled_split(store, fold, allow_missing=allow_missing)) for fold in folds}
+    for fold, split in splits.items():
+        if lost := without_flow(store, fold, "train"):
+            announce(f"{len(lost)} training videos of fold {fold} have no flow and teach nothing: {name_some(lost)}")
         if split.missing:
             announce(
                 f"test videos that are missing and left out: {split.missing}; this is not the accuracy on fold {fold}"
             )
-        if MODES[mode].needs_run and subject.transductive(fold):
+        if MODES[units[0].mode].needs_run and subject.transductive(fold):
             announce(
                 f"the run was pretrained on the flow of fold {fold}'s test videos too: its results are transductive"
             )
     plans = []
-    for count, fold, seed in itertools.product(dict.fromkeys(map(read_labels, labels)), splits, dict.fromkeys(seeds)):
-        unit = Unit(mode, count, fold, seed)
-        train, remarks = labelled_subset(subject.folder / "labels", splits[fold].train, count, seed=seed, fold=fold)
+    for unit in units:
+        train, remarks = labelled_subset(
+            subject.folder / "labels", splits[unit.fold].train, unit.labels, seed=unit.seed, fold=unit.fold
+        )
         for remark in remarks:
             announce(f"{unit.name}: {remark}")
-        task = Task(unit, subject, evaluation, store, splits[fold], train, device)
-        folder = UnitFolder(subject.folder / unit.name, task.basis(MODES[mode].settings))
-        if folder.replaced:
-            announce(f"the results in {folder.path} were of other weights, settings or videos, and are made again")
-        plans.append(_Plan(task, folder, cost(mode, evaluation, len(train) + len(task.test))))
+        task = Task(unit, subject, evaluation, store, splits[unit.fold], train, device)
+        plans.append(_Plan(task, _folder_of(task), cost(unit.mode, evaluation, len(train) + len(task.test))))
     return plans
+
+
+def _folder_of(task: Task) -> UnitFolder:
+    """Return where the results of a unit are."""
+    mode = MODES[task.unit.mode]
+    return UnitFolder(task.subject.folder / task.unit.name, task.basis(mode.settings, pretrained=mode.needs_run))
 
 
 def _run(plan: _Plan, counter: "_Counter", should_stop: Callable[[], bool]) -> pd.DataFrame:
@@ -190,14 +208,14 @@ def _run(plan: _Plan, counter: "_Counter", should_stop: Callable[[], bool]) -> p
     parts = []
     for number, name in enumerate(mode.encoders):
         counter.begin(name, number * each)
-        file = folder.part(name)
-        if not file.is_file():
+        found = read_table(folder.part(name))
+        if found is None:
             if mode.trains:
                 found = train_and_predict(task, name, folder, counter, should_stop)
             else:
                 found = predict_from_features(task, name, counter, should_stop)
-            write_table(file, found)
-        parts.append(pq.read_table(file))
+            write_table(folder.part(name), found)
+        parts.append(found)
     predictions = pa.concat_tables([*parts, predict_from_motion(task)])
     rows = predictions.to_pandas()
     tables = {
@@ -225,20 +243,22 @@ def _about(task: Task) -> dict[str, object]:
         "labels_per_class": unit.labels,
         "fold": unit.fold,
         "seed": unit.seed,
-        "pretrain_steps": subject.checkpoint.step if subject.checkpoint else 0,
+        "pretrain_steps": subject.checkpoint.step if subject.checkpoint and MODES[unit.mode].needs_run else 0,
         "schedule": task.evaluation.schedule,
         "transductive": MODES[unit.mode].needs_run and subject.transductive(unit.fold),
         "missing": task.split.missing,
     }
 
 
-def _beside(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the untrained encoders that other modes evaluated on the same labels, folds and seeds under the same folder."""
-    found = read_results(path)
-    keys = ["labels_per_class", "fold", "seed"]
-    same = found.merge(table[keys].drop_duplicates(), on=keys)
-    other = same["mode"].isin({"linear", "random", "scratch"} - set(table["mode"]))
-    return same[other & same["encoder"].isin(["random", "scratch"])].reset_index(drop=True)
+def _beside(plans: Sequence[_Plan]) -> pd.DataFrame:
+    """Return the untrained encoders that other modes evaluated for the same units: with the same settings, on the same videos."""
+    found = []
+    for task, mode in itertools.product((plan.task for plan in plans), ("linear", "random", "scratch")):
+        other = dataclasses.replace(task, unit=task.unit._replace(mode=mode))
+        table = _folder_of(other).results() if mode != task.unit.mode else None
+        if table is not None:
+            found.append(table[table["encoder"].isin(["random", "scratch"])])
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
 class _Counter:

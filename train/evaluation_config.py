@@ -48,9 +48,13 @@ class EvaluationConfig:
     neighbours: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("segments", "batch_size", "linear_steps", "finetune_steps", "neighbours"):
+        most = dict.fromkeys(("segments", "batch_size", "neighbours"), 10_000)
+        most |= dict.fromkeys(("linear_steps", "finetune_steps"), 10**9)
+        for name, limit in most.items():
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is too small; take 1 or more")
+            if getattr(self, name) > limit:
+                raise ValueError(f"{name}={getattr(self, name):.3g} is too large to be meant; take {limit} or less")
         for name in ("dropout", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is not within 0..1; take 0 or more and less than 1")
@@ -60,6 +64,12 @@ class EvaluationConfig:
             raise ValueError(f"strengths={self.strengths} has to hold numbers above 0, such as 0.01,0.1")
         for name in ("linear_learning_rates", "finetune_learning_rates"):
             check_schedule(name, getattr(self, name))
+
+    def training(self, *, frozen: bool) -> tuple[int, Schedule]:
+        """Return iterations and learning rates of the SGD on a frozen encoder, or of the one that trains the encoder too."""
+        if frozen:
+            return self.linear_steps, self.linear_learning_rates
+        return self.finetune_steps, self.finetune_learning_rates
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values."""

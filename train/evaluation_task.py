@@ -164,10 +164,10 @@ class Task:
         settings = [self.evaluation.batch_size, self.evaluation.segments]
         return [name, self.unit.seed, shape, settings, digest_of(self.split.train)]
 
-    def basis(self, settings: tuple[str, ...]) -> dict[str, Any]:
-        """Return, as JSON values, all that the unit's results follow from; of the evaluation's settings those named."""
+    def basis(self, settings: tuple[str, ...], *, pretrained: bool) -> dict[str, Any]:
+        """Return, as JSON values, all that the unit's results follow from; of the settings those named, and the weights if `pretrained`."""
         values = self.evaluation.to_json()
-        checkpoint = self.subject.checkpoint
+        checkpoint = self.subject.checkpoint if pretrained else None
         return {
             "unit": self.unit._asdict(),
             "weights": checkpoint.sha256 if checkpoint else None,

@@ -1,6 +1,5 @@
 """Features of whole videos, kept as Parquet, so that what needs no training of the encoder takes seconds."""
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
@@ -21,7 +19,7 @@ from train.classifier import Stopped
 from train.encoder import Encoder
 from train.evaluation_config import EvaluationConfig
 from train.features import average_features, every_video_once, protocols
-from train.results import write_table
+from train.results import read_table, write_table
 
 _VIDEOS_IN_A_PART = 256  # a kill costs no more
 _KEY = ["video_id", "generation"]
@@ -48,7 +46,9 @@ class FeatureCache:
         evaluation: EvaluationConfig,
         device: torch.device,
     ) -> None:
-        digest = hashlib.sha256(json.dumps([identity, evaluation.segments]).encode()).hexdigest()
+        # A GPU computes in another precision.
+        decisive = [identity, evaluation.segments, device.type]
+        digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
         self._folder = folder / digest[:16]
         self._make_encoder = make_encoder
         self._encoder: Encoder | None = None
@@ -117,8 +117,9 @@ class FeatureCache:
         """Return the (video_id, generation) of what is there, and the features; a damaged part counts as none."""
         tables = []
         for file in sorted(self._folder.glob("*.parquet")):
-            with contextlib.suppress(pa.ArrowInvalid):
-                tables.append(pq.read_table(file))
+            table = read_table(file)
+            if table is not None:
+                tables.append(table)
         if not tables:
             return [], np.empty((0, 0), np.float32)
         table = pa.concat_tables(tables)

@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from train.config import named_seed
-from train.results import write_table
+from train.results import read_table, write_table
 from train.splits import name_some
 
 ALL = "all"
@@ -77,10 +76,10 @@ def labelled_subset(
         chosen, remarks = choose_labelled(train, labels, seed=seed, fold=fold)
         write_table(file, pa.Table.from_pandas(chosen[_COLUMNS], preserve_index=False))
         return chosen, remarks
-    try:
-        written = pq.read_table(file).to_pandas()[["video_id", "label"]]
-    except (pa.ArrowInvalid, KeyError) as error:
-        raise ValueError(f"{file} is damaged; restore it, or delete it to have its videos drawn again") from error
+    table = read_table(file)
+    if table is None or not set(_COLUMNS) <= set(table.column_names):
+        raise ValueError(f"{file} is damaged; restore it, or delete it to have its videos drawn again")
+    written = table.select(["video_id", "label"]).to_pandas()
     chosen = train.merge(written, on=["video_id", "label"])
     if len(chosen) < len(written):
         gone = sorted(set(written["video_id"]) - set(chosen["video_id"]))

@@ -14,6 +14,7 @@ from train.evaluation_config import EvaluationConfig
 from train.evaluation_task import MOTION, PRETRAINED, RANDOM, SCRATCH, SHUFFLED, Task
 from train.feature_cache import FeatureCache
 from train.features import protocols
+from train.finetuned import save_finetuned
 from train.motion_statistics import STATISTICS, forest_shares, motion_statistics
 from train.probe import choose_strength, hold_out, probe_shares
 from train.results import UnitFolder
@@ -37,11 +38,14 @@ class Mode(NamedTuple):
         Which settings of EvaluationConfig decide its results.
     trains : bool
         Whether it trains by SGD; otherwise it works on features that are made once.
+    frozen : bool
+        Whether the encoder stays as it is.
     """
 
     encoders: tuple[str, ...]
     settings: tuple[str, ...]
     trains: bool
+    frozen: bool
 
     @property
     def needs_run(self) -> bool:
@@ -52,22 +56,20 @@ class Mode(NamedTuple):
 _LINEAR = (*_SGD, "linear_steps", "linear_learning_rates")
 _FINETUNE = (*_SGD, "finetune_steps", "finetune_learning_rates", "dropout")
 MODES = {
-    "linear": Mode((PRETRAINED, RANDOM), _LINEAR, True),
-    "finetune": Mode((PRETRAINED,), _FINETUNE, True),
-    "scratch": Mode((SCRATCH,), _FINETUNE, True),
-    "random": Mode((RANDOM,), _LINEAR, True),
-    "probe": Mode((PRETRAINED, RANDOM), (*_READING, "strengths"), False),
-    "knn": Mode((PRETRAINED, RANDOM), (*_READING, "neighbours"), False),
-    "retrieval": Mode((PRETRAINED, RANDOM), _READING, False),
+    "linear": Mode((PRETRAINED, RANDOM), _LINEAR, True, True),
+    "finetune": Mode((PRETRAINED,), _FINETUNE, True, False),
+    "scratch": Mode((SCRATCH,), _FINETUNE, True, False),
+    "random": Mode((RANDOM,), _LINEAR, True, True),
+    "probe": Mode((PRETRAINED, RANDOM), (*_READING, "strengths"), False, True),
+    "knn": Mode((PRETRAINED, RANDOM), (*_READING, "neighbours"), False, True),
+    "retrieval": Mode((PRETRAINED, RANDOM), _READING, False, True),
 }
 
 
 def cost(mode: str, evaluation: EvaluationConfig, videos: int) -> int:
     """Return how many steps of progress a unit of `mode` on so many videos has."""
-    if not MODES[mode].trains:
-        return len(MODES[mode].encoders) * videos
-    frozen = mode not in ("finetune", "scratch")
-    return len(MODES[mode].encoders) * (evaluation.linear_steps if frozen else evaluation.finetune_steps)
+    encoders, trains = MODES[mode].encoders, MODES[mode].trains
+    return len(encoders) * (evaluation.training(frozen=MODES[mode].frozen)[0] if trains else videos)
 
 
 def train_and_predict(
@@ -75,16 +77,18 @@ def train_and_predict(
 ) -> pa.Table:
     """Return the predictions of a dense layer on the encoder `name`, trained by SGD.
 
-    On a frozen encoder of the mode's first name a second layer learns shuffled labels from the same features, which costs nothing.
+    On a frozen encoder of the mode's first name a second layer learns shuffled labels from the same features, which costs nothing. An encoder that
+    was trained too is kept in the unit's folder, with its layer.
     """
-    frozen = task.unit.mode not in ("finetune", "scratch")
+    mode = MODES[task.unit.mode]
     labels = {name: task.labels}
-    if frozen and name == MODES[task.unit.mode].encoders[0]:
+    if mode.frozen and name == mode.encoders[0]:
         labels[SHUFFLED] = task.shuffled_labels
     seed, evaluation = task.unit.seed, task.evaluation
     encoder = task.encoder(name, should_stop)
+    dropout = 0.0 if mode.frozen else evaluation.dropout
     classifier = Classifier(
-        encoder, tuple(labels), len(task.classes), seed=seed, frozen=frozen, dropout=evaluation.dropout
+        encoder, tuple(labels), len(task.classes), seed=seed, frozen=mode.frozen, dropout=dropout
     ).to(task.device)
     train_classifier(
         classifier,
@@ -97,6 +101,8 @@ def train_and_predict(
         report=report,
         should_stop=should_stop,
     )
+    if not mode.frozen:
+        save_finetuned(folder.path, classifier, task.classes, task.store.numerics)
     logits = predict_logits(classifier, task.reader(task.test), evaluation, seed=seed, should_stop=should_stop)
     return pa.concat_tables(
         prediction_rows(task, head, protocol, scores) for (head, protocol), scores in logits.items()

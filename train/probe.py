@@ -58,9 +58,12 @@ def build_probe(strength: float) -> Pipeline:
 def choose_strength(
     features: NDArray[np.float32], labels: NDArray[np.int64], held: NDArray[np.bool_], strengths: Sequence[float]
 ) -> Choice:
-    """Return the best of `strengths` on the training videos that are `held` out, (V,), by fits to the others."""
+    """Return the best of `strengths` on the training videos that are `held` out, (V,), by fits to the others.
+
+    The middle one where none is held out, or the others are of one class, as few shuffled labels may be.
+    """
     ordered = sorted(strengths)
-    if not held.any() or len(ordered) == 1:
+    if not held.any() or len(ordered) == 1 or len(set(labels[~held])) < 2:
         return Choice(ordered[len(ordered) // 2], 0)
     scores = [
         accuracy_score(labels[held], build_probe(C).fit(features[~held], labels[~held]).predict(features[held]))

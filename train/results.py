@@ -6,6 +6,7 @@ RUN/evaluate/linear-5-fold1-seed0/      mode, labels per class, fold, seed
     results.parquet                     a row of accuracies per encoder and protocol; written last, so it says that the unit is finished
     predictions.parquet                 a row per test video, encoder and protocol, with logits
     classes.parquet, confusion.parquet  a row per class, and per pair of classes
+    weights.safetensors                 of `finetune` and `scratch`: encoder and dense layer, train.finetuned
 RUN/evaluate/labels/                    which training videos keep their labels
 RUN/evaluate/features/                  features of videos, made once
 ```
@@ -34,12 +35,15 @@ def read_results(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
     """Return all finished results under runs, and under folders that `flowcpc evaluate --out` wrote, one row each.
 
     Columns: run, preset, mode, encoder, protocol, labels_per_class, fold, seed, pretrain_steps, schedule, transductive, missing, videos, classes,
-    chance, top1, top5, mean_class (shares in 0..1) and, of retrieval, r1, r5, r10, r20, r50; what a mode does not measure is NaN.
+    chance, top1, top5, mean_class (shares in 0..1) and, of retrieval, r1, r5, r10, r20, r50; what a mode does not measure is NaN. `pretrain_steps`
+    is 0 for the modes `scratch` and `random`, which use no pretrained weights.
 
     Raises
     ------
     FileNotFoundError
         There are no results under one of `paths`.
+    ValueError
+        A file of them is damaged.
     """
     several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     tables = []
@@ -47,45 +51,53 @@ def read_results(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
         files = sorted(Path(path, EVALUATE).glob(f"*/{RESULTS}"))
         if not files:
             raise FileNotFoundError(f"{path} holds no results; make some with: flowcpc evaluate STORE {path}")
-        tables += [pd.read_parquet(file) for file in files]
+        for file in files:
+            table = read_table(file)
+            if table is None:
+                raise ValueError(f"{file} is damaged; run its evaluation again, which makes it anew")
+            tables.append(table.to_pandas())
     return pd.concat(tables, ignore_index=True)
 
 
 class UnitFolder:
     """Where one unit of an evaluation leaves what it found, and, until it is finished, where it stands.
 
+    Making one changes nothing on disk.
+
     Parameters
     ----------
     path : Path
     basis : mapping
-        JSON values from which all results follow. What a folder holds that followed from others is removed.
-
-    Attributes
-    ----------
-    path : Path
-    replaced : bool
-        Results that followed from something else were there.
+        JSON values from which all results follow.
     """
 
     def __init__(self, path: Path, basis: Mapping[str, Any]) -> None:
         self.path = path
-        self.replaced = False
-        about = path / _ABOUT
-        written = json.loads(json.dumps(basis))
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            if json.loads(about.read_bytes()) == written:
-                return
-        self.replaced = (path / RESULTS).exists()
-        for pattern in ("*.parquet", "*.safetensors"):
-            for old in path.glob(pattern):
-                old.unlink(missing_ok=True)  # another process may evaluate the same
-        replace_file(about, json.dumps(written, indent=2).encode())
+        self._basis = json.loads(json.dumps(basis))
 
     def results(self) -> pd.DataFrame | None:
-        """Return the finished results, or None; damaged ones count as none, and are made again."""
-        with contextlib.suppress(FileNotFoundError, pa.ArrowInvalid):
-            return pd.read_parquet(self.path / RESULTS)
-        return None
+        """Return the finished results that followed from the basis, or None; damaged ones count as none, and are made again."""
+        table = read_table(self.path / RESULTS) if self._fits() else None
+        return None if table is None else table.to_pandas()
+
+    def begin(self) -> bool:
+        """Get ready for making the results: what followed from another basis is removed. Returns whether finished results were among it."""
+        if self._fits():
+            return False
+        finished = self.path / RESULTS
+        replaced = finished.exists()
+        # First, because the rest without it is unfinished, and it without the rest would not be. Another process may evaluate the same.
+        finished.unlink(missing_ok=True)
+        for pattern in ("*.parquet", "*.safetensors"):
+            for old in self.path.glob(pattern):
+                old.unlink(missing_ok=True)
+        replace_file(self.path / _ABOUT, json.dumps(self._basis, indent=2).encode())
+        return replaced
+
+    def _fits(self) -> bool:
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return bool(json.loads((self.path / _ABOUT).read_bytes()) == self._basis)
+        return False
 
     def state(self, name: str) -> Path:
         """Return where the training of `name` keeps its state."""
@@ -108,8 +120,20 @@ class UnitFolder:
 def write_table(path: Path, table: pa.Table) -> None:
     """Put `table` at `path` as Parquet, atomically."""
     buffer = io.BytesIO()
-    pq.write_table(table, buffer)
+    pq.write_table(table, buffer, write_page_checksum=True)
     replace_file(path, buffer.getvalue())
+
+
+def read_table(path: Path) -> pa.Table | None:
+    """Return what `write_table` put at `path`; None where there is nothing, or its bytes are damaged."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    # Of damaged bytes pyarrow says either; a file that cannot be opened at all is another matter.
+    with contextlib.suppress(pa.ArrowException, OSError):
+        return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    return None
 
 
 def _file_name(name: str) -> str:

@@ -57,10 +57,9 @@ def labelled_split(store: FlowStore, fold: int, *, allow_missing: bool) -> tuple
         Videos of the test split have no flow, or videos have no label, unless `allow_missing`, which leaves them out; a group is on both sides; a
         side is empty or all training videos are of one class.
     """
-    failures = store.failures()
     videos = store.videos()
     column = fold_column(videos, fold)
-    absent = failures.loc[failures[column] == "test", "video_id"].tolist() if column in failures else []
+    absent = without_flow(store, fold, "test")
     in_fold = videos[videos[column].isin(("train", "test"))]
     unlabelled = in_fold.loc[in_fold["label"].isna(), "video_id"].tolist()
     if not allow_missing:
@@ -89,6 +88,13 @@ def labelled_split(store: FlowStore, fold: int, *, allow_missing: bool) -> tuple
         raise ValueError(f"all training videos of fold {fold} are of class {train['label'][0]}; two classes are needed")
     unlabelled_tests = int((in_fold["label"].isna() & (in_fold[column] == "test")).sum())
     return train, test, len(absent) + unlabelled_tests
+
+
+def without_flow(store: FlowStore, fold: int, split: str) -> list[str]:
+    """Return the names of the videos in one split of a fold that have no flow: failed, or not extracted yet."""
+    failures = store.failures()
+    column = f"fold{fold}"
+    return failures.loc[failures[column] == split, "video_id"].tolist() if column in failures else []
 
 
 def name_some(names: list[str]) -> str:
