@@ -10,12 +10,11 @@ from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore
 from train import paper, report_page, report_results, report_store
 from train.config import PretrainConfig
+from train.evaluation_task import MOTION, PRETRAINED, RANDOM
 from train.presets import Preset
 from train.report_charts import charts, classes_of
 from train.report_figures import matrix
 from train.report_runs import Run, foremost_predictions
-
-_RANDOM = "random"
 
 
 def page_of(runs: Sequence[Run], store: FlowStore | None, announce: Callable[[str], None]) -> report_page.Page:
@@ -71,9 +70,7 @@ def _commands(runs: Sequence[Run], store: FlowStore | None) -> report_page.Comma
 
 def _card(number: int, run: Run, preset: Preset | None) -> report_page.Card:
     numbers = []
-    ours, untrained, motion = (
-        report_results.best_linear(run, name) for name in ("pretrained", _RANDOM, report_results.MOTION)
-    )
+    ours, untrained, motion = (report_results.best_linear(run, name) for name in (PRETRAINED, RANDOM, MOTION))
     if ours is not None:
         beside = [f"untrained {untrained}" if untrained else "untrained not measured"]
         beside += [f"motion statistics {motion}"] if motion else []
@@ -138,10 +135,7 @@ def _comparison(runs: Sequence[Run], presets: Sequence[Preset | None]) -> report
                 f"{100 * loss['accuracy']:.1f}" if loss else "-",
                 f"{100 * held_out['held_out_accuracy']:.1f}" if held_out else "-",
                 f"{100 / classes_of(run):.1f}" if config else "-",
-                *(
-                    str(report_results.best_linear(run, name) or "-")
-                    for name in ("pretrained", _RANDOM, report_results.MOTION)
-                ),
+                *(str(report_results.best_linear(run, name) or "-") for name in (PRETRAINED, RANDOM, MOTION)),
                 chance,
                 f"{preset.linear['all']:.1f}" if preset and "all" in preset.linear else "-",
             )

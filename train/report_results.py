@@ -7,23 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from train.evaluation_task import MOTION, PRETRAINED, RANDOM, SCRATCH, SHUFFLED
 from train.presets import Preset
 from train.report_runs import MODES, Run, rank_of
+from train.retrieval import RANKS
 
-RECALLS = (1, 5, 10, 20, 50)
-MOTION = "motion statistics"
 # Encoders that are baselines, in the order of the tables, and what measures those that are absent.
 _BASELINES = {
-    "shuffled labels": "evaluate STORE RUN --mode linear",
+    SHUFFLED: "evaluate STORE RUN --mode linear",
     MOTION: "evaluate STORE RUN --mode linear",
-    "random": "evaluate STORE RUN --mode linear",
-    "scratch": "evaluate STORE RUN --mode scratch",
+    RANDOM: "evaluate STORE RUN --mode linear",
+    SCRATCH: "evaluate STORE RUN --mode scratch",
 }
-_WORDS = {
-    "random": "untrained encoder",
-    "scratch": "from scratch",
-    "pretrained": "pretrained encoder",
-}
+_WORDS = {RANDOM: "untrained encoder", SCRATCH: "from scratch", PRETRAINED: "pretrained encoder"}
 _HOW = {
     "linear": "linear layer on the frozen encoder",
     "finetune": "all layers trained",
@@ -85,7 +81,7 @@ class Accuracies:
 
 @dataclass(frozen=True)
 class Recall:
-    """Share of test videos with a training video of their class among the nearest k, percent, for each k of RECALLS."""
+    """Share of test videos with a training video of their class among the nearest k, percent, for each k of `train.retrieval.RANKS`."""
 
     name: str
     encoder: str
@@ -135,7 +131,7 @@ def recalls(runs: Sequence[Run]) -> list[Recall]:
     rows = []
     for number, encoder in keys:
         found = results[(results["number"] == number) & (results["encoder"] == encoder)]
-        values = tuple(number_of(found[f"r{k}"]) if f"r{k}" in found else None for k in RECALLS)
+        values = tuple(number_of(found[f"r{k}"]) if f"r{k}" in found else None for k in RANKS)
         rows.append(Recall(runs[number].name, _WORDS.get(encoder, encoder), number, values))
     return rows
 
@@ -154,9 +150,9 @@ def best_linear(run: Run, encoder: str) -> Number | None:
     if found.empty or "top1" not in found:
         return None
     kept = (found["encoder"] == encoder) & (found["labels_per_class"].astype(str) == "all")
-    if encoder in ("pretrained", "random"):
+    if encoder in (PRETRAINED, RANDOM):
         kept &= found["protocol"].str.startswith("uniform") & found["mode"].isin(["linear", "random"])
-    return number_of(found.loc[kept, "top1"])
+    return number_of((_once(found[kept], ["mode"]) if encoder == MOTION else found[kept])["top1"])
 
 
 def _together(runs: Sequence[Run]) -> pd.DataFrame:
@@ -177,22 +173,22 @@ def _rows(found: pd.DataFrame, runs: Sequence[Run], paper: Sequence[Preset | Non
             Row(
                 name=_WORDS.get(encoder, encoder),
                 how=_HOW.get(mode, mode) if encoder != MOTION else "ten statistics per clip",
-                role="ours" if encoder == "pretrained" else "baseline",
+                role="ours" if encoder == PRETRAINED else "baseline",
                 colour=number,
                 uniform=number_of(main["top1"]),
                 random=number_of(random["top1"]),
                 top5=number_of(main["top5"]) if "top5" in main else None,
                 mean_class=number_of(main["mean_class"]) if "mean_class" in main else None,
-                paper=theirs.get(labels) if encoder == "pretrained" else None,
+                paper=theirs.get(labels) if encoder == PRETRAINED else None,
                 note=runs[number].name,
             )
         )
     return rows
 
 
-def _once(found: pd.DataFrame) -> pd.DataFrame:
+def _once(found: pd.DataFrame, columns: Sequence[str] = ("number", "mode")) -> pd.DataFrame:
     """Return what one mode of one run measured: motion statistics know neither, so the others say the same."""
-    for column in ("number", "mode"):
+    for column in columns:
         found = found[found[column] == found[column].iloc[0]] if len(found) else found
     return found
 

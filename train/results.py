@@ -40,6 +40,8 @@ def read_results(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
     ------
     FileNotFoundError
         There are no results under one of `paths`.
+    ValueError
+        A file of them is damaged.
     """
     several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     tables = []
@@ -47,8 +49,15 @@ def read_results(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
         files = sorted(Path(path, EVALUATE).glob(f"*/{RESULTS}"))
         if not files:
             raise FileNotFoundError(f"{path} holds no results; make some with: flowcpc evaluate STORE {path}")
-        tables += [pd.read_parquet(file) for file in files]
+        tables += [_read(file) for file in files]
     return pd.concat(tables, ignore_index=True)
+
+
+def _read(file: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(file)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{file} cannot be read ({error}); delete its folder and evaluate again") from error
 
 
 class UnitFolder:
