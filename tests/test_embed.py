@@ -136,6 +136,16 @@ def test_stopped_it_goes_on_to_the_same_bytes(store: Path, run: Path, asked: int
     assert contents(whole.path) == expected
 
 
+def test_a_split_that_is_whole_does_not_hide_one_that_was_stopped(store: Path, run: Path) -> None:
+    assert not embed_store(store, run, should_stop=StopAfter(5)).finished
+    embed_store(store, run, splits=["test"])
+    assert set(read_embeddings(store, run, split="test")[0]["split"]) == {"test"}
+    with pytest.raises(ValueError, match="have no embeddings of run; run: flowcpc embed"):
+        read_embeddings(store, run)
+    embed_store(store, run)
+    assert len(read_embeddings(store, run, level="video")[0]) == VIDEOS
+
+
 def test_stopped_within_a_video_it_leaves_the_ones_before(store: Path, run: Path) -> None:
     opened = open_store(store)
     embed_store(store, run)
