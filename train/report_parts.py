@@ -223,9 +223,7 @@ def _strides(number: int, run: Run) -> report_page.Strides | None:
     values = [line["stride"] for line in run.metrics if "stride" in line]
     if not values or run.config is None:
         return None
-    config = run.config
-    low = config.num_flows + {"spaced": config.spacing, "overlap": -config.spacing}.get(config.selection, 0)
-    high = low if config.selection in ("spaced", "overlap") else low + config.spacing
+    low, high = report_store.asked_strides(run.config)
     asked = f"{low}" if low == high else f"{low} to {high}"
     return report_page.Strides(run.name, number, asked, float(np.mean(values)), min(values), max(values))
 

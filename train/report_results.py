@@ -65,6 +65,7 @@ class Accuracies:
     title: str
     classes: int
     videos: str
+    segments: str
     error: float
     rows: tuple[Row, ...]
 
@@ -84,6 +85,7 @@ class Recall:
     """Share of test videos with a training video of their class among the nearest k, percent, for each k of `train.retrieval.RANKS`."""
 
     name: str
+    labels: str
     encoder: str
     colour: int
     values: tuple[Number | None, ...]
@@ -114,6 +116,7 @@ def accuracies(runs: Sequence[Run], paper: Sequence[Preset | None]) -> list[Accu
                 title="All labels" if labels == "all" else f"{labels} labels per class",
                 classes=classes,
                 videos=f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}",
+                segments=_segments(found["protocol"]),
                 error=100 * math.sqrt(0.25 / sizes[0]),
                 rows=tuple(rows),
             )
@@ -122,17 +125,22 @@ def accuracies(runs: Sequence[Run], paper: Sequence[Preset | None]) -> list[Accu
 
 
 def recalls(runs: Sequence[Run]) -> list[Recall]:
-    """Return the rows of retrieval, a row per run and encoder; empty where nothing was retrieved."""
+    """Return the rows of retrieval, a row per run, number of labels and encoder; empty where nothing was retrieved."""
     results = _together(runs)
     if results.empty or "r1" not in results:
         return []
     results = results[results["r1"].notna()]
-    keys = sorted({(int(a), str(b)) for a, b in zip(results["number"], results["encoder"], strict=True)})
+    order = (PRETRAINED, RANDOM, MOTION, SHUFFLED)
+    columns = (results[name] for name in ("number", "labels_per_class", "encoder"))
+    keys = {(int(number), str(labels), str(encoder)) for number, labels, encoder in zip(*columns, strict=True)}
     rows = []
-    for number, encoder in keys:
-        found = results[(results["number"] == number) & (results["encoder"] == encoder)]
+    for number, labels, encoder in sorted(
+        keys, key=lambda key: (key[0], _labels_first((key[1], 0)), rank_of(order, key[2]))
+    ):
+        own = (results["number"] == number) & (results["labels_per_class"].astype(str) == labels)
+        found = results[own & (results["encoder"] == encoder)]
         values = tuple(number_of(found[f"r{k}"]) if f"r{k}" in found else None for k in RANKS)
-        rows.append(Recall(runs[number].name, _WORDS.get(encoder, encoder), number, values))
+        rows.append(Recall(runs[number].name, labels, _WORDS.get(encoder, encoder), number, values))
     return rows
 
 
@@ -196,6 +204,12 @@ def _once(found: pd.DataFrame, columns: Sequence[str] = ("number", "mode")) -> p
 def _chance_row(found: pd.DataFrame) -> Row:
     chance = Number(100 * float(found["chance"].iloc[0]), None, 1)
     return Row("chance", "one of the classes, drawn", "chance", uniform=chance, random=chance, mean_class=chance)
+
+
+def _segments(protocols: "pd.Series[str]") -> str:
+    """Return how many segments of a video were read, as the names of the protocols end: uniform8."""
+    counts = sorted(protocols.str.extract(r"(\d+)$", expand=False).dropna().astype(int).unique())
+    return " or ".join(f"{count} segments" for count in counts) or "all of"
 
 
 def _absent(encoder: str, command: str) -> Row:
