@@ -208,6 +208,8 @@ def test_an_embedding_that_is_no_number_is_not_written(store: Path, run: Path, m
 
 def test_a_store_without_folds_and_labels(tmp_path: Path, make_store: Callable[..., Path], run: Path) -> None:
     store = make_store(tmp_path / "other", {"a/b": np.zeros((3, 2, 18, 20), np.float32)})
+    with pytest.raises(ValueError, match="has no fold1, so its videos are in no split; leave the splits out"):
+        embed_store(store, run, splits=["train"])
     assert embed_store(store, run).made == 1
     rows, _ = read_embeddings(store, run)
     assert rows["video_id"].tolist() == ["a/b"] * 3
