@@ -117,7 +117,7 @@ def accuracies(runs: Sequence[Run], paper: Sequence[Preset | None]) -> list[Accu
                 classes=classes,
                 videos=f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}",
                 segments=_segments(found["protocol"]),
-                error=100 * math.sqrt(0.25 / sizes[0]),
+                error=sampling_error(sizes[0]),
                 rows=tuple(rows),
             )
         )
@@ -150,6 +150,15 @@ def number_of(values: "pd.Series[float]") -> Number | None:
     if not len(known):
         return None
     return Number(float(known.mean()), float(np.std(known, ddof=1)) if len(known) > 1 else None, len(known))
+
+
+def sampling_error(videos: int) -> float:
+    """Return by how many points, at most, the choice of so many test videos moves an accuracy: its standard deviation at one half.
+
+    >>> sampling_error(100)
+    5.0
+    """
+    return 100 * math.sqrt(0.25 / videos)
 
 
 def best_linear(run: Run, encoder: str) -> Number | None:
