@@ -66,7 +66,7 @@ def read_embeddings(
         There are no embeddings of the run.
     ValueError
         There are several; an argument names nothing; embeddings are missing because `flowcpc embed` did not come to its end, or do not fit flow that
-        was extracted again since, or were not asked for in this split.
+        was extracted again since, or lack videos of this split, or without one of a split of the run's fold of which there are some.
     DamagedStoreError
         A byte is not what was written.
     """
@@ -81,8 +81,7 @@ def read_embeddings(
     column = f"fold{manifest.about['fold'] if fold is None else fold}"
     if (fold is not None or split is not None) and column not in videos:
         raise ValueError(f"{store.path} has no {column}; give a fold that it has, or no split")
-    wanted = videos if split is None else videos[videos[column] == split]
-    if split is not None and wanted.empty:
+    if split is not None and not (videos[column] == split).any():
         raise ValueError(f"{store.path} has no videos in split={split!r} of {column}; give a split that it has")
     rows = _described(table, manifest, videos, column)
     if split is not None:
@@ -98,10 +97,11 @@ def read_embeddings(
         raise ValueError(
             f"{counted(len(stale), 'video')} of {store.path}, as {stale[0]}, changed since the embeddings were made; {again}"
         )
-    missing = set(wanted["video_id"]).difference(rows["video_id"]) if split is not None else ()
+    missing = _missing(rows, manifest, videos) if split is None else _absent(videos[videos[column] == split], rows)
     if missing:
+        where = "" if split is None else f" of split={split!r}"
         raise ValueError(
-            f"{counted(len(missing), 'video')} of split={split!r}, as {min(missing)}, have no embeddings of {manifest.about['run']}; {again}"
+            f"{counted(len(missing), 'video')}{where}, as {missing[0]}, have no embeddings of {manifest.about['run']}; {again}"
         )
     return rows, vectors_from_arrow(table[EMBEDDING])
 
@@ -171,7 +171,7 @@ def described_table(store: FlowStore, folder: Path) -> tuple[pa.Table, str]:
     if stale.any():
         count = rows["video_id"][stale].nunique()
         remarks.append(f"those of {counted(count, 'video')} that changed since are left out")
-    if not manifest.finished:
+    if not manifest.finished or _missing(rows, manifest, videos):
         remarks.append("not all are there yet")
     remark = f"embeddings of {manifest.about['run']}: {' and '.join(remarks)}; run flowcpc embed again"
     return joined.filter(pa.array(~stale)), remark if remarks else ""
@@ -187,6 +187,18 @@ def _described(table: pa.Table, manifest: Manifest, videos: pd.DataFrame, column
         rows[name] = known[name].take(np.maximum(place, 0)).where(place >= 0).to_numpy() if len(known) else None
     rows["split"] = rows.get(column)
     return rows
+
+
+def _missing(rows: pd.DataFrame, manifest: Manifest, videos: pd.DataFrame) -> list[str]:
+    """Return the videos without embeddings in those splits of the run's fold that have some: embed takes splits whole."""
+    column = f"fold{manifest.about['fold']}"
+    splits = videos[column].fillna("") if column in videos else pd.Series("", videos.index)
+    begun = splits[videos["video_id"].isin(rows["video_id"])].unique()
+    return _absent(videos[splits.isin(begun)], rows)
+
+
+def _absent(videos: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
+    return sorted(set(videos["video_id"]).difference(rows["video_id"]))
 
 
 def _is_stale(rows: pd.DataFrame, videos: pd.DataFrame) -> NDArray[np.bool_]:

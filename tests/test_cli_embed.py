@@ -63,6 +63,23 @@ def test_files_give_what_their_store_gives(place: Path, tmp_path: Path) -> None:
     assert [path.name for path in out.parent.iterdir()] == ["e.parquet"]
 
 
+def test_files_for_an_encoder_of_images(place: Path, tmp_path: Path) -> None:
+    store, run, out = tmp_path / "s", tmp_path / "run", tmp_path / "out" / "e.parquet"
+    for words in (
+        ("extract-flow", place / "videos", store, "--size", "24x32", "--workers", 0, "--with-frames"),
+        ("pretrain", store, run, *OPTIONS, "--set", "modality=image"),
+        ("embed", store, run),
+        ("embed", place / "videos", "--weights", run, "--out", out, "--workers", 0),
+    ):
+        result = flowcpc(*words)
+        assert result.exit_code == 0, result.output
+    table = pd.read_parquet(out)
+    rows, vectors = api.read_embeddings(store, run)
+    assert table["video_id"].tolist() == rows["video_id"].tolist()
+    np.testing.assert_array_equal(np.stack(table["embedding"]), vectors)
+    assert [path.name for path in out.parent.iterdir()] == ["e.parquet"]
+
+
 def test_some_files_and_a_broken_one(place: Path, tmp_path: Path) -> None:
     one, two = sorted((place / "videos" / "Left").iterdir())[:2]
     (tmp_path / "broken.avi").write_bytes(b"RIFF")
@@ -117,11 +134,12 @@ def test_many_videos_are_foreseen_and_need_room(place: Path, tmp_path: Path, mon
     assert [path.name for path in tmp_path.iterdir()] == ["e.parquet"]
 
 
-def start(place: Path, videos: Path, out: Path) -> "subprocess.Popen[str]":
+def start(place: Path, videos: Path, out: Path, workers: int = 0) -> "subprocess.Popen[str]":
     command = [sys.executable, str(ROOT / "cli.py"), "embed", str(videos), "--weights", str(place / "run")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command += ["--out", str(out), "--workers", "0"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    command += ["--out", str(out), "--workers", str(workers)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, **pipes, text=True, env=environment, start_new_session=True)
 
 
 def wait_for_flow(folder: Path) -> None:
@@ -136,14 +154,20 @@ def long_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_class_folders(folder, {"Left": (-1.0, 0.0), "Right": (1.0, 0.0)}, clips=4, frames=60)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_signal_leaves_nothing(place: Path, long_videos: Path, tmp_path: Path, number: int, code: int) -> None:
-    process = start(place, long_videos, tmp_path / "e.parquet")
+@pytest.mark.parametrize(
+    ("number", "code", "workers"), [(signal.SIGTERM, 75, 0), (signal.SIGINT, 130, 0), (signal.SIGINT, 130, 2)]
+)
+def test_a_signal_leaves_nothing(
+    place: Path, long_videos: Path, tmp_path: Path, number: int, code: int, workers: int
+) -> None:
+    """To the whole group, as a terminal's Ctrl-C is."""
+    process = start(place, long_videos, tmp_path / "e.parquet", workers)
     wait_for_flow(tmp_path)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     stderr = process.communicate(timeout=120)[1]
     assert process.returncode == code, stderr
     assert "go on with the same command: flowcpc embed" in stderr
+    assert "Traceback" not in stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -136,6 +136,16 @@ def test_stopped_it_goes_on_to_the_same_bytes(store: Path, run: Path, asked: int
     assert contents(whole.path) == expected
 
 
+def test_a_split_that_is_whole_does_not_hide_one_that_was_stopped(store: Path, run: Path) -> None:
+    assert not embed_store(store, run, should_stop=StopAfter(5)).finished
+    embed_store(store, run, splits=["test"])
+    assert set(read_embeddings(store, run, split="test")[0]["split"]) == {"test"}
+    with pytest.raises(ValueError, match="have no embeddings of run; run: flowcpc embed"):
+        read_embeddings(store, run)
+    embed_store(store, run)
+    assert len(read_embeddings(store, run, level="video")[0]) == VIDEOS
+
+
 def test_stopped_within_a_video_it_leaves_the_ones_before(store: Path, run: Path) -> None:
     opened = open_store(store)
     embed_store(store, run)
@@ -198,6 +208,8 @@ def test_an_embedding_that_is_no_number_is_not_written(store: Path, run: Path, m
 
 def test_a_store_without_folds_and_labels(tmp_path: Path, make_store: Callable[..., Path], run: Path) -> None:
     store = make_store(tmp_path / "other", {"a/b": np.zeros((3, 2, 18, 20), np.float32)})
+    with pytest.raises(ValueError, match="has no fold1, so its videos are in no split; leave the splits out"):
+        embed_store(store, run, splits=["train"])
     assert embed_store(store, run).made == 1
     rows, _ = read_embeddings(store, run)
     assert rows["video_id"].tolist() == ["a/b"] * 3

@@ -45,10 +45,10 @@ def test_the_same_bytes_in_whatever_order_they_came(store: FlowStore) -> None:
 
 def test_other_weights_replace_everything(store: FlowStore) -> None:
     put_embeddings(store, "run", VECTORS)
-    put_embeddings(store, "run", VECTORS[:1] + 1, weights="w2", videos=["d"])
-    rows, vectors = read_embeddings(store, "run", level="video")
-    assert rows["video_id"].tolist() == ["d"]
-    np.testing.assert_array_equal(vectors, VECTORS[:1] + 1)
+    folder = put_embeddings(store, "run", VECTORS[:1] + 1, weights="w2", videos=["d"])
+    table = read_parts(folder, whole_videos=True)[1]
+    assert table["video_id"].to_pylist() == ["d"]
+    np.testing.assert_array_equal(table["embedding"].to_pylist(), VECTORS[:1] + 1)
 
 
 @pytest.mark.parametrize("damage", [b"", b"x", None], ids=["empty", "other", "gone"])

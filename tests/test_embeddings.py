@@ -98,6 +98,24 @@ def test_embeddings_that_are_not_all_there_are_refused(store: FlowStore) -> None
         read_embeddings(store, "run", split="test")
 
 
+def test_a_split_of_which_only_a_part_was_embedded_is_never_taken_for_all(store: FlowStore) -> None:
+    """Stopped among all videos and begun again with one split, or with videos that came later."""
+    put_embeddings(store, "run", VECTORS[:2])  # a: train, b: one of two test videos
+    with pytest.raises(ValueError, match=r"1 video, as c, have no embeddings of run; run: flowcpc embed"):
+        read_embeddings(store, "run")
+    sql = "SELECT DISTINCT video_id FROM embeddings ORDER BY 1"
+    said = CliRunner().invoke(cli.main, ["query", str(store.path), sql]).stderr
+    assert "embeddings of run: not all are there yet; run flowcpc embed again" in said
+    assert len(read_embeddings(store, "run", split="train")[0]) == 2
+    put_embeddings(store, "run", VECTORS)
+    assert len(read_embeddings(store, "run")[0]) == 6
+    commit_flow(store, "d", np.ones((3, 2, 16, 16), np.float32))
+    assert len(read_embeddings(store, "run")[0]) == 6  # in no split, of which there is none
+    commit_flow(store, "e", np.ones((3, 2, 16, 16), np.float32), folds={"fold1": "train"})
+    with pytest.raises(ValueError, match=r"1 video, as e, have no embeddings"):
+        read_embeddings(store, "run")
+
+
 def test_embeddings_of_flow_that_was_replaced_are_refused(store: FlowStore) -> None:
     put_embeddings(store, "run", VECTORS)
     commit_flow(store, "b", np.ones((3, 2, 16, 16), np.float32), folds=FOLDS["b"])

@@ -95,6 +95,7 @@ def test_a_page_shows_everything_and_escapes_what_is_untrusted(whole: tuple[Path
     for encoder in ("pretrained", "random"):
         mean, deviation = 100 * uniform.mean()[encoder], 100 * uniform.std()[encoder]
         assert f"{mean:.1f} ± {deviation:.1f}" in seen.text
+    assert "against the same encoder untrained, on 6 videos of the test split, whose choice alone" in seen.text
     for title in (
         "Training curves",
         "Action recognition",

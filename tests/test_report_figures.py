@@ -82,6 +82,22 @@ def test_a_matrix_has_shares_of_its_rows() -> None:
     assert "5 of 6 predictions are right" in figure.summary
 
 
+def test_a_matrix_of_many_classes_fits_a_page_with_names_as_large_as_its_fields() -> None:
+    names = [f"FieldHockeyPenalty{n}"[:18] for n in range(101)]  # as long as the longest of UCF-101
+    large, small = (matrix(names[:count], np.eye(count, dtype=np.int64)) for count in (101, 13))
+    assert large.is_large
+    assert large.width <= 78 * 16 - 2 * 32  # of the page
+    assert large.letters <= large.size
+    assert not small.is_large
+    assert small.width <= (78 * 16 - 2 * 32 - 26) / 2  # half of it, beside the table
+
+
+def test_a_rate_that_never_changes_lies_in_the_middle() -> None:
+    chart = line_chart("Rate", "", [Line("a", 0, [(1, 0.01), (2, 0.01)])], log=True)
+    assert chart is not None
+    assert [mark.text for mark in chart.y_marks] == ["0.001", "0.01", "0.1"]
+
+
 @given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=20))
 def test_a_cloud_keeps_its_shape_within_the_unit_square(places: list[tuple[float, float]]) -> None:
     given_places = np.array(places)

@@ -25,7 +25,6 @@ from train.checkpoint import Checkpoint, build_encoder, check_numerics, require_
 from train.encoder import Encoder
 from train.loader import loading
 from train.selection import covering_segments
-from train.splits import fold_column
 
 BATCH_SEGMENTS = 128
 SPLITS = ("train", "val", "test")
@@ -245,7 +244,12 @@ def _choose(store: FlowStore, videos: pd.DataFrame, fold: int, splits: Sequence[
             raise ValueError(
                 f"splits={','.join(splits)!r} names none of {', '.join(SPLITS)}; write for example train,test"
             )
-        videos = videos[videos[fold_column(videos, fold)].isin(splits)]
+        column = f"fold{fold}"
+        if column not in videos:
+            raise ValueError(
+                f"{store.path} has no {column}, so its videos are in no split; leave the splits out to embed all of them"
+            )
+        videos = videos[videos[column].isin(splits)]
     if videos.empty:
         where = "" if splits is None else f" in the splits {', '.join(splits)} of fold {fold}"
         raise ValueError(f"{store.path} has no videos{where}; extract some, or choose other splits")

@@ -16,7 +16,9 @@ from stores.pictures import Pixels
 WIDTH, HEIGHT = 420.0, 270.0
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 14.0, 14.0, 44.0
 _MOST_POINTS = 400  # of a line; more cannot be told apart
-_LABEL_ROOM, _LETTER = 15, 0.68  # letters of a class name beside a matrix, and their width by their height
+LABEL_ROOM = 22  # letters of a class name beside a matrix
+_LETTER = 0.64  # width of a letter by its height, on average
+_FEW_CLASSES = 26  # of a matrix that leaves room for numbers, and for a table beside it
 
 Points = Sequence[tuple[float, float]]
 
@@ -162,6 +164,11 @@ class Matrix:
     summary: str
 
     @property
+    def is_large(self) -> bool:
+        """Whether it needs the width of the page, and has no room for numbers."""
+        return len(self.classes) > _FEW_CLASSES
+
+    @property
     def width(self) -> int:
         """Width and height of the whole, px."""
         return self.room + self.size * len(self.classes) + 4
@@ -174,9 +181,9 @@ def matrix(classes: Sequence[str], counts: NDArray[np.int64]) -> Matrix:
         Cell(int(column), int(row), float(counts[row, column] / totals[row]), str(counts[row, column]))
         for row, column in zip(*np.nonzero(counts), strict=True)
     ]
-    size = 34 if len(classes) <= 12 else 24 if len(classes) <= 26 else 12
+    size = 34 if len(classes) <= 8 else 24 if len(classes) <= _FEW_CLASSES else 16 if len(classes) <= 64 else 10
     letters = min(12, size)
-    longest = min(max(map(len, classes), default=0), _LABEL_ROOM)
+    longest = min(max(map(len, classes), default=0), LABEL_ROOM)
     right = int(np.trace(counts))
     return Matrix(
         classes=tuple(classes),
@@ -229,7 +236,7 @@ def _finite(line: Line, *, positive: bool) -> Line:
 
 def _decades(low: float, high: float) -> tuple[float, float]:
     first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
-    return 10.0**first, 10.0 ** max(last, first + 1)
+    return (10.0**first, 10.0**last) if first < last else (10.0 ** (first - 1), 10.0 ** (last + 1))
 
 
 def _in_words(line: Line, unit: str) -> str:

@@ -9,8 +9,9 @@ import jinja2
 
 from train import report_figures
 from train.report_figures import Chart, Cloud, Matrix
-from train.report_results import RECALLS, Accuracies, Recall
-from train.report_store import Health, Search
+from train.report_results import Accuracies, Recall
+from train.report_store import THUMBNAIL, Health, Search
+from train.retrieval import RANKS
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,9 @@ def render(page: Page) -> str:
         "bottom": report_figures.HEIGHT - report_figures.BOTTOM,
     }
     template = _environment().get_template("report_page.html")
-    return template.render(page=page, geometry=geometry, recall_at=RECALLS).lstrip()
+    return template.render(
+        page=page, geometry=geometry, recall_at=RANKS, letters=report_figures.LABEL_ROOM, thumbnail=THUMBNAIL
+    ).lstrip()
 
 
 @functools.cache

@@ -8,14 +8,14 @@ import numpy as np
 
 from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore
+from stores.words import counted
 from train import paper, report_page, report_results, report_store
 from train.config import PretrainConfig
+from train.evaluation_task import MOTION, PRETRAINED, RANDOM
 from train.presets import Preset
 from train.report_charts import charts, classes_of
 from train.report_figures import matrix
 from train.report_runs import Run, foremost_predictions
-
-_RANDOM = "random"
 
 
 def page_of(runs: Sequence[Run], store: FlowStore | None, announce: Callable[[str], None]) -> report_page.Page:
@@ -71,9 +71,7 @@ def _commands(runs: Sequence[Run], store: FlowStore | None) -> report_page.Comma
 
 def _card(number: int, run: Run, preset: Preset | None) -> report_page.Card:
     numbers = []
-    ours, untrained, motion = (
-        report_results.best_linear(run, name) for name in ("pretrained", _RANDOM, report_results.MOTION)
-    )
+    ours, untrained, motion = (report_results.best_linear(run, name) for name in (PRETRAINED, RANDOM, MOTION))
     if ours is not None:
         beside = [f"untrained {untrained}" if untrained else "untrained not measured"]
         beside += [f"motion statistics {motion}"] if motion else []
@@ -96,7 +94,7 @@ def _card(number: int, run: Run, preset: Preset | None) -> report_page.Card:
         step=run.step,
         steps=config.steps if config else 0,
         numbers=tuple(numbers),
-        verdict=_verdict(ours, untrained),
+        verdict=_verdict(ours, untrained, run),
     )
 
 
@@ -110,11 +108,14 @@ def _what(config: PretrainConfig) -> str:
     )
 
 
-def _verdict(ours: report_results.Number | None, untrained: report_results.Number | None) -> str:
+def _verdict(ours: report_results.Number | None, untrained: report_results.Number | None, run: Run) -> str:
     if ours is None or untrained is None:
         return ""
-    points = ours.mean - untrained.mean
-    return f"{points:+.1f} points against the same encoder untrained."
+    videos = int(run.results["videos"].min())
+    return (
+        f"{ours.mean - untrained.mean:+.1f} points against the same encoder untrained, on {counted(videos, 'video')} of the test split, "
+        f"whose choice alone moves an accuracy by about {report_results.sampling_error(videos):.1f}."
+    )
 
 
 def _comparison(runs: Sequence[Run], presets: Sequence[Preset | None]) -> report_page.Comparison:
@@ -138,10 +139,7 @@ def _comparison(runs: Sequence[Run], presets: Sequence[Preset | None]) -> report
                 f"{100 * loss['accuracy']:.1f}" if loss else "-",
                 f"{100 * held_out['held_out_accuracy']:.1f}" if held_out else "-",
                 f"{100 / classes_of(run):.1f}" if config else "-",
-                *(
-                    str(report_results.best_linear(run, name) or "-")
-                    for name in ("pretrained", _RANDOM, report_results.MOTION)
-                ),
+                *(str(report_results.best_linear(run, name) or "-") for name in (PRETRAINED, RANDOM, MOTION)),
                 chance,
                 f"{preset.linear['all']:.1f}" if preset and "all" in preset.linear else "-",
             )
@@ -229,9 +227,7 @@ def _strides(number: int, run: Run) -> report_page.Strides | None:
     values = [line["stride"] for line in run.metrics if "stride" in line]
     if not values or run.config is None:
         return None
-    config = run.config
-    low = config.num_flows + {"spaced": config.spacing, "overlap": -config.spacing}.get(config.selection, 0)
-    high = low if config.selection in ("spaced", "overlap") else low + config.spacing
+    low, high = report_store.asked_strides(run.config)
     asked = f"{low}" if low == high else f"{low} to {high}"
     return report_page.Strides(run.name, number, asked, float(np.mean(values)), min(values), max(values))
 

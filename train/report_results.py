@@ -7,23 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from train.evaluation_task import MOTION, PRETRAINED, RANDOM, SCRATCH, SHUFFLED
 from train.presets import Preset
 from train.report_runs import MODES, Run, rank_of
+from train.retrieval import RANKS
 
-RECALLS = (1, 5, 10, 20, 50)
-MOTION = "motion statistics"
 # Encoders that are baselines, in the order of the tables, and what measures those that are absent.
 _BASELINES = {
-    "shuffled labels": "evaluate STORE RUN --mode linear",
+    SHUFFLED: "evaluate STORE RUN --mode linear",
     MOTION: "evaluate STORE RUN --mode linear",
-    "random": "evaluate STORE RUN --mode linear",
-    "scratch": "evaluate STORE RUN --mode scratch",
+    RANDOM: "evaluate STORE RUN --mode linear",
+    SCRATCH: "evaluate STORE RUN --mode scratch",
 }
-_WORDS = {
-    "random": "untrained encoder",
-    "scratch": "from scratch",
-    "pretrained": "pretrained encoder",
-}
+_WORDS = {RANDOM: "untrained encoder", SCRATCH: "from scratch", PRETRAINED: "pretrained encoder"}
 _HOW = {
     "linear": "linear layer on the frozen encoder",
     "finetune": "all layers trained",
@@ -69,6 +65,7 @@ class Accuracies:
     title: str
     classes: int
     videos: str
+    segments: str
     error: float
     rows: tuple[Row, ...]
 
@@ -85,9 +82,10 @@ class Accuracies:
 
 @dataclass(frozen=True)
 class Recall:
-    """Share of test videos with a training video of their class among the nearest k, percent, for each k of RECALLS."""
+    """Share of test videos with a training video of their class among the nearest k, percent, for each k of `train.retrieval.RANKS`."""
 
     name: str
+    labels: str
     encoder: str
     colour: int
     values: tuple[Number | None, ...]
@@ -118,7 +116,8 @@ def accuracies(runs: Sequence[Run], paper: Sequence[Preset | None]) -> list[Accu
                 title="All labels" if labels == "all" else f"{labels} labels per class",
                 classes=classes,
                 videos=f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}",
-                error=100 * math.sqrt(0.25 / sizes[0]),
+                segments=_segments(found["protocol"]),
+                error=sampling_error(sizes[0]),
                 rows=tuple(rows),
             )
         )
@@ -126,17 +125,22 @@ def accuracies(runs: Sequence[Run], paper: Sequence[Preset | None]) -> list[Accu
 
 
 def recalls(runs: Sequence[Run]) -> list[Recall]:
-    """Return the rows of retrieval, a row per run and encoder; empty where nothing was retrieved."""
+    """Return the rows of retrieval, a row per run, number of labels and encoder; empty where nothing was retrieved."""
     results = _together(runs)
     if results.empty or "r1" not in results:
         return []
     results = results[results["r1"].notna()]
-    keys = sorted({(int(a), str(b)) for a, b in zip(results["number"], results["encoder"], strict=True)})
+    order = (PRETRAINED, RANDOM, MOTION, SHUFFLED)
+    columns = (results[name] for name in ("number", "labels_per_class", "encoder"))
+    keys = {(int(number), str(labels), str(encoder)) for number, labels, encoder in zip(*columns, strict=True)}
     rows = []
-    for number, encoder in keys:
-        found = results[(results["number"] == number) & (results["encoder"] == encoder)]
-        values = tuple(number_of(found[f"r{k}"]) if f"r{k}" in found else None for k in RECALLS)
-        rows.append(Recall(runs[number].name, _WORDS.get(encoder, encoder), number, values))
+    for number, labels, encoder in sorted(
+        keys, key=lambda key: (key[0], _labels_first((key[1], 0)), rank_of(order, key[2]))
+    ):
+        own = (results["number"] == number) & (results["labels_per_class"].astype(str) == labels)
+        found = results[own & (results["encoder"] == encoder)]
+        values = tuple(number_of(found[f"r{k}"]) if f"r{k}" in found else None for k in RANKS)
+        rows.append(Recall(runs[number].name, labels, _WORDS.get(encoder, encoder), number, values))
     return rows
 
 
@@ -148,15 +152,24 @@ def number_of(values: "pd.Series[float]") -> Number | None:
     return Number(float(known.mean()), float(np.std(known, ddof=1)) if len(known) > 1 else None, len(known))
 
 
+def sampling_error(videos: int) -> float:
+    """Return by how many points, at most, the choice of so many test videos moves an accuracy: its standard deviation at one half.
+
+    >>> sampling_error(100)
+    5.0
+    """
+    return 100 * math.sqrt(0.25 / videos)
+
+
 def best_linear(run: Run, encoder: str) -> Number | None:
     """Return the accuracy of a linear layer on `encoder` with all labels, evenly spread segments; None where it was not measured."""
     found = run.results
     if found.empty or "top1" not in found:
         return None
     kept = (found["encoder"] == encoder) & (found["labels_per_class"].astype(str) == "all")
-    if encoder in ("pretrained", "random"):
+    if encoder in (PRETRAINED, RANDOM):
         kept &= found["protocol"].str.startswith("uniform") & found["mode"].isin(["linear", "random"])
-    return number_of(found.loc[kept, "top1"])
+    return number_of((_once(found[kept], ["mode"]) if encoder == MOTION else found[kept])["top1"])
 
 
 def _together(runs: Sequence[Run]) -> pd.DataFrame:
@@ -177,22 +190,22 @@ def _rows(found: pd.DataFrame, runs: Sequence[Run], paper: Sequence[Preset | Non
             Row(
                 name=_WORDS.get(encoder, encoder),
                 how=_HOW.get(mode, mode) if encoder != MOTION else "ten statistics per clip",
-                role="ours" if encoder == "pretrained" else "baseline",
+                role="ours" if encoder == PRETRAINED else "baseline",
                 colour=number,
                 uniform=number_of(main["top1"]),
                 random=number_of(random["top1"]),
                 top5=number_of(main["top5"]) if "top5" in main else None,
                 mean_class=number_of(main["mean_class"]) if "mean_class" in main else None,
-                paper=theirs.get(labels) if encoder == "pretrained" else None,
+                paper=theirs.get(labels) if encoder == PRETRAINED else None,
                 note=runs[number].name,
             )
         )
     return rows
 
 
-def _once(found: pd.DataFrame) -> pd.DataFrame:
+def _once(found: pd.DataFrame, columns: Sequence[str] = ("number", "mode")) -> pd.DataFrame:
     """Return what one mode of one run measured: motion statistics know neither, so the others say the same."""
-    for column in ("number", "mode"):
+    for column in columns:
         found = found[found[column] == found[column].iloc[0]] if len(found) else found
     return found
 
@@ -200,6 +213,12 @@ def _once(found: pd.DataFrame) -> pd.DataFrame:
 def _chance_row(found: pd.DataFrame) -> Row:
     chance = Number(100 * float(found["chance"].iloc[0]), None, 1)
     return Row("chance", "one of the classes, drawn", "chance", uniform=chance, random=chance, mean_class=chance)
+
+
+def _segments(protocols: "pd.Series[str]") -> str:
+    """Return how many segments of a video were read, as the names of the protocols end: uniform8."""
+    counts = sorted(protocols.str.extract(r"(\d+)$", expand=False).dropna().astype(int).unique())
+    return " or ".join(f"{count} segments" for count in counts) or "all of"
 
 
 def _absent(encoder: str, command: str) -> Row:

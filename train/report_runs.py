@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from stores.embeddings import read_predictions
 from train.checkpoint import load_checkpoint
 from train.config import PretrainConfig
+from train.evaluation_task import MOTION, PRETRAINED, RANDOM, SCRATCH, Unit
 from train.metrics import read_metrics
+from train.results import EVALUATE, read_results
 
-_RESULTS, _PREDICTIONS = "results.parquet", "predictions.parquet"
 # The order in which evaluations are shown, and which of them a confusion matrix is made of.
 MODES = ("linear", "finetune", "scratch", "knn", "probe", "random", "retrieval")
 
@@ -38,7 +38,7 @@ class Run:
     metrics : list of dict
         Lines of metrics.jsonl.
     results : DataFrame
-        Rows of all evaluations, as train.results keeps them; empty when there are none.
+        Rows of all evaluations, as train.results.read_results gives them; empty when there are none.
     """
 
     name: str
@@ -71,13 +71,16 @@ def foremost_predictions(run: Run) -> tuple[pd.DataFrame, str] | None:
     That is the pretrained encoder's on evenly spread segments, by a linear layer trained on all labels, or what comes nearest to it. Columns are
     video_id, label and predicted.
     """
-    wanted = run.results
-    wanted = wanted[wanted["encoder"] != "motion statistics"] if len(wanted) else wanted
-    wanted = wanted[[Path(folder, _PREDICTIONS).is_file() for folder in wanted["folder"]]] if len(wanted) else wanted
+    if run.results.empty:
+        return None
+    wanted = run.results[run.results["encoder"] != MOTION]
+    units = zip(wanted["mode"], wanted["labels_per_class"], wanted["fold"], wanted["seed"], strict=True)
+    wanted = wanted.assign(folder=[str(run.path / EVALUATE / Unit(*unit).name) for unit in units])
+    wanted = wanted[[Path(folder, "predictions.parquet").is_file() for folder in wanted["folder"]]]
     if wanted.empty:
         return None
     orders: tuple[tuple[str, tuple[str, ...]], ...] = (
-        ("encoder", ("pretrained", "scratch", "random")),
+        ("encoder", (PRETRAINED, SCRATCH, RANDOM)),
         ("labels_per_class", ("all", "18", "5")),
         ("mode", MODES),
     )
@@ -87,7 +90,7 @@ def foremost_predictions(run: Run) -> tuple[pd.DataFrame, str] | None:
     wanted = wanted[wanted["protocol"] == max(wanted["protocol"])]  # uniform comes behind random
     first = wanted.iloc[0]
     parts = []
-    for folder in dict.fromkeys(wanted["folder"]):
+    for folder in wanted["folder"].unique():
         table, _ = read_predictions(folder)
         parts.append(table[(table["encoder"] == first["encoder"]) & (table["protocol"] == first["protocol"])])
     found = pd.concat(parts, ignore_index=True)[["video_id", "label", "predicted"]]
@@ -99,7 +102,10 @@ def foremost_predictions(run: Run) -> tuple[pd.DataFrame, str] | None:
 
 def _read_run(folder: Path, name: str) -> Run:
     checkpoint = load_checkpoint(folder)
-    results = _read_results(folder)
+    try:
+        results = read_results(folder)
+    except FileNotFoundError:
+        results = pd.DataFrame()
     if checkpoint is None and results.empty:
         raise FileNotFoundError(
             f"{folder} holds neither a checkpoint nor results; make a run with: flowcpc pretrain STORE {folder}"
@@ -113,24 +119,6 @@ def _read_run(folder: Path, name: str) -> Run:
         metrics=read_metrics(folder),
         results=results,
     )
-
-
-def _evaluations(folder: Path) -> list[Path]:
-    return sorted(file.parent for file in (folder / "evaluate").glob(f"*/{_RESULTS}"))
-
-
-def _read_results(folder: Path) -> pd.DataFrame:
-    """Return the rows of all evaluations under `folder`, each with the folder that it is from."""
-    tables = [_read(evaluation / _RESULTS).assign(folder=str(evaluation)) for evaluation in _evaluations(folder)]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
-def _read(file: Path) -> pd.DataFrame:
-    try:
-        table: pd.DataFrame = pd.read_parquet(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{file} cannot be read ({error}); delete its folder and evaluate again") from error
-    return table
 
 
 def rank_of(order: Sequence[str], value: str) -> tuple[int, str]:

@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from stores.embeddings import read_embeddings
 from stores.flow_store import FlowStore
 from stores.pictures import fitting_scale, flow_to_rgb, wheel
+from stores.words import counted
+from train.config import PretrainConfig
 from train.report_figures import Cloud, cloud, picture_uri
 from train.report_runs import Run
+from train.shots import shots_of
 
 MAP_CLASSES = 10  # of the paper's figure 2
 _PERPLEXITY = 30
 _QUERIES, _NEIGHBOURS = 6, 5
-_THUMBNAIL = 128  # px
+THUMBNAIL = 160  # px
 _MOST_NAMED = 40
 _SEED = 0
 
@@ -81,11 +84,13 @@ class Reason:
 
 @dataclass(frozen=True)
 class Short:
-    """Videos too short for a run's sequences: it asks for `span` flows."""
+    """Videos of which no shot has the `span` flows of a run's sequence at its smallest stride; how many lack the `widest`, of its largest one."""
 
     run: str
     span: int
     names: Names
+    widest: int
+    narrowed: int
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,8 @@ class Health:
 
 
 def health(store: FlowStore, runs: Sequence[Run]) -> Health:
-    """Return which videos failed, are shorter than the sequences of `runs`, or decode to another number of frames than their header says."""
-    tables = store.tables("videos", "failures")
+    """Return which videos failed, are shorter between cuts than the sequences of `runs`, or decode to another number of frames than announced."""
+    tables = store.tables("videos", "failures", "shots")
     videos, failures = tables["videos"], tables["failures"]
     groups: dict[tuple[str, str], list[str]] = {}
     for kind, reason, video_id in zip(failures["kind"], failures["reason"], failures["video_id"], strict=True):
@@ -117,11 +122,15 @@ def health(store: FlowStore, runs: Sequence[Run]) -> Health:
         for (kind, reason), names in groups.items()
     ]
     short = []
+    longest = shots_of(tables["shots"], videos["video_id"].tolist()).longest
+    shots = videos[["video_id"]].assign(longest=longest).sort_values(["longest", "video_id"])
     for run in runs:
         if run.config is not None:
             span = run.config.shortest_span
-            rows = videos[videos["flows"] < span].sort_values(["flows", "video_id"])
-            short.append(Short(run.name, span, _named(rows, len(videos), lambda row: f"{row['flows']} flows")))
+            widest = run.config.num_flows + (run.config.num_segments - 1) * asked_strides(run.config)[1]
+            rows = shots[shots["longest"] < span]
+            names = _named(rows, len(videos), lambda row: counted(row["longest"], "flow"))
+            short.append(Short(run.name, span, names, widest, int((longest < widest).sum())))
     wrong = videos[~videos["decoded_is_header"].astype(bool)] if "decoded_is_header" in videos else videos[:0]
     lengths = videos["flows"] if len(videos) else pd.Series([0])
     return Health(
@@ -137,6 +146,13 @@ def health(store: FlowStore, runs: Sequence[Run]) -> Health:
         short=tuple(short),
         miscounted=_named(wrong, len(videos), _frames),
     )
+
+
+def asked_strides(config: PretrainConfig) -> tuple[int, int]:
+    """Return the smallest and the largest stride that a run's selection asks for, flows."""
+    fixed = {"spaced": config.spacing, "overlap": -config.spacing}.get(config.selection)
+    low = config.num_flows + (fixed or 0)
+    return low, low if fixed is not None or config.selection == "consecutive" else low + config.spacing
 
 
 def whole_videos(store: FlowStore, run: Run) -> tuple[pd.DataFrame, NDArray[np.float32]]:
@@ -197,7 +213,7 @@ def neighbours(store: FlowStore, rows: pd.DataFrame, vectors: NDArray[np.float32
     speed = fitting_scale(list(flows.values()))
 
     def video(row: int, similarity: float = 1.0, right: bool = True) -> Video:
-        picture = picture_uri(flow_to_rgb(flows[row], speed), _THUMBNAIL)
+        picture = picture_uri(flow_to_rgb(flows[row], speed), THUMBNAIL)
         return Video(str(rows["video_id"][row]), str(labels[row]), picture, similarity, right)
 
     found = []
