@@ -1,6 +1,6 @@
 """Headless Chromium over its debugging pipe: what a page asks for, complains about and looks like. The standard library is enough.
 
-`python tests/browser.py PAGE.html PICTURE.png [WIDTH [HEIGHT]]` takes a picture of a page; without a height of all of it.
+`python tests/browser.py PAGE.html PICTURE.png [WIDTH [HEIGHT|SELECTOR]]` takes a picture of a page: its upper HEIGHT px, an element, or all of it.
 """
 
 import base64
@@ -68,6 +68,15 @@ class Page:
     def value(self, expression: str) -> Any:
         """Return what JavaScript of the test finds on the page."""
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    def place(self, selector: str) -> tuple[int, int, int, int]:
+        """Return (x, y, width, height) of the element that a CSS selector finds, in px of the whole page."""
+        box = self.value(
+            f"(box => [box.x + scrollX, box.y + scrollY, box.width, box.height])"
+            f"(document.querySelector({json.dumps(selector)}).getBoundingClientRect())"
+        )
+        x, y, width, height = map(round, box)
+        return x, y, width, height
 
     def requests(self) -> list[str]:
         """Return the addresses that the page asked for, data that it holds itself aside."""
@@ -144,11 +153,11 @@ def browser_page() -> Iterator[Page]:
             process.wait()
 
 
-def main(page_file: str, picture_file: str, width: str = "1280", height: str = "0") -> None:
+def main(page_file: str, picture_file: str, width: str = "1280", part: str = "") -> None:
     """Write a picture of a page."""
     with browser_page() as page:
         page.open(Path(page_file), width=int(width))
-        clip = (0, 0, int(width), int(height)) if int(height) else None
+        clip = (0, 0, int(width), int(part)) if part.isdecimal() else page.place(part) if part else None
         Path(picture_file).write_bytes(page.picture(whole=clip is None, clip=clip))
 
 
