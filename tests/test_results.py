@@ -20,6 +20,7 @@ def test_results_of_several_runs_are_one_table(tmp_path: Path) -> None:
     write_table(tmp_path / "a/evaluate/features/0/x.parquet", pa.table({"no": ["result"]}))
     table = read_results([tmp_path / "a", tmp_path / "b"])
     assert table[["run", "mode"]].to_numpy().tolist() == [["a", "knn"], ["a", "linear"], ["b", "retrieval"]]
+    assert table["path"].tolist() == [str(tmp_path / run) for run in ("a", "a", "b")]
     assert table["r1"].isna().tolist() == [True, True, False]
     assert len(read_results(tmp_path / "b")) == 1
     with pytest.raises(FileNotFoundError, match="c holds no results; make some with: flowcpc evaluate STORE"):

@@ -34,7 +34,7 @@ _ABOUT = "evaluation.json"
 def read_results(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
     """Return all finished results under runs, and under folders that `flowcpc evaluate --out` wrote, one row each.
 
-    Columns: run, preset, mode, encoder, protocol, labels_per_class, fold, seed, pretrain_steps, schedule, transductive, missing, videos, classes,
+    Columns: path (as it was given, where a run's name would not tell two apart), run, preset, mode, encoder, protocol, labels_per_class, fold, seed, pretrain_steps, schedule, transductive, missing, videos, classes,
     chance, top1, top5, mean_class (shares in 0..1) and, of retrieval, r1, r5, r10, r20, r50; what a mode does not measure is NaN. `pretrain_steps`
     is 0 for the modes `scratch` and `random`, which use no pretrained weights.
 
@@ -55,7 +55,9 @@ def read_results(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
             table = read_table(file)
             if table is None:
                 raise ValueError(f"{file} is damaged; run its evaluation again, which makes it anew")
-            tables.append(table.to_pandas())
+            found = table.to_pandas()
+            found.insert(0, "path", os.fspath(path))
+            tables.append(found)
     return pd.concat(tables, ignore_index=True)
 
 
