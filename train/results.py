@@ -34,9 +34,10 @@ _ABOUT = "evaluation.json"
 def read_results(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
     """Return all finished results under runs, and under folders that `flowcpc evaluate --out` wrote, one row each.
 
-    Columns: path (as it was given, where a run's name would not tell two apart), run, preset, mode, encoder, protocol, labels_per_class, fold, seed, pretrain_steps, schedule, transductive, missing, videos, classes,
-    chance, top1, top5, mean_class (shares in 0..1) and, of retrieval, r1, r5, r10, r20, r50; what a mode does not measure is NaN. `pretrain_steps`
-    is 0 for the modes `scratch` and `random`, which use no pretrained weights.
+    Columns: path (as it was given: two runs may have one name), run, preset, mode, encoder, protocol, labels_per_class, fold, seed, pretrain_steps,
+    schedule, transductive, missing, videos, classes, chance, top1, top5, mean_class (shares in 0..1) and, of retrieval,
+    r1, r5, r10, r20, r50; what a mode does not measure is NaN. `pretrain_steps` is 0 for the modes `scratch` and `random`, which use no pretrained
+    weights.
 
     Raises
     ------

@@ -53,8 +53,8 @@ class Evaluation:
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """Return mean and standard deviation over folds and seeds of what `read_results` gives.
 
-    One row per path, run, preset, schedule, mode, labels_per_class, encoder and protocol: units, videos, chance, and of every share `name` its mean and
-    `name_std` (NaN for a single unit).
+    One row per path, run, preset, schedule, mode, labels_per_class, encoder and protocol: units, videos, chance, and of every share `name` its mean
+    and `name_std` (NaN for a single unit).
     """
     known = ("path", "run", "preset", "schedule", "mode", "labels_per_class", "encoder", "protocol")
     keys = [name for name in known if name in results]
