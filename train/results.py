@@ -16,7 +16,7 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,20 @@ class UnitFolder:
         """Return the finished results that followed from the basis, or None; damaged ones count as none, and are made again."""
         table = read_table(self.path / RESULTS) if self._fits() else None
         return None if table is None else table.to_pandas()
+
+    def refuse_other_videos(self, test: Iterable[str], store: Path) -> None:
+        """Raise ValueError where the finished results, whatever they followed from, are of other test videos than `test`: they are work on another
+        data set, which to replace would lose.
+        """
+        table = read_table(self.path / "predictions.parquet") if (self.path / RESULTS).exists() else None
+        if table is None or "video_id" not in table.column_names:
+            return
+        tested, asked = set(table["video_id"].to_pylist()), set(test)
+        if tested != asked:
+            raise ValueError(
+                f"{self.path} holds finished results on {len(tested)} test videos, of which {len(tested & asked)} are among the {len(asked)} "
+                f"of {store}; give --out another folder for these results, or delete that folder"
+            )
 
     def begin(self) -> bool:
         """Get ready for making the results: what followed from another basis is removed. Returns whether finished results were among it."""
