@@ -76,6 +76,16 @@ def test_finished_results_are_read_and_not_computed(store: Path, run: Path, monk
     assert messages == [f"read the finished results in {run / 'evaluate' / 'linear-all-fold1-seed0'}"]
 
 
+def test_results_that_somebody_rewrote_are_made_again_with_a_word(store: Path, run: Path) -> None:
+    first = evaluated(store, run, "knn").table
+    file = run / "evaluate" / "knn-all-fold1-seed0" / "results.parquet"
+    pd.read_parquet(file).assign(top1=0.99).to_parquet(file)
+    messages: list[str] = []
+    again = evaluated(store, run, "knn", announce=messages.append)
+    pd.testing.assert_frame_equal(again.table, first)
+    assert f"the results in {file.parent} are damaged, or were changed, and are made again" in messages
+
+
 def test_pretraining_on_leaves_what_used_no_weights(store: Path, run: Path) -> None:
     first = {mode: evaluated(store, run, mode).table for mode in ("scratch", "random")}
     pretrain(store, run, dataclasses.replace(CONFIG, steps=9))

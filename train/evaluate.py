@@ -109,10 +109,8 @@ def evaluate(
             table = plan.folder.results()
             if table is None:
                 unit = plan.task.unit
-                if plan.folder.begin():
-                    announce(
-                        f"the results in {plan.folder.path} were of other weights, settings or videos, and are made again"
-                    )
+                if wrong := plan.folder.begin():
+                    announce(f"the results in {plan.folder.path} {wrong}, and are made again")
                 announce(
                     f"{unit.name}: {len(plan.task.train)} training and {len(plan.task.test)} test videos of {len(plan.task.classes)} classes"
                 )
