@@ -18,17 +18,14 @@ from train.checkpoint import (
     hold_run,
     load_checkpoint,
     load_encoder,
-    load_strictly,
     open_run,
     require_checkpoint,
-    restore_momentum,
     save_checkpoint,
-    sgd_momentum,
-    tensors_to_bytes,
 )
 from train.cpc import ModelOne, build_model
 from train.encoder import Encoder
 from train.report_runs import read_runs
+from train.tensors import load_strictly, tensors_to_bytes
 
 NUMERICS = {"height": 18, "width": 20, "encoding": {"name": "companded8", "step": 0.125}}
 
@@ -215,39 +212,6 @@ def test_a_run_is_held_by_one_process_and_swept(tmp_path: Path) -> None:
             pass
     with hold_run(tmp_path):
         pass
-
-
-def test_strict_loading_names_what_is_wrong_and_changes_nothing() -> None:
-    module = torch.nn.Linear(2, 3)
-    before = module.weight.clone()
-    wrong = {"weight": torch.zeros(3, 4), "bais": torch.zeros(3)}
-    with pytest.raises(ValueError, match=r"fit Linear: bias is missing; bais is unexpected; and 1 more; use"):
-        load_strictly(module, wrong)
-    with pytest.raises(ValueError, match=r"weight is torch\.float64"):
-        load_strictly(module, {"weight": torch.zeros(3, 2, dtype=torch.float64), "bias": torch.ones(3)})
-    assert torch.equal(module.weight, before)
-    load_strictly(module, {"weight": torch.zeros(3, 2), "bias": torch.ones(3)})
-    assert module.weight.abs().sum() == 0
-
-
-def test_momentum_goes_on_where_it_was() -> None:
-    def train(optimizer: torch.optim.SGD, parameter: torch.nn.Parameter, steps: int) -> None:
-        for _ in range(steps):
-            optimizer.zero_grad()
-            parameter.square().sum().backward()
-            optimizer.step()
-
-    whole, halves = (torch.nn.Parameter(torch.tensor([1.0, 2.0])) for _ in range(2))
-    train(torch.optim.SGD([whole], lr=0.1, momentum=0.9), whole, 4)
-    first = torch.optim.SGD([halves], lr=0.1, momentum=0.9)
-    train(first, halves, 2)
-    second = torch.optim.SGD([halves], lr=0.1, momentum=0.9)
-    restore_momentum(second, {"w": halves}, sgd_momentum(first, {"w": halves}))
-    train(second, halves, 2)
-    assert torch.equal(whole, halves)
-    with pytest.raises(ValueError, match="do not fit the momentum of SGD: w is missing"):
-        restore_momentum(second, {"w": halves}, {})
-    assert sgd_momentum(torch.optim.SGD([halves], lr=0.1), {"w": halves}) == {}
 
 
 def test_other_numerics_are_named(tmp_path: Path) -> None:

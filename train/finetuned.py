@@ -10,10 +10,11 @@ import safetensors
 import safetensors.torch
 
 from stores.atomic import replace_file
-from train.checkpoint import load_strictly, reason_of
+from train.checkpoint import reason_of
 from train.classifier import Classifier
 from train.config import PretrainConfig
 from train.encoder import Encoder
+from train.tensors import load_strictly
 
 WEIGHTS = "weights.safetensors"
 
