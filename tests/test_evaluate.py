@@ -292,3 +292,12 @@ def test_what_cannot_be_evaluated(store: Path, run: Path, tmp_path: Path, make_s
     other = make_store(tmp_path / "other", {"a": np.zeros((3, 2, 20, 20), np.float32)})
     with pytest.raises(ValueError, match="the run was trained on other flow: height was 18 and is 20"):
         evaluated(other, run)
+
+
+def test_recall_is_shown_after_accuracies_of_the_same_unit(store: Path, run: Path) -> None:
+    evaluated(store, run, "linear")
+    evaluated(store, run, "scratch")
+    text = evaluated(store, run, "retrieval").to_text()
+    assert "r50" in text
+    assert "scratch" not in text
+    assert "nan" not in text
