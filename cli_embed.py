@@ -116,6 +116,8 @@ def _embed_files(
     batch_size: int,
 ) -> None:
     """Extract the flow of video files into a store that is gone afterwards, embed it, and write the vectors to `out`."""
+    if out.suffix.lower() != ".parquet":
+        raise ValueError(f"{out} does not end in .parquet, but that is what is written; name it {out.stem}.parquet")
     stop = hear_stops()
     from pipeline.loose_videos import find_videos, settings_like
     from pipeline.places import choose_place
@@ -130,6 +132,9 @@ def _embed_files(
     folder, found = find_videos(paths)
     for remark in found.remarks:
         say(remark)
+    files = {video.video_id: folder / video.path for video in found.videos}
+    if out.resolve() in {file.resolve() for file in files.values()}:
+        raise ValueError(f"{out} is one of the videos, and would be lost; give --out another name")
     cores = available_threads()
     if workers is None and len(found.videos) < cores:
         workers = 0  # starting processes takes longer than a few videos
@@ -138,7 +143,7 @@ def _embed_files(
         settings = settings_like(checkpoint.numerics, folder, scratch / "store", backend)
         store = create_store(settings.store, settings.numerics())
         check_numerics(checkpoint, store.numerics)
-        say(f"{counted(len(found.videos), 'video')}; their flow lies in {scratch} until the end")
+        say(f"{counted(len(found.videos), 'video')}; the flow lies in {scratch} until the end")
         if len(found.videos) >= _MANY_VIDEOS:
             _foresee(settings, found.videos, place, scratch)
         with Bar("flow") as bar:
@@ -154,7 +159,7 @@ def _embed_files(
             done = len(found.videos) - len(summary.failed)
             say(f"wrote {out}: {counted(rows, 'row')} of {counted(done, 'video')}")
     for video_id, reason in summary.failed:
-        click.echo(f"{video_id}\t{reason}")
+        click.echo(f"{files[video_id]}\t{reason}")
     if summary.failed:
         say(f"{len(summary.failed)} of {counted(len(found.videos), 'video')} could not be embedded")
         sys.exit(console.FAILED if len(summary.failed) == len(found.videos) else console.DONE_IN_PART)

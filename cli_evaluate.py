@@ -50,7 +50,11 @@ def _words(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str,
 )
 @click.option("--folds", callback=_numbers, default="1", show_default=True, help="Splits of the data set, as 1,2,3.")
 @click.option("--seeds", callback=_numbers, default="0", show_default=True, help="What decides all draws, as 0,1,2.")
-@click.option("--out", type=console.OUT_FOLDER, help="Folder of the results of scratch and random without RUN.")
+@click.option(
+    "--out",
+    type=console.OUT_FOLDER,
+    help="Folder of the results: of a second data set, or without RUN.  [default: RUN]",
+)
 @click.option("--preset", help="Settings of the encoder of scratch and random without RUN.")
 @click.option(
     "--schedule",

@@ -271,7 +271,7 @@ class Bar:
         elapsed = self._printed - self._began
         share = done / total if total else 1.0
         new = done - (self._first or 0)
-        eta = f"{elapsed * (total - done) / new:.0f} s" if new > 0 else "?"
+        eta = "0 s" if done >= total else f"{elapsed * (total - done) / new:.0f} s" if new > 0 else "?"
         say(f"{self._title}: {share:.0%}, {elapsed:.0f} s, ETA {eta}, {_join(fields)}")
 
 

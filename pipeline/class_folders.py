@@ -35,7 +35,7 @@ def read_class_folders(root: Path, seed: int) -> Dataset:
     if misplaced:
         form = "SPLIT/CLASS/VIDEO" if with_splits else "CLASS/VIDEO"
         raise ValueError(
-            f"{root / misplaced[0]} and {len(misplaced) - 1} more are not placed as {form}; move them, or use --dataset csv"
+            f"{counted(len(misplaced), 'video')} not placed as {form}, first {root / misplaced[0]}; move what is misplaced, or use --dataset csv"
         )
     others = len(files) - len(paths)
     remarks = [f"{counted(others, 'file')} under {root} without a video extension left out"] if others else []

@@ -70,7 +70,7 @@ def _by_folders(root: Path, names: Sequence[str]) -> Dataset:
     misplaced = [name for name, parts in paths if splits and (len(parts) < 3 or parts[0] not in splits)]
     if misplaced:
         raise ValueError(
-            f"{root / misplaced[0]} and {len(misplaced) - 1} more are not placed as SPLIT/CLASS/VIDEO as others are; move them"
+            f"{counted(len(misplaced), 'video')} not placed as SPLIT/CLASS/VIDEO as others are, first {root / misplaced[0]}; move what is misplaced"
         )
     videos = [
         Video(name, name, parts[-2] if len(parts) > 1 else None, ucf_group(name), {"fold1": parts[0]} if splits else {})

@@ -52,7 +52,7 @@ def main(store_path: str, run: str, seed: str, *settings: str) -> None:
             labelled, _ = choose_labelled(kept, labels, seed=int(seed), fold=1)
             task = Task(
                 Unit(mode, labels, 1, int(seed)),
-                Subject(checkpoint.config, checkpoint, Path(run)),
+                Subject(checkpoint.config, checkpoint, Path(run), Path(run).name),
                 evaluation_config("cpu", settings),
                 store,
                 Split(kept, judged, 0),

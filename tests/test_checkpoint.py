@@ -1,7 +1,11 @@
 import dataclasses
+import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import FRAMES
@@ -14,15 +18,14 @@ from train.checkpoint import (
     hold_run,
     load_checkpoint,
     load_encoder,
-    load_strictly,
     open_run,
     require_checkpoint,
-    restore_momentum,
     save_checkpoint,
-    sgd_momentum,
 )
 from train.cpc import ModelOne, build_model
 from train.encoder import Encoder
+from train.report_runs import read_runs
+from train.tensors import load_strictly, tensors_to_bytes
 
 NUMERICS = {"height": 18, "width": 20, "encoding": {"name": "companded8", "step": 0.125}}
 
@@ -116,11 +119,81 @@ def test_damage_is_found(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not fit its checksum"):
         load_checkpoint(tmp_path)
     file.unlink()
-    with pytest.raises(ValueError, match=r"No such file.*; restore the run"):
+    with pytest.raises(ValueError, match=r"\(weights-5.safetensors does not exist\); restore the run"):
         load_checkpoint(tmp_path)
     (tmp_path / "checkpoint.json").write_text("{")
     with pytest.raises(ValueError, match="cannot be used"):
         load_checkpoint(tmp_path)
+
+
+def rewrite(run: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Put `tensors` in place of the weights, with the checksum that fits them."""
+    meta = json.loads((run / "checkpoint.json").read_text())
+    data = tensors_to_bytes(tensors)
+    (run / meta["weights"]).write_bytes(data)
+    (run / "checkpoint.json").write_text(json.dumps(meta | {"sha256": hashlib.sha256(data).hexdigest()}))
+
+
+def test_every_tensor_of_the_model_counts(tmp_path: Path) -> None:
+    """Not the encoder's alone, which an evaluation reads."""
+    save(tmp_path, 5)
+    tensors = require_checkpoint(tmp_path).tensors
+    context = next(name for name in tensors if name.startswith("model.context."))
+    for changed, words in (
+        ({name: value for name, value in tensors.items() if name != context}, f"{context} is missing"),
+        ({name: value for name, value in tensors.items() if name != "momentum.predictors.weight"}, "momentum.predict"),
+        (tensors | {"bogus.weight": torch.zeros(2)}, "bogus.weight is unexpected"),
+    ):
+        rewrite(tmp_path, changed)
+        with pytest.raises(ValueError, match=rf"checkpoint\.json cannot be used .*{words}"):
+            load_checkpoint(tmp_path)
+    rewrite(tmp_path, tensors)
+    before = torch.get_rng_state()
+    load_checkpoint(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)  # to look at the model draws nothing
+
+
+def test_weights_of_another_width_are_a_short_sentence(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    meta = json.loads((tmp_path / "checkpoint.json").read_text())
+    meta["config"]["width"] = 4
+    (tmp_path / "checkpoint.json").write_text(json.dumps(meta))
+    with pytest.raises(ValueError, match=r"instead of .*; and \d\d+ more; use the settings that made them") as caught:
+        load_checkpoint(tmp_path)
+    assert len(str(caught.value)) < 500 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda meta: [], "it is no JSON object"),
+        (lambda meta: meta | {"config": meta["config"] | {"width": "many"}}, "a value in it is of another kind"),
+        (lambda meta: {name: value for name, value in meta.items() if name != "window"}, "it lacks window"),
+    ],
+)
+def test_what_is_wrong_with_a_checkpoint_is_said_in_words(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], words: str
+) -> None:
+    save(tmp_path, 5)
+    file = tmp_path / "checkpoint.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    with pytest.raises(ValueError, match=rf"cannot be used \({words}"):
+        load_checkpoint(tmp_path)
+
+
+def test_no_run_is_suggested_where_something_else_is(tmp_path: Path, make_store: Callable[..., Path]) -> None:
+    store = make_store(tmp_path, {"a": np.zeros((3, 2, 20, 20), np.float32)})
+    for path, words in (
+        (store, "it is a store, or a part of one: give the folder that flowcpc pretrain wrote"),
+        (tmp_path, "it is something else: give the folder that flowcpc pretrain wrote"),
+    ):
+        for read in (require_checkpoint, lambda path: read_runs([path])):
+            with pytest.raises(FileNotFoundError, match=words):
+                read(path)
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.json").touch()  # killed before its first checkpoint
+    with pytest.raises(FileNotFoundError, match=r"make one with: flowcpc pretrain STORE .*begun"):
+        require_checkpoint(tmp_path / "begun")
 
 
 def test_another_format_version_is_refused(tmp_path: Path) -> None:
@@ -139,39 +212,6 @@ def test_a_run_is_held_by_one_process_and_swept(tmp_path: Path) -> None:
             pass
     with hold_run(tmp_path):
         pass
-
-
-def test_strict_loading_names_everything_and_changes_nothing() -> None:
-    module = torch.nn.Linear(2, 3)
-    before = module.weight.clone()
-    wrong = {"weight": torch.zeros(3, 4), "bais": torch.zeros(3)}
-    with pytest.raises(ValueError, match=r"fit Linear: bias is missing; bais is unexpected; weight is .* instead of"):
-        load_strictly(module, wrong)
-    with pytest.raises(ValueError, match=r"weight is torch\.float64"):
-        load_strictly(module, {"weight": torch.zeros(3, 2, dtype=torch.float64), "bias": torch.ones(3)})
-    assert torch.equal(module.weight, before)
-    load_strictly(module, {"weight": torch.zeros(3, 2), "bias": torch.ones(3)})
-    assert module.weight.abs().sum() == 0
-
-
-def test_momentum_goes_on_where_it_was() -> None:
-    def train(optimizer: torch.optim.SGD, parameter: torch.nn.Parameter, steps: int) -> None:
-        for _ in range(steps):
-            optimizer.zero_grad()
-            parameter.square().sum().backward()
-            optimizer.step()
-
-    whole, halves = (torch.nn.Parameter(torch.tensor([1.0, 2.0])) for _ in range(2))
-    train(torch.optim.SGD([whole], lr=0.1, momentum=0.9), whole, 4)
-    first = torch.optim.SGD([halves], lr=0.1, momentum=0.9)
-    train(first, halves, 2)
-    second = torch.optim.SGD([halves], lr=0.1, momentum=0.9)
-    restore_momentum(second, {"w": halves}, sgd_momentum(first, {"w": halves}))
-    train(second, halves, 2)
-    assert torch.equal(whole, halves)
-    with pytest.raises(ValueError, match="do not fit the momentum of SGD: w is missing"):
-        restore_momentum(second, {"w": halves}, {})
-    assert sgd_momentum(torch.optim.SGD([halves], lr=0.1), {"w": halves}) == {}
 
 
 def test_other_numerics_are_named(tmp_path: Path) -> None:

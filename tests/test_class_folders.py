@@ -40,12 +40,12 @@ def test_split_folders_are_kept(tmp_path: Path) -> None:
         ("train/A/x", "A", "train"), ("test/A/y", "A", "test"), ("val/B/z", "B", "val"),
     }  # fmt: skip
     touch(tmp_path, "extra/A/w.avi")
-    with pytest.raises(ValueError, match="not placed as SPLIT/CLASS/VIDEO"):
+    with pytest.raises(ValueError, match=r"1 video not placed as SPLIT/CLASS/VIDEO, first .*w\.avi; move"):
         read_dataset(tmp_path, "folder")
 
 
 def test_folders_within_class_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not placed as CLASS/VIDEO"):
+    with pytest.raises(ValueError, match=r"2 videos not placed as CLASS/VIDEO, first .*x\.avi; move"):
         read_dataset(touch(tmp_path, "videos/A/x.avi", "videos/B/y.avi"), "folder")
 
 

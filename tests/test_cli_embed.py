@@ -88,7 +88,7 @@ def test_some_files_and_a_broken_one(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "e.parquet"
     result = flowcpc("embed", *sorted(tmp_path.glob("*.avi")), "--weights", place / "run", "--out", out)
     assert result.exit_code == 3, result.output
-    assert [line.partition("\t")[0] for line in result.stdout.splitlines()] == ["broken"]
+    assert [line.partition("\t")[0] for line in result.stdout.splitlines()] == [str(tmp_path / "broken.avi")]
     assert "1 of 3 videos could not be embedded" in result.stderr
     table = pd.read_parquet(out)
     assert table["video_id"].unique().tolist() == [one.stem, two.stem]
@@ -97,7 +97,7 @@ def test_some_files_and_a_broken_one(place: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(vector, expected[f"Left/{name}", start])
     out.unlink()
     result = flowcpc("embed", tmp_path / "broken.avi", "--weights", place / "run", "--out", out)
-    assert (result.exit_code, result.stdout.partition("\t")[0]) == (1, "broken")
+    assert (result.exit_code, result.stdout.partition("\t")[0]) == (1, str(tmp_path / "broken.avi"))
     assert not out.exists()
 
 
@@ -118,6 +118,23 @@ def test_what_cannot_work_is_refused_before_any_flow(place: Path, tmp_path: Path
         assert sentence in result.stderr
         assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_input_is_written_over(place: Path, tmp_path: Path) -> None:
+    video = shutil.copy(sorted((place / "videos" / "Left").iterdir())[0], tmp_path / "v.parquet")
+    (tmp_path / "link.parquet").symlink_to(video)
+    (tmp_path / "report.html").write_bytes(b"a page")
+    before = video.read_bytes()
+    for out, sentence in (
+        (video, "is one of the videos, and would be lost; give --out another name"),
+        (tmp_path / "link.parquet", "is one of the videos"),
+        (tmp_path / "report.html", "does not end in .parquet, but that is what is written; name it report.parquet"),
+    ):
+        result = flowcpc("embed", video, "--weights", place / "run", "--out", out)
+        assert result.exit_code == 2, result.output
+        assert sentence in result.stderr
+    assert video.read_bytes() == before
+    assert (tmp_path / "report.html").read_bytes() == b"a page"
 
 
 def test_many_videos_are_foreseen_and_need_room(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,6 +106,9 @@ def test_off_a_terminal_a_bar_is_plain_lines_on_stderr() -> None:
     assert first.endswith("pairs/s 12.5")
     assert last.startswith("extract: 100%")
     assert last.endswith("pairs/s 50, videos 4/4")
+    code = "import console\nwith console.Bar('extract') as bar:\n    bar(4, 4, {'videos': '4/4'})\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "ETA 0 s, videos 4/4" in done.stderr  # all was done before: nothing is left to guess
 
 
 def test_an_interrupt_that_nobody_took_is_a_sentence_and_130() -> None:

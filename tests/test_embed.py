@@ -56,6 +56,18 @@ def expected_vectors(flow: np.ndarray, spans: Sequence[tuple[int, int]], run: Pa
         return load_encoder(run)(stacks).numpy()
 
 
+def test_the_last_that_progress_says_is_that_all_is_done(store: Path, run: Path) -> None:
+    said: list[tuple[int, int, str]] = []
+    embed_store(
+        store, run, batch_size=1, progress=lambda done, total, fields: said.append((done, total, str(fields["videos"])))
+    )
+    assert said[-1][0] == said[-1][1]
+    assert said[-1][2] == f"{VIDEOS}/{VIDEOS}"
+    assert [int(videos.partition("/")[0]) for _, _, videos in said] == sorted(
+        int(v.partition("/")[0]) for _, _, v in said
+    )
+
+
 def test_embeddings_are_the_encoders(store: Path, run: Path) -> None:
     result = embed_store(store, run)
     rows, vectors = read_embeddings(store, run)

@@ -11,13 +11,13 @@ import pytest
 import torch
 from evaluation_cases import evaluated, predictions
 from torch import nn
-from train_cases import CLASSES, CONFIG, EVALUATION, TEST_VIDEOS, TRAIN_VIDEOS, small_store
+from train_cases import CLASSES, CONFIG, EVALUATION, TEST_VIDEOS, TRAIN_VIDEOS, StopAfter, small_store
 
 from stores.errors import OperationError
 from stores.flow_store import open_store
 from stores.reader import WindowReader
 from train import classifier, modes
-from train.checkpoint import load_encoder
+from train.checkpoint import load_encoder, require_checkpoint
 from train.config import named_seed
 from train.encoder import Encoder
 from train.loop import pretrain
@@ -126,7 +126,7 @@ def test_combinations_are_units_of_their_own(store: Path, run: Path) -> None:
         subset = pd.read_parquet(run / "evaluate" / "labels" / f"2-fold1-seed{seed}.parquet")
         assert subset.groupby("label")["group"].nunique().tolist() == [2, 2]
     text = result.to_text()
-    assert "labels per class: 2; mean ± standard deviation over 2 folds and seeds" in text
+    assert "labels per class: 2; mean ± standard deviation over 1 fold x 2 seeds" in text
     assert " ± " in text
 
 
@@ -246,6 +246,33 @@ def test_a_run_that_saw_the_test_videos_is_marked(store: Path, tmp_path: Path) -
     assert any("its results are transductive" in message for message in messages)
 
 
+def test_a_run_whose_pretraining_goes_on_is_evaluated_with_a_word(store: Path, tmp_path: Path) -> None:
+    pretrain(store, tmp_path / "run", CONFIG, should_stop=StopAfter(4))
+    step = require_checkpoint(tmp_path / "run").step
+    assert 0 < step < CONFIG.steps
+    messages: list[str] = []
+    evaluated(store, tmp_path / "run", "knn", announce=messages.append)
+    assert f"run stands at step {step} of {CONFIG.steps}: the pretraining is not finished" in messages
+    messages.clear()
+    evaluated(store, tmp_path / "run", "random", announce=messages.append)  # none of its weights are used
+    assert not any("stands at" in message for message in messages)
+
+
+def test_more_neighbours_than_there_are_is_said(store: Path, run: Path) -> None:
+    messages: list[str] = []
+    evaluated(store, run, "knn", settings=[*EVALUATION, "neighbours=1000"], announce=messages.append)
+    assert f"knn-all-fold1-seed0: neighbours=1000, so all {TRAIN_VIDEOS} training videos vote" in messages
+    messages.clear()
+    evaluated(store, run, "knn", settings=[*EVALUATION, f"neighbours={TRAIN_VIDEOS}"], announce=messages.append)
+    assert not any("vote" in message for message in messages)
+
+
+def test_frames_that_are_absent_are_what_is_said(store: Path, tmp_path: Path) -> None:
+    """And not that the paper's size does not fit the small flow, which a larger extraction would not mend."""
+    with pytest.raises(ValueError, match=r"modality=image needs frames, and .* holds flow alone"):
+        evaluated(store, None, "random", out=tmp_path / "out", preset="table1-image")
+
+
 def test_what_cannot_be_evaluated(store: Path, run: Path, tmp_path: Path, make_store: Callable[..., Path]) -> None:
     with pytest.raises(FileNotFoundError, match="holds no checkpoint of a run"):
         evaluated(store, tmp_path / "nowhere")
@@ -260,8 +287,17 @@ def test_what_cannot_be_evaluated(store: Path, run: Path, tmp_path: Path, make_s
         evaluated(store, run, settings=["linear_step=3"])
     with pytest.raises(ValueError, match="lists of which each needs one value or more"):
         evaluated(store, run, seeds=[])
-    with pytest.raises(ValueError, match="leave out --out and --preset, or leave out RUN"):
+    with pytest.raises(ValueError, match="leave out --preset, or leave out RUN"):
         evaluated(store, run, preset="tiny")
     other = make_store(tmp_path / "other", {"a": np.zeros((3, 2, 20, 20), np.float32)})
     with pytest.raises(ValueError, match="the run was trained on other flow: height was 18 and is 20"):
         evaluated(other, run)
+
+
+def test_recall_is_shown_after_accuracies_of_the_same_unit(store: Path, run: Path) -> None:
+    evaluated(store, run, "linear")
+    evaluated(store, run, "scratch")
+    text = evaluated(store, run, "retrieval").to_text()
+    assert "r50" in text
+    assert "scratch" not in text
+    assert "nan" not in text

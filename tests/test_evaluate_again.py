@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from evaluation_cases import evaluated, logits_of, predictions
-from train_cases import CONFIG, EVALUATION, StopAfter, small_store
+from train_cases import CONFIG, EVALUATION, TEST_VIDEOS, StopAfter, small_store
 
 from stores.flow_store import open_store
 from train import classifier, evaluate, evaluation_task
@@ -74,6 +74,16 @@ def test_finished_results_are_read_and_not_computed(store: Path, run: Path, monk
     again = evaluated(store, run, announce=messages.append)
     pd.testing.assert_frame_equal(again.table, first.table)
     assert messages == [f"read the finished results in {run / 'evaluate' / 'linear-all-fold1-seed0'}"]
+
+
+def test_results_that_somebody_rewrote_are_made_again_with_a_word(store: Path, run: Path) -> None:
+    first = evaluated(store, run, "knn").table
+    file = run / "evaluate" / "knn-all-fold1-seed0" / "results.parquet"
+    pd.read_parquet(file).assign(top1=0.99).to_parquet(file)
+    messages: list[str] = []
+    again = evaluated(store, run, "knn", announce=messages.append)
+    pd.testing.assert_frame_equal(again.table, first)
+    assert f"the results in {file.parent} are damaged, or were changed, and are made again" in messages
 
 
 def test_pretraining_on_leaves_what_used_no_weights(store: Path, run: Path) -> None:
@@ -201,3 +211,39 @@ def test_another_store_s_videos_of_the_same_name_are_other_videos(
     )
     evaluated(other, run, "knn", settings=[*EVALUATION, "neighbours=1"])
     assert not np.array_equal(logits_of(run, "knn-all-fold1-seed0"), first)
+
+
+def of_other_names(make_store: Callable[..., Path]) -> Callable[..., Path]:
+    """Make stores whose videos have names of their own."""
+
+    def make(path: Path, videos: dict[str, Any], **tables: Any) -> Path:
+        with_frames = {"with_frames": tables.pop("with_frames")}
+        named = {key: {f"w{name}": value for name, value in table.items()} for key, table in tables.items()}
+        return make_store(path, {f"w{name}": flow for name, flow in videos.items()}, **named, **with_frames)
+
+    return make
+
+
+@pytest.mark.parametrize("mode", ["knn", "linear"])
+def test_another_data_set_replaces_no_results(
+    store: Path, run: Path, tmp_path: Path, make_store: Callable[..., Path], mode: str
+) -> None:
+    first = evaluated(store, run, mode).table
+    files = {path: path.read_bytes() for path in (run / "evaluate").rglob("*.parquet")}
+    (tmp_path / "second").mkdir()
+    other = small_store(tmp_path / "second", of_other_names(make_store))
+    with pytest.raises(
+        ValueError,
+        match=rf"{mode}-all-fold1-seed0 holds finished results on {TEST_VIDEOS} test videos, of which 0 are among the {TEST_VIDEOS} of "
+        r".*store.flow; give --out another folder for these results, or delete that folder",
+    ):
+        evaluated(other, run, mode)
+    assert files == {path: path.read_bytes() for path in (run / "evaluate").rglob("*.parquet")}
+    out = tmp_path / "out"
+    result = evaluated(other, run, mode, out=out, labels=["all", "2"])
+    assert result.path == out / "evaluate"
+    assert result.table["run"].eq("run").all()
+    assert (out / "evaluate" / "labels" / "2-fold1-seed0.parquet").is_file()
+    assert files == {path: path.read_bytes() for path in (run / "evaluate").rglob("*.parquet")}
+    pd.testing.assert_frame_equal(evaluated(store, run, mode).table, first)
+    assert read_results([run, out]).groupby("path", sort=False).size().tolist() == [len(first), len(result.table)]

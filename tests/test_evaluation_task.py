@@ -23,7 +23,7 @@ def task_of(tmp_path: Path, make_store: Callable[..., Path]) -> Callable[[int], 
     many = train.loc[train.index.repeat(30)].reset_index(drop=True)
     return lambda seed: Task(
         Unit("probe", "all", 1, seed),
-        Subject(CONFIG, None, tmp_path),
+        Subject(CONFIG, None, tmp_path, ""),
         EvaluationConfig(),
         store,
         Split(train, test, 0),

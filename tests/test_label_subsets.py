@@ -64,9 +64,11 @@ def test_seeds_and_folds_draw_differently() -> None:
     assert len(draws) == 10
 
 
-def test_classes_that_lack_groups_or_videos_are_named() -> None:
+def test_classes_that_lack_groups_or_videos_are_named(tmp_path: Path) -> None:
     train = videos({"A": [3] * 5, "B": [9], "C": [1, 1]})
     chosen, remarks = choose_labelled(train, "5", seed=0, fold=1)
+    for _ in range(2):  # drawn, and read from where that was written down
+        assert labelled_subset(tmp_path, train, "5", seed=0, fold=1)[1] == remarks
     assert chosen.groupby("label").size().to_dict() == {"A": 5, "B": 5, "C": 2}
     assert remarks == [
         "1 class has fewer than 5 groups, so some of its videos share one: B (1)",

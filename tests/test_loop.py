@@ -13,13 +13,14 @@ from train_cases import CONFIG, StopAfter, small_store
 from stores.flow_store import open_store
 from train import loop
 from train.batches import SegmentReader, SequenceReader
-from train.checkpoint import load_strictly, require_checkpoint
+from train.checkpoint import require_checkpoint
 from train.config import PretrainConfig, named_seed
 from train.cpc import ModelOne, build_model
 from train.loop import PretrainResult, pretrain
 from train.loss import info_nce
 from train.metrics import read_metrics
 from train.splits import videos_of
+from train.tensors import load_strictly
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stores import atomic
+from train import results
 from train.results import UnitFolder, read_results, read_table, write_table
 
 BASIS = {"weights": "w", "settings": {"steps": 3, "rates": ((0, 0.1),)}}
@@ -20,6 +23,7 @@ def test_results_of_several_runs_are_one_table(tmp_path: Path) -> None:
     write_table(tmp_path / "a/evaluate/features/0/x.parquet", pa.table({"no": ["result"]}))
     table = read_results([tmp_path / "a", tmp_path / "b"])
     assert table[["run", "mode"]].to_numpy().tolist() == [["a", "knn"], ["a", "linear"], ["b", "retrieval"]]
+    assert table["path"].tolist() == [str(tmp_path / run) for run in ("a", "a", "b")]
     assert table["r1"].isna().tolist() == [True, True, False]
     assert len(read_results(tmp_path / "b")) == 1
     with pytest.raises(FileNotFoundError, match="c holds no results; make some with: flowcpc evaluate STORE"):
@@ -97,5 +101,54 @@ def test_damaged_results_are_a_sentence_to_who_reads_them_and_none_to_who_makes_
     file = folder.path / "results.parquet"
     file.write_bytes(file.read_bytes()[:-9])
     assert folder.results() is None
-    with pytest.raises(ValueError, match=r"results\.parquet is damaged; run its evaluation again"):
+    with pytest.raises(ValueError, match=r"results\.parquet is damaged, or was changed; run its evaluation again"):
         read_results(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["results", "predictions"])
+def test_whole_tables_that_were_changed_are_no_results(tmp_path: Path, name: str) -> None:
+    folder = UnitFolder(tmp_path / "evaluate" / "knn-all-fold1-seed0", BASIS)
+    folder.begin()
+    folder.finish({"predictions": pa.table({"predicted": ["A"]})}, ROWS)
+    whole = (folder.path / f"{name}.parquet").read_bytes()
+    write_table(folder.path / f"{name}.parquet", pa.Table.from_pandas(ROWS.assign(top1=0.99), preserve_index=False))
+    assert folder.results() is None
+    assert folder.begin() == "are damaged, or were changed"
+    if name == "results":
+        with pytest.raises(ValueError, match=r"results\.parquet is damaged, or was changed"):
+            read_results(tmp_path)
+    (folder.path / f"{name}.parquet").write_bytes(whole)
+    pd.testing.assert_frame_equal(folder.results(), ROWS)
+
+
+@pytest.mark.parametrize("last", ["predictions.parquet", "evaluation.json", "results.parquet"])
+def test_a_kill_while_a_unit_is_finished_leaves_it_unfinished_and_its_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    folder = UnitFolder(tmp_path, BASIS)
+    folder.begin()
+    write_table(folder.part("pretrained"), pa.table({"a": [1]}))
+
+    def kill(path: Path, data: bytes) -> None:
+        if path.name == last:
+            raise KeyboardInterrupt
+        atomic.replace_file(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "replace_file", kill)
+        with pytest.raises(KeyboardInterrupt):
+            folder.finish({"predictions": pa.table({"a": [2]})}, ROWS)
+    again = UnitFolder(tmp_path, BASIS)
+    assert again.results() is None
+    assert again.begin() == ""
+    assert read_table(again.part("pretrained")) is not None
+    again.finish({"predictions": pa.table({"a": [2]})}, ROWS)
+    pd.testing.assert_frame_equal(again.results(), ROWS)
+
+
+def test_results_without_hashes_are_read(tmp_path: Path) -> None:
+    """Of an earlier version."""
+    folder = UnitFolder(tmp_path, BASIS)
+    folder.finish({}, ROWS)
+    (tmp_path / "evaluation.json").write_text(json.dumps(BASIS))
+    pd.testing.assert_frame_equal(folder.results(), ROWS)

@@ -30,7 +30,10 @@ def test_mean_and_standard_deviation_over_folds_and_seeds() -> None:
     assert np.isnan(random["top1_std"])
     text = Evaluation(True, table(*found), pd.DataFrame(), Path("x")).to_text()
     assert "60.0 ± 26.5 %" in text
-    assert "over 3 folds and seeds" in text
+    text = Evaluation(
+        True, table(row("pretrained", 0.4), row("pretrained", 0.5, seed=1)), pd.DataFrame(), Path("x")
+    ).to_text()
+    assert "mean ± standard deviation over 1 fold x 2 seeds" in text
 
 
 def test_every_accuracy_is_set_beside_its_baselines() -> None:
@@ -44,8 +47,8 @@ def test_every_accuracy_is_set_beside_its_baselines() -> None:
     assert lines == [
         "pretrained is 6.0 times chance.",
         "pretrained - random: +10.0 points (standard error 7.0); the aim of +5 points is reached.",
-        "pretrained - scratch: +1.0 points (standard error 6.9). The difference is within its standard error.",
-        "pretrained - motion statistics: -5.0 points (standard error 6.8). The difference is within its standard error.",
+        "pretrained - scratch: +1.0 points (standard error 6.9), within that error.",
+        "pretrained - motion statistics: -5.0 points (standard error 6.8), within that error.",
         "with shuffled labels: 12.0% where chance is 10.0%, at chance, as it must be.",
     ]
     (leak,) = [line for line in verdicts(rows.replace({0.12: 0.3}), pd.DataFrame()) if "shuffled" in line]
@@ -90,6 +93,35 @@ def test_retrieval_is_judged_by_its_first_neighbour() -> None:
     text = Evaluation(True, rows, pd.DataFrame(), Path("x")).to_text()
     assert "r50" in text
     assert "top1" not in text
+
+
+def test_nothing_stands_beside_recall_that_has_none() -> None:
+    recall = {"mode": "retrieval", "r1": 0.4, "r50": 1.0}
+    rows = table(row("pretrained", 0, **recall), row("random", 0, **recall)).drop(
+        columns=["top1", "top5", "mean_class"]
+    )
+    for beside in (table(row("scratch", 0.9)), table(row("scratch", 0.9, r1=np.nan))):
+        assert not any("scratch" in line or "nan" in line for line in verdicts(rows, beside))
+        text = Evaluation(True, rows, beside, Path("x")).to_text()
+        assert "scratch" not in text
+        assert "top1" not in text
+
+
+def test_an_aim_that_few_videos_cannot_judge_is_one_sentence() -> None:
+    rows = table(row("pretrained", 0.56), row("random", 0.5))
+    assert verdicts(rows, pd.DataFrame())[1] == (
+        "pretrained - random: +6.0 points (standard error 7.0); so few test videos cannot tell whether the aim of +5 points is reached."
+    )
+
+
+def test_runs_of_one_name_and_schedules_are_told_apart() -> None:
+    rows = table(
+        *(
+            row("pretrained", share, path=path, schedule=schedule)
+            for path, schedule, share in (("a/run", "cpu", 0.1), ("a/run", "paper", 0.2), ("b/run", "cpu", 0.3))
+        )
+    )
+    assert summarise(rows)["top1"].tolist() == [0.1, 0.2, 0.3]
 
 
 def test_a_mode_s_own_untrained_encoder_comes_before_another_mode_s() -> None:

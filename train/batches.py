@@ -80,9 +80,9 @@ class SegmentReader:
     ) -> None:
         tables = store.tables("videos", "shots", "frames")
         sizes = tables["videos"].set_index("video_id").loc[list(video_ids), ["height", "width"]].to_numpy(np.int64)
+        modality = open_modality(store, video_ids, config.modality, tables)  # first: without frames no size would fit
         self._frame = config.size if config.framing == "crop" else _one_size(sizes, store, video_ids)
         self._room = _room(sizes, self._frame, store, video_ids)
-        modality = open_modality(store, video_ids, config.modality, tables)
         self._reader, self._planes, self._dtype = modality.reader, modality.planes, modality.dtype
         self._means, self._offsets, self._scale = modality.means, modality.offsets, modality.scale
         self._config = config

@@ -21,12 +21,14 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stores.atomic import TEMPORARY_SUFFIX, replace_file
-from stores.layout import differing_values
+from stores.layout import differing_values, find_store_above
 from train.config import PretrainConfig
+from train.cpc import build_model
 from train.encoder import Encoder
+from train.tensors import check_same_tensors, load_strictly, part_of, tensors_to_bytes
 
 FORMAT_VERSION = 2
 _CONFIG = "config.json"
@@ -181,13 +183,16 @@ def save_checkpoint(
 def load_checkpoint(run: str | os.PathLike[str]) -> Checkpoint | None:
     """Return the checkpoint of a run, or None when it has none yet.
 
-    Nothing in the files is executed. Raises ValueError when they are not whole, or of another format version.
+    Nothing in the files is executed. Raises ValueError when they are not whole, of another format version, or hold other tensors than the settings
+    make: context, predictors and momentum count as the encoder does.
     """
     path = Path(run, _META)
     if not path.is_file():
         return None
     try:
         meta = json.loads(path.read_bytes())
+        if not isinstance(meta, dict):
+            raise ValueError("it is no JSON object")
         if meta["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format version {meta['format_version']}, this release reads {FORMAT_VERSION}")
         if meta["weights"] != _WEIGHTS.format(step=meta["step"]):
@@ -195,25 +200,65 @@ def load_checkpoint(run: str | os.PathLike[str]) -> Checkpoint | None:
         data = Path(run, meta["weights"]).read_bytes()
         if hashlib.sha256(data).hexdigest() != meta["sha256"]:
             raise ValueError(f"{meta['weights']} does not fit its checksum")
+        config, tensors = PretrainConfig.from_json(meta["config"]), safetensors.torch.load(data)
+        _check_complete(config, tensors)
         return Checkpoint(
             step=meta["step"],
-            config=PretrainConfig.from_json(meta["config"]),
+            config=config,
             numerics=meta["numerics"],
             videos=meta["videos"],
             window=meta["window"],
             sha256=meta["sha256"],
-            tensors=safetensors.torch.load(data),
+            tensors=tensors,
         )
     except (ValueError, KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{path} cannot be used ({error}); restore the run from a copy, or train it again") from error
+        raise ValueError(
+            f"{path} cannot be used ({reason_of(error)}); restore the run from a copy, or train it again"
+        ) from error
+
+
+def _check_complete(config: PretrainConfig, tensors: Mapping[str, Tensor]) -> None:
+    with torch.device("meta"):  # shapes alone: no memory, and no draw
+        model = build_model(config)
+    expected = {f"model.{name}": value for name, value in model.state_dict().items()}
+    if config.momentum:
+        expected |= {f"momentum.{name}": value for name, value in model.named_parameters()}
+    check_same_tensors(expected, tensors, "the settings")
+
+
+def reason_of(error: Exception) -> str:
+    """Return in words what made a saved file unusable: Python's own words say nothing to who did not write the program."""
+    match error:
+        case json.JSONDecodeError() | UnicodeDecodeError():
+            return "it is no JSON"
+        case KeyError():
+            return f"it lacks {error.args[0]}"
+        case FileNotFoundError():
+            return f"{Path(error.filename).name} does not exist"
+        case OSError():
+            return f"{Path(error.filename).name}: {(error.strerror or 'it cannot be read').lower()}"
+        case safetensors.SafetensorError():
+            return f"the weights are damaged: {error}"
+        case TypeError() | AttributeError():
+            return "a value in it is of another kind than it has to be"
+    return str(error)
 
 
 def require_checkpoint(run: str | os.PathLike[str]) -> Checkpoint:
     """Return the checkpoint of a run. Raises FileNotFoundError when it has none, ValueError as `load_checkpoint`."""
     checkpoint = load_checkpoint(run)
     if checkpoint is None:
-        raise FileNotFoundError(f"{run} holds no checkpoint of a run; make one with: flowcpc pretrain STORE {run}")
+        raise FileNotFoundError(f"{run} holds no checkpoint of a run; {where_a_run_is(Path(run))}")
     return checkpoint
+
+
+def where_a_run_is(path: Path) -> str:
+    """Return what to do about a `path` that holds no run: make one there only where nothing else is."""
+    if find_store_above(path) is not None:
+        return "it is a store, or a part of one: give the folder that flowcpc pretrain wrote"
+    if path.is_file() or (path.is_dir() and not (path / _CONFIG).exists() and any(path.iterdir())):
+        return "it is something else: give the folder that flowcpc pretrain wrote"
+    return f"make one with: flowcpc pretrain STORE {path}"
 
 
 def load_encoder(run: str | os.PathLike[str]) -> Encoder:
@@ -229,47 +274,6 @@ def build_encoder(checkpoint: Checkpoint) -> Encoder:
     encoder = Encoder(checkpoint.config)
     load_strictly(encoder, checkpoint.part("model.encoder"))
     return encoder.eval()
-
-
-def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy `tensors` into the parameters and buffers of `module`.
-
-    Raises ValueError, and changes nothing, when names are missing or unexpected or shapes or dtypes differ; every one is named.
-    """
-    state = module.state_dict()
-    check_same_tensors(state, tensors, type(module).__name__)
-    with torch.no_grad():
-        for name, value in tensors.items():
-            state[name].copy_(value)
-
-
-def check_same_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
-    """Raise ValueError naming each tensor of `found` that is missing, unexpected, or of another shape or dtype."""
-    wrong = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
-    wrong += [f"{name} is unexpected" for name in sorted(found.keys() - expected.keys())]
-    for name in sorted(expected.keys() & found.keys()):
-        a, b = expected[name], found[name]
-        if a.shape != b.shape or a.dtype != b.dtype:
-            wrong.append(f"{name} is {b.dtype} {tuple(b.shape)} instead of {a.dtype} {tuple(a.shape)}")
-    if wrong:
-        raise ValueError(f"the saved tensors do not fit {where}: {'; '.join(wrong)}; use the settings that made them")
-
-
-def sgd_momentum(optimizer: torch.optim.SGD, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the momentum of every named parameter; nothing when the optimizer keeps none."""
-    if not optimizer.param_groups[0]["momentum"]:
-        return {}
-    return {name: optimizer.state[parameter]["momentum_buffer"] for name, parameter in parameters.items()}
-
-
-def restore_momentum(
-    optimizer: torch.optim.SGD, parameters: Mapping[str, Tensor], momentum: Mapping[str, Tensor]
-) -> None:
-    """Give the optimizer back what `sgd_momentum` returned. Raises ValueError when it does not fit the parameters."""
-    check_same_tensors(parameters if optimizer.param_groups[0]["momentum"] else {}, momentum, "the momentum of SGD")
-    for name, value in momentum.items():
-        parameter = parameters[name]
-        optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(value).detach()
 
 
 def check_numerics(checkpoint: Checkpoint, numerics: Mapping[str, Any]) -> None:
@@ -290,18 +294,6 @@ def check_numerics(checkpoint: Checkpoint, numerics: Mapping[str, Any]) -> None:
         raise ValueError(
             f"the run was trained on other flow: {'; '.join(differences)}; use a store of the same numerics, or a new run"
         )
-
-
-def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with `prefix.`, without it."""
-    start = f"{prefix}."
-    return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
-
-
-def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return `tensors`, from any device, as the bytes of a safetensors file."""
-    data: bytes = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
-    return data
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -14,11 +14,11 @@ from torch.nn import functional
 from stores.atomic import replace_file
 from stores.errors import OperationError
 from train.batches import SegmentReader
-from train.checkpoint import load_strictly, part_of, restore_momentum, sgd_momentum, tensors_to_bytes
 from train.config import learning_rate, named_seed
 from train.encoder import Encoder
 from train.evaluation_config import EvaluationConfig
 from train.features import average_features, every_video_once, protocols, random_batches
+from train.tensors import load_strictly, part_of, restore_momentum, sgd_momentum, tensors_to_bytes
 
 _SAVE_EVERY = 500  # steps between states
 _SHOW_EVERY = 20

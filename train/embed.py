@@ -180,8 +180,9 @@ class _Work:
             for part, batch in zip(self._batches, loaded, strict=True):
                 place = int(owners[part.start])
                 ours.append(self._embed(encoder, batch, place))
-                progress(part.stop, len(owners), {"videos": f"{place}/{len(self.videos)}"})
-                if part.stop == len(owners) or owners[part.stop] != place:
+                is_last = part.stop == len(owners) or owners[part.stop] != place
+                progress(part.stop, len(owners), {"videos": f"{place + is_last}/{len(self.videos)}"})
+                if is_last:
                     yield place, np.concatenate(ours)
                     ours.clear()
                 if should_stop():

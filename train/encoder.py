@@ -105,5 +105,6 @@ def build_norm(norm: str, channels: int) -> nn.Module:
 def initialise(module: nn.Module) -> None:
     """Draw the weights of all convolutions as He et al. (2015) do for ReLU, by fan-out; torch's global generator draws."""
     for part in module.modules():
-        if isinstance(part, nn.Conv2d | nn.Conv3d):
+        # On the device meta there is nothing to draw, and torch would take a second to load what it does not do there.
+        if isinstance(part, nn.Conv2d | nn.Conv3d) and not part.weight.is_meta:
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")

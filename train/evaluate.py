@@ -61,7 +61,7 @@ def evaluate(
     Parameters
     ----------
     run_path : path, optional
-        A run; its results go to RUN/evaluate. The modes `scratch` and `random` need none.
+        A run; its results go to RUN/evaluate unless `out` is given. The modes `scratch` and `random` need none.
     mode : str
         A name of train.modes.MODES. `linear`: a dense layer on the frozen encoder, beside one on an untrained encoder. `finetune`: encoder and dense
         layer together. `scratch`: the same from initial weights. `random`: a dense layer on an untrained encoder. `probe`: logistic regression on
@@ -71,7 +71,7 @@ def evaluate(
     folds, seeds : sequence of int
         Splits of the data set, and what decides every draw.
     out : path, optional
-        Folder of the results where there is no run.
+        Folder of the results, which go to OUT/evaluate; a run evaluated on a second data set needs one.
     preset : str, optional
         The encoder's settings where there is no run.
     schedule : str, optional
@@ -84,7 +84,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        A test video is missing, a group is in both splits, the store's flow is not of the run's kind, or options do not go together.
+        A test video is missing, a group is in both splits, the store's flow is not of the run's kind, options do not go together, or the folder
+        of a unit has finished results on other test videos.
     FileNotFoundError
         There is no store, or no run.
     FileExistsError
@@ -108,10 +109,8 @@ def evaluate(
             table = plan.folder.results()
             if table is None:
                 unit = plan.task.unit
-                if plan.folder.begin():
-                    announce(
-                        f"the results in {plan.folder.path} were of other weights, settings or videos, and are made again"
-                    )
+                if wrong := plan.folder.begin():
+                    announce(f"the results in {plan.folder.path} {wrong}, and are made again")
                 announce(
                     f"{unit.name}: {len(plan.task.train)} training and {len(plan.task.test)} test videos of {len(plan.task.classes)} classes"
                 )
@@ -138,25 +137,26 @@ def _subject(
     """Return whose encoder is evaluated, and those of `settings` that are the evaluation's own."""
     if mode not in MODES:
         raise ValueError(f"there is no mode {mode!r}; choose one of {', '.join(MODES)}")
+    if out is not None and Path(out).is_file():
+        raise FileExistsError(f"{out} is a file; give a folder for the results")
     if run_path is not None:
-        if out is not None or preset is not None:
-            raise ValueError(
-                "a run has its own folder and its own settings; leave out --out and --preset, or leave out RUN"
-            )
+        if preset is not None:
+            raise ValueError("a run has its own settings; leave out --preset, or leave out RUN")
         checkpoint = require_checkpoint(run_path)
         check_numerics(checkpoint, store.numerics)
-        return Subject(checkpoint.config, checkpoint, Path(run_path)), list(settings)
+        run = Path(run_path)
+        return Subject(checkpoint.config, checkpoint, run if out is None else Path(out), run.resolve().name), list(
+            settings
+        )
     if MODES[mode].needs_run:
         raise ValueError(f"--mode {mode} evaluates a pretrained encoder; give its RUN")
     if out is None or preset is None:
         raise ValueError(
             f"--mode {mode} without RUN needs a folder for the results and settings of the encoder; give --out and --preset"
         )
-    if Path(out).is_file():
-        raise FileExistsError(f"{out} is a file; give a folder for the results")
     own = [setting for setting in settings if is_evaluation_setting(setting)]
     config = with_settings(find_preset(preset).config, [setting for setting in settings if setting not in own])
-    return Subject(config, None, Path(out)), own
+    return Subject(config, None, Path(out), ""), own
 
 
 def _plan(
@@ -182,6 +182,13 @@ def _plan(
             announce(
                 f"the run was pretrained on the flow of fold {fold}'s test videos too: its results are transductive"
             )
+    checkpoint = subject.checkpoint
+    if checkpoint and MODES[units[0].mode].needs_run and checkpoint.step < subject.config.steps:
+        announce(
+            f"{subject.run} stands at step {checkpoint.step} of {subject.config.steps}: the pretraining is not finished"
+        )
+    for unit in units:
+        UnitFolder(subject.folder / unit.name, {}).refuse_other_videos(splits[unit.fold].test["video_id"], store.path)
     plans = []
     for unit in units:
         train, remarks = labelled_subset(
@@ -189,6 +196,8 @@ def _plan(
         )
         for remark in remarks:
             announce(f"{unit.name}: {remark}")
+        if unit.mode == "knn" and evaluation.neighbours > len(train):
+            announce(f"{unit.name}: neighbours={evaluation.neighbours}, so all {len(train)} training videos vote")
         task = Task(unit, subject, evaluation, store, splits[unit.fold], train, device)
         plans.append(_Plan(task, _folder_of(task), cost(unit.mode, evaluation, len(train) + len(task.test))))
     return plans

@@ -53,22 +53,20 @@ class Subject:
     checkpoint : Checkpoint or None
         None where nothing was pretrained.
     path : Path
-        The run, or the folder that was named.
+        The folder that was named for the results, or the run.
+    run : str
+        The run's name; empty where there is none.
     """
 
     config: PretrainConfig
     checkpoint: Checkpoint | None
     path: Path
+    run: str
 
     @property
     def folder(self) -> Path:
         """Where results go."""
         return self.path / EVALUATE
-
-    @property
-    def run(self) -> str:
-        """The run's name; empty where there is none."""
-        return self.path.resolve().name if self.checkpoint else ""
 
     def transductive(self, fold: int) -> bool:
         """Return whether the flow of the fold's test videos was pretrained on."""

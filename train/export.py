@@ -20,7 +20,8 @@ from stores.errors import OperationError
 from train.checkpoint import Checkpoint, build_encoder, require_checkpoint
 from train.encoder import Encoder
 
-FORMS = ("torchscript", "onnx")
+_SUFFIXES = {"torchscript": ".pt", "onnx": ".onnx"}
+FORMS = tuple(_SUFFIXES)
 TOLERANCE = 1e-5
 _TRIED_BATCHES = (1, 3)  # neither is the size that it is traced with
 _INPUT, _OUTPUT = "stacks", "latents"
@@ -41,7 +42,8 @@ def export_encoder(run_path: str | os.PathLike[str], out: Path, form: str) -> fl
     Raises
     ------
     ValueError
-        `form` is unknown or its packages are absent; the run's checkpoint cannot be used.
+        `form` is unknown or its packages are absent; `out` does not end in .pt or .onnx, as `form` asks for, which no file of a run does; the
+        run's checkpoint cannot be used.
     FileNotFoundError
         There is no run.
     OperationError
@@ -49,6 +51,9 @@ def export_encoder(run_path: str | os.PathLike[str], out: Path, form: str) -> fl
     """
     if form not in FORMS:
         raise ValueError(f"form={form!r} is unknown; choose one of {', '.join(FORMS)}")
+    suffix = _SUFFIXES[form]
+    if out.suffix.lower() != suffix:
+        raise ValueError(f"{out} does not end in {suffix}, but {form} is what is written; name it {out.stem}{suffix}")
     checkpoint = require_checkpoint(run_path)
     encoder = build_encoder(checkpoint).requires_grad_(False)
     about = {"step": checkpoint.step, "config": checkpoint.config.to_json(), "numerics": checkpoint.numerics}

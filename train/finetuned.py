@@ -10,10 +10,11 @@ import safetensors
 import safetensors.torch
 
 from stores.atomic import replace_file
-from train.checkpoint import load_strictly
+from train.checkpoint import reason_of
 from train.classifier import Classifier
 from train.config import PretrainConfig
 from train.encoder import Encoder
+from train.tensors import load_strictly
 
 WEIGHTS = "weights.safetensors"
 
@@ -73,4 +74,4 @@ def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
         load_strictly(classifier, safetensors.torch.load_file(path))
         return Finetuned(classifier.eval(), about["classes"], about["numerics"])
     except (ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{path} cannot be used ({error}); evaluate again, which makes it anew") from error
+        raise ValueError(f"{path} cannot be used ({reason_of(error)}); evaluate again, which makes it anew") from error

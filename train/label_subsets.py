@@ -38,19 +38,27 @@ def choose_labelled(train: pd.DataFrame, labels: str, *, seed: int, fold: int) -
         return train, []
     wanted = int(labels)
     generator = np.random.default_rng(named_seed(seed, "labels", fold))
-    chosen: list[str] = []
-    few_groups: list[str] = []
-    few_videos: list[str] = []
-    for label, rows in train.sort_values("video_id").groupby("label", sort=True):
+    drawn: list[str] = []
+    for _, rows in train.sort_values("video_id").groupby("label", sort=True):
         shuffled = rows.iloc[generator.permutation(len(rows))]
         groups = shuffled["group"].fillna(shuffled["video_id"])
         # The first clip of every group, then the second of every group ...; groups in the order in which they were drawn.
         in_turn = shuffled.iloc[np.argsort(groups.groupby(groups, sort=False).cumcount(), kind="stable")]
-        chosen += in_turn["video_id"].head(wanted).tolist()
+        drawn += in_turn["video_id"].head(wanted).tolist()
+    chosen = train[train["video_id"].isin(drawn)].reset_index(drop=True)
+    return chosen, _remarks(chosen, wanted)
+
+
+def _remarks(chosen: pd.DataFrame, wanted: int) -> list[str]:
+    """Return sentences on the classes of which `chosen` has fewer videos, or groups, than wanted: then there were no more to choose."""
+    few_groups: list[str] = []
+    few_videos: list[str] = []
+    for label, rows in chosen.groupby("label", sort=True):
+        groups = rows["group"].fillna(rows["video_id"]).nunique()
         if len(rows) < wanted:
             few_videos.append(f"{label} ({len(rows)})")
-        elif groups.nunique() < wanted:
-            few_groups.append(f"{label} ({groups.nunique()})")
+        elif groups < wanted:
+            few_groups.append(f"{label} ({groups})")
     remarks = []
     for names, lack in (
         (few_groups, "groups, so some of its videos share one"),
@@ -59,7 +67,7 @@ def choose_labelled(train: pd.DataFrame, labels: str, *, seed: int, fold: int) -
         if names:
             classes = "class has" if len(names) == 1 else "classes have"
             remarks.append(f"{len(names)} {classes} fewer than {wanted} {lack}: {name_some(names)}")
-    return train[train["video_id"].isin(chosen)].reset_index(drop=True), remarks
+    return remarks
 
 
 def labelled_subset(
@@ -85,6 +93,6 @@ def labelled_subset(
         gone = sorted(set(written["video_id"]) - set(chosen["video_id"]))
         raise ValueError(
             f"{file} names {len(gone)} videos that are not in the train split of fold {fold} with that label: {name_some(gone)}; "
-            "extract them, or delete the file to have others drawn"
+            "extract them, give --out another folder, or delete the file to have others drawn"
         )
-    return chosen, []
+    return chosen, _remarks(chosen, int(labels))

@@ -20,11 +20,8 @@ from train.checkpoint import (
     Checkpoint,
     hold_run,
     load_checkpoint,
-    load_strictly,
     open_run,
-    restore_momentum,
     save_checkpoint,
-    sgd_momentum,
 )
 from train.config import PretrainConfig, learning_rate, named_seed
 from train.context import share_batch
@@ -35,6 +32,7 @@ from train.loss import info_nce
 from train.metrics import HorizonMeans, MetricsLog, Window, effective_rank, line_of
 from train.ranks import Ranks, joined, rivals_of
 from train.splits import digest_of_videos, videos_of
+from train.tensors import load_strictly, restore_momentum, sgd_momentum
 from train.timing import Timer, bottleneck
 from train.validation import HeldOut
 from train.watching import watching

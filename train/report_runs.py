@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from stores.embeddings import read_predictions
-from train.checkpoint import load_checkpoint
+from train.checkpoint import load_checkpoint, where_a_run_is
 from train.config import PretrainConfig
 from train.evaluation_task import MOTION, PRETRAINED, RANDOM, SCRATCH, Unit
 from train.metrics import read_metrics
@@ -107,9 +107,7 @@ def _read_run(folder: Path, name: str) -> Run:
     except FileNotFoundError:
         results = pd.DataFrame()
     if checkpoint is None and results.empty:
-        raise FileNotFoundError(
-            f"{folder} holds neither a checkpoint nor results; make a run with: flowcpc pretrain STORE {folder}"
-        )
+        raise FileNotFoundError(f"{folder} holds neither a checkpoint nor results of a run; {where_a_run_is(folder)}")
     return Run(
         name=name,
         path=folder,

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from stores.words import counted
 from train.evaluation_task import MOTION, PRETRAINED, RANDOM, SCRATCH, SHUFFLED
 from train.retrieval import RANKS
 
@@ -40,8 +41,10 @@ class Evaluation:
         blocks = []
         for labels, rows in self.table.groupby("labels_per_class", sort=False):
             beside = self.beside[self.beside["labels_per_class"] == labels] if len(self.beside) else self.beside
+            beside = _measured_alike(rows, beside)
             units = len(rows[["fold", "seed"]].drop_duplicates())
-            spread = f"; mean ± standard deviation over {units} folds and seeds" if units > 1 else ""
+            over = f"{counted(rows['fold'].nunique(), 'fold')} x {counted(rows['seed'].nunique(), 'seed')}"
+            spread = f"; mean ± standard deviation over {over}" if units > 1 else ""
             lines = [f"{rows['mode'].iloc[0]}, labels per class: {labels}{spread}", _table(rows, beside)]
             blocks.append("\n".join(lines + verdicts(rows, beside)))
         return "\n\n".join(blocks)
@@ -50,10 +53,11 @@ class Evaluation:
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """Return mean and standard deviation over folds and seeds of what `read_results` gives.
 
-    One row per run, mode, labels_per_class, encoder and protocol: units, videos, chance, and of every share `name` its mean and `name_std` (NaN for a
-    single unit).
+    One row per path, run, preset, schedule, mode, labels_per_class, encoder and protocol: units, videos, chance, and of every share `name` its mean
+    and `name_std` (NaN for a single unit).
     """
-    keys = ["run", "preset", "mode", "labels_per_class", "encoder", "protocol"]
+    known = ("path", "run", "preset", "schedule", "mode", "labels_per_class", "encoder", "protocol")
+    keys = [name for name in known if name in results]
     grouped = results.groupby(keys, sort=False, dropna=False)
     table = grouped.agg(units=("fold", "size"), videos=("videos", "mean"), chance=("chance", "mean"))
     for name in _SHARES:
@@ -64,7 +68,8 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
 
 def verdicts(rows: pd.DataFrame, beside: pd.DataFrame) -> list[str]:
     """Return sentences that say plainly what the accuracies of one mode and number of labels are worth."""
-    share = "r1" if (rows["mode"] == "retrieval").any() else "top1"
+    share = _share_of(rows)
+    beside = _measured_alike(rows, beside)
     if len(beside):  # an encoder that the mode itself evaluated is compared with that
         beside = beside[~beside["encoder"].isin(rows["encoder"])]
     every = pd.concat([rows, beside], ignore_index=True) if len(beside) else rows
@@ -91,16 +96,29 @@ def verdicts(rows: pd.DataFrame, beside: pd.DataFrame) -> list[str]:
     return lines
 
 
+def _share_of(rows: pd.DataFrame) -> str:
+    return "r1" if (rows["mode"] == "retrieval").any() else "top1"
+
+
+def _measured_alike(rows: pd.DataFrame, beside: pd.DataFrame) -> pd.DataFrame:
+    """Return those rows of `beside` that have the share that `rows` are judged by: a recall is no accuracy."""
+    share = _share_of(rows)
+    return beside[beside[share].notna()] if share in beside else beside.iloc[:0]
+
+
 def _difference(main: str, other: str, one: float, two: float, videos: int, aim: bool) -> str:
     points = 100 * (one - two)
     # Of a difference between two shares of n videos, taken as independent.
     error = 100 * float(np.sqrt((one * (1 - one) + two * (1 - two)) / videos))
-    doubt = " The difference is within its standard error." if abs(points) <= error else ""
+    doubtful = abs(points) <= error
     sentence = f"{main} - {other}: {points:+.1f} points (standard error {error:.1f})"
     if not aim:
-        return f"{sentence}.{doubt}"
-    verdict = "reached" if points >= AIM_POINTS else "NOT reached"
-    return f"{sentence}; the aim of {AIM_POINTS:+d} points is {verdict}.{doubt}"
+        return f"{sentence}, within that error." if doubtful else f"{sentence}."
+    if points < AIM_POINTS:
+        return f"{sentence}; the aim of {AIM_POINTS:+d} points is NOT reached."
+    if doubtful:
+        return f"{sentence}; so few test videos cannot tell whether the aim of {AIM_POINTS:+d} points is reached."
+    return f"{sentence}; the aim of {AIM_POINTS:+d} points is reached."
 
 
 def _table(rows: pd.DataFrame, beside: pd.DataFrame) -> str:
