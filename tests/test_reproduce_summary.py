@@ -84,6 +84,7 @@ def test_the_text_says_what_holds_and_how_sure_that_is(plan: Plan, tmp_path: Pat
     )
     assert "| variable spacing is no worse than none | - | - | +3.7 | - | not run yet |" in text
     assert text.startswith("# Findings of Lorre et al. 2019")
+    assert "standard deviation over 1 fold x 3 seeds" in text
     assert "Best first" not in text
 
     write_reproduction(tmp_path / "findings-cpu.md", text, table, findings)

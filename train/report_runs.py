@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from stores.embeddings import read_predictions
+from stores.words import counted
 from train.checkpoint import load_checkpoint, where_a_run_is
 from train.config import PretrainConfig
 from train.evaluation_task import MOTION, PRETRAINED, RANDOM, SCRATCH, Unit
@@ -97,7 +98,7 @@ def foremost_predictions(run: Run) -> tuple[pd.DataFrame, str] | None:
     labels = "all labels" if first["labels_per_class"] == "all" else f"{first['labels_per_class']} labels per class"
     folds, seeds = wanted["fold"].nunique(), wanted["seed"].nunique()
     where = f"{first['encoder']} encoder, {first['mode']}, {labels}, {first['protocol']}"
-    return found, f"{where}, {folds} {'fold' if folds == 1 else 'folds'} x {seeds} {'seed' if seeds == 1 else 'seeds'}"
+    return found, f"{where}, {counted(folds, 'fold')} x {counted(seeds, 'seed')}"
 
 
 def _read_run(folder: Path, name: str) -> Run:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from stores.flow_store import FlowStore
+from stores.words import counted
 from train import paper
 from train.paper_tables import UNSUPERVISED, Column
 from train.reproduce_plan import Plan
@@ -23,8 +24,9 @@ def to_markdown(
 ) -> str:
     """Return a table and findings, as train.reproduce_summary makes them, for a person."""
     lines = [f"# {plan.table.heading.capitalize()} of {paper.PAPER}: {plan.table.title}", ""]
-    units = len(plan.units)
-    spread = f", mean ± standard deviation over {units} folds and seeds" if units > 1 else ""
+    folds, seeds = (len(set(values)) for values in zip(*plan.units, strict=True))
+    over = f"{counted(folds, 'fold')} x {counted(seeds, 'seed')}"
+    spread = f", mean ± standard deviation over {over}" if len(plan.units) > 1 else ""
     lines += [f"Accuracies in percent{spread}; `untrained` is the same encoder with its initial weights.", ""]
     if len(findings):
         lines += [*_findings(findings), ""]
