@@ -67,7 +67,8 @@ def test_a_run_writes_what_it_promises(store: Path, tmp_path: Path) -> None:
     assert calls == [(done, 7) for done in range(1, 8)]
     assert any("13 classes (3 other videos x 4 segments + 1), chance level 7.69%" in line for line in messages)
     assert any("of fewer than 8 flows" in line for line in messages)
-    assert messages[-1].startswith(("compute: the processor waited", "data: the processor waited"))
+    assert messages[-2].startswith(("compute: the processor waited", "data: the processor waited"))
+    assert "is still that of guessing, 2.565, after 7 steps" in messages[-1]
 
     lines = read_metrics(tmp_path / "run")
     assert [line["step"] for line in lines] == [2, 4, 6, 7, 7]
