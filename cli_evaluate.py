@@ -18,13 +18,6 @@ _MODES = {
 }
 
 
-def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    parts = value.split(",")
-    if not all(part.strip().isdecimal() for part in parts):
-        raise click.BadParameter(f"{value!r} is no list of numbers; write for example 0,1,2", ctx, param)
-    return tuple(map(int, parts))
-
-
 def _words(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(","))
 
@@ -48,8 +41,12 @@ def _words(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str,
     show_default=True,
     help="How many training videos of a class have labels; several as all,18,5.",
 )
-@click.option("--folds", callback=_numbers, default="1", show_default=True, help="Splits of the data set, as 1,2,3.")
-@click.option("--seeds", callback=_numbers, default="0", show_default=True, help="What decides all draws, as 0,1,2.")
+@click.option(
+    "--folds", callback=console.numbers, default="1", show_default=True, help="Splits of the data set, as 1,2,3."
+)
+@click.option(
+    "--seeds", callback=console.numbers, default="0", show_default=True, help="What decides all draws, as 0,1,2."
+)
 @click.option(
     "--out",
     type=console.OUT_FOLDER,

@@ -9,13 +9,6 @@ import console
 from console import Bar, command_line, hear_stops, say
 
 
-def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in value.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise click.BadParameter(f"{value!r} is no list of numbers; write for example 0,1,2", ctx, param)
-    return tuple(map(int, parts))
-
-
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=console.PATH, metavar="RUN...")
 @click.option("--out", type=console.OUT_FILE, default="report.html", show_default=True, help="The page to write.")
@@ -45,8 +38,12 @@ def report(runs: tuple[Path, ...], out: Path, store: Path | None) -> None:
     show_default=True,
     help="paper: its settings; cpu: a small encoder and few steps, the same for all rows.",
 )
-@click.option("--folds", callback=_numbers, default="1", show_default=True, help="Splits of the data set, as 1,2,3.")
-@click.option("--seeds", callback=_numbers, default="0", show_default=True, help="A run and its evaluations for each.")
+@click.option(
+    "--folds", callback=console.numbers, default="1", show_default=True, help="Splits of the data set, as 1,2,3."
+)
+@click.option(
+    "--seeds", callback=console.numbers, default="0", show_default=True, help="A run and its evaluations for each."
+)
 @click.option("--steps", type=click.IntRange(min=1), help="Iterations of every pretraining.  [default: the scale's]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting of every pretraining.")
 @click.option(
@@ -113,7 +110,7 @@ def reproduce(
     if not result.finished:
         stop.leave(command_line())
     click.echo(result.text, nl=False)
-    say(f"wrote {result.path} and {result.path.with_suffix('.parquet').name}")
+    say(f"wrote {result.path}, and its tables beside it as Parquet")
     if result.failed:
         sys.exit(console.DONE_IN_PART)
 

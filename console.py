@@ -285,3 +285,11 @@ def _join(fields: Mapping[str, float | str]) -> str:
     return ", ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in fields.items()
     )
+
+
+def numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    """Return the numbers of an option that is a list, such as 0,1,2; a callback of click."""
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise click.BadParameter(f"{value!r} is no list of numbers; write for example 0,1,2", ctx, param)
+    return tuple(map(int, parts))

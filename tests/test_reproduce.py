@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,6 +153,39 @@ def test_images_stand_beside_flow_where_the_store_has_frames(tmp_path: Path, mak
     assert result.table["ours"].notna().all()
     images = require_checkpoint(tmp_path / "out" / "table1-image-fold1-seed0").config
     assert (images.modality, images.channels) == ("image", 3 * images.num_flows)
+
+
+def test_what_cannot_be_measured_has_its_reason(store: Path, tmp_path: Path) -> None:
+    """Five test videos do not fill a batch of eight."""
+    result = reproduce.reproduce(store, tmp_path / "out", table=4, **FAST)
+    assert result.finished
+    reasons = dict(result.failed)
+    assert "do not fill a batch" in reasons["table4-easy"]
+    found = result.table.set_index(["preset", "measure"])
+    assert found.loc[("table4-easy", "linear"), "ours"] >= 0
+    assert 0 <= found.loc[("table4-easy", "unsupervised"), "in_training"] <= 1
+    assert found.loc["table4-easy", "ours"].isna().tolist() == [True, False]
+
+
+def test_metrics_that_are_gone_are_a_reason_too(store: Path, tmp_path: Path) -> None:
+    small = {**FAST, "settings": [*FAST["settings"], "batch_size=4"]}
+    whole = reproduce.reproduce(store, tmp_path / "out", table=4, **small)
+    assert whole.failed == ()
+    (tmp_path / "out" / "table4-easy-fold1-seed0" / "metrics.jsonl").unlink()
+    again = reproduce.reproduce(store, tmp_path / "out", table=4, **small)
+    assert [name for name, _ in again.failed] == ["table4-easy"]
+    assert "lacks the metrics of its last step" in again.failed[0][1]
+
+
+def test_a_whole_table_is_not_replaced_by_the_beginning_of_the_next_one(store: Path, tmp_path: Path) -> None:
+    small = {**FAST, "settings": [*FAST["settings"], "batch_size=4"]}
+    whole = reproduce.reproduce(store, tmp_path / "out", table=4, **small)
+    files = [tmp_path / "out" / f"table4-cpu{suffix}" for suffix in (".md", ".parquet")]
+    before = [file.read_bytes() for file in files]
+    shutil.rmtree(tmp_path / "out" / "table4-difficult-fold1-seed0" / "evaluate")
+    part = reproduce.reproduce(store, tmp_path / "out", table=4, should_stop=StopAfter(1), **small)
+    assert (whole.finished, part.finished) == (True, False)
+    assert [file.read_bytes() for file in files] == before
 
 
 def test_workers_reach_every_pretraining(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

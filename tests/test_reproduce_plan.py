@@ -74,14 +74,14 @@ def test_the_cpu_s_scale_keeps_what_a_table_compares(store: FlowStore, number: i
 def test_the_cpu_s_scale_shrinks_with_the_videos(tmp_path: Path, make_store: Callable[..., Path]) -> None:
     variable, overlap = PRESETS["table1-flow"].config, PRESETS["table4-easy"].config
     long = long_store(tmp_path / "long", make_store, 160)
-    assert (cpu_scale(variable, long).num_flows, cpu_scale(variable, long).spacing) == (10, 10)
+    assert (cpu_scale(variable, long, 16).num_flows, cpu_scale(variable, long, 16).spacing) == (10, 10)
     half = long_store(tmp_path / "half", make_store, 75)
-    assert (cpu_scale(variable, half).num_flows, cpu_scale(variable, half).spacing) == (5, 5)
-    assert (cpu_scale(overlap, half).num_flows, cpu_scale(overlap, half).spacing) == (5, 2)
+    assert (cpu_scale(variable, half, 16).num_flows, cpu_scale(variable, half, 16).spacing) == (5, 5)
+    assert (cpu_scale(overlap, half, 16).num_flows, cpu_scale(overlap, half, 16).spacing) == (5, 2)
     short = long_store(tmp_path / "short", make_store, 9)
-    assert (cpu_scale(variable, short).num_flows, cpu_scale(variable, short).spacing) == (1, 1)
-    assert (cpu_scale(overlap, short).selection, cpu_scale(overlap, short).spacing) == ("consecutive", 0)
-    assert cpu_scale(variable, short).size == (32, 32)
+    assert (cpu_scale(variable, short, 16).num_flows, cpu_scale(variable, short, 16).spacing) == (1, 1)
+    assert (cpu_scale(overlap, short, 16).selection, cpu_scale(overlap, short, 16).spacing) == ("consecutive", 0)
+    assert cpu_scale(variable, short, 16).size == (32, 32)
 
 
 def test_rows_on_images_need_frames(store: FlowStore) -> None:
@@ -111,11 +111,37 @@ def test_a_plan_says_how_many_steps_it_has(store: FlowStore) -> None:
         ({"folds": (2,)}, "fold=2 was asked for, but the store has the folds 1"),
         ({"seeds": ()}, "no seeds are given"),
         ({"settings": ["stepz=3"]}, "did you mean 'steps'"),
+        ({"settings": ["seed=3"]}, "give --seeds"),
+        ({"settings": ["fold=2"]}, "give --folds"),
+        ({"seeds": (0, 2**70)}, "table3-model1-lstm: seed=.* is too large"),
+        ({"table": 2, "settings": ["spacing=12", "selection=consecutive"]}, "table2-spacing-0: "),
     ],
 )
 def test_what_cannot_be_planned_is_refused(store: FlowStore, changes: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make_plan(store, **{"table": 3, **changes})
+
+
+def test_what_rows_of_other_tables_cannot_be_given_concerns_them_alone(store: FlowStore) -> None:
+    """Table 4 shares five flows of a segment with the next, which five flows do not allow."""
+    assert {row.config.num_flows for row in make_plan(store, 3, settings=["num_flows=5"]).rows} == {5}
+    with pytest.raises(ValueError, match="table4-easy: "):
+        make_plan(store, 4, settings=["num_flows=5"])
+
+
+def test_the_batch_is_what_the_smallest_fold_allows(tmp_path: Path, make_store: Callable[..., Path]) -> None:
+    videos = {f"v{n}": np.zeros((9, 2, 40, 50), np.float32) for n in range(6)}
+    folds = {name: {"fold1": "train", "fold2": "test" if n < 3 else "train"} for n, name in enumerate(videos)}
+    made = open_store(make_store(tmp_path, videos, folds=folds))
+    assert {row.config.batch_size for row in make_plan(made, 3, scale="cpu").rows} == {6}
+    assert {row.config.batch_size for row in make_plan(made, 3, scale="cpu", folds=(1, 2)).rows} == {3}
+
+
+def test_rows_of_unsupervised_accuracy_alone_are_planned_in_words(store: FlowStore) -> None:
+    assert (
+        "table4-easy: 1 x 60,000 steps of pretraining; unsupervised accuracy alone"
+        in make_plan(store, "findings").to_text()
+    )
 
 
 def test_only_tables_one_and_four_show_unsupervised_accuracy() -> None:

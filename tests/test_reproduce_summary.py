@@ -36,7 +36,7 @@ def test_the_paper_s_own_numbers_have_all_of_its_findings(plan: Plan) -> None:
             assert numbers is not None
             assert untrained is not None
             values += [value(Side(row.name, column), seed, numbers / 100, untrained / 100) for seed in (0, 1, 2)]
-    found = compare(plan, values)
+    found = compare(plan, values, {})
     assert found["holds"].tolist() == [True] * 5
     assert found["agree"].tolist() == [3] * 5
     np.testing.assert_allclose(found["difference"], found["paper"])
@@ -48,7 +48,7 @@ def test_a_difference_is_taken_within_units_that_have_both_sides(plan: Plan) -> 
     values = [
         value(flow, 0, 0.5, 0.45), value(flow, 1, 0.7, 0.5), value(flow, 2, 0.1, 0.3), value(image, 0, 0.4), value(image, 1, 0.8),
     ]  # fmt: skip
-    found = compare(plan, values).set_index("finding")
+    found = compare(plan, values, {}).set_index("finding")
     modality = found.loc["flow beats images"]
     assert (modality["units"], modality["agree"], modality["holds"]) == (2, 1, False)
     assert modality["difference"] == pytest.approx(0)
@@ -67,16 +67,32 @@ def test_what_each_finding_asks_for(plan: Plan, place: int, difference: float, h
     high, low = finding.higher, finding.lower
     values = [value(high, 0, 0.5, 0.5 - difference / 100)]
     values += [] if low.untrained else [value(low, 0, 0.5 - difference / 100)]
-    assert compare(plan, values).loc[place, "holds"] is holds
+    assert compare(plan, values, {}).loc[place, "holds"] is holds
+
+
+def test_what_floats_round_does_not_decide(plan: Plan) -> None:
+    high, low = FINDINGS[2].higher, FINDINGS[2].lower
+    equal = [value(high, seed, share) for seed, share in enumerate((0.1, 0.2, 0.3))]
+    equal += [value(low, seed, share) for seed, share in enumerate((0.3, 0.1, 0.2))]
+    ten = [value(FINDINGS[0].higher, 0, 0.3, 0.2)]
+    found = compare(plan, equal + ten, {})
+    assert (found.loc[2, "difference"], found.loc[2, "holds"]) == (0.0, True)
+    assert (found.loc[0, "difference"], found.loc[0, "holds"], found.loc[0, "agree"]) == (10.0, True, 1)
+
+
+def test_a_finding_that_cannot_be_judged_names_the_row(plan: Plan) -> None:
+    found = compare(plan, [], {"table1-image": "no frames"})
+    assert found.loc[1, "reason"] == "table1-image failed"
+    assert found.loc[2, "reason"] == "not run yet"
 
 
 def test_the_text_says_what_holds_and_how_sure_that_is(plan: Plan, tmp_path: Path) -> None:
     flow, image = FINDINGS[1].higher, FINDINGS[1].lower
     values = [value(flow, seed, 0.5 + 0.1 * seed, 0.2) for seed in (0, 1, 2)]
     values += [value(image, 0, 0.5), value(image, 1, 0.5), value(image, 2, 0.9)]
-    table, findings = summarise_rows(plan, values, {}), compare(plan, values)
+    table, findings = summarise_rows(plan, values, {}), compare(plan, values, {})
     store = open_store(tmp_path / "store.flow")
-    text = to_markdown(plan, store, table, findings, {}, (), ())
+    text = to_markdown(plan, store, table, findings, {}, ())
     assert "| pretraining beats initial weights | 60.0% - 20.0% = +40.0 ± 10.0 | 10 | +34.3 | 3 of 3 | yes |" in text
     assert (
         "| flow beats images | 60.0% - 63.3% = -3.3 ± 15.3 | - | +40.9 | 1 of 3 | no, within its standard error |"
@@ -95,4 +111,4 @@ def test_the_text_says_what_holds_and_how_sure_that_is(plan: Plan, tmp_path: Pat
 
 
 def test_a_numbered_table_has_no_findings(plan: Plan) -> None:
-    assert compare(dataclasses.replace(plan, table=dataclasses.replace(plan.table, findings=())), []).empty
+    assert compare(dataclasses.replace(plan, table=dataclasses.replace(plan.table, findings=())), [], {}).empty

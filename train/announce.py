@@ -16,7 +16,7 @@ from train.ranks import Ranks
 from train.timing import bottleneck
 from train.validation import HeldOut
 
-_FEWEST_NATS = 0.05  # of the loss of guessing; a run that stays within that has learned next to nothing
+_FEWEST_SHARE = 0.05  # of the loss of guessing; a run that stays within that has learned next to nothing
 
 
 def announce_start(
@@ -70,7 +70,7 @@ def announce_start(
 def announce_guessing(say: Callable[[str], None], lines: list[dict[str, Any]]) -> None:
     """Say that a run learned next to nothing, with what tells the usual reason: at a rate too large for the data latents collapse first."""
     last = lines[-1] if lines else None
-    if last and last["information_bound"] < _FEWEST_NATS * math.log(last["classes"]):
+    if last and last["information_bound"] < _FEWEST_SHARE * math.log(last["classes"]):
         say(
             f"the loss, {last['loss']:.3f}, is still that of guessing, {math.log(last['classes']):.3f}, after {last['step']:,} steps: "
             f"the run is too short, or its learning_rates are too large (effective rank of the latents: {last['effective_rank']:.1f}; "

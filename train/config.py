@@ -143,8 +143,9 @@ class PretrainConfig:
         for name in ("num_segments", "num_flows", "spacing", "width", "batch_size"):
             if getattr(self, name) > _MOST:
                 raise ValueError(f"{name}={getattr(self, name)} is too large to be meant; take {_MOST} or less")
-        if self.steps > _MOST_STEPS:
-            raise ValueError(f"steps={self.steps:.3g} is too large to be meant; take {_MOST_STEPS} or less")
+        for name, most in (("steps", _MOST_STEPS), ("seed", 2**63 - 1)):
+            if getattr(self, name) > most:
+                raise ValueError(f"{name}={getattr(self, name):.3g} is too large to be meant; take {most} or less")
         for name, why in (("momentum", "never forget a gradient"), ("dropout", "leave nothing")):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name}={getattr(self, name)} would {why}; take less than 1")

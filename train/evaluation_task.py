@@ -26,7 +26,7 @@ PRETRAINED, RANDOM, SCRATCH = "pretrained", "random", "scratch"
 SHUFFLED, MOTION = "shuffled labels", "motion statistics"
 
 # What of the pretraining's settings decides an encoder's shape, what it sees and how it computes.
-_SEEN = ("modality", "num_flows", "framing", "size", "rescale_vectors", "width", "norm", "latent", "precision")
+SEEN = ("modality", "num_flows", "framing", "size", "rescale_vectors", "width", "norm", "latent", "precision")
 
 
 class Unit(NamedTuple):
@@ -75,7 +75,7 @@ class Subject:
     def shape(self) -> dict[str, Any]:
         """Return, as JSON values, what decides an encoder's shape, what it sees and how it computes."""
         values = self.config.to_json()
-        return {name: values[name] for name in _SEEN}
+        return {name: values[name] for name in SEEN}
 
 
 class Split(NamedTuple):

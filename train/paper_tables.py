@@ -131,7 +131,7 @@ TABLES = {
         ),
         Table(
             "findings",
-            "what the paper found, pair by pair",
+            "pairs of rows",
             tuple(dict.fromkeys(side.preset for one in FINDINGS for side in (one.higher, one.lower))),
             (Column(UNSUPERVISED), Column(LINEAR), _FEW),
             FINDINGS,

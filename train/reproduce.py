@@ -12,17 +12,16 @@ from stores.flow_store import FlowStore, open_store
 from stores.progress import Progress
 from train import evaluate, loop
 from train.evaluation_config import evaluation_config
+from train.evaluation_task import SEEN
 from train.execution import Execution
 from train.metrics import read_metrics
 from train.paper_tables import UNSUPERVISED, Column
 from train.reproduce_plan import Plan, Row, make_plan
-from train.reproduce_summary import compare, summarise_rows, write_reproduction
+from train.reproduce_summary import compare, summarise_rows, units_written, write_reproduction
 from train.reproduce_text import to_markdown
 from train.splits import labelled_split
 
 _WEIGHT = 1000  # of a task in the progress: they are of different kinds, so each counts the same
-# What of the settings decides the encoder of a baseline that was never trained.
-_ENCODER = ("modality", "num_flows", "framing", "rescale_vectors", "width", "norm", "latent", "precision", "seed")
 
 
 @dataclass(frozen=True)
@@ -112,15 +111,18 @@ def reproduce(
     for (reason,) in failed.values():
         announce(reason)
 
-    def fail(row: Row, what: str, error: Exception) -> None:
+    written = units_written(path)
+
+    def fail(row: Row, what: str, error: Exception | str) -> None:
         failed.setdefault(row.name, []).append(f"{what}: {error}")
         announce(f"{row.name}, {what}: {error}")
 
     def stands(finished: bool) -> Reproduction:
         reasons = {name: "; ".join(several) for name, several in failed.items()}
-        found, findings = summarise_rows(plan, values, reasons), compare(plan, values)
-        text = to_markdown(plan, store, found, findings, reasons, settings, evaluation_settings)
-        if finished or values:
+        found, findings = summarise_rows(plan, values, reasons), compare(plan, values, reasons)
+        text = to_markdown(plan, store, found, findings, reasons, evaluation_settings)
+        # On the way a finished table is not replaced by one that has only come so far again.
+        if finished or (values and found["units"].sum() >= written):
             write_reproduction(path, text, found, findings)
         return Reproduction(finished, found, findings, text, tuple(reasons.items()), path)
 
@@ -162,6 +164,12 @@ def reproduce(
             if found is None:
                 return stands(finished=False)
             values.append(found)
+            if "ours" not in found:
+                fail(
+                    row,
+                    f"{column.title}, {where}",
+                    "there are no held-out videos, or they do not fill a batch; set batch_size smaller",
+                )
         stands(finished=False)
     return stands(finished=True)
 
@@ -215,7 +223,8 @@ class _Task:
         own: list[str] = []
         if not self.row.preset.pretrained:
             config = self.row.at(self.fold, self.seed).to_json()
-            own = [f"{name}={config[name]}" for name in _ENCODER] + ["size={}x{}".format(*config["size"])]
+            config["size"] = "{}x{}".format(*config["size"])
+            own = [f"{name}={config[name]}" for name in (*SEEN, "seed")]
         result = evaluate.evaluate(
             self.store.path,
             self.path if self.row.preset.pretrained else None,
@@ -245,9 +254,12 @@ class _Task:
         return found
 
     def _unsupervised(self) -> dict[str, float]:
-        lines = read_metrics(self.path)
-        trained = next(line for line in reversed(lines) if "loss" in line)
-        held_out = next((line for line in reversed(lines) if line.get("held_out_accuracy") is not None), None)
+        # Only what was measured at the last step counts: a line of an earlier one is of other weights.
+        last = [line for line in read_metrics(self.path) if line["step"] == self.row.config.steps]
+        trained = next((line for line in last if "loss" in line), None)
+        if trained is None:
+            raise OperationError(f"{self.path} lacks the metrics of its last step; delete the folder to train it again")
+        held_out = next((line for line in reversed(last) if line.get("held_out_accuracy") is not None), None)
         found = {"chance": 1 / trained.get("classes", self.row.config.classes), "in_training": trained["accuracy"]}
         return {**found, "ours": held_out["held_out_accuracy"]} if held_out else found
 

@@ -1,8 +1,11 @@
 """A table of the paper at a scale and on a store: the runs and evaluations that fill it."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import pandas as pd
 
 from stores.flow_store import FlowStore
 from train.config import PretrainConfig
@@ -110,7 +113,8 @@ class Plan:
                 else "no pretraining"
             )
             pretraining = pretraining if row.shared == row.name else f"the run of {row.shared}"
-            lines.append(f"  {row.name}: {pretraining}; {len(self.units)} x {modes}")
+            evaluations = f"{len(self.units)} x {modes}" if modes else "unsupervised accuracy alone"
+            lines.append(f"  {row.name}: {pretraining}; {evaluations}")
         folds, seeds = (sorted({unit[place] for unit in self.units}) for place in (0, 1))
         lines.append(f"folds {', '.join(map(str, folds))}; seeds {', '.join(map(str, seeds))}")
         lines.append(f"{len(runs)} runs, {steps:,} steps of pretraining in all")
@@ -137,19 +141,30 @@ def make_plan(
     for name, values in (("folds", folds), ("seeds", seeds)):
         if not values:
             raise ValueError(f"no {name} are given; give at least one, as {name}=1")
+    for key, option in (("fold", "--folds"), ("seed", "--seeds")):
+        if any(setting.partition("=")[0].strip() == key for setting in settings):
+            raise ValueError(f"--set {key}=... would be the same for all runs of a row; give {option}")
     videos = store.videos()
     for fold in folds:
         fold_column(videos, fold)
     asked = TABLES[str(table)]
+    batch = min(_training_videos(videos, fold) for fold in folds)
     seen: dict[str, str] = {}
     # Runs of other tables are found again where the settings are the same, so all presets are looked through.
     for name, preset in PRESETS.items():
         if preset.pretrained and name != "tiny":
-            seen.setdefault(_settings_of(preset.config, store, scale, settings).identity(), name)
+            # What other tables' rows cannot be given concerns them alone.
+            with contextlib.suppress(ValueError):
+                seen.setdefault(_settings_of(preset.config, store, scale, settings, batch).identity(), name)
     rows = []
     for name in asked.presets:
         preset = find_preset(name)
-        config = _settings_of(preset.config, store, scale, settings)
+        try:
+            config = _settings_of(preset.config, store, scale, settings, batch)
+            for seed in seeds:
+                dataclasses.replace(config, seed=seed)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
         refused = ""
         if config.modality == "image" and not store.has_frames:
             refused = (
@@ -161,17 +176,23 @@ def make_plan(
     return Plan(asked, scale, tuple(rows), units)
 
 
-def _settings_of(config: PretrainConfig, store: FlowStore, scale: str, settings: Sequence[str]) -> PretrainConfig:
-    small = cpu_scale(config, store) if scale == "cpu" else config
+def _settings_of(
+    config: PretrainConfig, store: FlowStore, scale: str, settings: Sequence[str], batch: int
+) -> PretrainConfig:
+    small = cpu_scale(config, store, batch) if scale == "cpu" else config
     return with_settings(small, settings)
 
 
-def cpu_scale(config: PretrainConfig, store: FlowStore) -> PretrainConfig:
+def _training_videos(videos: pd.DataFrame, fold: int) -> int:
+    return int((videos[fold_column(videos, fold)] == "train").sum())
+
+
+def cpu_scale(config: PretrainConfig, store: FlowStore, most: int) -> PretrainConfig:
     """Return settings of the paper brought to the size of a store and of a CPU: what a table compares stays, all rows change alike.
 
     Input: nine tenths of the frames' shorter side. Encoder and steps: those of `tiny`; smaller rates. Flows per segment and spacing shrink as the
-    store's median video is shorter than the 150 flows that the paper's widest selection spans, rounded, so rows may become the same. Batch: the
-    training videos where they are fewer.
+    store's median video is shorter than the 150 flows that the paper's widest selection spans, rounded, so rows may become the same. Batch: at
+    most `most` videos, those that every fold has for training.
     """
     videos = store.videos()
     median = float(videos["flows"].median()) if len(videos) else 0.0
@@ -184,8 +205,6 @@ def cpu_scale(config: PretrainConfig, store: FlowStore) -> PretrainConfig:
     if selection == "overlap":
         spacing = min(spacing, flows - 1)
         selection = selection if spacing else "consecutive"
-    column = f"fold{config.fold}"
-    train = int((videos[column] == "train").sum()) if column in videos else len(videos)
     return dataclasses.replace(
         config,
         num_flows=flows,
@@ -193,7 +212,7 @@ def cpu_scale(config: PretrainConfig, store: FlowStore) -> PretrainConfig:
         selection=selection,
         size=(side, side),
         width=_TINY.width,
-        batch_size=max(2, min(config.batch_size, train)),
+        batch_size=max(2, min(config.batch_size, most)),
         steps=_TINY.steps,
         learning_rates=_CPU_RATES,
         checkpoint_every=_TINY.checkpoint_every,

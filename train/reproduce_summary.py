@@ -1,5 +1,6 @@
 """What the units of a table come to: means over folds and seeds, and the paper's findings judged pair by pair."""
 
+import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,34 +47,46 @@ def summarise_rows(plan: Plan, values: Sequence[Mapping[str, object]], failed: M
     return pd.DataFrame(rows)
 
 
-def compare(plan: Plan, values: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+def compare(plan: Plan, values: Sequence[Mapping[str, object]], failed: Mapping[str, str]) -> pd.DataFrame:
     """Return one row per finding of a table; none where the table has no findings.
 
     Both sides of a finding are taken in the same fold with the same seed. Columns: finding; higher, lower (shares, means over those units);
     difference and std (points; over units), units, agree (units in which the finding holds by itself), asked (points), paper (points), holds
-    (whether the mean difference is what was asked for; None without units).
+    (whether the mean difference is what was asked for; None without units), and reason where there are no units.
     """
     measured = _measured(values)
     rows = []
     for finding in plan.table.findings:
         high, low = (_side(measured, side) for side in (finding.higher, finding.lower))
         pairs = pd.concat({"higher": high, "lower": low}, axis=1).dropna()
-        points = 100 * (pairs["higher"] - pairs["lower"])
+        # Shares of videos differ by whole videos: what is less than that is rounding of floats, which may not decide a tie.
+        points = (100 * (pairs["higher"] - pairs["lower"])).round(9) + 0.0
+        difference = round(float(points.mean()), 9) + 0.0
+        lacking = [side.preset for side in (finding.higher, finding.lower) if side.preset in failed]
         rows.append(
             {
                 "finding": finding.claim,
                 "higher": pairs["higher"].mean(),
                 "lower": pairs["lower"].mean(),
-                "difference": points.mean(),
+                "difference": difference,
                 "std": points.std(),
                 "units": len(pairs),
                 "agree": sum(_holds(finding, one) for one in points),
                 "asked": finding.points,
                 "paper": _paper(plan, finding),
-                "holds": _holds(finding, float(points.mean())) if len(pairs) else None,
+                "holds": _holds(finding, difference) if len(pairs) else None,
+                "reason": "" if len(pairs) else f"{' and '.join(lacking)} failed" if lacking else "not run yet",
             }
         )
     return pd.DataFrame(rows)
+
+
+def units_written(path: Path) -> int:
+    """Return how many units the tables beside the Markdown `path` have in all; 0 where there are none, or damaged ones."""
+    cells = path.with_name(f"{path.stem}-cells.parquet")
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return int(pd.read_parquet(cells if cells.exists() else path.with_suffix(".parquet"))["units"].sum())
+    return 0
 
 
 def write_reproduction(path: Path, text: str, table: pd.DataFrame, findings: pd.DataFrame) -> None:

@@ -19,7 +19,6 @@ def to_markdown(
     table: pd.DataFrame,
     findings: pd.DataFrame,
     failed: Mapping[str, str],
-    settings: Sequence[str],
     evaluation_settings: Sequence[str],
 ) -> str:
     """Return a table and findings, as train.reproduce_summary makes them, for a person."""
@@ -77,7 +76,7 @@ def _findings(findings: pd.DataFrame) -> list[str]:
 def _verdict(row: Mapping[Hashable, Any]) -> str:
     """Return whether a finding holds, and whether that is beyond the standard error of the mean over units."""
     if not row["units"]:
-        return "not run yet"
+        return str(row["reason"])
     verdict = "yes" if row["holds"] else "no"
     away = abs(row["difference"] - row["asked"])
     if row["units"] > 1 and away <= row["std"] / row["units"] ** 0.5:
