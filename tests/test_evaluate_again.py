@@ -14,6 +14,7 @@ from train_cases import CONFIG, EVALUATION, TEST_VIDEOS, StopAfter, small_store
 from stores.flow_store import open_store
 from train import classifier, evaluate, evaluation_task
 from train.evaluation_config import EvaluationConfig
+from train.finetuned import load_finetuned
 from train.loop import pretrain
 from train.modes import MODES
 from train.results import read_results
@@ -84,6 +85,21 @@ def test_results_that_somebody_rewrote_are_made_again_with_a_word(store: Path, r
     again = evaluated(store, run, "knn", announce=messages.append)
     pd.testing.assert_frame_equal(again.table, first)
     assert f"the results in {file.parent} are damaged, or were changed, and are made again" in messages
+
+
+@pytest.mark.parametrize("name", ["predictions.parquet", "weights.safetensors"])
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_file_that_was_lost_or_damaged_is_made_again(store: Path, run: Path, name: str, lost: bool) -> None:
+    first = evaluated(store, run, "finetune").table
+    file = run / "evaluate" / "finetune-all-fold1-seed0" / name
+    if lost:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-1])
+    messages: list[str] = []
+    pd.testing.assert_frame_equal(evaluated(store, run, "finetune", announce=messages.append).table, first)
+    assert f"the results in {file.parent} are damaged, or were changed, and are made again" in messages
+    assert len(load_finetuned(file.parent).classes) == len(predictions(file.parent)[1][0])
 
 
 def test_pretraining_on_leaves_what_used_no_weights(store: Path, run: Path) -> None:
