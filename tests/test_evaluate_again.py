@@ -18,6 +18,7 @@ from train.finetuned import load_finetuned
 from train.loop import pretrain
 from train.modes import MODES
 from train.results import read_results
+from train.scoreboard import summarise
 
 
 @pytest.fixture
@@ -75,6 +76,29 @@ def test_finished_results_are_read_and_not_computed(store: Path, run: Path, monk
     again = evaluated(store, run, announce=messages.append)
     pd.testing.assert_frame_equal(again.table, first.table)
     assert messages == [f"read the finished results in {run / 'evaluate' / 'linear-all-fold1-seed0'}"]
+
+
+def test_seeds_of_several_schedules_are_one_row_where_the_schedules_do_not_differ(store: Path, run: Path) -> None:
+    """A vote of neighbours has the same settings in both, so what one found is the other's too, and is called so."""
+    first = evaluated(store, run, "knn", schedule="paper", settings=[]).table
+    messages: list[str] = []
+    found = evaluated(store, run, "knn", schedule="cpu", settings=[], seeds=[0, 1], announce=messages.append)
+    assert f"read the finished results in {run / 'evaluate' / 'knn-all-fold1-seed0'}" in messages
+    assert set(first["schedule"]) == {"paper"}
+    assert set(found.table["schedule"]) == {"cpu"}
+    pd.testing.assert_frame_equal(found.table.query("seed == 0").assign(schedule="paper"), first)
+    summary = summarise(found.table)
+    assert summary["encoder"].is_unique
+    assert (summary["units"] == 2).all()
+    assert summary["top1_std"].notna().all()
+
+
+def test_baselines_beside_are_called_by_the_schedule_that_is_asked_for(store: Path, run: Path) -> None:
+    own = [*EVALUATION, "dropout=0.5"]
+    evaluated(store, run, "random", schedule="paper", settings=own)
+    beside = evaluated(store, run, "linear", schedule="cpu", settings=own).beside
+    assert set(beside["encoder"]) == {"random"}
+    assert set(beside["schedule"]) == {"cpu"}
 
 
 def test_results_that_somebody_rewrote_are_made_again_with_a_word(store: Path, run: Path) -> None:
