@@ -117,9 +117,10 @@ def read_predictions(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, NDAr
         raise FileNotFoundError(
             f"{folder} has no predictions.parquet; give the folder of an evaluation, as RUN/evaluate/NAME"
         )
+    data = file.read_bytes()  # apart from the parsing, which calls damage an OSError too
     try:
-        table = pq.read_table(file)
-    except pa.ArrowInvalid as error:
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
         raise DamagedStoreError(f"{file} is damaged ({error}); run flowcpc evaluate again") from error
     if _LOGITS not in table.column_names:
         return table.to_pandas(), np.empty((len(table), 0), np.float32)

@@ -29,6 +29,8 @@ from train.tensors import load_strictly, tensors_to_bytes
 
 NUMERICS = {"height": 18, "width": 20, "encoding": {"name": "companded8", "step": 0.125}}
 
+WINDOW = [1.0, 1 / 3, *[0.0] * (5 + CONFIG.num_predicted)]  # of seven sums, and one per horizon
+
 
 def save(run: Path, step: int, seed: int = 0) -> ModelOne:
     torch.manual_seed(seed)
@@ -40,7 +42,7 @@ def save(run: Path, step: int, seed: int = 0) -> ModelOne:
         config=CONFIG,
         numerics=NUMERICS,
         videos="digest",
-        window=[1.0, 1 / 3],
+        window=WINDOW,
         model=model.state_dict(),
         momentum=momentum,
     )
@@ -56,7 +58,7 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
         CONFIG,
         NUMERICS,
         "digest",
-        [1.0, 1 / 3],
+        WINDOW,
     )
     other = build_model(CONFIG)
     load_strictly(other, found.part("model"))
@@ -178,6 +180,29 @@ def test_what_is_wrong_with_a_checkpoint_is_said_in_words(
     file = tmp_path / "checkpoint.json"
     file.write_text(json.dumps(change(json.loads(file.read_text()))))
     with pytest.raises(ValueError, match=rf"cannot be used \({words}"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        *(("numerics", value, "numerics is not an object of names and values") for value in (None, [], "a")),
+        *(("videos", value, "videos is not a text") for value in (None, 5, ["v"])),
+        *(
+            ("window", value, rf"window is not a list of {len(WINDOW)} numbers")
+            for value in (None, 5, {}, [], WINDOW[:-1], [*WINDOW, 0.0], ["1", *WINDOW[1:]], [None, *WINDOW[1:]])
+        ),
+        *(("step", value, "step is not a whole number") for value in ("5", 5.0, None, True)),
+    ],
+)
+def test_values_beside_the_weights_are_of_their_kind(tmp_path: Path, name: str, value: object, words: str) -> None:
+    save(tmp_path, 5)
+    file = tmp_path / "checkpoint.json"
+    meta = json.loads(file.read_text()) | {name: value}
+    weights = tmp_path / f"weights-{meta['step']}.safetensors"  # a step of another kind may name them as well
+    (tmp_path / "weights-5.safetensors").rename(weights)
+    file.write_text(json.dumps(meta | {"weights": weights.name}))
+    with pytest.raises(ValueError, match=rf"checkpoint\.json cannot be used \({words}\); restore the run"):
         load_checkpoint(tmp_path)
 
 

@@ -15,6 +15,7 @@ import flowcpc
 from stores.embeddings import export_embeddings, read_embeddings, read_predictions, vectors_to_arrow
 from stores.errors import DamagedStoreError
 from stores.flow_store import FlowStore, open_store
+from train.results import write_table
 
 FOLDS = {"a": {"fold1": "train", "fold2": "test"}, "b": {"fold1": "test", "fold2": "train"}, "c": {"fold1": "test"}}
 VECTORS = np.arange(1, 13, dtype=np.float32).reshape(3, 4) / 7
@@ -160,4 +161,28 @@ def test_predictions_are_rows_and_logits(tmp_path: Path) -> None:
         read_predictions(tmp_path / "other")
     (tmp_path / "predictions.parquet").write_bytes(b"x")
     with pytest.raises(DamagedStoreError, match="run flowcpc evaluate again"):
+        read_predictions(tmp_path)
+
+
+def test_a_changed_number_in_predictions_is_damage(tmp_path: Path) -> None:
+    """Which pyarrow calls an OSError."""
+    file = tmp_path / "predictions.parquet"
+    numbers = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    write_table(file, pa.table({"logits": vectors_to_arrow(numbers)}))
+    data = file.read_bytes()
+    assert data.count(numbers[7].tobytes()) == 1
+    file.write_bytes(data.replace(numbers[7].tobytes(), numbers[8].tobytes()))
+    with pytest.raises(DamagedStoreError, match=r"predictions\.parquet is damaged .*; run flowcpc evaluate again"):
+        read_predictions(tmp_path)
+
+
+@pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7])
+def test_predictions_with_a_hole_are_damage(tmp_path: Path, place: float) -> None:
+    file = tmp_path / "predictions.parquet"
+    numbers = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    write_table(file, pa.table({"video_id": [str(n) for n in range(200)], "logits": vectors_to_arrow(numbers)}))
+    data = file.read_bytes()
+    start = int(place * len(data))
+    file.write_bytes(data[:start] + bytes(16) + data[start + 16 :])
+    with pytest.raises(DamagedStoreError, match="is damaged"):
         read_predictions(tmp_path)

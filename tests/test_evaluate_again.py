@@ -14,9 +14,11 @@ from train_cases import CONFIG, EVALUATION, TEST_VIDEOS, StopAfter, small_store
 from stores.flow_store import open_store
 from train import classifier, evaluate, evaluation_task
 from train.evaluation_config import EvaluationConfig
+from train.finetuned import load_finetuned
 from train.loop import pretrain
 from train.modes import MODES
 from train.results import read_results
+from train.scoreboard import summarise
 
 
 @pytest.fixture
@@ -76,6 +78,29 @@ def test_finished_results_are_read_and_not_computed(store: Path, run: Path, monk
     assert messages == [f"read the finished results in {run / 'evaluate' / 'linear-all-fold1-seed0'}"]
 
 
+def test_seeds_of_several_schedules_are_one_row_where_the_schedules_do_not_differ(store: Path, run: Path) -> None:
+    """A vote of neighbours has the same settings in both, so what one found is the other's too, and is called so."""
+    first = evaluated(store, run, "knn", schedule="paper", settings=[]).table
+    messages: list[str] = []
+    found = evaluated(store, run, "knn", schedule="cpu", settings=[], seeds=[0, 1], announce=messages.append)
+    assert f"read the finished results in {run / 'evaluate' / 'knn-all-fold1-seed0'}" in messages
+    assert set(first["schedule"]) == {"paper"}
+    assert set(found.table["schedule"]) == {"cpu"}
+    pd.testing.assert_frame_equal(found.table.query("seed == 0").assign(schedule="paper"), first)
+    summary = summarise(found.table)
+    assert summary["encoder"].is_unique
+    assert (summary["units"] == 2).all()
+    assert summary["top1_std"].notna().all()
+
+
+def test_baselines_beside_are_called_by_the_schedule_that_is_asked_for(store: Path, run: Path) -> None:
+    own = [*EVALUATION, "dropout=0.5"]
+    evaluated(store, run, "random", schedule="paper", settings=own)
+    beside = evaluated(store, run, "linear", schedule="cpu", settings=own).beside
+    assert set(beside["encoder"]) == {"random"}
+    assert set(beside["schedule"]) == {"cpu"}
+
+
 def test_results_that_somebody_rewrote_are_made_again_with_a_word(store: Path, run: Path) -> None:
     first = evaluated(store, run, "knn").table
     file = run / "evaluate" / "knn-all-fold1-seed0" / "results.parquet"
@@ -84,6 +109,21 @@ def test_results_that_somebody_rewrote_are_made_again_with_a_word(store: Path, r
     again = evaluated(store, run, "knn", announce=messages.append)
     pd.testing.assert_frame_equal(again.table, first)
     assert f"the results in {file.parent} are damaged, or were changed, and are made again" in messages
+
+
+@pytest.mark.parametrize("name", ["predictions.parquet", "weights.safetensors"])
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_file_that_was_lost_or_damaged_is_made_again(store: Path, run: Path, name: str, lost: bool) -> None:
+    first = evaluated(store, run, "finetune").table
+    file = run / "evaluate" / "finetune-all-fold1-seed0" / name
+    if lost:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-1])
+    messages: list[str] = []
+    pd.testing.assert_frame_equal(evaluated(store, run, "finetune", announce=messages.append).table, first)
+    assert f"the results in {file.parent} are damaged, or were changed, and are made again" in messages
+    assert len(load_finetuned(file.parent).classes) == len(predictions(file.parent)[1][0])
 
 
 def test_pretraining_on_leaves_what_used_no_weights(store: Path, run: Path) -> None:

@@ -121,6 +121,44 @@ def test_whole_tables_that_were_changed_are_no_results(tmp_path: Path, name: str
     pd.testing.assert_frame_equal(folder.results(), ROWS)
 
 
+def finished(path: Path) -> UnitFolder:
+    """A unit with a table and weights."""
+    folder = UnitFolder(path / "evaluate" / "finetune-all-fold1-seed0", BASIS)
+    folder.begin()
+    (folder.path / "weights.safetensors").write_bytes(b"weights")
+    folder.finish({"predictions": pa.table({"predicted": ["A"]})}, ROWS)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["predictions.parquet", "weights.safetensors"])
+def test_where_a_file_is_lost_or_changed_nothing_is_finished(tmp_path: Path, name: str) -> None:
+    folder = finished(tmp_path)
+    file = folder.path / name
+    whole = file.read_bytes()
+    assert folder.results() is not None
+    file.unlink()
+    assert folder.results() is None
+    assert folder.begin() == "are damaged, or were changed"
+    file.write_bytes(whole[:-1])
+    assert folder.results() is None
+    file.write_bytes(whole)
+    pd.testing.assert_frame_equal(folder.results(), ROWS)
+
+
+@pytest.mark.parametrize("hashes", [None, 5, [], "results.parquet"])
+def test_hashes_of_another_kind_are_damage(tmp_path: Path, hashes: object) -> None:
+    folder = finished(tmp_path)
+    file = folder.path / "evaluation.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"tables": hashes}))
+    assert folder.results() is None
+    assert folder.begin() == "are damaged, or were changed"
+    with pytest.raises(ValueError, match=r"results\.parquet is damaged, or was changed"):
+        read_results(tmp_path)
+    folder.finish({}, ROWS)
+    pd.testing.assert_frame_equal(folder.results(), ROWS)
+    assert len(read_results(tmp_path)) == 1
+
+
 @pytest.mark.parametrize("last", ["predictions.parquet", "evaluation.json", "results.parquet"])
 def test_a_kill_while_a_unit_is_finished_leaves_it_unfinished_and_its_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str

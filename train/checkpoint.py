@@ -26,8 +26,9 @@ from torch import Tensor
 from stores.atomic import TEMPORARY_SUFFIX, replace_file
 from stores.layout import differing_values, find_store_above
 from train.config import PretrainConfig
-from train.cpc import build_model
+from train.cpc import ModelOne, ModelTwo, build_model
 from train.encoder import Encoder
+from train.metrics import HorizonMeans, Window
 from train.tensors import check_same_tensors, load_strictly, part_of, tensors_to_bytes
 
 FORMAT_VERSION = 2
@@ -202,6 +203,7 @@ def load_checkpoint(run: str | os.PathLike[str]) -> Checkpoint | None:
             raise ValueError(f"{meta['weights']} does not fit its checksum")
         config, tensors = PretrainConfig.from_json(meta["config"]), safetensors.torch.load(data)
         _check_complete(config, tensors)
+        _check_values(meta, config)
         return Checkpoint(
             step=meta["step"],
             config=config,
@@ -217,9 +219,30 @@ def load_checkpoint(run: str | os.PathLike[str]) -> Checkpoint | None:
         ) from error
 
 
+def _check_values(meta: Mapping[str, Any], config: PretrainConfig) -> None:
+    """Raise ValueError naming a value that training or an evaluation would stumble over later."""
+    cpu = torch.device("cpu")
+    sums = len(Window(HorizonMeans(_shapes_of(config).horizons, cpu), cpu).values())
+    window = meta["window"]
+    numbers = isinstance(window, list) and all(type(value) in (int, float) for value in window)
+    for name, right, rule in (
+        ("step", type(meta["step"]) is int, "a whole number"),
+        ("numerics", isinstance(meta["numerics"], dict), "an object of names and values"),
+        ("videos", isinstance(meta["videos"], str), "a text"),
+        ("window", numbers and len(window) == sums, f"a list of {sums} numbers"),
+    ):
+        if not right:
+            raise ValueError(f"{name} is not {rule}")
+
+
+def _shapes_of(config: PretrainConfig) -> ModelOne | ModelTwo:
+    """Return the model of a run without its values: no memory, and no draw."""
+    with torch.device("meta"):
+        return build_model(config)
+
+
 def _check_complete(config: PretrainConfig, tensors: Mapping[str, Tensor]) -> None:
-    with torch.device("meta"):  # shapes alone: no memory, and no draw
-        model = build_model(config)
+    model = _shapes_of(config)
     expected = {f"model.{name}": value for name, value in model.state_dict().items()}
     if config.momentum:
         expected |= {f"momentum.{name}": value for name, value in model.named_parameters()}

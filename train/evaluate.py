@@ -106,7 +106,7 @@ def evaluate(
     tables = []
     try:
         for plan in plans:
-            table = plan.folder.results()
+            table = _finished(plan.task)
             if table is None:
                 unit = plan.task.unit
                 if wrong := plan.folder.begin():
@@ -209,6 +209,12 @@ def _folder_of(task: Task) -> UnitFolder:
     return UnitFolder(task.subject.folder / task.unit.name, task.basis(mode.settings, pretrained=mode.needs_run))
 
 
+def _finished(task: Task) -> pd.DataFrame | None:
+    """Return the finished results of a unit, under the names that run, preset and schedule have now: no result follows from them."""
+    table = _folder_of(task).results()
+    return None if table is None else table.assign(**_about(task))
+
+
 def _run(plan: _Plan, counter: "_Counter", should_stop: Callable[[], bool]) -> pd.DataFrame:
     """Return the results of a unit, after writing all that it found."""
     task, folder = plan.task, plan.folder
@@ -264,7 +270,7 @@ def _beside(plans: Sequence[_Plan]) -> pd.DataFrame:
     found = []
     for task, mode in itertools.product((plan.task for plan in plans), ("linear", "random", "scratch")):
         other = dataclasses.replace(task, unit=task.unit._replace(mode=mode))
-        table = _folder_of(other).results() if mode != task.unit.mode else None
+        table = _finished(other) if mode != task.unit.mode else None
         if table is not None:
             found.append(table[table["encoder"].isin(["random", "scratch"])])
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()

@@ -14,9 +14,8 @@ from train.checkpoint import reason_of
 from train.classifier import Classifier
 from train.config import PretrainConfig
 from train.encoder import Encoder
+from train.results import WEIGHTS
 from train.tensors import load_strictly
-
-WEIGHTS = "weights.safetensors"
 
 
 class Finetuned(NamedTuple):

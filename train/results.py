@@ -2,7 +2,7 @@
 
 ```
 RUN/evaluate/linear-5-fold1-seed0/      mode, labels per class, fold, seed
-    evaluation.json                     settings, a hash of all that the results follow from, and the SHA-256 of every table
+    evaluation.json                     settings, a hash of all that the results follow from, and the SHA-256 of every file below
     results.parquet                     a row of accuracies per encoder and protocol; written last, so it says that the unit is finished
     predictions.parquet                 a row per test video, encoder and protocol, with logits
     classes.parquet, confusion.parquet  a row per class, and per pair of classes
@@ -29,8 +29,9 @@ from stores.atomic import replace_file
 
 EVALUATE = "evaluate"
 RESULTS = "results.parquet"
+WEIGHTS = "weights.safetensors"
 _ABOUT = "evaluation.json"
-_TABLES = "tables"  # of evaluation.json: the hash of each, once the unit is finished
+_TABLES = "tables"  # of evaluation.json: the hash of each, and of the weights, once the unit is finished
 
 
 def read_results(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
@@ -55,7 +56,9 @@ def read_results(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
         if not files:
             raise FileNotFoundError(f"{path} holds no results; make some with: flowcpc evaluate STORE {path}")
         for file in files:
-            table = read_table(file) if _is_as_written(file) else None
+            hashes = _hashes_of(file.parent)
+            whole = hashes is not None and (RESULTS not in hashes or _has_hash(file, hashes[RESULTS]))
+            table = read_table(file) if whole else None
             if table is None:
                 raise ValueError(f"{file} is damaged, or was changed; run its evaluation again, which makes it anew")
             found = table.to_pandas()
@@ -81,8 +84,9 @@ class UnitFolder:
         self._basis = json.loads(json.dumps(basis))
 
     def results(self) -> pd.DataFrame | None:
-        """Return the finished results that followed from the basis, or None; where a table is damaged or was changed there are none."""
-        whole = self._fits() and all(map(_is_as_written, self.path.glob("*.parquet")))
+        """Return the finished results that followed from the basis, or None: also where one of the files is lost, is damaged or was changed."""
+        hashes = _hashes_of(self.path) if self._fits() else None
+        whole = hashes is not None and all(_has_hash(self.path / name, value) for name, value in hashes.items())
         table = read_table(self.path / RESULTS) if whole else None
         return None if table is None else table.to_pandas()
 
@@ -127,13 +131,15 @@ class UnitFolder:
         return self.path / f"part-{_file_name(name)}.parquet"
 
     def finish(self, tables: Mapping[str, pa.Table], results: pd.DataFrame) -> None:
-        """Write `tables` by name, and then `results`, which says that all is there; states and parts go."""
+        """Write `tables` by name, and then `results`, which says that all is there, the weights too; states and parts go."""
         files = {f"{name}.parquet": _to_parquet(table) for name, table in tables.items()}
         last = _to_parquet(pa.Table.from_pandas(results, preserve_index=False))
         for name, data in files.items():
             replace_file(self.path / name, data)
         # Before the results: without them nothing is finished, and they are never there without their hash.
         hashes = {name: hashlib.sha256(data).hexdigest() for name, data in {**files, RESULTS: last}.items()}
+        if (self.path / WEIGHTS).exists():
+            hashes[WEIGHTS] = _hash_of(self.path / WEIGHTS)
         replace_file(self.path / _ABOUT, json.dumps({**self._basis, _TABLES: hashes}, indent=2).encode())
         replace_file(self.path / RESULTS, last)
         for pattern in ("part-*.parquet", "state-*.safetensors"):
@@ -172,10 +178,19 @@ def _read_about(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _is_as_written(file: Path) -> bool:
-    """Return whether a table of a unit has the hash that the unit was finished with; true where there is none, as in results of earlier versions."""
-    hashes = (_read_about(file.parent) or {}).get(_TABLES, {})
-    return file.name not in hashes or hashlib.sha256(file.read_bytes()).hexdigest() == hashes[file.name]
+def _hashes_of(folder: Path) -> dict[str, Any] | None:
+    """Return the hash of every file that a unit was finished with, by name; empty in results of earlier versions, None where it is damaged."""
+    hashes = (_read_about(folder) or {}).get(_TABLES, {})
+    return hashes if isinstance(hashes, dict) else None
+
+
+def _has_hash(file: Path, value: object) -> bool:
+    return file.is_file() and _hash_of(file) == value
+
+
+def _hash_of(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _file_name(name: str) -> str:
