@@ -5,7 +5,7 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -248,7 +248,7 @@ def _run(plan: _Plan, counter: "_Counter", should_stop: Callable[[], bool]) -> p
     return results
 
 
-def _about(task: Task) -> dict[str, object]:
+def _about(task: Task) -> dict[str, Any]:
     """Return the columns that say whose results these are."""
     subject, unit = task.subject, task.unit
     return {
