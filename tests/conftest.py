@@ -194,3 +194,22 @@ def touch(root: Path, *names: str) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     return root
+
+
+@pytest.fixture
+def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
+    """The small store of train_cases, for the modules that have no store of their own."""
+    from train_cases import small_store
+
+    return small_store(tmp_path, make_store)
+
+
+@pytest.fixture
+def run(store: Path, tmp_path: Path) -> Path:
+    """A run on it, finished, with the settings of train_cases."""
+    from train_cases import CONFIG
+
+    from train.loop import pretrain
+
+    pretrain(store, tmp_path / "run", CONFIG)
+    return tmp_path / "run"

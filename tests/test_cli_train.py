@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -14,7 +13,6 @@ import pytest
 from click.testing import CliRunner
 from records import ROOT
 from test_loop import assert_same_run
-from train_cases import small_store
 
 import cli
 import cli_train
@@ -36,11 +34,6 @@ SETTINGS = [
     "log_every=2",
 ]
 SMALL = ["--preset", "tiny", *(word for setting in SETTINGS for word in ("--set", setting))]
-
-
-@pytest.fixture
-def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
-    return small_store(tmp_path, make_store)
 
 
 def start(store: Path, run: Path, *words: object) -> "subprocess.Popen[str]":

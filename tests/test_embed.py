@@ -26,11 +26,6 @@ from train.embed import embed_store
 VIDEOS = TRAIN_VIDEOS + TEST_VIDEOS
 
 
-@pytest.fixture
-def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
-    return small_store(tmp_path, make_store)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was trained on such a store."""

@@ -27,17 +27,6 @@ TEST_IDS = [f"v{n:02d}" for n in range(TRAIN_VIDEOS, TRAIN_VIDEOS + TEST_VIDEOS)
 TINY = ["num_flows=2", "size=16x16", "width=2"]
 
 
-@pytest.fixture
-def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
-    return small_store(tmp_path, make_store)
-
-
-@pytest.fixture
-def run(store: Path, tmp_path: Path) -> Path:
-    pretrain(store, tmp_path / "run", CONFIG)
-    return tmp_path / "run"
-
-
 ENCODERS = {
     "linear": ["pretrained", "shuffled labels", "random"],
     "finetune": ["pretrained"],

@@ -21,17 +21,6 @@ from train.results import read_results
 from train.scoreboard import summarise
 
 
-@pytest.fixture
-def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
-    return small_store(tmp_path, make_store)
-
-
-@pytest.fixture
-def run(store: Path, tmp_path: Path) -> Path:
-    pretrain(store, tmp_path / "run", CONFIG)
-    return tmp_path / "run"
-
-
 @pytest.mark.parametrize("mode", ["linear", "finetune"])
 def test_only_what_was_evaluated_alike_is_shown_beside(store: Path, run: Path, mode: str) -> None:
     """Rows of another mode with other settings, or on other videos, are no baselines of these."""

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -17,23 +16,11 @@ import safetensors.torch
 import torch
 from click.testing import CliRunner
 from records import ROOT
-from train_cases import CONFIG, EVALUATION, small_store
+from train_cases import EVALUATION
 
 import cli
-from train.loop import pretrain
 
 SETTINGS = [word for setting in EVALUATION for word in ("--set", setting)]
-
-
-@pytest.fixture
-def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
-    return small_store(tmp_path, make_store)
-
-
-@pytest.fixture
-def run(store: Path, tmp_path: Path) -> Path:
-    pretrain(store, tmp_path / "run", CONFIG)
-    return tmp_path / "run"
 
 
 def replace_weights(run: Path, data: bytes) -> None:

@@ -1,7 +1,6 @@
 """The weights that finetuning leaves: alone, they give the very logits that the evaluation wrote down."""
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
-from train_cases import CLASSES, CONFIG, EVALUATION, small_store
+from train_cases import CLASSES, CONFIG, EVALUATION
 
 from stores.flow_store import open_store
 from train.batches import SegmentReader
@@ -18,11 +17,6 @@ from train.evaluate import evaluate
 from train.evaluation_config import EvaluationConfig
 from train.finetuned import load_finetuned
 from train.loop import pretrain
-
-
-@pytest.fixture
-def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
-    return small_store(tmp_path, make_store)
 
 
 @pytest.fixture

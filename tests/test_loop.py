@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from train_cases import CONFIG, StopAfter, small_store
+from train_cases import CONFIG, StopAfter
 
 from stores.flow_store import open_store
 from train import loop
@@ -21,12 +21,6 @@ from train.loss import info_nce
 from train.metrics import read_metrics
 from train.splits import videos_of
 from train.tensors import load_strictly
-
-
-@pytest.fixture
-def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
-    return small_store(tmp_path, make_store)
-
 
 BF16_SIZE = (
     18,

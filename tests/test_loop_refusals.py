@@ -1,7 +1,6 @@
 """What pretraining refuses, and what it says when it cannot go on."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +8,13 @@ import pytest
 import torch
 from conftest import change_numerics, commit_flow
 from test_loop import BF16_SIZE, train
-from train_cases import CONFIG, StopAfter, small_store
+from train_cases import CONFIG, StopAfter
 
 from stores.encoding import DEFAULT
 from stores.flow_store import create_store, open_store
 from train.checkpoint import hold_run, require_checkpoint
 from train.loop import DivergedError, pretrain
 from train.metrics import read_metrics
-
-
-@pytest.fixture
-def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
-    return small_store(tmp_path, make_store)
 
 
 def test_bf16_trains_and_keeps_its_weights_and_scores_in_float32(store: Path, tmp_path: Path) -> None:

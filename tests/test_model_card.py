@@ -2,22 +2,15 @@ import dataclasses
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from records import ROOT
-from train_cases import CONFIG, TRAIN_VIDEOS, small_store
+from train_cases import CONFIG, TRAIN_VIDEOS
 
 from train.checkpoint import require_checkpoint
 from train.loop import pretrain
 from train.metrics import read_metrics
 from train.model_card import write_model_card
-
-
-@pytest.fixture
-def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
-    return small_store(tmp_path, make_store)
 
 
 def test_the_card_says_what_the_run_is(store: Path, tmp_path: Path) -> None:

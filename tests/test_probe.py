@@ -13,26 +13,19 @@ from sklearn.metrics import accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from train_cases import CONFIG, EVALUATION, small_store
+from train_cases import EVALUATION, small_store
 
 from stores.embeddings import vectors_from_arrow
 from stores.flow_store import open_store
 from stores.reader import WindowReader
 from train import modes, probe
 from train.evaluate import evaluate
-from train.loop import pretrain
 from train.probe import choose_strength, hold_out
 
 
 @pytest.fixture
 def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
     return small_store(tmp_path, make_store, lengths=lambda n: 12 + n)
-
-
-@pytest.fixture
-def run(store: Path, tmp_path: Path) -> Path:
-    pretrain(store, tmp_path / "run", CONFIG)
-    return tmp_path / "run"
 
 
 def cached(run: Path, store: Path) -> tuple[pd.DataFrame, np.ndarray]:

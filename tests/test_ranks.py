@@ -2,14 +2,13 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from records import ROOT
 from test_loop import assert_same_run
-from train_cases import CONFIG, StopAfter, small_store
+from train_cases import CONFIG, StopAfter
 from two_ranks import GRADIENT_CASES, gradient_config, gradients
 
 from train.checkpoint import require_checkpoint
@@ -33,11 +32,6 @@ def two_processes(*words: object) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=240,
     )
-
-
-@pytest.fixture
-def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
-    return small_store(tmp_path, make_store)
 
 
 def test_two_processes_compute_the_gradient_of_one(tmp_path: Path) -> None:

@@ -29,11 +29,6 @@ FAST = {
 }
 
 
-@pytest.fixture
-def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
-    return small_store(tmp_path, make_store)
-
-
 @pytest.fixture(autouse=True)
 def small_forest(monkeypatch: pytest.MonkeyPatch) -> None:
     """The motion statistics beside every row take most of the time of such small tables."""

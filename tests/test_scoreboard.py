@@ -55,6 +55,18 @@ def test_every_accuracy_is_set_beside_its_baselines() -> None:
     assert leak.endswith("NOT at chance: look for the reason.")
 
 
+def test_a_baseline_that_is_not_there_is_named_with_its_command() -> None:
+    def lacking(*rows: dict[str, object], beside: pd.DataFrame) -> list[str]:
+        return [line for line in verdicts(table(*rows), beside) if "was not evaluated" in line]
+
+    linear = (row("pretrained", 0.6), row("random", 0.5))
+    (line,) = lacking(*linear, beside=pd.DataFrame())
+    assert line == "scratch was not evaluated on these labels, folds and seeds: flowcpc evaluate ... --mode scratch"
+    assert lacking(*linear, beside=table(row("scratch", 0.5))) == []
+    assert len(lacking(row("pretrained", 0.6, mode="finetune"), beside=pd.DataFrame())) == 2
+    assert lacking(row("scratch", 0.6, mode="scratch"), beside=pd.DataFrame()) == []
+
+
 def test_guessing_the_largest_class_is_chance() -> None:
     """Of three classes one has 80 of 100 videos: who always says so is right in 80 %, and at chance in the mean of the classes."""
     rows = table(row("pretrained", 0.9), row("shuffled labels", 0.8, mean_class=1 / 3)).assign(chance=1 / 3)
@@ -70,7 +82,7 @@ def test_an_aim_is_set_against_what_was_trained_alike() -> None:
     against_random, against_scratch = verdicts(rows, beside)[1:]
     assert against_random == "pretrained - random: +40.0 points (standard error 6.3)."
     assert (
-        "pretrained - scratch: +1.0 points (standard error 6.9); the aim of +5 points is NOT reached."
+        "pretrained - scratch: +1.0 points (standard error 6.9), within that error; the aim of +5 points is NOT reached."
         in against_scratch
     )
 

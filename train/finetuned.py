@@ -15,7 +15,7 @@ from train.classifier import Classifier
 from train.config import PretrainConfig
 from train.encoder import Encoder
 from train.results import WEIGHTS
-from train.tensors import load_strictly
+from train.tensors import load_strictly, tensors_to_bytes
 
 
 class Finetuned(NamedTuple):
@@ -45,9 +45,8 @@ def save_finetuned(folder: Path, classifier: Classifier, classes: Sequence[str],
         "classes": list(classes),
         "numerics": dict(numerics),
     }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
     metadata = {name: json.dumps(value) for name, value in about.items()}
-    replace_file(folder / WEIGHTS, safetensors.torch.save(tensors, metadata))
+    replace_file(folder / WEIGHTS, tensors_to_bytes(classifier.state_dict(), metadata))
 
 
 def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:

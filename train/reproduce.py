@@ -110,7 +110,6 @@ def reproduce(
     failed = {row.name: [row.refused] for row in plan.rows if row.refused}
     for (reason,) in failed.values():
         announce(reason)
-
     written = units_written(path)
 
     def fail(row: Row, what: str, error: Exception | str) -> None:

@@ -161,7 +161,7 @@ def make_plan(
         preset = find_preset(name)
         try:
             config = _settings_of(preset.config, store, scale, settings, batch)
-            for seed in seeds:
+            for seed in seeds:  # one that no run can have is refused before the first run
                 dataclasses.replace(config, seed=seed)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error

@@ -83,7 +83,7 @@ def compare(plan: Plan, values: Sequence[Mapping[str, object]], failed: Mapping[
 
 def units_written(path: Path) -> int:
     """Return how many units the tables beside the Markdown `path` have in all; 0 where there are none, or damaged ones."""
-    cells = path.with_name(f"{path.stem}-cells.parquet")
+    cells = _cells_beside(path)
     with contextlib.suppress(OSError, ValueError, KeyError):
         return int(pd.read_parquet(cells if cells.exists() else path.with_suffix(".parquet"))["units"].sum())
     return 0
@@ -93,12 +93,17 @@ def write_reproduction(path: Path, text: str, table: pd.DataFrame, findings: pd.
     """Write the Markdown `path` and the tables beside it; the text last, so that it is never newer than they are."""
     tables = {path.with_suffix(".parquet"): table}
     if len(findings):
-        tables = {path.with_suffix(".parquet"): findings, path.with_name(f"{path.stem}-cells.parquet"): table}
+        tables = {path.with_suffix(".parquet"): findings, _cells_beside(path): table}
     for file, rows in tables.items():
         data = io.BytesIO()
         rows.to_parquet(data, index=False)
         replace_file(file, data.getvalue())
     replace_file(path, text.encode())
+
+
+def _cells_beside(path: Path) -> Path:
+    """Return where the accuracies lie that findings, which have the plain name, were judged by."""
+    return path.with_name(f"{path.stem}-cells.parquet")
 
 
 def _measured(values: Sequence[Mapping[str, object]]) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from train.retrieval import RANKS
 
 AIM_POINTS = 5  # less than this above an untrained encoder shows little
 _SHARES = ("top1", "top5", "mean_class", *(f"r{k}" for k in RANKS))
+_MODES_OF = {RANDOM: "random", SCRATCH: "scratch"}  # baselines that a mode without them can be set beside
 _FEWEST_ERRORS = 3  # shuffled labels further from chance than so many standard errors are no chance
 
 
@@ -86,6 +87,10 @@ def verdicts(rows: pd.DataFrame, beside: pd.DataFrame) -> list[str]:
         if name in means and name != main:
             aim = main == PRETRAINED and name == alike
             lines.append(_difference(main, name, float(means[main]), float(means[name]), videos, aim))
+        elif name in _MODES_OF and main == PRETRAINED and share == "top1":
+            lines.append(
+                f"{name} was not evaluated on these labels, folds and seeds: flowcpc evaluate ... --mode {_MODES_OF[name]}"
+            )
     if SHUFFLED in means:
         # Guesses of the largest class are right more often than 1 / classes, but on the mean of the classes they are not.
         of_shuffled = every.loc[every["encoder"] == SHUFFLED, share if share == "r1" else "mean_class"].mean()
@@ -115,7 +120,8 @@ def _difference(main: str, other: str, one: float, two: float, videos: int, aim:
     if not aim:
         return f"{sentence}, within that error." if doubtful else f"{sentence}."
     if points < AIM_POINTS:
-        return f"{sentence}; the aim of {AIM_POINTS:+d} points is NOT reached."
+        doubt = ", within that error" if doubtful else ""
+        return f"{sentence}{doubt}; the aim of {AIM_POINTS:+d} points is NOT reached."
     if doubtful:
         return f"{sentence}; so few test videos cannot tell whether the aim of {AIM_POINTS:+d} points is reached."
     return f"{sentence}; the aim of {AIM_POINTS:+d} points is reached."

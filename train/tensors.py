@@ -59,7 +59,8 @@ def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
 
 
-def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return `tensors`, from any device, as the bytes of a safetensors file."""
-    data: bytes = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+def tensors_to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return `tensors`, from any device, as the bytes of a safetensors file; `metadata` is written into its header."""
+    own = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    data: bytes = safetensors.torch.save(own, dict(metadata) if metadata else None)
     return data
