@@ -13,7 +13,7 @@ READY := .venv/ready
 PIP := PYTHONUNBUFFERED=1 $(BIN)/python -m pip --disable-pip-version-check install
 DEMO := demo
 LEARNING := learning
-BENCHES := $(filter-out tests/bench_gpu_%,$(sort $(wildcard tests/bench_*.py)))
+BENCHES := $(filter-out %/bench_gpu_tvl1.py %/bench_gpu_extract.py %/bench_gpu_train.py,$(sort $(wildcard benchmarks/*/bench_*.py)))
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | awk -F '\t' '{ printf "make %-14s %s\n", $$1, $$2 }'
@@ -31,9 +31,9 @@ test: lint  ## lint, then all tests
 	$(BIN)/pytest
 
 test-slurm: $(READY)  ## extraction on a real SLURM of this machine alone, installed (root, Debian) and started for it
-	@folder=$$(mktemp -d); SLURM_CONF=$$($(BIN)/python tests/slurm_node.py "$$folder"); export SLURM_CONF; \
-	    trap '$(BIN)/python tests/slurm_node.py "$$folder" --stop; rm -rf "$$folder"' EXIT; \
-	    FLOWCPC_SLURM_RECORD=docs/benchmarks/slurm.md $(BIN)/pytest -n 0 tests/test_slurm.py
+	@folder=$$(mktemp -d); SLURM_CONF=$$($(BIN)/python tests/support/helpers/slurm_node.py "$$folder"); export SLURM_CONF; \
+	    trap '$(BIN)/python tests/support/helpers/slurm_node.py "$$folder" --stop; rm -rf "$$folder"' EXIT; \
+	    FLOWCPC_SLURM_RECORD=docs/benchmarks/slurm.md $(BIN)/pytest -n 0 tests/pipeline/cluster/test_slurm.py
 
 lint: $(READY)  ## style, format, types and import rules
 	$(BIN)/ruff check .
@@ -42,22 +42,22 @@ lint: $(READY)  ## style, format, types and import rules
 	$(BIN)/lint-imports --no-logo
 
 chaos: $(READY)  ## kill -9 two hundred writers of stores, thirty workers and a training, signal thirty commands; `make test` does a few
-	FLOWCPC_KILLS=200 $(BIN)/pytest --dist load tests/test_store_reliability.py -k storm
-	FLOWCPC_WORKER_KILLS=30 $(BIN)/pytest -n 0 tests/test_cluster_reliability.py
-	FLOWCPC_TRAINING_KILLS=20 $(BIN)/pytest -n 0 tests/test_cli_train.py -k random
-	FLOWCPC_SIGNALS=30 $(BIN)/pytest -n 0 tests/test_process_group.py
+	FLOWCPC_KILLS=200 $(BIN)/pytest --dist load tests/scenarios/test_store_reliability.py -k storm
+	FLOWCPC_WORKER_KILLS=30 $(BIN)/pytest -n 0 tests/scenarios/test_cluster_reliability.py
+	FLOWCPC_TRAINING_KILLS=20 $(BIN)/pytest -n 0 tests/commands/test_train.py -k random
+	FLOWCPC_SIGNALS=30 $(BIN)/pytest -n 0 tests/scenarios/test_process_group.py
 
 presets: $(READY)  ## twenty steps of every preset on flow of real clips; `make test` trains a little on synthetic ones
-	FLOWCPC_PRESETS=1 $(BIN)/pytest -n 0 tests/test_presets.py -k real_clips
+	FLOWCPC_PRESETS=1 $(BIN)/pytest -n 0 tests/train/settings/test_presets.py -k real_clips
 
 bench: $(READY)  ## every benchmark that needs no GPU, one after the other
-	@if [ -z "$(BENCHES)" ]; then echo "There is no tests/bench_*.py to run." >&2; exit 1; fi
-	@for bench in $(BENCHES); do echo "== $$bench"; $(BIN)/python "$$bench"; done
+	@if [ -z "$(BENCHES)" ]; then echo "There is no benchmarks/*/bench_*.py to run." >&2; exit 1; fi
+	@for bench in $(BENCHES); do echo "== $$bench"; $(BIN)/python -m $$(echo "$${bench%.py}" | tr / .); done
 
 bench-gpu:  ## the flow solver, extraction and pretraining on a CUDA device, with $(PYTHON) as it is: no .venv is made
-	"$(PYTHON)" tests/bench_gpu_tvl1.py $(ARGS)
-	"$(PYTHON)" tests/bench_gpu_extract.py
-	"$(PYTHON)" tests/bench_gpu_train.py
+	"$(PYTHON)" -m benchmarks.flow.bench_gpu_tvl1 $(ARGS)
+	"$(PYTHON)" -m benchmarks.flow.bench_gpu_extract
+	"$(PYTHON)" -m benchmarks.training.bench_gpu_train
 
 learning-store: $(READY)  ## the synthetic videos of the next two, and their flow and frames, in the folder learning/
 	$(BIN)/flowcpc synth $(LEARNING)/synth --frames 101 --size 72x96
@@ -67,7 +67,7 @@ learning-store: $(READY)  ## the synthetic videos of the next two, and their flo
 learning: learning-store  ## how well pretraining tells held-out synthetic videos apart: docs/learning.md; half an hour, in the folder learning/
 	$(BIN)/flowcpc pretrain $(LEARNING)/store $(LEARNING)/run --preset tiny --set num_flows=5 --set spacing=5 \
 	    --set size=40x56 --set validate_every=250 --set learning_rates=0:0.01,2400:0.002 --steps 3000
-	$(BIN)/python tests/learn_synth.py $(LEARNING)/store $(LEARNING)/run
+	$(BIN)/python -m benchmarks.training.learn_synth $(LEARNING)/store $(LEARNING)/run
 
 findings: learning-store  ## the paper's findings on synthetic videos, three seeds: docs/results.md; an hour and a half, in the folder learning/
 	$(BIN)/flowcpc reproduce $(LEARNING)/store $(LEARNING)/findings --table findings --scale cpu --seeds 0,1,2 \
@@ -75,7 +75,7 @@ findings: learning-store  ## the paper's findings on synthetic videos, three see
 
 clean:  ## remove the demo's folder, builds and caches; .venv stays
 	rm -rf $(DEMO) $(LEARNING) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find pipeline stores tests train -name __pycache__ -prune -exec rm -rf {} +
+	find benchmarks commands flowcpc pipeline stores tests train -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf __pycache__
 
 $(READY): requirements.txt pyproject.toml

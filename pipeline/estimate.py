@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.decoder import DecoderError, borrowed_decoder
-from pipeline.extract import Settings, source_stamp
-from pipeline.frames import VideoError
-from pipeline.limits import LimitError, Watch
-from pipeline.places import Gpus, Place, Processes, Running, Slurm
-from pipeline.segmentation import find_segments, find_shots, frame_statistics
-from pipeline.sources import Video
-from pipeline.tvl1.solver import available_threads, compute_flow, prepare
-from stores import layout
-from stores.flow_store import create_store
+from flowcpc.pipeline.cluster.places import Gpus, Place, Processes, Running, Slurm
+from flowcpc.pipeline.datasets.sources import Video
+from flowcpc.pipeline.decoding.decoder import DecoderError, borrowed_decoder
+from flowcpc.pipeline.decoding.frames import VideoError
+from flowcpc.pipeline.decoding.limits import LimitError, Watch
+from flowcpc.pipeline.extraction.extract import Settings, source_stamp
+from flowcpc.pipeline.extraction.segmentation import find_segments, find_shots, frame_statistics
+from flowcpc.pipeline.tvl1.solver import available_threads, compute_flow, prepare
+from flowcpc.stores import layout
+from flowcpc.stores.flow_store import create_store
 
 _MOST_HEADERS = 200
 _TIMED_FRAMES = 33
@@ -59,7 +59,11 @@ class Estimate:
 
     def to_text(self, dataset: str) -> str:
         """Return the estimate as lines for a person."""
-        read = "all headers" if self.headers == self.videos else f"{self.headers} headers, the rest by size"
+        read = (
+            "all headers"
+            if self.headers == self.videos
+            else f"{self.headers} headers, the rest by size"
+        )
         if self.unreadable:
             read += f"; {self.unreadable} of them could not be read"
         total = sum(self.seconds.values())
@@ -68,7 +72,10 @@ class Estimate:
             f"videos     {self.videos} to do, {self.stored} stored already, {self.absent} absent",
             f"frames     {self.pairs + self.videos} ({read}), {self.pairs} pairs",
             f"size       {self.bytes / 1e9:.3g} GB",
-            *(f"{stage:<10} {seconds / 3600:.3g} h on one core" for stage, seconds in self.seconds.items()),
+            *(
+                f"{stage:<10} {seconds / 3600:.3g} h on one core"
+                for stage, seconds in self.seconds.items()
+            ),
             f"in all     {total / 3600:.3g} h on one core of this machine",
         ]
         if self.workers is not None and self.workers > 1:
@@ -88,7 +95,9 @@ def estimate(
     """
     stored: set[str] = set()
     if Path(settings.store, layout.STORE_FILE).exists():
-        store = create_store(settings.store, settings.numerics(), settings.array_format)  # there already: only compared
+        store = create_store(
+            settings.store, settings.numerics(), settings.array_format
+        )  # there already: only compared
         stored = set(store.videos()["video_id"])
     sizes = {
         video.path: source_stamp(Path(settings.videos, video.path))["source_bytes"]
@@ -98,7 +107,11 @@ def estimate(
     there = sorted((size, path) for path, size in sizes.items() if size is not None)
     headers = min(len(there), _MOST_HEADERS)
     sample = [there[(2 * number + 1) * len(there) // (2 * headers)] for number in range(headers)]
-    counted = [(size, frames) for size, path in sample if (frames := _read_begin(settings, path, 0).header_frames)]
+    counted = [
+        (size, frames)
+        for size, path in sample
+        if (frames := _read_begin(settings, path, 0).header_frames)
+    ]
     total = sum(size for size, _ in there)
     pairs = 0
     if counted:
@@ -152,7 +165,9 @@ def _read_begin(settings: Settings, path: str, frames: int) -> _Begin:
     return begin
 
 
-def _timed(settings: Settings, candidates: Sequence[tuple[int, str]]) -> tuple[dict[str, float], float]:
+def _timed(
+    settings: Settings, candidates: Sequence[tuple[int, str]]
+) -> tuple[dict[str, float], float]:
     """Seconds per pair of each stage, and bytes per flow, of the first of `candidates` that can be used."""
     for _, path in candidates:
         began = time.perf_counter()
@@ -161,7 +176,9 @@ def _timed(settings: Settings, candidates: Sequence[tuple[int, str]]) -> tuple[d
         if frames is None or len(frames) < 2:
             continue
         decoded = time.perf_counter()
-        flow = compute_flow(frames, parameters=settings.parameters, backend=settings.backend, threads=1)
+        flow = compute_flow(
+            frames, parameters=settings.parameters, backend=settings.backend, threads=1
+        )
         solved = time.perf_counter()
         _write(settings, flow[:1], begin.jpegs[:2])  # loads what it needs
         loaded = time.perf_counter()

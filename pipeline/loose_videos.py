@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.extract import Settings
-from pipeline.frames import VIDEO_SUFFIXES
-from pipeline.listing import Dataset, Video, is_video, list_files
-from pipeline.tvl1.parameters import TVL1Parameters
-from stores.words import counted
+from flowcpc.pipeline.datasets.listing import VIDEO_SUFFIXES, Dataset, Video, is_video, list_files
+from flowcpc.pipeline.extraction.extract import Settings
+from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
+from flowcpc.stores.base.plurals import counted
 
 
 def find_videos(paths: Sequence[Path]) -> tuple[Path, Dataset]:
@@ -62,7 +61,11 @@ def settings_like(numerics: Mapping[str, Any], videos: Path, store: Path, backen
         return Settings(
             str(videos),
             str(store),
-            **{name: numerics[name] for name in ("height", "width", "short_side") if name in numerics},
+            **{
+                name: numerics[name]
+                for name in ("height", "width", "short_side")
+                if name in numerics
+            },
             parameters=TVL1Parameters(**numerics["tvl1"]),
             backend=backend,
             encoding=numerics["encoding"]["name"],

@@ -4,17 +4,18 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.extract import Settings
-from pipeline.ledger import Summary
-from pipeline.places import Processes
-from pipeline.run import run_extraction
-from pipeline.sources import Video
-from pipeline.tvl1.parameters import TVL1Parameters
-from stores import catalog, layout, records
-from stores.errors import DamagedStoreError
-from stores.flow_store import FlowStore, create_store
-from stores.progress import Progress
-from stores.verify import Verification, import_command
+from flowcpc.pipeline.cluster.places import Processes
+from flowcpc.pipeline.datasets.sources import Video
+from flowcpc.pipeline.extraction.extract import Settings
+from flowcpc.pipeline.extraction.ledger import Summary
+from flowcpc.pipeline.run import run_extraction
+from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
+from flowcpc.stores import layout
+from flowcpc.stores.base.errors import DamagedStoreError
+from flowcpc.stores.base.progress import Progress
+from flowcpc.stores.flow_store import FlowStore, create_store
+from flowcpc.stores.inspection.verify import Verification, import_command
+from flowcpc.stores.records import catalog, record_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,11 @@ def repair(
         settings.store, settings.numerics(), settings.array_format
     )  # refuses other numerics before anything is touched
     meant = catalog.read_dataset(store.path)
-    wanted = {finding.video_id: store.path / finding.path for finding in found.harmful if finding.video_id is not None}
+    wanted = {
+        finding.video_id: store.path / finding.path
+        for finding in found.harmful
+        if finding.video_id is not None
+    }
     again: list[Video] = []
     left = []
     for video_id, file in sorted(wanted.items()):
@@ -56,7 +61,12 @@ def repair(
             what = "is not in the store's list of videos; run extract-flow with the data set's lists, or delete the file if it is no record"
             left.append((video_id, f"{file} {what}"))
         elif not (videos / meant[video_id]["path"]).is_file():
-            left.append((video_id, f"{file} stays: the source {videos / meant[video_id]['path']} does not exist"))
+            left.append(
+                (
+                    video_id,
+                    f"{file} stays: the source {videos / meant[video_id]['path']} does not exist",
+                )
+            )
         else:
             again.append(Video(**meant[video_id]))
     for video in again:
@@ -83,7 +93,9 @@ def _settings(store: FlowStore, videos: Path) -> Settings:
     numerics = store.numerics
     if "tvl1" not in numerics:
         command = import_command(store) or "the program that made it"
-        raise ValueError(f"the flow in {store.path} was not computed by flowcpc; mend it with: {command}")
+        raise ValueError(
+            f"the flow in {store.path} was not computed by flowcpc; mend it with: {command}"
+        )
     return Settings(
         str(videos),
         str(store.path),
@@ -99,7 +111,7 @@ def _remove_unreadable(store: Path, video_id: str) -> None:
     """Delete the records of a video that say nothing any more; its source is there, so it is extracted anew."""
     for path in (layout.commit_path(store, video_id), layout.failure_path(store, video_id)):
         try:
-            good = records.read_record(path)["video_id"] == video_id
+            good = record_file.read_record(path)["video_id"] == video_id
         except FileNotFoundError:
             continue
         except DamagedStoreError:

@@ -12,24 +12,38 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping, 
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from pipeline.backlog import Backlog
-from pipeline.dispatch import Dispatcher, Settled
-from pipeline.event_log import Note, no_log
-from pipeline.extract import STORED, Outcome, Settings, StoreWriteError, extract_video
-from pipeline.ledger import Plan, Summary, Task, find_failed, find_outdated, plan_extraction, refuse_other_names
-from pipeline.limits import Preempted
-from pipeline.places import Here, Place, Processes
-from pipeline.preflight import made_probe
-from pipeline.shards import Shard, videos_of_shard
-from pipeline.sources import Video
-from pipeline.tvl1.batching import videos_at_a_time
-from pipeline.tvl1.solver import available_threads, prepare
-from stores.activity import RunFile, WorkerState
-from stores.errors import OperationError
-from stores.flow_store import create_store
-from stores.garbage import take_back
-from stores.layout import STORE_FILE
-from stores.progress import Progress
+from flowcpc.pipeline.cluster.backlog import Backlog
+from flowcpc.pipeline.cluster.dispatch import Dispatcher, Settled
+from flowcpc.pipeline.cluster.event_log import Note, no_log
+from flowcpc.pipeline.cluster.places import Here, Place, Processes
+from flowcpc.pipeline.cluster.preflight import made_probe
+from flowcpc.pipeline.cluster.shards import Shard, videos_of_shard
+from flowcpc.pipeline.datasets.sources import Video
+from flowcpc.pipeline.decoding.limits import Preempted
+from flowcpc.pipeline.extraction.extract import (
+    STORED,
+    Outcome,
+    Settings,
+    StoreWriteError,
+    extract_video,
+)
+from flowcpc.pipeline.extraction.ledger import (
+    Plan,
+    Summary,
+    Task,
+    find_failed,
+    find_outdated,
+    plan_extraction,
+    refuse_other_names,
+)
+from flowcpc.pipeline.tvl1.batching import videos_at_a_time
+from flowcpc.pipeline.tvl1.solver import available_threads, prepare
+from flowcpc.stores.base.errors import OperationError
+from flowcpc.stores.base.progress import Progress
+from flowcpc.stores.flow_store import create_store
+from flowcpc.stores.layout import STORE_FILE
+from flowcpc.stores.records.garbage import take_back
+from flowcpc.stores.records.run_files import RunFile, WorkerState
 
 _TICK_S = 0.2
 Fields = Mapping[str, float | str]
@@ -96,28 +110,53 @@ def run_extraction(
             plan = plan_extraction(store, settings, part, again=again, retry_failed=retry_failed)
             announce(_describe(plan))
             summary = Summary(videos=len(part), stored_before=plan.stored)
-            note("start", store=str(store.path), videos=len(part), to_do=len(plan.tasks), stored=plan.stored)
+            note(
+                "start",
+                store=str(store.path),
+                videos=len(part),
+                to_do=len(plan.tasks),
+                stored=plan.stored,
+            )
             try:
                 summary.finished = not plan.tasks
                 if plan.tasks and not should_stop():
                     backlog = Backlog(store, settings.videos, plan.tasks)
                     with (
                         RunFile(store.path, len(plan.tasks)) as run_file,
-                        _opened(place, settings, backlog, extract, announce, note) as (engine, there),
+                        _opened(place, settings, backlog, extract, announce, note) as (
+                            engine,
+                            there,
+                        ),
                     ):
                         tell = functools.partial(_tell, progress, show_workers, run_file, engine)
-                        _work_off(engine, there, backlog, plan, summary, max_failures, tell, note, should_stop)
+                        _work_off(
+                            engine,
+                            there,
+                            backlog,
+                            plan,
+                            summary,
+                            max_failures,
+                            tell,
+                            note,
+                            should_stop,
+                        )
             except BaseException as error:
                 with contextlib.suppress(OperationError):  # what ended the run is to be said
                     _note_stop(note, summary, began)
                 # Workers that are starting while everything is asked to stop fail in their own ways.
-                if not should_stop() or isinstance(error, StoreWriteError) or not isinstance(error, OperationError):
+                if (
+                    not should_stop()
+                    or isinstance(error, StoreWriteError)
+                    or not isinstance(error, OperationError)
+                ):
                     raise
             else:
                 _note_stop(note, summary, began)
             summary.outdated = find_outdated(store, plan)
             summary.failed = find_failed(store, part)
-        with store.left_alone() as alone:  # of shards that end together the last one rebuilds the tables, once
+        with (
+            store.left_alone() as alone
+        ):  # of shards that end together the last one rebuilds the tables, once
             if alone and not store.is_indexed():
                 store.consolidate()
     summary.seconds = time.perf_counter() - began
@@ -184,7 +223,7 @@ def _opened(
         yield _InProcess(extract), dataclasses.replace(settings, threads=available_threads())
         return
     # Only here is Dask loaded. What is sent to it has paths that do not depend on where a worker was started.
-    from pipeline.cluster import started_hub
+    from flowcpc.pipeline.cluster.dask_hub import started_hub
 
     videos, store = (str(Path(path).absolute()) for path in (settings.videos, settings.store))
     settings = dataclasses.replace(settings, videos=videos, store=store)
@@ -194,7 +233,13 @@ def _opened(
         # Fewer videos than processes: the cores that are left over serve as threads.
         count = min(place.count, backlog.unfinished)
         place, threads = Processes(count), place.count // count
-    hub = started_hub(place, threads=threads, needed=lambda: backlog.unfinished, announce=announce, extract=extract)
+    hub = started_hub(
+        place,
+        threads=threads,
+        needed=lambda: backlog.unfinished,
+        announce=announce,
+        extract=extract,
+    )
     with made_probe(settings, backlog.first) as probe, contextlib.ExitStack() as stack:
         try:
             entered = stack.enter_context(hub)
@@ -202,7 +247,9 @@ def _opened(
             raise
         except (RuntimeError, OSError) as error:  # whatever Dask says, it is not the store's
             words = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise OperationError(f"the workers cannot be started ({words}); mend it and run again") from error
+            raise OperationError(
+                f"the workers cannot be started ({words}); mend it and run again"
+            ) from error
         yield Dispatcher(entered, probe, announce, note), settings
 
 
@@ -224,7 +271,11 @@ def _work_off(
 
     def show() -> None:
         rate = engine.pairs / (time.perf_counter() - began)
-        counts: Fields = {"videos": f"{settled}/{len(plan.tasks)}", "failed": f"{summary.failed_now}", "pairs/s": rate}
+        counts: Fields = {
+            "videos": f"{settled}/{len(plan.tasks)}",
+            "failed": f"{summary.failed_now}",
+            "pairs/s": rate,
+        }
         tell(settled, done, total, counts)
 
     show()
@@ -263,7 +314,11 @@ class _InProcess:
         return [WorkerState(platform.node(), os.getpid(), tuple(self._since), since, rate)]
 
     def outcomes(
-        self, settings: Settings, backlog: Backlog, show: Callable[[], None], should_stop: Callable[[], bool]
+        self,
+        settings: Settings,
+        backlog: Backlog,
+        show: Callable[[], None],
+        should_stop: Callable[[], bool],
     ) -> Generator[Settled, None, None]:
         at_a_time = videos_at_a_time(settings.backend, settings.threads)
         settings = dataclasses.replace(settings, threads=settings.threads // at_a_time)
@@ -277,7 +332,9 @@ class _InProcess:
                     while in_hand < at_a_time and len(backlog) and not should_stop():
                         task = backlog.take()
                         stop = lambda: should_stop() or given_up.is_set()  # noqa: E731
-                        future = pool.submit(self._extract, settings, task.video, heard.put, should_stop=stop)
+                        future = pool.submit(
+                            self._extract, settings, task.video, heard.put, should_stop=stop
+                        )
                         future.add_done_callback(lambda future, task=task: done.put((task, future)))  # type: ignore[misc]
                         self._since[task.video.video_id] = time.time()
                         in_hand += 1

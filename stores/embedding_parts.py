@@ -23,10 +23,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stores.atomic import TEMPORARY_SUFFIX, replace_file
-from stores.errors import DamagedStoreError
-from stores.layout import WHOLE_VIDEO, hash_folder
-from stores.records import read_record, write_record
+from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX, replace_file
+from flowcpc.stores.base.errors import DamagedStoreError
+from flowcpc.stores.layout import WHOLE_VIDEO, hash_folder
+from flowcpc.stores.records.record_file import read_record, write_record
 
 FORMAT_VERSION = 1
 MANIFEST = "_manifest.json"  # Parquet readers of a folder leave such names out
@@ -64,7 +64,9 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError as error:
         raise DamagedStoreError(f"{folder} lacks {MANIFEST}; run flowcpc embed again") from error
     except DamagedStoreError as error:
-        raise DamagedStoreError(f"{folder / MANIFEST} does not fit its checksum; run flowcpc embed again") from error
+        raise DamagedStoreError(
+            f"{folder / MANIFEST} does not fit its checksum; run flowcpc embed again"
+        ) from error
     if record.pop("format_version", None) != FORMAT_VERSION:
         raise DamagedStoreError(f"{folder} is of another format version; run flowcpc embed again")
     return Manifest(**record)
@@ -98,7 +100,11 @@ def read_parts(folder: Path, *, whole_videos: bool | None = None) -> tuple[Manif
         table = read_part(folder, manifest, part)
         if table is not None:
             whole = pc.equal(table["start"], WHOLE_VIDEO)
-            chosen = table if whole_videos is None else table.filter(whole if whole_videos else pc.invert(whole))
+            chosen = (
+                table
+                if whole_videos is None
+                else table.filter(whole if whole_videos else pc.invert(whole))
+            )
             tables.append(chosen)
     return manifest, pa.concat_tables(tables).sort_by(_KEY)
 
@@ -123,7 +129,9 @@ def run_folder(run: str) -> str:
 
 
 @contextlib.contextmanager
-def opened_parts(folder: Path, about: Mapping[str, Any], videos: Collection[str]) -> Iterator["PartsWriter"]:
+def opened_parts(
+    folder: Path, about: Mapping[str, Any], videos: Collection[str]
+) -> Iterator["PartsWriter"]:
     """Give the writer of a folder of embeddings, alone in it. What other weights left there goes, and so do rows of none of `videos`.
 
     Raises ValueError while another process writes there.
@@ -162,7 +170,9 @@ class PartsWriter:
         self.replaced = False
         self._manifest = Manifest(dict(about), 1 if len(videos) <= _FEW_VIDEOS else 2)
         self.generations: dict[str, str] = {}
-        self._tables: dict[str, pa.Table] = {}  # of the part that was added to last: it is likely the next
+        self._tables: dict[
+            str, pa.Table
+        ] = {}  # of the part that was added to last: it is likely the next
         with contextlib.suppress(DamagedStoreError):
             found = read_manifest(folder)
             self.replaced = found.about != self._manifest.about
@@ -181,19 +191,28 @@ class PartsWriter:
     def add(self, part: str, table: pa.Table) -> None:
         """Put the rows of whole videos, all of `part`, in place of what it has of these videos; they are on disk afterwards."""
         ours = self._load(part)
-        stays = ours.filter(pc.invert(pc.is_in(ours["video_id"], table["video_id"].combine_chunks())))
-        self._replace(part, pa.concat_tables([stays, table.select(ours.column_names).cast(ours.schema)]))
+        stays = ours.filter(
+            pc.invert(pc.is_in(ours["video_id"], table["video_id"].combine_chunks()))
+        )
+        self._replace(
+            part, pa.concat_tables([stays, table.select(ours.column_names).cast(ours.schema)])
+        )
         self._remember(table)
 
     def begin(self) -> None:
         """Write down that not all is there that is asked for."""
         if self._manifest.finished or not (self._folder / MANIFEST).exists():
-            self._manifest = Manifest(self._manifest.about, self._manifest.digits, False, self._manifest.parts)
+            self._manifest = Manifest(
+                self._manifest.about, self._manifest.digits, False, self._manifest.parts
+            )
             self._write_manifest()
 
     def finish(self) -> None:
         """Write down that everything is there that was asked for."""
-        settled = {part: {"sha256": sums["sha256"], "before": None} for part, sums in self._manifest.parts.items()}
+        settled = {
+            part: {"sha256": sums["sha256"], "before": None}
+            for part, sums in self._manifest.parts.items()
+        }
         finished = Manifest(self._manifest.about, self._manifest.digits, True, settled)
         if finished != self._manifest:
             self._manifest = finished
@@ -226,8 +245,14 @@ class PartsWriter:
 
     def _load(self, part: str) -> pa.Table:
         if part not in self._tables:
-            there = read_part(self._folder, self._manifest, part) if part in self._manifest.parts else None
-            self._tables = {part: empty_part(self._manifest.about["size"]) if there is None else there}
+            there = (
+                read_part(self._folder, self._manifest, part)
+                if part in self._manifest.parts
+                else None
+            )
+            self._tables = {
+                part: empty_part(self._manifest.about["size"]) if there is None else there
+            }
         return self._tables[part]
 
     def _replace(self, part: str, table: pa.Table) -> None:
@@ -242,7 +267,9 @@ class PartsWriter:
         self._tables = {part: table}
 
     def _write_manifest(self) -> None:
-        write_record(self._folder / MANIFEST, {"format_version": FORMAT_VERSION, **vars(self._manifest)})
+        write_record(
+            self._folder / MANIFEST, {"format_version": FORMAT_VERSION, **vars(self._manifest)}
+        )
 
 
 def _sha256(path: Path) -> str:

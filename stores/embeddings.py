@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from stores.atomic import replaced_file
-from stores.embedding_parts import EMBEDDING, Manifest, read_parts, run_folder
-from stores.errors import DamagedStoreError
-from stores.flow_store import FlowStore, open_store
-from stores.words import counted
+from flowcpc.stores.base.atomic import replaced_file
+from flowcpc.stores.base.errors import DamagedStoreError
+from flowcpc.stores.base.plurals import counted
+from flowcpc.stores.embedding_parts import EMBEDDING, Manifest, read_parts, run_folder
+from flowcpc.stores.flow_store import FlowStore, open_store
 
 LEVELS = {"video": True, "segment": False}  # and whether its rows stand for whole videos
 _LOGITS = "logits"
@@ -71,18 +71,26 @@ def read_embeddings(
         A byte is not what was written.
     """
     if level is not None and level not in LEVELS:
-        raise ValueError(f"level={level!r} is unknown; choose one of {', '.join(LEVELS)}, or leave it out for both")
+        raise ValueError(
+            f"level={level!r} is unknown; choose one of {', '.join(LEVELS)}, or leave it out for both"
+        )
     store = store if isinstance(store, FlowStore) else open_store(store)
-    manifest, table = read_parts(_find_folder(store, run), whole_videos=None if level is None else LEVELS[level])
+    manifest, table = read_parts(
+        _find_folder(store, run), whole_videos=None if level is None else LEVELS[level]
+    )
     again = f"run: flowcpc embed {store.path} {run}"
     if not manifest.finished:
-        raise ValueError(f"the embeddings of {manifest.about['run']} are not all there yet, embed was stopped; {again}")
+        raise ValueError(
+            f"the embeddings of {manifest.about['run']} are not all there yet, embed was stopped; {again}"
+        )
     videos = store.videos()
     column = f"fold{manifest.about['fold'] if fold is None else fold}"
     if (fold is not None or split is not None) and column not in videos:
         raise ValueError(f"{store.path} has no {column}; give a fold that it has, or no split")
     if split is not None and not (videos[column] == split).any():
-        raise ValueError(f"{store.path} has no videos in split={split!r} of {column}; give a split that it has")
+        raise ValueError(
+            f"{store.path} has no videos in split={split!r} of {column}; give a split that it has"
+        )
     rows = _described(table, manifest, videos, column)
     if split is not None:
         mine = (rows["split"] == split).to_numpy(bool)
@@ -97,7 +105,11 @@ def read_embeddings(
         raise ValueError(
             f"{counted(len(stale), 'video')} of {store.path}, as {stale[0]}, changed since the embeddings were made; {again}"
         )
-    missing = _missing(rows, manifest, videos) if split is None else _absent(videos[videos[column] == split], rows)
+    missing = (
+        _missing(rows, manifest, videos)
+        if split is None
+        else _absent(videos[videos[column] == split], rows)
+    )
     if missing:
         where = "" if split is None else f" of split={split!r}"
         raise ValueError(
@@ -121,13 +133,17 @@ def read_predictions(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, NDAr
     try:
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise DamagedStoreError(f"{file} is damaged ({error}); run flowcpc evaluate again") from error
+        raise DamagedStoreError(
+            f"{file} is damaged ({error}); run flowcpc evaluate again"
+        ) from error
     if _LOGITS not in table.column_names:
         return table.to_pandas(), np.empty((len(table), 0), np.float32)
     return table.drop_columns([_LOGITS]).to_pandas(), vectors_from_arrow(table[_LOGITS])
 
 
-def export_embeddings(store: FlowStore, run: str | os.PathLike[str], out: Path, failures: Mapping[str, str]) -> int:
+def export_embeddings(
+    store: FlowStore, run: str | os.PathLike[str], out: Path, failures: Mapping[str, str]
+) -> int:
     """Write the embeddings of a run to one Parquet file and return its rows: run, video_id, path, start, stop, fps, step, embedding.
 
     The schema's metadata has, under the key flowcpc, JSON that says what they are: numerics of the flow, and `failures` (video_id -> reason) of the
@@ -139,7 +155,9 @@ def export_embeddings(store: FlowStore, run: str | os.PathLike[str], out: Path, 
         videos, on="video_id", how="left", validate="many_to_one"
     )
     columns = rows[["run", "video_id", "path", "start", "stop", "fps", "step"]]
-    table = pa.Table.from_pandas(columns, preserve_index=False).append_column(EMBEDDING, vectors_to_arrow(vectors))
+    table = pa.Table.from_pandas(columns, preserve_index=False).append_column(
+        EMBEDDING, vectors_to_arrow(vectors)
+    )
     about = {"numerics": store.numerics, "failures": dict(failures)}
     with replaced_file(out) as file:
         pq.write_table(table.replace_schema_metadata({"flowcpc": json.dumps(about)}), file)
@@ -167,25 +185,35 @@ def described_table(store: FlowStore, folder: Path) -> tuple[pa.Table, str]:
     videos = store.videos()
     rows = _described(table, manifest, videos, f"fold{manifest.about['fold']}")
     stale = _is_stale(rows, videos)
-    joined = pa.Table.from_pandas(rows, preserve_index=False).append_column(EMBEDDING, table[EMBEDDING])
+    joined = pa.Table.from_pandas(rows, preserve_index=False).append_column(
+        EMBEDDING, table[EMBEDDING]
+    )
     remarks = []
     if stale.any():
         count = rows["video_id"][stale].nunique()
         remarks.append(f"those of {counted(count, 'video')} that changed since are left out")
     if not manifest.finished or _missing(rows, manifest, videos):
         remarks.append("not all are there yet")
-    remark = f"embeddings of {manifest.about['run']}: {' and '.join(remarks)}; run flowcpc embed again"
+    remark = (
+        f"embeddings of {manifest.about['run']}: {' and '.join(remarks)}; run flowcpc embed again"
+    )
     return joined.filter(pa.array(~stale)), remark if remarks else ""
 
 
-def _described(table: pa.Table, manifest: Manifest, videos: pd.DataFrame, column: str) -> pd.DataFrame:
+def _described(
+    table: pa.Table, manifest: Manifest, videos: pd.DataFrame, column: str
+) -> pd.DataFrame:
     """Return the rows without their vectors, with what the store says of their videos now."""
     rows = table.drop_columns([EMBEDDING]).to_pandas()
     known = videos.set_index("video_id")
     folds = [name for name in map(str, videos.columns) if name.startswith("fold")]
     place = known.index.get_indexer(rows["video_id"])
     for name in (*_FROM_THE_STORE, *folds):
-        rows[name] = known[name].take(np.maximum(place, 0)).where(place >= 0).to_numpy() if len(known) else None
+        rows[name] = (
+            known[name].take(np.maximum(place, 0)).where(place >= 0).to_numpy()
+            if len(known)
+            else None
+        )
     rows["split"] = rows.get(column)
     return rows
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stores.compiled import kernel
+from flowcpc.stores.base.compiled import kernel
 
 Codes = NDArray[Any]  # of an encoding's dtype
 _MAGNITUDES = 128  # levels of an 8-bit encoding on either side, a zero included where there is one
@@ -54,7 +54,9 @@ class Encoding:
         if self.magnitudes is None:
             return None
         if self.magnitudes[0] == 0:  # which has one code, and no sign
-            return np.concatenate([-self.magnitudes[:0:-1], self.magnitudes, np.array([np.nan], np.float32)])
+            return np.concatenate(
+                [-self.magnitudes[:0:-1], self.magnitudes, np.array([np.nan], np.float32)]
+            )
         return np.concatenate([-self.magnitudes[::-1], self.magnitudes])
 
     @functools.cached_property
@@ -74,7 +76,10 @@ class Encoding:
         else:
             codes = np.empty(flow.shape, np.uint8)
             finite = _take_nearest(
-                flow.reshape(-1), flow.reshape(-1).view(np.int32), *self._search_tables, codes.reshape(-1)
+                flow.reshape(-1),
+                flow.reshape(-1).view(np.int32),
+                *self._search_tables,
+                codes.reshape(-1),
             )
         if not finite:
             raise ValueError(
@@ -128,13 +133,19 @@ def encoding_by_name(name: str) -> Encoding:
 def _scaled(flow: NDArray[np.float32], encoding: Encoding) -> Codes:
     values = np.clip(flow, -encoding.bound, encoding.bound) / np.float32(encoding.scale)
     with np.errstate(invalid="ignore"):  # what is not finite is refused by the caller
-        return np.rint(values).astype(encoding.dtype) if encoding.dtype.kind == "i" else values.astype(encoding.dtype)
+        return (
+            np.rint(values).astype(encoding.dtype)
+            if encoding.dtype.kind == "i"
+            else values.astype(encoding.dtype)
+        )
 
 
 _BUCKET_BITS = 16  # of a float32, sign first: its last 16 bits, a step of 0.8 %, are left out
 
 
-def _make_search_tables(levels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+def _make_search_tables(
+    levels: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Return (what a value must exceed to have a higher code than each, the lowest code in each bucket of floats): no bucket holds two such limits.
 
     Halfway between two levels the smaller magnitude is taken, and zero counts as positive.
@@ -143,9 +154,13 @@ def _make_search_tables(levels: NDArray[np.float32]) -> tuple[NDArray[np.float32
     limits = ((exact[1:] + exact[:-1]) / 2).astype(np.float32)
     limits = np.where(limits > 0, limits, np.nextafter(limits, np.float32(-np.inf)))
     edges = np.arange(1 << _BUCKET_BITS, dtype=np.uint32) << (32 - _BUCKET_BITS)
-    edges[len(edges) // 2 :] |= (1 << (32 - _BUCKET_BITS)) - 1  # of negative ones the lowest has the largest magnitude
+    edges[len(edges) // 2 :] |= (
+        1 << (32 - _BUCKET_BITS)
+    ) - 1  # of negative ones the lowest has the largest magnitude
     lowest = np.nan_to_num(edges.view(np.float32), nan=0, posinf=np.inf, neginf=-np.inf)
-    return np.append(limits, np.float32(np.inf)), np.searchsorted(limits, lowest, side="left").astype(np.uint8)
+    return np.append(limits, np.float32(np.inf)), np.searchsorted(
+        limits, lowest, side="left"
+    ).astype(np.uint8)
 
 
 @kernel
@@ -166,7 +181,9 @@ def _take_nearest(
 
 
 @kernel
-def _look_up(codes: NDArray[np.uint8], levels: NDArray[np.float32], flow: NDArray[np.float32]) -> None:
+def _look_up(
+    codes: NDArray[np.uint8], levels: NDArray[np.float32], flow: NDArray[np.float32]
+) -> None:
     for i in range(len(codes)):
         flow[i] = levels[codes[i]]
 

@@ -17,18 +17,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stores import catalog, garbage, layout, records
-from stores.atomic import TEMPORARY_SUFFIX
-from stores.blosc import CODEC
-from stores.chunks import ChunkMap
-from stores.commits import digest_of, read_commit
-from stores.encoding import encoding_from_json
-from stores.errors import DamagedStoreError, UnknownVideoError
-from stores.frame_file import FrameFileReader
-from stores.store_file import describe_differences, read_store_file, without_store_file
-from stores.video_reader import VideoReader
-from stores.video_writer import VideoWriter
-from stores.words import counted
+from flowcpc.stores import layout
+from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX
+from flowcpc.stores.base.errors import DamagedStoreError, UnknownVideoError
+from flowcpc.stores.base.plurals import counted
+from flowcpc.stores.codec.blosc import CODEC
+from flowcpc.stores.encoding import encoding_from_json
+from flowcpc.stores.records import catalog, garbage, record_file
+from flowcpc.stores.records.chunk_map import ChunkMap
+from flowcpc.stores.records.commits import digest_of, read_commit
+from flowcpc.stores.records.store_file import (
+    describe_differences,
+    read_store_file,
+    without_store_file,
+)
+from flowcpc.stores.video.frames import FrameFileReader
+from flowcpc.stores.video.reader import VideoReader
+from flowcpc.stores.video.writer import VideoWriter
 
 Record = dict[str, Any]
 
@@ -56,7 +61,9 @@ def create_store(
     """
     root = Path(path)
     if array_format not in (None, *layout.ARRAY_FORMATS):
-        raise ValueError(f"format={array_format!r} is unknown; choose one of {', '.join(layout.ARRAY_FORMATS)}")
+        raise ValueError(
+            f"format={array_format!r} is unknown; choose one of {', '.join(layout.ARRAY_FORMATS)}"
+        )
     chunking: Record = {"codec": CODEC}
     if "short_side" not in numerics:  # else every commit says it of its own video
         chunking["flows_per_chunk"] = layout.flows_per_chunk(numerics["height"], numerics["width"])
@@ -67,11 +74,15 @@ def create_store(
         if (
             above := next(path for path in (root, *root.absolute().parents) if path.exists())
         ) != root and not above.is_dir():
-            raise ValueError(f"{root} cannot be a store, because {above} is a file; give another path")
+            raise ValueError(
+                f"{root} cannot be a store, because {above} is a file; give another path"
+            )
         foreign = root.exists() and (not root.is_dir() or any(map(_is_foreign, root.iterdir())))
         # Asked again: another process may have begun the store, and filled it, since.
         if foreign and not (root / layout.STORE_FILE).exists():
-            raise ValueError(f"{root} exists and is not a flowcpc store; give a new or empty folder")
+            raise ValueError(
+                f"{root} exists and is not a flowcpc store; give a new or empty folder"
+            )
         if not foreign:
             meta = {
                 "format": layout.FORMAT,
@@ -79,7 +90,7 @@ def create_store(
                 "array_format": array_format or "zarr",
                 "numerics": wanted,
             }
-            records.write_record(root / layout.STORE_FILE, meta)
+            record_file.write_record(root / layout.STORE_FILE, meta)
     store = open_store(root)
     if array_format not in (None, store.array_format):
         raise ValueError(
@@ -154,9 +165,7 @@ class FlowStore:
     def remark_on_damage(self) -> str:
         """Return a sentence on the videos that the tables leave out because their records are damaged; nothing where there are none."""
         damaged = int((self.failures()["kind"] == catalog.KIND_DAMAGED).sum())
-        left_out = (
-            f"{counted(damaged, 'video')} damaged and in no table but failures; flowcpc verify says what mends that"
-        )
+        left_out = f"{counted(damaged, 'video')} damaged and in no table but failures; flowcpc verify says what mends that"
         return left_out if damaged else ""
 
     def tables(self, *names: str) -> dict[str, pd.DataFrame]:
@@ -174,7 +183,9 @@ class FlowStore:
     # -- reading
     # ---------------------------------------------------------------------------------------------------------------------
 
-    def read_flow(self, video_id: str, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+    def read_flow(
+        self, video_id: str, start: int = 0, stop: int | None = None
+    ) -> NDArray[np.float32]:
         """Return flows [start, stop) of a video, float32 (stop - start, 2, H, W) in px per frame, components (u, v) =
         (x, y).
 
@@ -194,10 +205,14 @@ class FlowStore:
         shape = (video["flows"], 2, video["height"], video["width"])
         per_chunk = self.numerics.get("flows_per_chunk") or commit["chunks"]["flows_per_chunk"]
         if not chunks.holds(video["flows"], per_chunk):
-            raise self._contradiction(video_id, f"its chunks are not those of {video['flows']} flows")
+            raise self._contradiction(
+                video_id, f"its chunks are not those of {video['flows']} flows"
+            )
         return VideoReader(video_id, self.path, shape, self.encoding.dtype, per_chunk, chunks)
 
-    def read_frames(self, video_id: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
+    def read_frames(
+        self, video_id: str, start: int = 0, stop: int | None = None
+    ) -> NDArray[np.uint8]:
         """Return frames [start, stop) of a video, uint8 (stop - start, H, W, 3), RGB: one more than it has flows, at the size of its flow.
 
         Flow t is the way from frame t to frame t + 1. Raises ValueError where the store holds no frames, else as `read_flow`.
@@ -218,7 +233,9 @@ class FlowStore:
     def require_frames(self) -> None:
         """Raise ValueError where the store holds no frames."""
         if not self.has_frames:
-            raise ValueError(f"{self.path} holds flow without frames; extract into another store with --with-frames")
+            raise ValueError(
+                f"{self.path} holds flow without frames; extract into another store with --with-frames"
+            )
 
     def _require_commit(self, video_id: str) -> Record:
         commit = self.commit_of(video_id)
@@ -241,7 +258,7 @@ class FlowStore:
     def failure_of(self, video_id: str) -> Record | None:
         """Return the failure record of a video, or None; a damaged one says nothing."""
         try:
-            return records.read_record(layout.failure_path(self.path, video_id))
+            return record_file.read_record(layout.failure_path(self.path, video_id))
         except (FileNotFoundError, DamagedStoreError):
             return None
 
@@ -266,10 +283,15 @@ class FlowStore:
             size = size or (self.height, self.width)
             good, rule = size == (self.height, self.width), f"flow of {self.height}x{self.width}"
         else:
-            good, rule = size is not None and min(size) == self.short_side, f"a shorter side of {self.short_side} px"
+            good, rule = (
+                size is not None and min(size) == self.short_side,
+                f"a shorter side of {self.short_side} px",
+            )
         if size is None or not good:
             given = "of no size" if size is None else f"of {size[0]}x{size[1]}"
-            raise ValueError(f"{video_id} is to be written with flow {given}, and {self.path} takes {rule}; resize it")
+            raise ValueError(
+                f"{video_id} is to be written with flow {given}, and {self.path} takes {rule}; resize it"
+            )
         per_chunk = self.numerics.get("flows_per_chunk") or layout.flows_per_chunk(*size)
         return VideoWriter(
             self.path,
@@ -284,14 +306,16 @@ class FlowStore:
     def relabel(self, commit: Record, source: Mapping[str, Any]) -> None:
         """Rewrite the commit record of a stored video with other values of label, group and folds; its arrays stay."""
         catalog.invalidate(self.path)
-        records.write_record(layout.commit_path(self.path, commit["video_id"]), {**commit, **source})
+        record_file.write_record(
+            layout.commit_path(self.path, commit["video_id"]), {**commit, **source}
+        )
 
     def record_failure(self, record: Mapping[str, Any]) -> None:
         """Write down why a video has no flow: video_id, path, label, group, folds, kind, reason, attempts, time and the
         source's stamp.
         """
         catalog.invalidate(self.path)
-        records.write_record(layout.failure_path(self.path, record["video_id"]), dict(record))
+        record_file.write_record(layout.failure_path(self.path, record["video_id"]), dict(record))
 
     def set_dataset(self, videos: Sequence[Mapping[str, Any]], all_ids: Collection[str]) -> None:
         """Write down that the store is meant to hold `videos` too, of a data set of `all_ids`; catalog.merge_dataset."""

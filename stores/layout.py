@@ -23,6 +23,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+STAGES = (
+    "decode",
+    "flow",
+    "encode",
+    "write",
+)  # of one video's extraction, each with a column of seconds
 FORMAT = "flowcpc-store"
 FORMAT_VERSION = 3
 ARRAY_FORMATS = {"zarr": "", "hdf5": ".h5"}  # and what their names end in
@@ -90,12 +96,20 @@ def failure_path(store: Path, video_id: str) -> Path:
 
 def generation_path(video_id: str, generation: str, array_format: str) -> Path:
     """Return where a generation of `video_id` lives, relative to the store."""
-    return Path("flow") / hash_folder(video_id) / f"{video_key(video_id)}.{generation}{ARRAY_FORMATS[array_format]}"
+    return (
+        Path("flow")
+        / hash_folder(video_id)
+        / f"{video_key(video_id)}.{generation}{ARRAY_FORMATS[array_format]}"
+    )
 
 
 def frames_path(video_id: str, generation: str) -> Path:
     """Return where the frames of a generation of `video_id` live, relative to the store."""
-    return Path("frames") / hash_folder(video_id) / f"{video_key(video_id)}.{generation}{FRAMES_SUFFIX}"
+    return (
+        Path("frames")
+        / hash_folder(video_id)
+        / f"{video_key(video_id)}.{generation}{FRAMES_SUFFIX}"
+    )
 
 
 def generation_of(path: Path) -> str:
@@ -151,7 +165,9 @@ def find_store_above(path: Path) -> Path | None:
 
 def is_remains(path: Path) -> bool:
     """Return whether a folder without store.json was a store."""
-    return not (path / STORE_FILE).exists() and any((path / kind).is_dir() for kind in ("commits", *GENERATION_FOLDERS))
+    return not (path / STORE_FILE).exists() and any(
+        (path / kind).is_dir() for kind in ("commits", *GENERATION_FOLDERS)
+    )
 
 
 def differing_values(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -162,6 +178,8 @@ def differing_values(one: Any, other: Any, name: str = "") -> Iterator[tuple[str
     """
     if isinstance(one, dict) and isinstance(other, dict):
         for key in sorted(one.keys() | other.keys()):
-            yield from differing_values(one.get(key), other.get(key), f"{name}.{key}" if name else key)
+            yield from differing_values(
+                one.get(key), other.get(key), f"{name}.{key}" if name else key
+            )
     elif one != other:
         yield name, one, other

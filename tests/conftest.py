@@ -1,23 +1,19 @@
 """Fixtures that several test modules share."""
 
 import contextlib
-import io
 import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from builders import FRAMES, commit_flow
 from numpy.typing import NDArray
-from records import ROOT, real_data_folder
-from textures import moving_texture
+from records import real_data_folder
 
-if TYPE_CHECKING:  # a GPU machine runs its tests without what the stores need
-    from stores.flow_store import FlowStore
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as cli.main does, for the tests that call train/ directly
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # as cli.main does, for the tests that call train/ directly
 
 with contextlib.suppress(ImportError):  # a GPU machine may lack it
     import hypothesis
@@ -25,16 +21,6 @@ with contextlib.suppress(ImportError):  # a GPU machine may lack it
     # The first example of many compiles a kernel.
     hypothesis.settings.register_profile("no deadline", deadline=None)
     hypothesis.settings.load_profile("no deadline")
-
-# Columns that differ between two runs over the same videos.
-COLUMNS_OF_A_RUN = (
-    "seconds", "decode_seconds", "flow_seconds", "encode_seconds", "write_seconds", "pairs_per_second", "worker_peak_bytes",
-    "decoder_peak_bytes", "host", "pid", "committed", "generation", "time", "attempts",
-)  # fmt: skip
-
-FRAMES = {
-    "frames": {"codec": "jpeg", "quality": 95, "subsampling": "4:2:0"}
-}  # in the numerics of a store that holds frames
 
 Flows = Mapping[str, NDArray[np.float32]]
 Names = Mapping[str, str]
@@ -49,52 +35,13 @@ def real_data() -> Path:
     return path
 
 
-def some_jpegs(count: int, height: int, width: int, seed: int = 0) -> list[bytes]:
-    """Frames as a store keeps them: pictures of smooth colours and some noise, no two alike."""
-    from PIL import Image
-
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    jpegs = []
-    for number in range(count):
-        colours = [128 + 100 * np.sin((y * (1 + c) + x + 9 * number + 40 * seed) / 11) for c in range(3)]
-        picture = np.stack(colours, axis=-1) + rng.normal(0, 3, (height, width, 3))
-        file = io.BytesIO()
-        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=95)
-        jpegs.append(file.getvalue())
-    return jpegs
-
-
-def commit_flow(
-    store: "FlowStore", video_id: str, flow: NDArray[np.float32], *, cuts: Sequence[int] = (), **source: object
-) -> None:
-    """Commit one video's flow, float32 (n, 2, H, W) px, with the statistics that an extraction would record, and frames where the store has them.
-
-    Flows `cuts` span a cut.
-    """
-    from pipeline.segmentation import find_segments, find_shots, frame_statistics
-
-    codes = store.encoding.encode(flow)
-    frames = frame_statistics(flow, codes, store.encoding)
-    frames["time_s"] = [t / 25.0 for t in range(len(flow))]
-    frames["cut"] = [t in cuts for t in range(len(flow))]
-    shots = find_shots(frames, frames["cut"])
-    described = {"path": f"{video_id}.avi", "label": None, "group": None, "folds": {}} | source | {"video_id": video_id}
-    video = {"fps": 25.0, "decoded_frames": len(flow) + 1}
-    with store.write_video(video_id, flow.shape[2:]) as writer:
-        writer.append(codes)
-        if store.has_frames:
-            writer.append_frames(some_jpegs(len(flow) + 1, *flow.shape[2:], seed=len(video_id)))
-        writer.commit(described, video, frames=frames, shots=shots, segments=find_segments(frames, shots))
-
-
 @pytest.fixture
 def make_store() -> Callable[..., Path]:
     """A function that makes a store out of arrays: make_store(tmp_path, videos={id: flow (n, 2, H, W)}, labels=,
     groups=, folds=, with_frames=). Flows of several sizes share their shorter side.
     """
-    from stores.encoding import DEFAULT
-    from stores.flow_store import create_store
+    from flowcpc.stores.encoding import DEFAULT
+    from flowcpc.stores.flow_store import create_store
 
     def make(
         tmp_path: Path,
@@ -106,7 +53,11 @@ def make_store() -> Callable[..., Path]:
     ) -> Path:
         sizes = {flow.shape[-2:] for flow in videos.values()}
         height, width = next(iter(sizes))
-        size = {"height": height, "width": width} if len(sizes) == 1 else {"short_side": min(height, width)}
+        size = (
+            {"height": height, "width": width}
+            if len(sizes) == 1
+            else {"short_side": min(height, width)}
+        )
         numerics = {**size, "encoding": DEFAULT.to_json(), **(FRAMES if with_frames else {})}
         store = create_store(tmp_path / "store.flow", numerics)
         for video_id, flow in videos.items():
@@ -124,78 +75,6 @@ def make_store() -> Callable[..., Path]:
     return make
 
 
-def write_video(path: Path, frames: NDArray[np.uint8], *, fps: float = 25.0) -> Path:
-    """Write gray frames, uint8 (T, H, W), as a Motion JPEG file and return its path."""
-    import cv2
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, frames.shape[:0:-1], True)
-    assert writer.isOpened()
-    for frame in frames:
-        writer.write(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))
-    writer.release()
-    return path
-
-
-def write_class_folders(
-    root: Path, classes: Mapping[str, tuple[float, float]], *, clips: int = 3, frames: int = 6
-) -> Path:
-    """Write clips of moving textures as ROOT/<Class>/v_<Class>_gGG_c01.avi and return ROOT."""
-    for c, (label, step) in enumerate(sorted(classes.items())):
-        for clip in range(clips):
-            texture = moving_texture(frames, 24, 32, step=step, seed=100 * c + clip)
-            write_video(root / label / f"v_{label}_g{clip + 1:02d}_c01.avi", texture)
-    return root
-
-
-def assert_same_store(first: Path, second: Path, *, but: str = "") -> None:
-    """Two stores hold the same arrays and index values; what names a run (times, host, generations) and the column `but` aside."""
-    import pandas as pd
-
-    from stores.catalog import TABLES
-    from stores.flow_store import open_store
-
-    a, b = open_store(first), open_store(second)
-    assert a.numerics == b.numerics
-    for table in TABLES:
-        left, right = getattr(a, table)(), getattr(b, table)()
-        pd.testing.assert_frame_equal(
-            left.drop(columns=[*COLUMNS_OF_A_RUN, but], errors="ignore"),
-            right.drop(columns=[*COLUMNS_OF_A_RUN, but], errors="ignore"),
-        )
-    for video_id in a.videos()["video_id"]:
-        np.testing.assert_array_equal(a.read_codes(video_id), b.read_codes(video_id))
-        if a.has_frames:
-            np.testing.assert_array_equal(a.read_frames(video_id), b.read_frames(video_id))
-
-
-def change_numerics(store: Path, **values: object) -> None:
-    """Make `store` one that was written with other numerics: store.json and every commit say so."""
-    from stores.commits import digest_of
-    from stores.records import read_record, write_record
-
-    meta = read_record(store / "store.json")
-    meta["numerics"] |= values
-    write_record(store / "store.json", meta)
-    for path in (store / "commits").glob("*/*.json"):
-        write_record(path, read_record(path) | {"numerics": digest_of(meta["array_format"], meta["numerics"])})
-
-
-def extraction_command(videos: Path, store: Path, *further: str, size: str, workers: int | None = 0) -> list[str]:
-    """Return the words of `flowcpc extract-flow` as a process of its own; None leaves the number of workers out."""
-    places = [] if workers is None else ["--workers", str(workers)]
-    words = ["extract-flow", str(videos), str(store), "--size", size, *places, *further]
-    return [sys.executable, str(ROOT / "cli.py"), *words]
-
-
-def touch(root: Path, *names: str) -> Path:
-    """Make empty files of these names under `root` and return it."""
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
-
-
 @pytest.fixture
 def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
     """The small store of train_cases, for the modules that have no store of their own."""
@@ -209,7 +88,7 @@ def run(store: Path, tmp_path: Path) -> Path:
     """A run on it, finished, with the settings of train_cases."""
     from train_cases import CONFIG
 
-    from train.loop import pretrain
+    from flowcpc.train.pretraining.loop import pretrain
 
     pretrain(store, tmp_path / "run", CONFIG)
     return tmp_path / "run"

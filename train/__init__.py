@@ -1,1 +1,1 @@
-"""Stage 2: a store in; models, embeddings and results out."""
+"""Stage 2: a store in; models, embeddings and results out. Never imports OpenCV or Dask."""

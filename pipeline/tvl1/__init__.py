@@ -1,1 +1,1 @@
-"""TV-L1 optical flow: parameters, the solver's front door and its backends."""
+"""TV-L1 optical flow: parameters, solver, batching and the OpenCV reference."""

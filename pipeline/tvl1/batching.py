@@ -14,8 +14,8 @@ from concurrent.futures import Future
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.tvl1.parameters import TVL1Parameters
-from pipeline.tvl1.solver import compute_flow, resolve_backend
+from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
+from flowcpc.pipeline.tvl1.solver import compute_flow, resolve_backend
 
 Frames = NDArray[np.uint8]
 Flow = NDArray[np.float32]
@@ -36,7 +36,9 @@ def videos_at_a_time(backend: str, cores: int) -> int:
 @functools.cache
 def shared_solver(parameters: TVL1Parameters) -> "SharedSolver":
     """Return the one that the threads of this process share on its GPU."""
-    return SharedSolver(functools.partial(compute_flow, parameters=parameters, backend="cuda"), _MOST_FRAMES)
+    return SharedSolver(
+        functools.partial(compute_flow, parameters=parameters, backend="cuda"), _MOST_FRAMES
+    )
 
 
 class SharedSolver:

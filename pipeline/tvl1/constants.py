@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.tvl1.parameters import TVL1Parameters
-from pipeline.tvl1.pyramid import Pyramid
+from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
+from flowcpc.pipeline.tvl1.pyramid import Pyramid
 
-# Raised with every change of the flow's bits (tests/test_tvl1_same_bits.py), so that a store never holds two kinds.
+# Raised with every change of the flow's bits (tests/pipeline/tvl1/test_same_bits.py), so that a store never holds two kinds.
 SOLVER_VERSION = 1
 # A pixel at rest has u = REST. Near it float32 has steps of 2^-33, so the tails of a motion end at rest; around 0 they would fade through ever
 # smaller numbers, whose squares a processor handles in microcode, three times slower.

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.tvl1.parameters import TVL1Parameters
+from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
 
 
 def compute_flow(frames: NDArray[np.uint8], parameters: TVL1Parameters) -> NDArray[np.float32]:

@@ -87,7 +87,9 @@ class TVL1Parameters:
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
-            raise ValueError(f"profile={self.profile!r} is unknown; choose one of {', '.join(PROFILES)}")
+            raise ValueError(
+                f"profile={self.profile!r} is unknown; choose one of {', '.join(PROFILES)}"
+            )
         for name, least, most in _RANGES:
             value = getattr(self, name)
             good = isinstance(value, int | float) and least <= value <= most

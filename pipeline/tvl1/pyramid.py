@@ -8,7 +8,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.tvl1.parameters import TVL1Parameters
+from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
 
 MIN_SIDE = 16
 
@@ -66,10 +66,19 @@ def make_pyramid(height: int, width: int, parameters: TVL1Parameters) -> Pyramid
                 line = _axis(side, source, ratio, parameters.rules.pixel_offset)
                 index[way][level, axis, :side], fraction[way][level, axis, :side] = line
     offsets = np.concatenate([[0], np.cumsum([h * w for h, w in sizes])]).astype(np.int64)
-    return Pyramid(np.array(sizes, np.int64), offsets, index["down"], fraction["down"], index["up"], fraction["up"])
+    return Pyramid(
+        np.array(sizes, np.int64),
+        offsets,
+        index["down"],
+        fraction["down"],
+        index["up"],
+        fraction["up"],
+    )
 
 
-def _axis(side: int, source: int, ratio: float, offset: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _axis(
+    side: int, source: int, ratio: float, offset: float
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Index and fraction of `side` pixels in a line of `source` pixels. Past the first or last pixel: that pixel
     alone.
     """

@@ -4,15 +4,13 @@ import functools
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.tvl1.parameters import TVL1Parameters
-from pipeline.tvl1.pyramid import MIN_SIDE
+from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
+from flowcpc.pipeline.tvl1.pyramid import MIN_SIDE
 
-_HERE = Path(__file__).parent
 BACKENDS = ("auto", "cuda", "cpu", "opencv")
 _NO_DEVICE = "no CUDA device was found (see `nvidia-smi`), or numba-cuda is missing (pip install 'flowcpc[gpu]')"
 # Large enough for a pyramid of two levels, so that every kernel is compiled.
@@ -24,7 +22,9 @@ def check_backend(backend: str, parameters: TVL1Parameters) -> None:
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
     if backend == "opencv" and parameters.profile != "opencv-cpu":
-        raise ValueError(f"backend='opencv' has no profile={parameters.profile!r}; use 'cpu' or 'cuda'")
+        raise ValueError(
+            f"backend='opencv' has no profile={parameters.profile!r}; use 'cpu' or 'cuda'"
+        )
 
 
 def resolve_backend(backend: str) -> str:
@@ -38,7 +38,9 @@ def resolve_backend(backend: str) -> str:
         return backend
     why_not = _why_not_cuda() if backend == "auto" or devices() else _NO_DEVICE
     if backend == "cuda" and why_not:
-        raise ValueError(f"backend='cuda' does not work here: {why_not}; use backend='cpu' or 'auto'")
+        raise ValueError(
+            f"backend='cuda' does not work here: {why_not}; use backend='cpu' or 'auto'"
+        )
     return "cpu" if why_not or (backend == "auto" and _simulated()) else "cuda"
 
 
@@ -46,19 +48,23 @@ def resolve_backend(backend: str) -> str:
 def _why_not_cuda() -> str:
     """Why CUDA does not compute here; empty where it does."""
     try:
-        from pipeline.tvl1 import cuda  # numba's CUDA loads here, where a device is asked for
+        from flowcpc.pipeline.tvl1.cuda import (
+            solve as cuda,  # numba's CUDA loads here, where a device is asked for
+        )
 
         if not cuda.device_names():
             return _NO_DEVICE
         if not _simulated():
             cuda.compute_flow(_SMALL_PAIR, TVL1Parameters())
-    except Exception as error:  # drivers, compilers and devices fail in their own ways, and the processor is there
+    except (
+        Exception
+    ) as error:  # drivers, compilers and devices fail in their own ways, and the processor is there
         return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
     return ""
 
 
 def _simulated() -> bool:
-    from pipeline.tvl1 import cuda_arithmetic
+    from flowcpc.pipeline.tvl1.cuda import arithmetic as cuda_arithmetic
 
     return cuda_arithmetic.SIMULATED
 
@@ -107,13 +113,19 @@ def compute_flow(
     Source: Zach, Pock, Bischof 2007; Sanchez, Meinhardt-Llopis, Facciolo, IPOL 2013.
     """
     if not isinstance(frames, np.ndarray):
-        raise ValueError(f"frames are a {type(frames).__name__}; they must be a NumPy array, uint8 (T, H, W), gray")
+        raise ValueError(
+            f"frames are a {type(frames).__name__}; they must be a NumPy array, uint8 (T, H, W), gray"
+        )
     if frames.dtype != np.uint8 or frames.ndim != 3:
-        raise ValueError(f"frames are {frames.dtype} {frames.shape}; they must be uint8 (T, H, W), gray")
+        raise ValueError(
+            f"frames are {frames.dtype} {frames.shape}; they must be uint8 (T, H, W), gray"
+        )
     if len(frames) < 2:
         raise ValueError(f"{len(frames)} frame was given; flow needs at least 2")
     if min(frames.shape[1:]) < MIN_SIDE:
-        raise ValueError(f"frames are {frames.shape[1]}x{frames.shape[2]}; both sides must be at least {MIN_SIDE} px")
+        raise ValueError(
+            f"frames are {frames.shape[1]}x{frames.shape[2]}; both sides must be at least {MIN_SIDE} px"
+        )
     if threads is not None and threads < 1:
         raise ValueError(f"threads={threads} must be at least 1, or None for all cores")
     check_backend(backend, parameters)
@@ -121,7 +133,7 @@ def compute_flow(
     chosen = resolve_backend(backend)
     # Each backend's library loads here, where it is needed.
     if chosen == "cuda":
-        from pipeline.tvl1 import cuda
+        from flowcpc.pipeline.tvl1.cuda import solve as cuda
 
         if not 0 <= device < len(cuda.device_names()):
             raise ValueError(
@@ -129,10 +141,10 @@ def compute_flow(
             )
         return cuda.compute_flow(frames, parameters, device)
     if chosen == "opencv":
-        from pipeline.tvl1 import opencv
+        from flowcpc.pipeline.tvl1 import opencv
 
         return opencv.compute_flow(frames, parameters)
-    from pipeline.tvl1 import cpu
+    from flowcpc.pipeline.tvl1.cpu import solve as cpu
 
     return cpu.compute_flow(frames, parameters, threads or available_threads())
 
@@ -154,13 +166,13 @@ def prepare(backend: str, announce: Callable[[str], None] = lambda message: None
         )
     compiles = chosen == "cuda"
     if chosen == "cpu":
-        from stores import compiled
+        from flowcpc.stores.base import compiled
 
-        compiles = not compiled.is_complete(_HERE)
+        compiles = not compiled.is_complete(__name__)
         if compiles:
             announce("compiling the flow solver for this processor ...")
         compute_flow(_SMALL_PAIR, backend=chosen, threads=1)
-        compiled.mark_complete(_HERE)
+        compiled.mark_complete(__name__)
     if compiles:
         announce(f"compiled it in {time.perf_counter() - began:.0f} s")
     return chosen
@@ -169,7 +181,7 @@ def prepare(backend: str, announce: Callable[[str], None] = lambda message: None
 def devices() -> list[str]:
     """Return the names of the CUDA devices here; empty where there is none, or numba-cuda is missing."""
     try:
-        from pipeline.tvl1 import cuda
+        from flowcpc.pipeline.tvl1.cuda import solve as cuda
     except Exception:  # as in _why_not_cuda, which says so
         return []
     return cuda.device_names()

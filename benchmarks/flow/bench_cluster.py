@@ -1,0 +1,235 @@
+"""What distribution costs: memory and time per video of 13,320 videos that are nothing, and Dask against plain processes on real ones.
+
+Run by `make bench`. Writes docs/benchmarks/cluster.md.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from real_flow import spread
+from records import ROOT, machine_record
+
+from flowcpc.pipeline.cluster.places import Here, Place, Processes, Running
+from flowcpc.pipeline.datasets.sources import Video, read_dataset
+from flowcpc.pipeline.extraction.extract import STORED, Outcome, Settings, extract_video
+from flowcpc.pipeline.run import run_extraction
+
+MANY, FEW = 13_320, 1_000
+CLIPS, ROUNDS = 6, 3
+DASK = str(Path(sys.executable).with_name("dask"))
+
+
+def nothing(settings: Settings, video: Video, on_pairs: object, *, should_stop: object) -> Outcome:
+    """A video that takes no time and leaves nothing."""
+    return Outcome(video.video_id, STORED)
+
+
+def megabytes(pid: int) -> float:
+    """Resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@dataclasses.dataclass
+class Mark:
+    """How far a run was when so many videos were through: seconds, and MB of client and scheduler."""
+
+    at: float
+    client: float
+    scheduler: float
+
+
+def no_ops(folder: Path) -> dict[int, Mark]:
+    """Send MANY videos that are nothing through a scheduler and two workers started by hand; marks at FEW and MANY videos."""
+    (folder / "videos" / "A").mkdir(parents=True)
+    (folder / "video").write_bytes(b"x")
+    for number in range(MANY):
+        os.link(folder / "video", folder / "videos" / "A" / f"v_{number:05d}.avi")
+    file = folder / "scheduler.json"
+    quiet = {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+        "env": {**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+    }
+    daemons = [
+        subprocess.Popen(
+            [
+                DASK,
+                "scheduler",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                "0",
+                "--scheduler-file",
+                str(file),
+            ],
+            **quiet,
+        )
+    ]
+    marks: dict[int, Mark] = {}
+    try:
+        while not file.exists():
+            time.sleep(0.1)
+        worker = [
+            DASK,
+            "worker",
+            "--scheduler-file",
+            str(file),
+            "--nthreads",
+            "1",
+            "--local-directory",
+            str(folder / "dask"),
+        ]
+        daemons += [subprocess.Popen([*worker, "--no-dashboard"], **quiet) for _ in range(2)]
+        through = 0
+
+        def note(event: str, **values: Any) -> None:
+            nonlocal through
+            through += event == "video"
+            if event == "video" and through in (FEW, MANY):
+                marks[through] = Mark(
+                    time.perf_counter(), megabytes(os.getpid()), megabytes(daemons[0].pid)
+                )
+
+        settings = Settings(str(folder / "videos"), str(folder / "store"), 24, 32)
+        found = read_dataset(folder / "videos", "folder").videos
+        run_extraction(settings, found, Running(file=str(file)), extract=nothing, note=note)
+    finally:
+        for daemon in daemons:
+            daemon.terminate()
+            daemon.wait()
+    return marks
+
+
+def processor_seconds(pids: set[int]) -> float:
+    """Processor time that processes have used, all their threads together."""
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")
+
+
+def working_seconds(videos: Path, store: Path, place: Place) -> tuple[float, float]:
+    """Seconds, and seconds of processors, from the moment when the workers are ready to the last commit."""
+    pids = {os.getpid()}
+    marks: dict[str, tuple[float, float]] = {}
+
+    def mark(name: str) -> None:
+        marks[name] = time.perf_counter(), processor_seconds(pids)
+
+    def note(event: str, **values: Any) -> None:
+        if event == "worker" and values["state"] == "joined":
+            pids.add(values["pid"])
+            mark("ready")
+        elif event == "video":
+            mark("ended")
+
+    def extract(
+        settings: Settings, video: Video, on_pairs: Callable[[int], None], **options: Any
+    ) -> Outcome:
+        if not marks:
+            mark("ready")
+        return extract_video(settings, video, on_pairs, **options)
+
+    found = read_dataset(videos, "folder").videos
+    own = {"extract": extract} if isinstance(place, Here) else {}
+    run_extraction(Settings(str(videos), str(store), backend="cpu"), found, place, note=note, **own)
+    wall, used = (
+        ended - ready for ready, ended in zip(marks["ready"], marks["ended"], strict=True)
+    )
+    return wall, used
+
+
+def plain(folders: list[Path], store: Path) -> tuple[float, float]:
+    """The same by processes that know nothing of each other, one core each: the slowest of them, and all together."""
+    cores = sorted(os.sched_getaffinity(0))
+    code = (
+        "import os, sys, bench_cluster as b; os.sched_setaffinity(0, {int(sys.argv[3])}); "
+        "print(*b.working_seconds(b.Path(sys.argv[1]), b.Path(sys.argv[2]), b.Here()))"
+    )
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(folder), f"{store}-{n}", str(cores[n])],
+            cwd=ROOT / "tests",
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for n, folder in enumerate(folders)
+    ]
+    walls, used = zip(
+        *(map(float, process.communicate()[0].split()) for process in running), strict=True
+    )
+    return max(walls), sum(used)
+
+
+def against_processes(folder: Path) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """Seconds, and seconds of processors, of Dask and of processes on the same clips, in turns.
+
+    Every process has the same clips, so that none waits for another.
+    """
+    parts = []
+    for part in ("a", "b"):
+        (folder / part / "X").mkdir(parents=True)
+        for number, clip in enumerate(spread(CLIPS // 2)):
+            shutil.copy(clip, folder / part / "X" / f"{part}{number}.avi")
+        parts.append(folder / part)
+    both = folder / "both"
+    for part in parts:
+        shutil.copytree(part / "X", both / part.name)
+    dask, processes = [], []
+    for turn in range(ROUNDS):
+        processes.append(plain(parts, folder / f"plain{turn}"))
+        dask.append(working_seconds(both, folder / f"dask{turn}", Processes(2)))
+    return dask, processes
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        marks = no_ops(Path(name, "many"))
+        print(marks, flush=True)
+        dask, processes = against_processes(Path(name))
+    few, many = marks[FEW], marks[MANY]
+    each = (many.at - few.at) / (MANY - FEW) * 1000
+    ratio, used = (median_of(processes, k) / median_of(dask, k) for k in (0, 1))
+    alone = (
+        "; the machine was shared with other work while it ran"
+        if os.environ.get("FLOWCPC_SHARED_MACHINE")
+        else ""
+    )
+    text = (
+        "# Distribution\n\n`make bench` (benchmarks/flow/bench_cluster.py).\n\n"
+        f"- {MANY} videos that are nothing, through a scheduler and two workers started by hand: {each:.1f} ms per video, so {2 * each:.1f} ms "
+        "from one video's end on a worker to the next one's.\n"
+        f"- Memory of the client {few.client:.0f} MB after {FEW} videos and {many.client:.0f} MB after {MANY}; of the scheduler "
+        f"{few.scheduler:.0f} and {many.scheduler:.0f} MB.\n"
+        f"- {CLIPS} UCF-101 clips at 256x342 on two cores, from ready workers to the last commit, {ROUNDS} rounds in turns: two processes that "
+        f"know nothing of each other {spread_of(processes, 0)} s, Dask with two workers {spread_of(dask, 0)} s: {ratio:.3f} of the processes' speed. "
+        f"Processor time: {spread_of(processes, 1)} s and {spread_of(dask, 1)} s with client and "
+        f"scheduler, {1 / used - 1:+.1%}.\n\n"
+        f"{machine_record()}{alone}\n"
+    )
+    print(text)
+    print(json.dumps({"dask": dask, "processes": processes}))
+    (ROOT / "docs" / "benchmarks" / "cluster.md").write_text(text)
+
+
+def median_of(rounds: list[tuple[float, float]], which: int) -> float:
+    """Median of one of the two figures of every round."""
+    return statistics.median(figures[which] for figures in rounds)
+
+
+def spread_of(rounds: list[tuple[float, float]], which: int) -> str:
+    """Its median, and the range."""
+    every = [figures[which] for figures in rounds]
+    return f"{median_of(rounds, which):.1f} ({min(every):.1f} to {max(every):.1f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Precision and recall of shot cuts: real clips joined at random places, and stretches of clips that were not joined.
+
+Run by `make bench`. Writes docs/benchmarks/cuts.md. The thresholds of pipeline/extraction/cuts.py were chosen on the clips of odd groups; those of even
+groups try them.
+"""
+
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from real_flow import clips, gray_frames
+from records import ROOT, machine_record
+
+from flowcpc.pipeline.extraction.cuts import cut_scores, find_cuts
+from flowcpc.pipeline.tvl1.solver import compute_flow
+
+AROUND = 6  # frames on either side of a join
+STRETCH = 40  # flows of a stretch without one
+Case = tuple[list[Path], int, int, int]
+
+
+def _group(clip: Path) -> str:
+    return clip.stem.rpartition("_")[0]
+
+
+def _cuts(frames: np.ndarray) -> np.ndarray:
+    return find_cuts(cut_scores(frames, compute_flow(frames, threads=1)))
+
+
+def joined(case: Case) -> tuple[bool, int]:
+    """Join two clips of different groups, every other time of the same class; (cut found, flows flagged beside it)."""
+    found, number, height, width = case
+    rng = np.random.default_rng((11, number))
+    while True:
+        first, second = (found[k] for k in rng.integers(0, len(found), 2))
+        if _group(first) != _group(second) and (first.parent == second.parent) == (number % 2 == 0):
+            break
+    parts = []
+    for clip in (first, second):
+        frames = gray_frames(clip, height, width)
+        start = int(rng.integers(0, len(frames) - AROUND))
+        parts.append(frames[start : start + AROUND])
+    cuts = _cuts(np.concatenate(parts))
+    return bool(cuts[AROUND - 1]), int(cuts.sum() - cuts[AROUND - 1])
+
+
+def unjoined(case: Case) -> tuple[int, list[str]]:
+    """Take a stretch of one clip; (flows, places flagged)."""
+    found, number, height, width = case
+    clip = found[number]
+    frames = gray_frames(clip, height, width)
+    start = int(np.random.default_rng((12, number)).integers(0, max(1, len(frames) - STRETCH)))
+    cuts = _cuts(frames[start : start + STRETCH + 1])
+    return len(cuts), [f"{clip.stem} flow {start + int(t)}" for t in np.flatnonzero(cuts)]
+
+
+def milliseconds(height: int, width: int) -> float:
+    """Time of the scores of one flow beside that of the flow itself, as a ratio."""
+    frames = gray_frames(clips()[0], height, width)[:9]
+    flow = compute_flow(frames, threads=1)
+    cut_scores(frames, flow)
+    times = []
+    for work in (lambda: cut_scores(frames, flow), lambda: compute_flow(frames, threads=1)):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return times[0] / times[1]
+
+
+def main() -> None:
+    """Measure, print and record."""
+    lines = [
+        "| size | groups | joins | recall | precision | stretches without a join: flows | flagged |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    flagged: list[str] = []
+    with ProcessPoolExecutor() as pool:
+        for height, width, joins in ((64, 86, 300), (256, 342, 100)):
+            for parity, name in ((1, "odd (chosen on)"), (0, "even (held out)")):
+                found = [clip for clip in clips() if int(_group(clip)[-2:]) % 2 == parity]
+                pairs = list(
+                    pool.map(joined, [(found, n, height, width) for n in range(joins)], chunksize=4)
+                )
+                stretches = range(0, len(found), 1 if height < 100 else 8)
+                alone = list(
+                    pool.map(unjoined, [(found, n, height, width) for n in stretches], chunksize=2)
+                )
+                hits, extra = sum(hit for hit, _ in pairs), sum(more for _, more in pairs)
+                places = [place for _, marked in alone for place in marked]
+                flagged += [f"{place} at {height}x{width}" for place in places]
+                lines.append(
+                    f"| {height}x{width} | {name} | {joins} | {hits / joins:.3f} | {hits / max(1, hits + extra):.3f} | "
+                    f"{sum(count for count, _ in alone)} | {len(places)} |"
+                )
+    text = (
+        "# Cuts\n\n`make bench` (benchmarks/flow/bench_cuts.py): six frames of one real clip and six of another, of different groups, every other time of "
+        "the same class, joined; a hit is the flow across the join, what is flagged beside it counts against precision. Stretches of 40 flows of "
+        "clips that were not joined show what is flagged there; some UCF-101 clips have real cuts.\n\n"
+        + "\n".join(lines)
+        + f"\n\nFlagged without a join: {'; '.join(flagged) or 'nothing'}.\n\n"
+        + f"The scores take {milliseconds(256, 342):.2%} of the time of the flow itself at 256x342.\n\n{machine_record()}\n"
+    )
+    print(text)
+    (ROOT / "docs" / "benchmarks" / "cuts.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""What stored frames cost: bytes and error by how they are stored, the time they add to an extraction, and windows read per second.
+
+Run by `make bench`. Writes docs/benchmarks/frames.md. Times are processor time, also of the decoder's process, so that other load weighs little.
+"""
+
+import io
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from real_flow import spread
+from records import ROOT, machine_record, real_data_folder
+
+from flowcpc.pipeline.datasets.sources import Video
+from flowcpc.pipeline.decoding import frames as pipeline_frames
+from flowcpc.pipeline.decoding.decoder import end_idle_decoders
+from flowcpc.pipeline.extraction.extract import Settings, extract_video
+from flowcpc.stores.flow_store import FlowStore, create_store
+from flowcpc.stores.window_reader import FrameWindowReader, WindowReader
+
+SIZE, CROP, FRAMES, WINDOWS = (256, 342), (224, 224), 10, 100
+CLIPS = 12
+WAYS = {
+    "quality 95, 4:2:0": (95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420),
+    "quality 95, 4:4:4": (95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+    "quality 90, 4:2:0": (90, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420),
+}
+
+
+def colour_frames(clips: list[Path]) -> list[np.ndarray]:
+    """Every tenth frame of some clips as extraction brings it to size, BGR."""
+    found = []
+    for clip in clips:
+        video = cv2.VideoCapture(str(clip), cv2.CAP_FFMPEG)
+        number = 0
+        while (frame := video.read())[0]:
+            if number % 10 == 0:
+                found.append(pipeline_frames._resized(np.asarray(frame[1], np.uint8), *SIZE))
+            number += 1
+    return found
+
+
+def ways(frames: list[np.ndarray]) -> list[str]:
+    """A row for each way to store frames."""
+    rows = []
+    for name, (quality, sampling) in WAYS.items():
+        options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+        began = time.process_time()
+        jpegs = [cv2.imencode(".jpg", frame, options)[1].tobytes() for frame in frames]
+        encoded = time.process_time()
+        pictures = [np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in jpegs]
+        decoded = time.process_time()
+        errors = np.stack(
+            [
+                np.abs(a.astype(np.int16) - b[:, :, ::-1])
+                for a, b in zip(pictures[::4], frames[::4], strict=True)
+            ]
+        )
+        size = np.mean([len(jpeg) for jpeg in jpegs]) / 1e3
+        milliseconds = [value / len(frames) * 1e3 for value in (encoded - began, decoded - encoded)]
+        rows.append(
+            f"| {name} | {size:.1f} | {errors.mean():.2f} | {np.percentile(errors, 99):.0f} | {milliseconds[0]:.2f} | {milliseconds[1]:.2f} |"
+        )
+    return rows
+
+
+def extraction(folder: Path, clips: list[Path], with_frames: bool) -> tuple[FlowStore, float]:
+    """Extract some clips; (store, seconds of all processes)."""
+    root = real_data_folder() / "ucf6" / "videos"
+    settings = Settings(str(root), str(folder), with_frames=with_frames)
+    store = create_store(folder, settings.numerics())
+    end_idle_decoders()
+    began = _seconds()
+    for clip in clips:
+        extract_video(
+            settings,
+            Video(clip.stem, clip.relative_to(root).as_posix(), clip.parent.name, None, {}),
+        )
+    end_idle_decoders()
+    return store, _seconds() - began
+
+
+def _seconds() -> float:
+    both = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in both)
+
+
+def windows_per_second(reader: WindowReader | FrameWindowReader, lengths: np.ndarray) -> float:
+    """Random windows of one thread, per second of processor time."""
+    rng = np.random.default_rng(0)
+    videos = rng.integers(0, len(lengths), WINDOWS)
+    starts = rng.integers(0, lengths[videos] - FRAMES)[:, None]
+    corners = rng.integers(0, np.array(SIZE) - CROP + 1, (WINDOWS, 1, 2))
+    for timed in (slice(0, 8), slice(8, WINDOWS)):
+        began = time.process_time()
+        reader.read_windows(videos[timed], starts[timed], FRAMES, corners=corners[timed], size=CROP)
+    return (WINDOWS - 8) / (time.process_time() - began)
+
+
+def main() -> None:
+    """Measure, print and record."""
+    cv2.setNumThreads(1)
+    rows = ways(colour_frames(spread(CLIPS)))
+    clips = spread(3)[1:]
+    with tempfile.TemporaryDirectory() as name:
+        extraction(Path(name, "warm"), clips[:1], True)
+        _, without = extraction(Path(name, "without"), clips, False)
+        store, having = extraction(Path(name, "with"), clips, True)
+        videos = store.videos()
+        names, lengths = videos["video_id"].tolist(), videos["flows"].to_numpy()
+        frames_rate = windows_per_second(FrameWindowReader(store, names, threads=1), lengths)
+        flows_rate = windows_per_second(WindowReader(store, names, threads=1), lengths)
+    pairs, size = int(lengths.sum()), int(videos["frame_bytes"].sum())
+    text = (
+        f"# Stored frames\n\n`make bench` (benchmarks/storage/bench_frames.py). Every tenth frame of {CLIPS} UCF-101 clips at 256x342: KB per frame, "
+        "error of the three colours against the frame before JPEG (of 255), encoding by OpenCV, decoding by Pillow.\n\n"
+        "| JPEG | KB | mean error | p99 | ms to encode | ms to decode |\n|---|---|---|---|---|---|\n"
+        + "\n".join(rows)
+        + f"\n\n{len(clips)} clips ({pairs} pairs) extracted with `--with-frames`: {having / without:.3f} of the processor time without, "
+        f"{size / (pairs + len(clips)) / 1e3:.1f} KB per frame beside {(videos['bytes'].sum() - size) / pairs / 1e3:.1f} KB per flow.\n\n"
+        f"Random windows of {FRAMES} with a crop of 224x224, on one core: {frames_rate:.0f} windows of frames per second, "
+        f"{flows_rate:.0f} of flow.\n\n{machine_record()}\n"
+    )
+    print(text)
+    (ROOT / "docs" / "benchmarks" / "frames.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

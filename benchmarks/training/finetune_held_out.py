@@ -1,0 +1,75 @@
+"""How settings of finetuning do on videos of the train split that are held out by groups; the test split is never opened.
+
+python benchmarks/training/finetune_held_out.py STORE RUN SEED [KEY=VALUE ...]
+
+Prints a row of docs/evaluation.md: top-1 (uniform8) of finetune and scratch, each with all labels and with 5 per class, and the losses that training
+began and ended with.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from flowcpc.stores.flow_store import open_store
+from flowcpc.train.data.batches import choose_device
+from flowcpc.train.data.splits import labelled_split
+from flowcpc.train.evaluation.classifiers.probe import hold_out
+from flowcpc.train.evaluation.config import evaluation_config
+from flowcpc.train.evaluation.label_subsets import choose_labelled
+from flowcpc.train.evaluation.modes import train_and_predict
+from flowcpc.train.evaluation.results import UnitFolder
+from flowcpc.train.evaluation.scores import score_predictions
+from flowcpc.train.evaluation.task import PRETRAINED, SCRATCH, Split, Subject, Task, Unit
+from flowcpc.train.runs.checkpoint import require_checkpoint
+
+
+def held_out_accuracy(task: Task, name: str) -> tuple[float, float, float]:
+    """Return top-1 on the held-out videos, and the means of the first and the last losses shown."""
+    losses: list[float] = []
+
+    def report(step: int, loss: float | None, accuracy: float | None) -> None:
+        if loss is not None:
+            losses.append(loss)
+
+    with tempfile.TemporaryDirectory() as folder:
+        unit = UnitFolder(Path(folder), {})
+        unit.begin()
+        rows = train_and_predict(task, name, unit, report, lambda: False).to_pandas()
+    scores = score_predictions(rows, task.classes, {}).set_index("protocol")
+    return (
+        float(scores.loc["uniform8", "top1"]),
+        float(np.mean(losses[:3])),
+        float(np.mean(losses[-3:])),
+    )
+
+
+def main(store_path: str, run: str, seed: str, *settings: str) -> None:
+    store, checkpoint = open_store(store_path), require_checkpoint(run)
+    train = labelled_split(store, 1, allow_missing=False)[0]
+    held = hold_out(train, int(seed))
+    kept, judged = (train[chosen].reset_index(drop=True) for chosen in (~held, held))
+    cells, losses = [], []
+    for mode, name in (("finetune", PRETRAINED), ("scratch", SCRATCH)):
+        for labels in ("all", "5"):
+            labelled, _ = choose_labelled(kept, labels, seed=int(seed), fold=1)
+            task = Task(
+                Unit(mode, labels, 1, int(seed)),
+                Subject(checkpoint.config, checkpoint, Path(run), Path(run).name),
+                evaluation_config("cpu", settings),
+                store,
+                Split(kept, judged, 0),
+                labelled,
+                choose_device(),
+            )
+            share, first, last = held_out_accuracy(task, name)
+            cells.append(f"{share:.1%}")
+            losses.append(f"{first:.2f} -> {last:.2f}")
+    print(
+        f"| {', '.join(settings) or 'cpu'}, seed {seed} | {' | '.join(cells)} | {len(judged)} clips | {', '.join(losses)}"
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,113 @@
+"""What pretraining learns on synthetic motion: unsupervised accuracy on held-out videos, beside what no learning gives.
+
+Run by `make learning` on a finished run. Writes docs/learning.md and docs/pictures/learning.png.
+"""
+
+import math
+import shutil
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from records import ROOT, machine_record
+from torch import Tensor
+from torch.nn import functional
+
+from flowcpc.stores.flow_store import FlowStore, open_store
+from flowcpc.train.data.batches import SegmentReader, SequenceReader
+from flowcpc.train.data.splits import split_of
+from flowcpc.train.model.loss import info_nce
+from flowcpc.train.report.report import draw_curve
+from flowcpc.train.runs.checkpoint import require_checkpoint
+from flowcpc.train.runs.metrics import read_metrics
+from flowcpc.train.settings.config import PretrainConfig, named_seed
+
+GRID = 4
+PICTURE = Path("pictures", "learning.png")
+
+
+def descriptions(whole: NDArray[np.float32], flow: Tensor) -> dict[str, Tensor]:
+    """Descriptions (B, T, K) of segments that nothing was learned for; `flow` (B, T, 2N, h, w) is what the encoder sees,
+    `whole` (B, T, N, 2) the means of its whole frames, px."""
+    uv = flow.unflatten(2, (-1, 2))  # (B, T, N, 2, h, w)
+    mean = torch.from_numpy(whole.mean(axis=2))  # (B, T, 2)
+    size = uv.square().sum(dim=3).sqrt().mean(dim=(2, 3, 4))[..., None]
+    cells = functional.adaptive_avg_pool2d(uv.mean(dim=2).flatten(0, 1), GRID).unflatten(
+        0, flow.shape[:2]
+    )
+    return {
+        "mean flow (u, v)": mean,
+        "mean flow and mean magnitude": torch.cat([mean, size], dim=-1),
+        f"mean flow in {GRID}x{GRID} cells": cells.flatten(2),
+    }
+
+
+def nearest(described: Tensor, config: PretrainConfig) -> float:
+    """Share of segments to predict that are nearest to the mean of their observed ones, among the candidates of the loss."""
+    wanted = described[:, : config.num_observed].mean(dim=1)  # (B, K)
+    # |a - b|^2 is least where 2 a.b - b.b is largest, so the loss's dot products find the nearest.
+    predictions = torch.cat([2 * wanted, -torch.ones(len(wanted), 1)], dim=1)[:, None]
+    candidates = torch.cat([described, described.square().sum(dim=-1, keepdim=True)], dim=-1)
+    positions = range(config.num_observed, config.num_segments)
+    return info_nce(
+        predictions.expand(-1, len(positions), -1), candidates, positions
+    ).accuracy.item()
+
+
+def baselines(store: FlowStore, config: PretrainConfig) -> dict[str, float]:
+    """Accuracy of every description over the batches that the run was measured on."""
+    video_ids = split_of(store.videos(), config.fold, "test")["video_id"].tolist()
+    segments = SegmentReader(store, video_ids, config, torch.device("cpu"))
+    reader = SequenceReader(segments, config, named_seed(config.seed, "held out"))
+    found: dict[str, list[float]] = {}
+    for step in range(reader.steps_per_epoch):
+        batch = reader.read(step)
+        for name, described in descriptions(
+            segments.means_of(batch.segments), segments.to_device(batch)
+        ).items():
+            found.setdefault(name, []).append(nearest(described, config))
+    return {name: statistics.fmean(values) for name, values in found.items()}
+
+
+def main() -> None:
+    store_path, run = sys.argv[1:]
+    config = require_checkpoint(run).config
+    lines = read_metrics(run)
+    held_out = [line for line in lines if line.get("held_out_accuracy") is not None]
+    seconds = [line["step_time"] for line in lines if "step_time" in line]
+    minutes = float(np.mean(seconds)) * config.steps / 60
+    last = held_out[-1]
+    rows = [
+        ("chance", 1 / config.classes),
+        *(
+            (f"nearest neighbour, {name}", value)
+            for name, value in baselines(open_store(store_path), config).items()
+        ),
+        ("CPC, held-out videos", last["held_out_accuracy"]),
+    ]
+    picture = ROOT / "docs" / PICTURE
+    picture.parent.mkdir(exist_ok=True)
+    shutil.copy(draw_curve(run), picture)
+    table = "\n".join(f"| {name} | {value:.1%} |" for name, value in rows)
+    horizons = ", ".join(f"{value:.1%}" for value in last["held_out_horizon_accuracy"])
+    text = (
+        "# What pretraining learns on synthetic motion\n\n`make learning` (benchmarks/training/learn_synth.py).\n\n"
+        f"Batches of {config.batch_size} videos, {config.num_segments} segments of {config.num_flows} flows at "
+        f"{config.size[0]}x{config.size[1]}, model 1 with Conv3D, width {config.width}, {config.steps} steps on 2 cores "
+        f"({minutes:.0f} minutes of steps). The right one of {config.classes} segments has to be picked, on the "
+        f"{last['held_out_videos']} videos of the test groups, which the run has not seen.\n\n"
+        f"| how | right |\n|---|---|\n{table}\n\n"
+        f"By horizon, nearest first: {horizons}. Held-out loss {last['held_out_loss']:.2f} nats, guessing {math.log(config.classes):.2f}.\n\n"
+        "The nearest neighbours see the same segments and choose among the same candidates: the segment whose description is nearest to the mean of "
+        "the observed ones. Mean flow is that of whole frames, before the mean is subtracted; the cells are of what the encoder sees.\n\n"
+        f"![loss and accuracy over the steps]({PICTURE})\n\n{machine_record()}\n"
+    )
+    print(text)
+    (ROOT / "docs" / "learning.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Decode videos into frames, in a process that may crash without harm."""

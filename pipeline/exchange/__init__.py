@@ -1,0 +1,1 @@
+"""Read and write the flow folders of denseflow, TSN and MemDPC."""

@@ -1,0 +1,1 @@
+"""Turn one video into one committed entry of a store."""

@@ -1,0 +1,74 @@
+"""Where one shot ends and another begins, from the frames and their flow alone.
+
+Within a shot the next frame is the last one displaced: its pixels are where the flow says. Across a cut nothing is, whatever flow the solver
+finds. The residual of that prediction is high in fast or blurred motion too, but there it is high for many flows on end; at a cut it stands
+alone. A flash stands alone with its own end beside it.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowcpc.stores.base.compiled import kernel
+
+# Chosen on half of the clips and tried on the other half: docs/benchmarks/cuts.md.
+_RESIDUAL = 0.3
+_PEAK = 2.0
+_NEIGHBOURS = 3
+_PIXELS = 3  # every third row and column tells as much as all
+
+
+def cut_scores(frames: NDArray[np.uint8], flow: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return for every flow what the next frame keeps unexplained, in parts of its own contrast, float32 (n,): 0 is foreseen, 1 is news.
+
+    Parameters
+    ----------
+    frames : uint8 (n + 1, H, W)
+        Gray.
+    flow : float32 (n, 2, H, W)
+        From each frame to the next, px.
+    """
+    scores = np.zeros(len(flow), np.float32)
+    _measure(frames, flow, scores)
+    return scores
+
+
+@kernel
+def _measure(
+    frames: NDArray[np.uint8], flow: NDArray[np.float32], scores: NDArray[np.float32]
+) -> None:
+    height, width = frames.shape[1:]
+    for n in range(len(flow)):
+        # Means first: a change of exposure is no cut.
+        count, before, after = 0, 0.0, 0.0
+        for y in range(0, height, _PIXELS):
+            for x in range(0, width, _PIXELS):
+                count += 1
+                before += frames[n, y, x]
+                after += frames[n + 1, y, x]
+        before /= count
+        after /= count
+        moved, stayed, contrast = 0.0, 0.0, 0.0
+        for y in range(0, height, _PIXELS):
+            for x in range(0, width, _PIXELS):
+                to_x = x + int(np.rint(flow[n, 0, y, x]))
+                to_y = y + int(np.rint(flow[n, 1, y, x]))
+                to_x = min(max(to_x, 0), width - 1)
+                to_y = min(max(to_y, 0), height - 1)
+                old = frames[n, y, x] - before
+                new = frames[n + 1, y, x] - after
+                moved += abs(frames[n + 1, to_y, to_x] - after - old)
+                stayed += abs(new - old)
+                contrast += abs(old) + abs(new)
+        # Where the light changes the flow is astray, but the image stays. Two unrelated images differ by about as much as the one varies.
+        scores[n] = 2 * min(moved, stayed) / (contrast + 2 * count)
+
+
+def find_cuts(scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which flows span a cut, bool (n,), from the scores of all flows of a video."""
+    cuts = np.zeros(len(scores), bool)
+    for t in np.flatnonzero(scores > _RESIDUAL):
+        around = np.concatenate(
+            [scores[max(0, t - _NEIGHBOURS) : t], scores[t + 1 : t + 1 + _NEIGHBOURS]]
+        )
+        cuts[t] = scores[t] > _PEAK * around.max(initial=0)
+    return cuts

@@ -1,0 +1,1 @@
+"""Synthetic videos whose class is their motion alone."""

@@ -1,0 +1,131 @@
+"""Motion programmes: how the objects of a synthetic clip move, and nothing else about it.
+
+A programme turns the clip's nuisance (speed, tilt, period, sign) into a `Travel`. Every programme is neutral at frame 0 (all travels are zero
+there), so that the first frame of a clip is the same whichever programme plays. Travels are root-mean-square displacements over an object, in
+px: a clip of speed s moves by s px per frame (root mean square over object and time) in every class, so that speed does not tell classes apart.
+"""
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MotionNuisance:
+    """What varies between clips of one class: drawn from (seed, group, clip), never from the class.
+
+    Attributes
+    ----------
+    speed : float
+        Root-mean-square speed of the objects, px per frame.
+    tilt : float
+        Turns the axes of translations, radians.
+    period : float
+        Frames of one oscillation.
+    sign : float
+        +1 or -1: which way an oscillation starts.
+    """
+
+    speed: float
+    tilt: float = 0.0
+    period: float = 12.0
+    sign: float = 1.0
+
+
+@dataclass(frozen=True)
+class Travel:
+    """How far the objects have gone at every frame since frame 0; float64 (frames,), px.
+
+    `x` and `y` (downwards) move the object's centre. `turn` (clockwise as seen), `grow` and `shear` (lower parts to the right) act about its
+    centre; as displacements at the object's root-mean-square radius they are independent of its size.
+    """
+
+    x: Array
+    y: Array
+    turn: Array
+    grow: Array
+    shear: Array
+
+
+@dataclass(frozen=True)
+class Programme:
+    """One class of motion: a course in time, of unit speed, along one of the travels."""
+
+    course: Callable[[int, MotionNuisance], Array]
+    x: float = 0.0
+    y: float = 0.0
+    turn: float = 0.0
+    grow: float = 0.0
+    shear: float = 0.0
+
+    def travel(self, frames: int, nuisance: MotionNuisance) -> Travel:
+        """Return where the objects are at each of `frames` frames; all zero at frame 0."""
+        course = nuisance.speed * self.course(frames, nuisance)
+        cos, sin = np.cos(nuisance.tilt), np.sin(nuisance.tilt)
+        return Travel(
+            x=(self.x * cos - self.y * sin) * course,
+            y=(self.x * sin + self.y * cos) * course,
+            turn=self.turn * course,
+            grow=self.grow * course,
+            shear=self.shear * course,
+        )
+
+
+def _steady(frames: int, nuisance: MotionNuisance) -> Array:
+    return np.arange(frames, dtype=np.float64)
+
+
+def _there_and_back(frames: int, nuisance: MotionNuisance) -> Array:
+    frame = np.arange(frames, dtype=np.float64)
+    return np.minimum(frame, frames - 1 - frame)
+
+
+def _oscillation(frames: int, nuisance: MotionNuisance) -> Array:
+    pulsation = 2 * np.pi / nuisance.period
+    return nuisance.sign * np.sqrt(2) / pulsation * np.sin(pulsation * np.arange(frames))
+
+
+PROGRAMMES: dict[str, Programme] = {
+    "LeftThenRight": Programme(_there_and_back, x=-1),
+    "OscillateHorizontal": Programme(_oscillation, x=1),
+    "OscillateVertical": Programme(_oscillation, y=1),
+    "RightThenLeft": Programme(_there_and_back, x=1),
+    "RotateClockwise": Programme(_steady, turn=1),
+    "RotateCounterClockwise": Programme(_steady, turn=-1),
+    "Shear": Programme(_oscillation, shear=1),
+    "TranslateDown": Programme(_steady, y=1),
+    "TranslateLeft": Programme(_steady, x=-1),
+    "TranslateRight": Programme(_steady, x=1),
+    "TranslateUp": Programme(_steady, y=-1),
+    "ZoomIn": Programme(_steady, grow=1),
+    "ZoomOut": Programme(_steady, grow=-1),
+}
+"""Every class by name. RightThenLeft and LeftThenRight go there and back, so only the order in time tells them apart."""
+
+
+def choose_classes(classes: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of the chosen classes in alphabetical order; None means all of them.
+
+    Raises ValueError for a class that does not exist (naming the nearest one), is named twice, or when fewer than two are left.
+    """
+    names = tuple(PROGRAMMES) if classes is None else tuple(classes)
+    for name in names:
+        if name not in PROGRAMMES:
+            near = difflib.get_close_matches(name, PROGRAMMES, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(PROGRAMMES)}"
+            raise ValueError(f"class {name!r} is no motion programme; {hint}")
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(
+            f"class {twice!r} is named {names.count(twice)} times; name every class once"
+        )
+    if len(names) < 2:
+        raise ValueError(
+            f"number of classes is {len(names)}, but a data set needs at least 2 to tell apart; name another class"
+        )
+    return tuple(sorted(names))

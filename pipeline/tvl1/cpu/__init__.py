@@ -1,0 +1,1 @@
+"""The TV-L1 solver on the processor, compiled by Numba."""

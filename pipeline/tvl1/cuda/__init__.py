@@ -1,0 +1,1 @@
+"""The TV-L1 solver on an NVIDIA GPU, compiled by Numba."""

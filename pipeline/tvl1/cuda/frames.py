@@ -1,0 +1,268 @@
+"""CUDA kernels around the iterations: pyramid, gradient, warp, median, and flow from level to level.
+
+Every kernel runs over (x, y, pair or frame). Images of a level lie densely, one after the other: (..., height, width) of that level in a flat
+float32 array. A pair t has frames t and t + 1 of its batch.
+"""
+
+import numpy as np
+from numba import cuda
+
+from flowcpc.pipeline.tvl1.constants import BORDER, REST
+from flowcpc.pipeline.tvl1.cpu import median
+from flowcpc.pipeline.tvl1.cuda.arithmetic import floor, maximum, minimum, multiply, on_device
+from flowcpc.pipeline.tvl1.cuda.control import FILTER, SIDE_U
+
+
+@cuda.jit(device=True)
+def _sample(source, start, height, width, index, fraction, y, x):
+    one = np.float32(1)
+    top = start + index[0, y] * width
+    low = start + min(index[0, y] + 1, height - 1) * width
+    left = index[1, x]
+    right = min(left + 1, width - 1)
+    down = fraction[0, y]
+    across = fraction[1, x]
+    above = multiply(source[top + left], one - across) + multiply(source[top + right], across)
+    below = multiply(source[low + left], one - across) + multiply(source[low + right], across)
+    return multiply(above, one - down) + multiply(below, down)
+
+
+@cuda.jit
+def read_frames(frames, levels, height, width, total):
+    """uint8 frames (T, H, W) -> level 0 of levels (T, total)."""
+    x, y = cuda.grid(3)[0], cuda.grid(3)[1]
+    t = cuda.blockIdx.z
+    if x < width and y < height:
+        levels[t * total + y * width + x] = np.float32(frames[t, y, x])
+
+
+@cuda.jit
+def shrink_level(levels, finer, coarser, sizes, index, fraction, total):
+    """A level of all frames from the finer one; finer and coarser are where they begin within a frame's levels."""
+    height, width, finer_height, finer_width = sizes
+    x, y = cuda.grid(3)[0], cuda.grid(3)[1]
+    t = cuda.blockIdx.z
+    if x < width and y < height:
+        value = _sample(levels, t * total + finer, finer_height, finer_width, index, fraction, y, x)
+        levels[t * total + coarser + y * width + x] = value
+
+
+@cuda.jit
+def differentiate(levels, offset, gradients, height, width, total):
+    """Centred gradient of every pair's second frame: gradients (pairs, 2, H, W)."""
+    x, y = cuda.grid(3)[0], cuda.grid(3)[1]
+    pair = cuda.blockIdx.z
+    if x < width and y < height:
+        half = np.float32(0.5)
+        start = (pair + 1) * total + offset
+        row = start + y * width
+        out = 2 * pair * height * width + y * width + x
+        gradients[out] = multiply(
+            half, levels[row + min(x + 1, width - 1)] - levels[row + max(x - 1, 0)]
+        )
+        below = start + min(y + 1, height - 1) * width + x
+        above = start + max(y - 1, 0) * width + x
+        gradients[out + height * width] = multiply(half, levels[below] - levels[above])
+
+
+@cuda.jit
+def begin_level(coarse, u, p, sizes, index, fraction, enlarge, pairs):
+    """p = 0 and u from the coarser level's flow, (pairs, 2, h, w), or at rest where that has no height; side 0 of u and
+    p.
+    """
+    height, width, coarse_height, coarse_width = sizes
+    x, y = cuda.grid(3)[0], cuda.grid(3)[1]
+    pair = cuda.blockIdx.z
+    if x < width and y < height:
+        plane = height * width
+        at = y * width + x
+        for component in range(4):
+            p[(4 * pair + component) * plane + at] = np.float32(0)
+        for component in range(2):
+            value = REST
+            if coarse_height > 0:
+                start = (2 * pair + component) * coarse_height * coarse_width
+                sampled = _sample(coarse, start, coarse_height, coarse_width, index, fraction, y, x)
+                value = multiply(sampled, enlarge) + REST
+            u[(2 * pair + component) * plane + at] = value
+
+
+@cuda.jit
+def end_level(u, control, flow, height, width, pairs, factor):
+    """Flow (pairs, 2, H, W) of the level, times `factor`."""
+    x, y = cuda.grid(3)[0], cuda.grid(3)[1]
+    pair = cuda.blockIdx.z
+    if x < width and y < height:
+        plane = height * width
+        for component in range(2):
+            source = (
+                ((control[SIDE_U, pair] * pairs + pair) * 2 + component) * plane + y * width + x
+            )
+            flow[(2 * pair + component) * plane + y * width + x] = multiply(
+                u[source] - REST, factor
+            )
+
+
+@cuda.jit(device=True)
+def _keys(near, a):
+    """The four weights of Keys' cubic, made to add up to 1."""
+    one = np.float32(1)
+    outer = near + one
+    far = one - near
+    inner = a + np.float32(2)
+    middle = a + np.float32(3)
+    w0 = multiply(multiply(a, outer) - multiply(np.float32(5), a), outer) + multiply(
+        np.float32(8), a
+    )
+    w0 = multiply(w0, outer) - multiply(np.float32(4), a)
+    w1 = multiply(multiply(multiply(inner, near) - middle, near), near) + one
+    w2 = multiply(multiply(multiply(inner, far) - middle, far), far) + one
+    return w0, w1, w2, ((one - w0) - w1) - w2
+
+
+@cuda.jit(device=True)
+def _tap(image, start, y, x, height, width, repeat):
+    if repeat:
+        return image[start + min(max(y, 0), height - 1) * width + min(max(x, 0), width - 1)]
+    if x < 0 or x >= width or y < 0 or y >= height:
+        return np.float32(0)
+    return image[start + y * width + x]
+
+
+@cuda.jit(device=True)
+def _column(image, start, y, x, height, width, repeat, weights):
+    value = multiply(weights[0], _tap(image, start, y - 1, x, height, width, repeat))
+    value = value + multiply(weights[1], _tap(image, start, y, x, height, width, repeat))
+    value = value + multiply(weights[2], _tap(image, start, y + 1, x, height, width, repeat))
+    return value + multiply(weights[3], _tap(image, start, y + 2, x, height, width, repeat))
+
+
+@cuda.jit(device=True)
+def _bicubic(image, start, y, x, height, width, repeat, down, across):
+    """Sum of sixteen taps, columns first, in the order of the processor's vectors."""
+    c0 = multiply(_column(image, start, y, x - 1, height, width, repeat, down), across[0])
+    c1 = multiply(_column(image, start, y, x, height, width, repeat, down), across[1])
+    c2 = multiply(_column(image, start, y, x + 1, height, width, repeat, down), across[2])
+    c3 = multiply(_column(image, start, y, x + 2, height, width, repeat, down), across[3])
+    return (c0 + c2) + (c1 + c3)
+
+
+@cuda.jit
+def warp(levels, offset, gradients, u, control, coefficients, height, width, total, pairs, numbers):
+    """Warp every pair's second frame by its flow: coefficients (pairs, 4, H, W)."""
+    cubic, to_pixels, smallest, repeat = numbers
+    x, y = cuda.grid(3)[0], cuda.grid(3)[1]
+    pair = cuda.blockIdx.z
+    if x < width and y < height:
+        plane = height * width
+        at = y * width + x
+        source = (control[SIDE_U, pair] * pairs + pair) * 2 * plane + at
+        u1 = u[source]
+        u2 = u[source + plane]
+        lowest = np.float32(1 - BORDER)
+        to_x = np.float32(x) + multiply(u1 - REST, to_pixels)
+        to_y = np.float32(y) + multiply(u2 - REST, to_pixels)
+        to_x = minimum(maximum(to_x, lowest), np.float32(width + 1))
+        to_y = minimum(maximum(to_y, lowest), np.float32(height + 1))
+        floor_x = floor(to_x)
+        floor_y = floor(to_y)
+        left = int(floor_x)
+        top = int(floor_y)
+        across = _keys(to_x - floor_x, cubic)
+        down = _keys(to_y - floor_y, cubic)
+        frame = (pair + 1) * total + offset
+        moved = _bicubic(levels, frame, top, left, height, width, repeat, down, across)
+        start = 2 * pair * plane
+        gradient_x = _bicubic(gradients, start, top, left, height, width, repeat, down, across)
+        gradient_y = _bicubic(
+            gradients, start + plane, top, left, height, width, repeat, down, across
+        )
+        gradient_x = multiply(gradient_x, to_pixels)
+        gradient_y = multiply(gradient_y, to_pixels)
+        square = multiply(gradient_x, gradient_x) + multiply(gradient_y, gradient_y)
+        flow = multiply(gradient_x, u1) + multiply(gradient_y, u2)
+        out = 4 * pair * plane + at
+        coefficients[out] = gradient_x
+        coefficients[out + plane] = gradient_y
+        coefficients[out + 2 * plane] = (moved - levels[pair * total + offset + at]) - flow
+        inverse = np.float32(0)
+        if square > smallest:
+            inverse = np.float32(1) / square
+        coefficients[out + 3 * plane] = np.float32(0) - inverse
+
+
+_selection = on_device(
+    [
+        median.sort3,
+        median.sort5,
+        median.trim4,
+        median.trim5,
+        median.trim6,
+        median.trim7,
+        median.middle_of_ranks,
+    ],
+    minimum=minimum,
+    maximum=maximum,
+)
+_sort3, _sort5, _middle_of_ranks = (
+    _selection["sort3"],
+    _selection["sort5"],
+    _selection["middle_of_ranks"],
+)
+
+
+@cuda.jit(device=True)
+def _sorted_column3(u, start, y, x, height, width):
+    c = start + min(max(x, 0), width - 1)
+    return _sort3(
+        u[c + max(y - 1, 0) * width], u[c + y * width], u[c + min(y + 1, height - 1) * width]
+    )
+
+
+@cuda.jit(device=True)
+def _sorted_column5(u, start, y, x, height, width):
+    c = start + min(max(x, 0), width - 1)
+    return _sort5(
+        u[c + max(y - 2, 0) * width],
+        u[c + max(y - 1, 0) * width],
+        u[c + y * width],
+        u[c + min(y + 1, height - 1) * width],
+        u[c + min(y + 2, height - 1) * width],
+    )
+
+
+@cuda.jit
+def median_filter(u, control, lists, counts, turn, height, width, pairs, side):
+    """Filter u of the pairs that ask for it, from their side to the other one."""
+    slot = cuda.blockIdx.z
+    if slot >= counts[turn]:
+        return
+    pair = lists[turn, slot]
+    x, y = cuda.grid(3)[0], cuda.grid(3)[1]
+    if control[FILTER, pair] == 0 or x >= width or y >= height:
+        return
+    plane = height * width
+    for component in range(2):
+        start = ((control[SIDE_U, pair] * pairs + pair) * 2 + component) * plane
+        if side == 3:
+            a = _sorted_column3(u, start, y, x - 1, height, width)
+            b = _sorted_column3(u, start, y, x, height, width)
+            c = _sorted_column3(u, start, y, x + 1, height, width)
+            low = maximum(maximum(a[0], b[0]), c[0])
+            high = minimum(minimum(a[2], b[2]), c[2])
+            middle = _sort3(low, _sort3(a[1], b[1], c[1])[1], high)[1]
+        else:
+            a = _sorted_column5(u, start, y, x - 2, height, width)
+            b = _sorted_column5(u, start, y, x - 1, height, width)
+            c = _sorted_column5(u, start, y, x, height, width)
+            d = _sorted_column5(u, start, y, x + 1, height, width)
+            e = _sorted_column5(u, start, y, x + 2, height, width)
+            middle = _middle_of_ranks(
+                _sort5(a[0], b[0], c[0], d[0], e[0]),
+                _sort5(a[1], b[1], c[1], d[1], e[1]),
+                _sort5(a[2], b[2], c[2], d[2], e[2]),
+                _sort5(a[3], b[3], c[3], d[3], e[3]),
+                _sort5(a[4], b[4], c[4], d[4], e[4]),
+            )
+        target = (((1 - control[SIDE_U, pair]) * pairs + pair) * 2 + component) * plane
+        u[target + y * width + x] = middle

@@ -1,0 +1,1 @@
+"""What every package may import: atomic files, kernels, errors, progress, signals."""

@@ -1,0 +1,1 @@
+"""Turn one chunk of flow into bytes and back: compression, checksums, cropping."""

@@ -1,0 +1,81 @@
+"""The kernel of reading: stored bytes in, cropped flow out."""
+
+from flowcpc.stores.base.compiled import kernel
+from flowcpc.stores.codec.blosc import decode_frame
+from flowcpc.stores.codec.checksums import crc32c
+from flowcpc.stores.codec.raw_bytes import SLACK, address_of, copy_1, copy_32
+
+INTACT, BAD_CHECKSUM, BAD_FRAME = 0, 1, 2
+
+
+@kernel
+def read_window(
+    raw, offsets, sizes, checks, first, flows, chunk, itemsize, corner, size, scratch, out
+):
+    """Decode the crop of some flows from the bytes of their chunks.
+
+    Parameters
+    ----------
+    raw : uint8
+        Bytes of the chunks, with SLACK more behind them.
+    offsets, sizes, checks : int64 (n,)
+        Of the chunks that hold the flows, as in a ChunkMap; offsets count from the beginning of `raw`.
+    first : int
+        First flow in the first of these chunks.
+    flows : int64 (N,)
+        Which flows, ascending; the same one may stand there several times.
+    chunk : (int, int, int)
+        Flows, height and width of a chunk.
+    itemsize : int
+        Bytes of a code.
+    corner, size : (int, int)
+        Top and left, height and width of the crop, px; it lies within the flow.
+    scratch : uint8
+        blosc.scratch_bytes of a chunk.
+    out : uint8 (N * 2 * h * w * itemsize,)
+        Where the crop goes.
+
+    Returns
+    -------
+    (int, int)
+        INTACT, or what is wrong, and the position in `offsets` of the chunk in which it is.
+    """
+    per_chunk, rows, columns = chunk
+    top, left = corner
+    height, width = size
+    # A half of a chunk is as many planes as the chunk has flows. What lies below the crop need not be decoded in the last of them.
+    plane = rows * columns * itemsize
+    needed = (per_chunk - 1) * plane + (top + height) * columns * itemsize
+    length = width * itemsize
+    target = address_of(out)
+    held = -1
+    for flow in flows:
+        c, within = divmod(flow - first, per_chunk)
+        if c != held:
+            if crc32c(raw, offsets[c], sizes[c]) != checks[c]:
+                return BAD_CHECKSUM, c
+            if not decode_frame(raw, offsets[c], sizes[c], scratch, needed):
+                return BAD_FRAME, c
+            held = c
+        for component in range(2):
+            number = within * 2 + component
+            source = address_of(scratch) + number * plane + (top * columns + left) * itemsize
+            if number >= per_chunk:
+                source += SLACK
+            for _ in range(height):
+                _copy_row(target, source, length)
+                source += columns * itemsize
+                target += length
+    return INTACT, 0
+
+
+@kernel
+def _copy_row(target, source, length):
+    """Copy `length` bytes and no more."""
+    if length < 32:
+        for i in range(length):
+            copy_1(target + i, source + i)
+        return
+    for i in range(0, length - 32, 32):
+        copy_32(target + i, source + i)
+    copy_32(target + length - 32, source + length - 32)  # overlaps the one before

@@ -1,0 +1,1 @@
+"""What info, status, verify, query and show print about a store."""

@@ -1,0 +1,1 @@
+"""Commits, failures and the tables that are built from them."""

@@ -1,0 +1,1 @@
+"""The files of one video: arrays in Zarr or HDF5, and frames."""

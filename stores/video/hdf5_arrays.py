@@ -1,0 +1,72 @@
+"""One video's codes as an HDF5 file with Blosc and Fletcher-32. The only file that imports h5py.
+
+Chunks are compressed here and written past HDF5's filters, which read them back. Any program with the Blosc filter (hdf5plugin) opens them.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin
+
+from flowcpc.stores.base.atomic import sync_file
+from flowcpc.stores.codec.blosc import COMPRESSOR, LEVEL
+from flowcpc.stores.codec.checksums import fletcher32_of
+from flowcpc.stores.encoding import Encoding
+from flowcpc.stores.layout import ARRAY_NAME, DIMENSIONS
+
+_CHECKSUM_BYTES = 4
+
+
+class Hdf5Writer:
+    """Writes the chunks of one video in order; a ZarrWriter for HDF5, and used as one."""
+
+    def __init__(
+        self, path: Path, chunk: tuple[int, ...], encoding: Encoding, attributes: Mapping[str, Any]
+    ) -> None:
+        self._path = path
+        self._flows = 0
+        self.chunks_per_file = 1 << 31  # one file, however long
+        self.files = [path]
+        self.offsets: list[int] = []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The newest format's metadata have checksums.
+        self._file = h5py.File(path, "x", libver="latest")
+        self._array = self._file.create_dataset(
+            ARRAY_NAME,
+            shape=(0, *chunk[1:]),
+            maxshape=(None, *chunk[1:]),
+            chunks=chunk,
+            dtype=encoding.dtype,
+            fillvalue=encoding.missing,
+            fletcher32=True,
+            **hdf5plugin.Blosc(cname=COMPRESSOR, clevel=LEVEL, shuffle=hdf5plugin.Blosc.NOSHUFFLE),
+        )
+        for axis, name in enumerate(DIMENSIONS):
+            self._array.dims[axis].label = name
+        for name, value in attributes.items():
+            self._array.attrs[name] = value
+
+    def write(self, frame: bytes, check: int, flows: int) -> None:
+        """Append a chunk of `flows` flows: a Blosc frame; HDF5 has its own checksum."""
+        start = self._flows
+        self._flows += flows
+        self._array.resize(self._flows, axis=0)
+        data = frame + fletcher32_of(frame).to_bytes(_CHECKSUM_BYTES, "little")
+        self._array.id.write_direct_chunk((start, 0, 0, 0), data)
+
+    def close(self) -> None:
+        """Finish the array and ask the disk to keep it."""
+        places: dict[int, int] = {}
+        self._file.flush()
+        self._array.id.chunk_iter(
+            lambda chunk: places.update({chunk.chunk_offset[0]: chunk.byte_offset})
+        )
+        self.offsets = [places[start] for start in sorted(places)]
+        self._file.close()
+        sync_file(self._path)
+
+    def abort(self) -> None:
+        """Close what is open; the caller removes the file."""
+        self._file.close()

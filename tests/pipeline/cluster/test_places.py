@@ -1,0 +1,105 @@
+"""Options that say where an extraction runs: what they mean, and which do not go together."""
+
+from pathlib import Path
+
+import pytest
+
+from flowcpc.pipeline.cluster.places import (
+    Gpus,
+    Here,
+    Processes,
+    Running,
+    Slurm,
+    choose_place,
+    gpu_workers,
+    parse_adapt,
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        ({}, Processes(8)),
+        ({"cluster": "local", "workers": 3}, Processes(3)),
+        ({"workers": 0}, Here()),
+        ({"shard": "1/2"}, Here()),
+        ({"shard": "1/2", "workers": 4}, Processes(4)),
+        ({"cluster": "cuda"}, Gpus()),
+        ({"scheduler": "tcp://node-1:8786", "wait": 5.0}, Running("tcp://node-1:8786", wait_s=5.0)),
+        ({"scheduler": "[::1]:8786"}, Running("[::1]:8786")),
+        ({"cluster": "slurm", "workers": 6}, Slurm(maximum=6)),
+        (
+            {
+                "cluster": "slurm",
+                "adapt": "2:9",
+                "queue": "short",
+                "cores": 4,
+                "directives": ("--gres=gpu:1",),
+            },
+            Slurm(minimum=2, maximum=9, queue="short", cores=4, directives=("--gres=gpu:1",)),
+        ),
+    ],
+)
+def test_options_name_a_place(options: dict[str, object], place: object) -> None:
+    assert choose_place(options, cores=8) == place
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"scheduler": "a:1", "scheduler_file": "f"}, "both name a scheduler"),
+        (
+            {"scheduler": "a:1", "cluster": "local"},
+            "--scheduler uses a cluster that runs and --cluster local starts one",
+        ),
+        ({"scheduler": "a:1", "workers": 2}, "leave --workers 2 out"),
+        ({"scheduler": "a:1", "shard": "1/2"}, "--shard divides the work without a cluster"),
+        ({"scheduler": "nowhere"}, "write it as tcp://HOST:PORT"),
+        ({"cluster": "cuda", "workers": 2}, "one worker per GPU"),
+        ({"cluster": "cuda", "backend": "cpu"}, "--backend cpu does not"),
+        ({"cluster": "slurm", "shard": "1/2"}, "--shard divides the work without a cluster"),
+        (
+            {"cluster": "slurm", "workers": 2, "adapt": "1:2"},
+            "--workers and --adapt both say how many",
+        ),
+        ({"cluster": "slurm", "workers": 0}, "--workers 0 works in this process"),
+        ({"cluster": "slurm", "adapt": "3:2"}, "is not MIN:MAX"),
+        ({"cluster": "slurm", "stagger": "5m"}, "--lifetime-stagger spreads what --lifetime sets"),
+        ({"cluster": "local", "workers": 0}, "--workers 0 works in this process"),
+        ({"queue": "short"}, "--queue goes with --cluster slurm"),
+        ({"cluster": "local", "adapt": "1:2"}, "--adapt goes with --cluster slurm"),
+        ({"wait": 3.0}, "--wait is for workers that others start"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_in_a_sentence(
+    options: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        choose_place(options, cores=8)
+
+
+def test_a_scheduler_file_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="a scheduler writes it when it starts"):
+        choose_place({"scheduler_file": tmp_path / "s.json"}, cores=8)
+    (tmp_path / "s.json").touch()
+    assert choose_place({"scheduler_file": tmp_path / "s.json"}, cores=8) == Running(
+        file=str(tmp_path / "s.json")
+    )
+
+
+def test_adapt_needs_a_worker_at_some_time() -> None:
+    with pytest.raises(ValueError, match="is not MIN:MAX"):
+        parse_adapt("0:0")
+
+
+def test_each_gpu_has_a_process_that_sees_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    workers = gpu_workers(["H100", "H100"], 32)
+    assert [options["env"]["CUDA_VISIBLE_DEVICES"] for options in workers.values()] == ["0", "1"]
+    assert {(options["nthreads"], options["resources"]["GPU"]) for options in workers.values()} == {
+        (16, 1)
+    }
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-8f")
+    assert list(gpu_workers(["H100", "H100"], 1)) == ["gpu-3", "gpu-GPU-8f"]
+    with pytest.raises(ValueError, match="needs a GPU, and no CUDA device was found"):
+        gpu_workers([], 16)

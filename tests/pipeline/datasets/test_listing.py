@@ -1,0 +1,82 @@
+"""The files under a folder."""
+
+import os
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from builders import touch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowcpc.pipeline.datasets.listing import is_video, list_files, read_columns
+from flowcpc.pipeline.datasets.sources import read_dataset
+from flowcpc.stores.base.errors import OperationError
+
+parts = st.text(st.sampled_from("ab.é #"), min_size=1, max_size=3).filter(
+    lambda part: part.strip(".") != ""
+)
+
+
+@given(st.sets(st.lists(parts, min_size=1, max_size=3).map("/".join), max_size=12))
+def test_all_files_are_listed(tmp_path_factory: pytest.TempPathFactory, names: set[str]) -> None:
+    root = tmp_path_factory.mktemp("tree")
+    for name in names:
+        if (
+            not any((root / parent).is_file() for parent in Path(name).parents)
+            and not (root / name).exists()
+        ):
+            touch(root, name)
+    oracle = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    assert list_files(root) == oracle
+
+
+def test_links(tmp_path: Path) -> None:
+    root = touch(tmp_path / "videos", "A/x.avi")
+    touch(tmp_path / "elsewhere", "y.avi", "deep/z.avi")
+    (root / "B").symlink_to(tmp_path / "elsewhere")
+    (root / "A" / "up").symlink_to(root)
+    (root / "C").symlink_to(root / "A")
+    (root / "A" / "gone.avi").symlink_to(tmp_path / "nowhere.avi")
+    (root / "A" / "round.avi").symlink_to(root / "A" / "round.avi")
+    (root / "A" / "file.avi").symlink_to(tmp_path / "elsewhere" / "y.avi")
+    os.mkfifo(root / "A" / "pipe.avi")  # opening it would wait for ever
+    of_a = ["file.avi", "gone.avi", "round.avi", "x.avi"]
+    assert list_files(root) == sorted(
+        [f"A/{name}" for name in of_a]
+        + ["B/deep/z.avi", "B/y.avi"]
+        + [f"C/{name}" for name in of_a]
+    )
+
+
+def test_no_file_is_asked_for_more_than_its_name(tmp_path: Path) -> None:
+    root = touch(tmp_path, *(f"{label}/{n}.avi" for label in "ABC" for n in range(20)))
+    with mock.patch("os.stat", wraps=os.stat) as stat:
+        found = read_dataset(root, "folder").videos
+    assert len(found) == 60
+    assert stat.call_count < 10  # of folders
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "A/x.avi")
+    with (
+        mock.patch("os.scandir", side_effect=PermissionError(13, "Permission denied")),
+        pytest.raises(
+            OperationError,
+            match=r"cannot be listed \(Permission denied\); give yourself the right to",
+        ),
+    ):
+        list_files(tmp_path)
+
+
+def test_extensions() -> None:
+    assert [is_video(name) for name in ("a/b.AVI", "a.mp4", "b.txt", ".avi", "a.avi/b", "x.y.webm")] == [
+        True, True, False, False, False, True,
+    ]  # fmt: skip
+
+
+def test_columns_may_stand_beside_spaces(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_bytes("\ufeffpath , label\r\na.avi, X\r\n\r\nb.avi\r\n".encode())
+    columns, rows = read_columns(tmp_path / "list.csv")
+    assert columns == ["path", "label"]
+    assert list(rows) == [(2, {"path": "a.avi", "label": "X"}), (4, {"path": "b.avi", "label": ""})]

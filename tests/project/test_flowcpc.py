@@ -1,0 +1,37 @@
+import subprocess
+import sys
+
+import pytest
+
+import flowcpc
+
+
+def test_the_module_offers_what_notebooks_need() -> None:
+    from flowcpc.pipeline.tvl1.solver import compute_flow
+    from flowcpc.stores.embeddings import read_embeddings
+    from flowcpc.stores.flow_store import open_store
+    from flowcpc.train.evaluation.results import read_results
+    from flowcpc.train.runs.checkpoint import load_encoder
+
+    assert flowcpc.open_store is open_store
+    assert flowcpc.read_embeddings is read_embeddings
+    assert flowcpc.compute_flow is compute_flow
+    assert flowcpc.load_encoder is load_encoder
+    assert flowcpc.read_results is read_results
+    assert set(flowcpc.__all__) <= set(dir(flowcpc))
+    assert flowcpc.__version__
+
+
+def test_an_unknown_name_is_answered_in_words() -> None:
+    with pytest.raises(AttributeError, match="it offers compute_flow, load_encoder"):
+        flowcpc.openstore  # noqa: B018
+
+
+def test_importing_it_loads_nothing_heavy() -> None:
+    code = "import sys, flowcpc; print(*(name for name in ('torch', 'cv2', 'zarr', 'dask', 'pandas') if name in sys.modules))"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == ""
+    )

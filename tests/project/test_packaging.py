@@ -1,0 +1,348 @@
+"""What an installation promises: declared, pinned and conda requirements agree with each other and with the code."""
+
+import ast
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CONDA_NAMES = {
+    "dask-core": "dask",
+    "matplotlib-base": "matplotlib",
+    "python-duckdb": "duckdb",
+    "pytorch": "torch",
+}
+
+
+def _named(requirements: Iterable[str]) -> dict[str, Requirement]:
+    return {canonicalize_name(Requirement(text).name): Requirement(text) for text in requirements}
+
+
+DECLARED = _named(PROJECT["project"]["dependencies"])
+TEST_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["test"])
+BENCH_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["bench"])
+ONNX_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["onnx"])
+SLURM_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["slurm"])
+TENSORBOARD_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["tensorboard"])
+WANDB_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["wandb"])
+TESTED = DECLARED | SLURM_EXTRA | TENSORBOARD_EXTRA | TEST_EXTRA
+GPU_EXTRA = _named(PROJECT["project"]["optional-dependencies"]["gpu"])
+
+
+def _pins() -> dict[str, Requirement]:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    return _named(line for line in lines if line and not line.startswith("#"))
+
+
+def _imported_distributions(files: Iterable[Path]) -> dict[str, set[str]]:
+    """Map every third-party module that `files` import, inside functions too, to the distributions that install it."""
+    ours = set(
+        PROJECT["tool"]["setuptools"]["packages"] + PROJECT["tool"]["setuptools"]["py-modules"]
+    )
+    ours |= {path.stem for path in (ROOT / "tests").glob("*.py")}
+    modules: set[str] = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                modules.update(alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                modules.add((node.module or "").partition(".")[0])
+    installed = importlib.metadata.packages_distributions()
+    return {
+        module: {canonicalize_name(name) for name in installed.get(module, [module])}
+        for module in modules - ours - sys.stdlib_module_names
+    }
+
+
+def _library_files() -> list[Path]:
+    setuptools = PROJECT["tool"]["setuptools"]
+    return [ROOT / f"{name}.py" for name in setuptools["py-modules"]] + [
+        file
+        for package in setuptools["packages"]
+        for file in (ROOT / package.replace(".", "/")).glob("*.py")
+    ]
+
+
+def test_every_package_and_module_is_listed() -> None:
+    packages = [path.parent for path in ROOT.glob("*/__init__.py")] + [
+        path.parent for path in ROOT.glob("*/*/__init__.py")
+    ]
+    names = {
+        ".".join(path.relative_to(ROOT).parts)
+        for path in packages
+        if not path.relative_to(ROOT).parts[0].startswith(".")
+    }
+    assert names == set(PROJECT["tool"]["setuptools"]["packages"])
+    assert {path.stem for path in ROOT.glob("*.py")} == set(
+        PROJECT["tool"]["setuptools"]["py-modules"]
+    )
+
+
+def test_every_file_of_a_package_that_is_no_module_is_listed() -> None:
+    """A wheel holds modules, and of other files those that are named."""
+    listed = PROJECT["tool"]["setuptools"]["package-data"]
+    for package in PROJECT["tool"]["setuptools"]["packages"]:
+        files = {
+            path.name for path in (ROOT / package.replace(".", "/")).iterdir() if path.is_file()
+        }
+        others = {name for name in files if not name.endswith((".py", ".pyc"))}
+        assert others == set(listed.get(package, ()))
+
+
+def test_a_wheel_holds_every_listed_file(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    names = [
+        *PROJECT["tool"]["setuptools"]["packages"],
+        *PROJECT["tool"]["setuptools"]["package-data"],
+    ]
+    for folder in {name.partition(".")[0] for name in names}:
+        shutil.copytree(
+            ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for file in (
+        "pyproject.toml",
+        "README.md",
+        *(f"{name}.py" for name in PROJECT["tool"]["setuptools"]["py-modules"]),
+    ):
+        shutil.copy(ROOT / file, source)
+    build = (
+        "from setuptools.build_meta import build_wheel; import sys; print(build_wheel(sys.argv[1]))"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", build, str(tmp_path)]
+    answer = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    with zipfile.ZipFile(tmp_path / answer.stdout.splitlines()[-1]) as wheel:
+        held = set(wheel.namelist())
+    for package, files in PROJECT["tool"]["setuptools"]["package-data"].items():
+        assert {f"{package}/{name}" for name in files} <= held
+
+
+def test_dependencies_are_what_the_code_imports() -> None:
+    imported = _imported_distributions(_library_files())
+    declared = (
+        DECLARED | ONNX_EXTRA | SLURM_EXTRA | WANDB_EXTRA
+    )  # torch imports tensorboard, to write its files
+    undeclared = sorted(module for module, names in imported.items() if not names & declared.keys())
+    assert not undeclared, f"imported, but not in pyproject's dependencies: {undeclared}"
+    unused = declared.keys() - set().union(*imported.values())
+    assert not unused, f"in pyproject's dependencies, but never imported: {sorted(unused)}"
+
+
+def test_tests_import_only_what_the_pinned_extras_install() -> None:
+    imported = _imported_distributions((ROOT / "tests").glob("*.py"))
+    undeclared = sorted(
+        module
+        for module, names in imported.items()
+        if not names
+        & (DECLARED.keys() | TENSORBOARD_EXTRA.keys() | TEST_EXTRA.keys() | BENCH_EXTRA.keys())
+    )
+    assert not undeclared
+
+
+def test_pins_are_exact_and_within_the_declared_ranges() -> None:
+    pins = _pins()
+    for name, pin in pins.items():
+        assert re.fullmatch(r"==[0-9][0-9A-Za-z.]*", str(pin.specifier)), (
+            f"{pin} is no exact pin that every index has"
+        )
+        declared = TESTED.get(name)
+        assert declared is None or str(pin.specifier).removeprefix("==") in declared.specifier, (
+            f"{pin} is outside {declared}"
+        )
+    assert not TESTED.keys() - pins.keys()
+
+
+def _further_requirements(distribution: str, extras: frozenset[str]) -> list[Requirement]:
+    """Return what an installed distribution requires here, less the CUDA libraries that some builds of torch bring."""
+    stated = [Requirement(text) for text in importlib.metadata.requires(distribution) or []]
+    return [
+        requirement
+        for requirement in stated
+        if requirement.marker is None
+        or any(requirement.marker.evaluate({"extra": extra}) for extra in extras | {""})
+        if not canonicalize_name(requirement.name).startswith(("nvidia-", "cuda-", "triton"))
+    ]
+
+
+@pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11), reason="requirements.txt was made for Python 3.11"
+)
+def test_pins_are_the_whole_tested_set_and_nothing_else() -> None:
+    reached: set[tuple[str, frozenset[str]]] = set()
+    waiting = [*TESTED.values()]
+    while waiting:
+        requirement = waiting.pop()
+        extras = frozenset(requirement.extras)
+        key = (canonicalize_name(requirement.name), extras)
+        if key not in reached:
+            reached.add(key)
+            waiting.extend(_further_requirements(key[0], extras))
+    assert set(_pins()) == {name for name, _ in reached}
+
+
+def test_installed_versions_are_within_the_declared_ranges() -> None:
+    for name, requirement in TESTED.items():
+        assert Version(importlib.metadata.version(name)).base_version in requirement.specifier
+
+
+def test_conda_environment_has_the_names_and_bounds_of_pyproject() -> None:
+    """Only the text is held: solving it would need the conda channels, which a test cannot count on."""
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    entries = environment["dependencies"]
+    conda = _named(entry for entry in entries if isinstance(entry, str))
+    (from_pip,) = [entry["pip"] for entry in entries if isinstance(entry, dict)]
+    assert str(conda.pop("python").specifier) == PROJECT["project"]["requires-python"]
+    assert conda.pop("pip").specifier == ""
+    assert list(_named(from_pip)) == ["opencv-contrib-python-headless"]
+    found = {
+        CONDA_NAMES.get(name, name): str(entry.specifier)
+        for name, entry in (conda | _named(from_pip)).items()
+    }
+    assert found == {name: str(entry.specifier) for name, entry in (TESTED | GPU_EXTRA).items()}
+
+
+def test_conda_sections_are_marked_and_have_content() -> None:
+    lines = [
+        line.strip()
+        for line in (ROOT / "environment.yml")
+        .read_text()
+        .partition("dependencies:")[2]
+        .splitlines()
+        if line
+    ]
+    sections = [line for line in lines if re.fullmatch(r"# (run|gpu|cluster|test)", line)]
+    assert sections == sorted(set(sections), key=["# run", "# gpu", "# cluster", "# test"].index)
+    assert all(lines[lines.index(section) + 1].startswith("- ") for section in sections)
+
+
+def test_citation_agrees_with_pyproject() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert str(citation["version"]) == PROJECT["project"]["version"]
+    assert citation["license"] == PROJECT["project"]["license"]
+    assert [author["name"] for author in citation["authors"]] == [
+        author["name"] for author in PROJECT["project"]["authors"]
+    ]
+
+
+def test_continuous_integration_runs_make_test() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert script.read_text().rstrip().endswith("make test")
+
+
+def _make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("make is not installed")
+    # A make that runs these tests hands its own flags down; they are not meant for this one.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHON")
+    }
+    return subprocess.run(
+        [make, *arguments], cwd=folder, capture_output=True, text=True, env=environment, check=False
+    )
+
+
+def test_make_help_lists_every_target() -> None:
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    listed = _make(ROOT, "help").stdout.splitlines()
+    assert [line.split()[1] for line in listed] == phony.split()
+    assert {"demo", "test", "lint", "bench", "clean"} <= set(phony.split())
+
+
+@pytest.fixture
+def makefile_alone(tmp_path: Path) -> Path:
+    """A folder in which nothing is set up yet."""
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def test_make_refuses_an_old_python_in_one_sentence(makefile_alone: Path) -> None:
+    old = makefile_alone / "python3.9"
+    old.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 9, 2); exec(sys.argv[1])" "$2"\n'
+    )
+    old.chmod(0o755)
+    answer = _make(makefile_alone, f"PYTHON={old}", "lint")
+    said = [line for line in answer.stderr.splitlines() if not line.startswith("make")]
+    assert answer.returncode != 0
+    assert said == [
+        f"{old} is Python 3.9 and flowcpc needs 3.11 or newer: name one, as in: make PYTHON=python3.12 test"
+    ]
+    assert not (makefile_alone / ".venv").exists()
+
+
+def test_make_names_a_python_that_is_not_there(makefile_alone: Path) -> None:
+    answer = _make(makefile_alone, "PYTHON=python-of-nowhere", "lint")
+    assert answer.returncode != 0
+    assert "python-of-nowhere was not found" in answer.stderr
+    assert not (makefile_alone / ".venv").exists()
+
+
+def test_make_bench_says_when_there_is_no_benchmark(makefile_alone: Path) -> None:
+    ready = makefile_alone / ".venv" / "ready"
+    ready.parent.mkdir()
+    ready.touch()
+    answer = _make(makefile_alone, "bench")
+    assert answer.returncode != 0
+    assert "There is no tests/bench_*.py to run." in answer.stderr
+
+
+def test_shared_files_name_no_machine_paths() -> None:
+    for name in ("Makefile", "requirements.txt", "environment.yml", "pyproject.toml", ".ci/run"):
+        assert not re.search(r"/(home|root|tmp|opt|mnt)/", (ROOT / name).read_text()), name
+
+
+@pytest.fixture
+def folder_with_train(tmp_path: Path) -> Path:
+    """A working directory in which data set folders are called as our packages are."""
+    for name in ("train", "stores", "pipeline"):
+        (tmp_path / name / "Archery").mkdir(parents=True)
+    return tmp_path
+
+
+def _installed_command() -> Path:
+    command = Path(sys.executable).with_name("flowcpc")
+    if not command.is_file():
+        pytest.skip("the console script flowcpc is not installed in this environment")
+    return command
+
+
+def test_flowcpc_help_works_beside_a_folder_called_train(folder_with_train: Path) -> None:
+    for command in ([_installed_command()], [sys.executable, "-m", "flowcpc"]):
+        answer = subprocess.run(
+            [*command, "--help"], cwd=folder_with_train, capture_output=True, text=True, check=False
+        )
+        assert answer.returncode == 0, answer.stderr
+        assert "extract-flow" in answer.stdout
+
+
+def test_a_folder_called_train_does_not_shadow_the_package(folder_with_train: Path) -> None:
+    _installed_command()
+    code = "import pipeline, stores, train; print(pipeline.__file__, stores.__file__, train.__file__, sep='\\n')"
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder_with_train,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [Path(line).name for line in answer.stdout.splitlines()] == ["__init__.py"] * 3

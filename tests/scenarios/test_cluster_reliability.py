@@ -1,0 +1,311 @@
+"""A cluster under what really happens: a scheduler and workers started by hand, and kill -9 of each at any moment."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import assert_same_store, extraction_command, write_video
+from textures import moving_texture
+
+from flowcpc.commands import console
+from flowcpc.pipeline.cluster.places import Here
+from flowcpc.pipeline.datasets.sources import read_dataset
+from flowcpc.pipeline.extraction.extract import Settings
+from flowcpc.pipeline.run import run_extraction
+from flowcpc.stores.flow_store import open_store
+from flowcpc.stores.records.garbage import find_leftovers
+
+# `make chaos` sets this to 30.
+KILLS = int(os.environ.get("FLOWCPC_WORKER_KILLS", "3"))
+SIZE = (96, 128)
+DASK = [str(Path(sys.executable).with_name("dask"))]
+SLOW_AND_POISONED = """
+import os, signal, time
+import flowcpc.pipeline.extraction.extract
+
+extract_video = getattr(flowcpc.pipeline.extraction.extract, "unpoisoned", flowcpc.pipeline.extraction.extract.extract_video)  # this may be loaded twice
+flowcpc.pipeline.extraction.extract.unpoisoned = extract_video
+
+def extract(settings, video, on_pairs, **options):
+    if "segfault" in video.video_id:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if "exit" in video.video_id:
+        os._exit(7)
+    if "slow" in video.video_id:
+        time.sleep(1)
+    return extract_video(settings, video, on_pairs, **options)
+
+flowcpc.pipeline.extraction.extract.extract_video = extract
+"""
+
+
+class Site:
+    """A scheduler and workers, each a process started with the `dask` command, and the extraction that uses them."""
+
+    def __init__(self, folder: Path, videos: Path) -> None:
+        self.folder = folder
+        self.videos = videos
+        self.store = folder / "s"
+        self.log = folder / "log.json"
+        self.file = folder / "scheduler.json"
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self.preload = folder / "preload.py"
+        self.preload.write_text(SLOW_AND_POISONED)
+        self.start_scheduler("0")
+
+    def start_scheduler(self, port: str, *further: str) -> None:
+        words = [
+            "scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            port,
+            "--scheduler-file",
+            str(self.file),
+            "--no-dashboard",
+        ]
+        self.file.unlink(missing_ok=True)
+        self.scheduler = self._start([*words, *further])
+        until(lambda: self.file.exists() and self.file.read_text().rstrip().endswith("}"))
+        self.address = json.loads(self.file.read_text())["address"]
+
+    def start_workers(self, count: int = 2) -> None:
+        words = [
+            "worker",
+            self.address,
+            "--nthreads",
+            "1",
+            "--local-directory",
+            str(self.folder / "dask"),
+        ]
+        for _ in range(count):
+            self.workers.append(
+                self._start([*words, "--preload", str(self.preload), "--no-dashboard"])
+            )
+
+    def _start(self, words: list[str]) -> "subprocess.Popen[bytes]":
+        output = open(self.folder / "dask.log", "ab")  # noqa: SIM115  (the process's)
+        with output:
+            return subprocess.Popen(
+                [*DASK, *words],
+                cwd=self.folder,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def extract(self, *further: str) -> "subprocess.Popen[str]":
+        """The user's command, running."""
+        where = ["--scheduler", self.address, "--log-json", str(self.log), *further]
+        command = extraction_command(
+            self.videos, self.store, *where, size="x".join(map(str, SIZE)), workers=None
+        )
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run_again(self) -> str:
+        """Give the same command again and return what it said; it must end well."""
+        process = self.extract()
+        stderr = process.communicate(timeout=600)[1]
+        assert process.returncode == 0, stderr
+        assert "Traceback" not in stderr
+        return stderr
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        if not self.log.exists():
+            return []
+        lines = [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [line for line in lines if line["event"] == event]
+
+    def live(self) -> dict[str, int]:
+        """Worker processes that have joined and not gone: {address: pid}."""
+        pids: dict[str, int] = {}
+        for event in self.events("worker"):
+            if event["state"] == "joined":
+                pids[event["address"]] = event["pid"]
+            else:
+                pids.pop(event["address"], None)
+        return pids
+
+    def close(self) -> None:
+        for process in [*self.workers, self.scheduler]:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "what was waited for did not come"
+        time.sleep(0.01)
+
+
+def commits(store: Path) -> int:
+    return len(list((store / "commits").glob("*/*.json")))
+
+
+def make_videos(folder: Path, count: int, frames: int = 60) -> Path:
+    """`count` clips, two different ones by turns."""
+    for label, step in (("Left", (-1.0, 0.0)), ("Right", (1.0, 0.5))):
+        clip = write_video(folder / f"{label}.avi", moving_texture(frames, 48, 64, step=step))
+        (folder / "videos" / label).mkdir(parents=True)
+        for number in range(count // 2):
+            shutil.copy(clip, folder / "videos" / label / f"v_{label}_g{number:03d}_c01.avi")
+    return folder / "videos"
+
+
+def assert_undisturbed(videos: Path, store: Path, folder: Path) -> None:
+    """The store is the one that nothing had happened to: every video once, none failed, nothing left over."""
+    found = read_dataset(videos, "folder").videos
+    calm = folder / "calm"
+    if not calm.exists():
+        run_extraction(Settings(str(videos), str(calm), *SIZE), found, Here())
+    assert_same_store(store, calm)
+    opened = open_store(store)
+    assert len(opened.videos()) == len(found)
+    assert len(opened.failures()) == 0
+    opened.collect_garbage()
+    assert find_leftovers(store) == []
+    assert len(list((store / "flow").glob("*/*"))) == len(found)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path, make_videos(tmp_path, 12))
+    yield site
+    site.close()
+
+
+def test_a_cluster_started_by_hand_and_videos_that_kill_its_workers(site: Site) -> None:
+    for name in ("segfault", "exit"):
+        shutil.copy(site.folder / "Left.avi", site.videos / "Left" / f"{name}.avi")
+    site.start_workers()
+    process = site.extract()
+    stdout, stderr = process.communicate(timeout=240)
+    assert process.returncode == console.DONE_IN_PART, stderr
+    assert "dashboard http://" in stderr
+    reasons = dict(line.split("\t") for line in stdout.splitlines())
+    assert reasons["Left/segfault"].startswith(
+        "killed its worker process 3 times (was killed by signal 11, on "
+    )
+    assert reasons["Left/exit"].startswith(
+        "killed its worker process 3 times (exited with status 7, on "
+    )
+    assert len(reasons) == 2
+    assert "Traceback" not in stderr
+    assert set(open_store(site.store).failures()["kind"]) == {"machine"}
+    assert len(site.events("video")) == 14, "one event per video"
+    died = [event["video_ids"] for event in site.events("worker") if event["state"] == "died"]
+    assert sorted(died) == [["Left/exit"]] * 3 + [["Left/segfault"]] * 3, "nobody else is blamed"
+    for name in ("segfault", "exit"):
+        (site.videos / "Left" / f"{name}.avi").unlink()
+    site.run_again()
+    assert_undisturbed(site.videos, site.store, site.folder)
+
+
+@pytest.mark.timeout(1500)
+def test_a_storm_of_kills_of_workers(tmp_path: Path) -> None:
+    site = Site(tmp_path, make_videos(tmp_path, max(12, 8 * KILLS), 120))
+    rng = random.Random(0)
+    try:
+        site.start_workers()
+        process = site.extract()
+        kills = 0
+        while kills < KILLS and process.poll() is None:
+            time.sleep(rng.uniform(0, 1.5))
+            live = site.live()
+            if live:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(live[rng.choice(sorted(live))], signal.SIGKILL)
+                    kills += 1
+                until(lambda live=live: site.live() != live or process.poll() is not None)
+        stderr = process.communicate(timeout=600)[1]
+        assert kills == KILLS, f"the kills come too late: {stderr}"
+        assert process.returncode in (0, console.DONE_IN_PART), stderr
+        assert len([event for event in site.events("worker") if event["state"] == "died"]) == KILLS
+        site.run_again()
+        assert_undisturbed(site.videos, site.store, site.folder)
+    finally:
+        site.close()
+
+
+def test_kill_9_of_the_scheduler(site: Site) -> None:
+    site.start_workers()
+    process = site.extract()
+    until(lambda: commits(site.store) >= 2)
+    os.killpg(site.scheduler.pid, signal.SIGKILL)
+    site.scheduler.wait()
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == console.FAILED, stderr
+    assert f"Error: the scheduler at {site.address} is gone; what was committed is safe" in stderr
+    assert "Traceback" not in stderr, stderr
+    site.start_scheduler(site.address.rpartition(":")[2])
+    site.start_workers()
+    assert "stored already" in site.run_again()
+    assert_undisturbed(site.videos, site.store, site.folder)
+
+
+def test_kill_9_of_the_client(site: Site) -> None:
+    for number in range(4):
+        shutil.copy(site.folder / "Left.avi", site.videos / "Left" / f"slow{number}.avi")
+    site.start_workers()
+    process = site.extract()
+    until(lambda: commits(site.store) >= 3)
+    live = site.live()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    site.log.unlink()
+    site.run_again()
+    assert site.live() == live, "the workers outlive a client"
+    assert_undisturbed(site.videos, site.store, site.folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_worker_that_is_asked_to_go_drops_its_video_and_another_does_it(
+    site: Site, number: int
+) -> None:
+    for clip in range(4):
+        shutil.copy(site.folder / "Left.avi", site.videos / "Left" / f"slow{clip}.avi")
+    site.start_workers()
+    process = site.extract()
+    until(lambda: commits(site.store) >= 2)
+    os.kill(site.workers[0].pid, number)
+    stderr = process.communicate(timeout=240)[1]
+    assert process.returncode == 0, stderr
+    assert site.workers[0].wait(60) is not None
+    states = [event["state"] for event in site.events("worker")]
+    assert states.count("left") == 1
+    assert "died" not in states
+    assert_undisturbed(site.videos, site.store, site.folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_client_that_is_asked_to_go_says_how_to_go_on(site: Site, number: int) -> None:
+    site.start_workers(1)
+    process = site.extract()
+    until(lambda: commits(site.store) >= 2)
+    os.kill(process.pid, number)
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == console.PREEMPTED, stderr
+    assert "go on with the same command: flowcpc extract-flow" in stderr
+    assert commits(site.store) < 12
+    assert [event["finished"] for event in site.events("stop")] == [False]
+    assert "stored already" in site.run_again()
+    assert_undisturbed(site.videos, site.store, site.folder)

@@ -1,0 +1,69 @@
+"""Where the machine code of the kernels is kept, tried with processes of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from records import ROOT
+
+SOLVE = """
+import numpy as np
+from flowcpc.pipeline.tvl1.solver import compute_flow, prepare
+said = []
+prepare("cpu", said.append)
+frames = np.arange(2 * 16 * 16, dtype=np.uint8).reshape(2, 16, 16)
+print(len(said), compute_flow(frames, backend="cpu", threads=1).sum())
+"""
+
+
+def solve(**environment: str) -> str:
+    """What a process prints: how often it spoke of compiling, and the sum of a flow."""
+    done = subprocess.run(
+        [sys.executable, "-c", SOLVE],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def files(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.nb?")}
+
+
+def test_a_second_process_loads_what_the_first_one_compiled(tmp_path: Path) -> None:
+    first = solve(NUMBA_CACHE_DIR=str(tmp_path))
+    kept = files(tmp_path)
+    assert kept
+    second = solve(NUMBA_CACHE_DIR=str(tmp_path))
+    assert files(tmp_path) == kept
+    assert (first.split()[0], second.split()[0]) == ("2", "0")
+    assert first.split()[1] == second.split()[1]
+
+
+@pytest.mark.parametrize("suffix", [".nbc", ".nbi"])
+def test_torn_files_are_made_anew(suffix: str, tmp_path: Path) -> None:
+    expected = solve(NUMBA_CACHE_DIR=str(tmp_path)).split()[1]
+    torn = list(tmp_path.rglob(f"*{suffix}"))
+    assert torn
+    for path in torn:
+        path.write_bytes(path.read_bytes()[:50])
+    assert solve(NUMBA_CACHE_DIR=str(tmp_path)).split()[1] == expected
+    kept = files(tmp_path)
+    assert solve(NUMBA_CACHE_DIR=str(tmp_path)).split()[1] == expected
+    assert files(tmp_path) == kept
+
+
+def test_another_processor_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    solve(NUMBA_CACHE_DIR=str(tmp_path))
+    solve(NUMBA_CACHE_DIR=str(tmp_path), NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES="")
+    assert len(list((tmp_path / "flowcpc").iterdir())) == 2
+
+
+@pytest.mark.parametrize("folder", ["/proc/nowhere", "/dev/null"])
+def test_without_a_folder_every_process_compiles(folder: str) -> None:
+    assert solve(NUMBA_CACHE_DIR=folder).split()[0] == "2"

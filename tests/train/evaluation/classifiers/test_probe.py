@@ -1,0 +1,146 @@
+"""The probe on cached features: it is scikit-learn's, and what it chooses it chooses without the test videos."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from train_cases import EVALUATION, small_store
+
+from flowcpc.stores.embeddings import vectors_from_arrow
+from flowcpc.stores.flow_store import open_store
+from flowcpc.stores.window_reader import WindowReader
+from flowcpc.train.evaluation import modes
+from flowcpc.train.evaluation.classifiers import probe
+from flowcpc.train.evaluation.classifiers.probe import choose_strength, hold_out
+from flowcpc.train.evaluation.evaluate import evaluate
+
+
+@pytest.fixture
+def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
+    return small_store(tmp_path, make_store, lengths=lambda n: 12 + n)
+
+
+def cached(run: Path, store: Path) -> tuple[pd.DataFrame, np.ndarray]:
+    """Videos with label and split, and the features of the pretrained encoder that lie under the run: it was asked for first."""
+    folder = min(
+        (run / "evaluate" / "features").iterdir(),
+        key=lambda path: min(f.stat().st_mtime_ns for f in path.iterdir()),
+    )
+    tables = [pq.read_table(file) for file in folder.glob("*.parquet")]
+    rows = pd.concat(
+        [table.drop_columns(["feature"]).to_pandas() for table in tables], ignore_index=True
+    )
+    vectors = np.concatenate([vectors_from_arrow(table["feature"]) for table in tables])
+    videos = open_store(store).videos()[["video_id", "generation", "label", "fold1"]]
+    return rows.merge(videos, on=["video_id", "generation"], validate="1:1"), vectors
+
+
+@pytest.mark.parametrize(
+    ("mode", "settings", "theirs"),
+    [
+        ("probe", "strengths=0.1", make_pipeline(StandardScaler(), LogisticRegression(C=0.1))),
+        ("knn", "neighbours=3", KNeighborsClassifier(3, metric="cosine", algorithm="brute")),
+    ],
+)
+def test_results_equal_scikit_learn_s_on_the_same_features(
+    store: Path, run: Path, mode: str, settings: str, theirs: Any
+) -> None:
+    table = evaluate(store, run, mode=mode, settings=[settings]).table
+    rows, vectors = cached(run, store)
+    train, test = (rows["fold1"] == split for split in ("train", "test"))
+    predicted = theirs.fit(vectors[train], rows.loc[train, "label"]).predict(vectors[test])
+    mine = pd.read_parquet(run / "evaluate" / f"{mode}-all-fold1-seed0" / "predictions.parquet")
+    mine = (
+        mine[mine["encoder"] == "pretrained"].set_index("video_id").loc[rows.loc[test, "video_id"]]
+    )
+    assert mine["predicted"].tolist() == predicted.tolist()
+    (found,) = table.loc[table["encoder"] == "pretrained", "top1"]
+    assert found == accuracy_score(rows.loc[test, "label"], predicted)
+
+
+def test_a_search_never_opens_a_test_video(
+    store: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every reader that is made, and every fit, in their order: until the strength is chosen only training videos are opened."""
+    videos = open_store(store).videos().set_index("video_id")
+    opened: list[str] = []
+    before_choice: list[set[str]] = []
+    reader, choose = WindowReader.__init__, probe.choose_strength
+
+    def spy_reader(
+        self: WindowReader, store: Any, video_ids: Any, *args: Any, **options: Any
+    ) -> None:
+        opened.extend(video_ids)
+        reader(self, store, video_ids, *args, **options)
+
+    def spy_choice(features: np.ndarray, *args: Any) -> Any:
+        before_choice.append(set(videos.loc[opened, "fold1"]))
+        assert len(features) == (videos["fold1"] == "train").sum()
+        count = len(opened)
+        found = choose(features, *args)
+        assert len(opened) == count
+        return found
+
+    monkeypatch.setattr(WindowReader, "__init__", spy_reader)
+    monkeypatch.setattr(modes, "choose_strength", spy_choice)
+    # The pretrained encoder and its shuffled labels; the untrained encoder comes after, when test videos were opened for the first.
+    evaluate(store, run, mode="probe", settings=EVALUATION)
+    assert before_choice[:2] == [{"train"}] * 2
+    assert len(before_choice) == 3
+    assert set(videos.loc[opened, "fold1"]) == {"train", "test"}
+
+
+def test_a_hold_out_takes_whole_groups_of_every_class() -> None:
+    rows = [
+        (f"v{c}{g}{n}", label, f"g{g}")
+        for c, label in enumerate("AB")
+        for g in range(10)
+        for n in range(3)
+    ]
+    train = pd.DataFrame(rows, columns=["video_id", "label", "group"])
+    draws = set()
+    for seed in range(4):
+        held = hold_out(train, seed)
+        assert not set(train.loc[held, "group"]) & set(train.loc[~held, "group"])
+        assert train[held].groupby("label")["group"].nunique().tolist() == [2, 2]
+        draws.add(tuple(held))
+    assert len(draws) > 1
+    alone = train.assign(group=None)
+    assert hold_out(alone, 0).sum() == 12
+    single = train[train["group"] == "g0"]
+    assert not hold_out(single, 0).any()
+
+
+def test_the_strength_that_tells_held_out_videos_apart_is_chosen() -> None:
+    """One feature that says the label among forty of noise: a weak regularisation fits the noise."""
+    rng = np.random.default_rng(1)
+    labels = np.tile([0, 1], 30)
+    features = rng.normal(size=(60, 40)).astype(np.float32)
+    features[:, 0] += 2 * labels
+    held = np.arange(60) >= 40
+    choice = choose_strength(features, labels, held, [1e-2, 1e2])
+    scores = {
+        C: accuracy_score(
+            labels[held],
+            probe.build_probe(C).fit(features[~held], labels[~held]).predict(features[held]),
+        )
+        for C in (1e-2, 1e2)
+    }
+    assert scores[1e-2] != scores[1e2]
+    assert choice == (max(scores, key=scores.get), 20)
+    assert choose_strength(features, labels, np.zeros(60, bool), [1.0, 0.1, 10.0]) == (1.0, 0)
+    assert choose_strength(
+        features[:4], np.array([0, 1, 1, 0]), np.array([True, False, False, True]), [1, 2, 3]
+    ) == (
+        2,
+        0,
+    )

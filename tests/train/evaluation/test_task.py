@@ -1,0 +1,69 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score
+from train_cases import CONFIG, small_store
+
+from flowcpc.stores.flow_store import open_store
+from flowcpc.train.data.splits import labelled_split
+from flowcpc.train.evaluation.classifiers.probe import probe_shares
+from flowcpc.train.evaluation.classifiers.retrieval import nearest, vote
+from flowcpc.train.evaluation.config import EvaluationConfig
+from flowcpc.train.evaluation.task import Split, Subject, Task, Unit
+
+
+@pytest.fixture
+def task_of(tmp_path: Path, make_store: Callable[..., Path]) -> Callable[[int], Task]:
+    """Returns the task of a seed: 30 copies of the training videos of a small store, because few labels are easily dealt out as they were."""
+    store = open_store(small_store(tmp_path, make_store))
+    train, test, _ = labelled_split(store, 1, allow_missing=False)
+    many = train.loc[train.index.repeat(30)].reset_index(drop=True)
+    return lambda seed: Task(
+        Unit("probe", "all", 1, seed),
+        Subject(CONFIG, None, tmp_path, ""),
+        EvaluationConfig(),
+        store,
+        Split(train, test, 0),
+        many,
+        torch.device("cpu"),
+    )
+
+
+def test_shuffled_labels_are_the_same_labels_of_other_videos(
+    task_of: Callable[[int], Task],
+) -> None:
+    shuffled = [task_of(seed).shuffled_labels for seed in range(3)]
+    labels = task_of(0).labels
+    for values in shuffled:
+        np.testing.assert_array_equal(np.bincount(values), np.bincount(labels))
+        assert 0.3 < (values == labels).mean() < 0.7
+    assert not np.array_equal(shuffled[0], shuffled[1])
+    np.testing.assert_array_equal(task_of(0).shuffled_labels, shuffled[0])
+
+
+@pytest.mark.parametrize("classifier", ["probe", "knn"])
+def test_shuffled_labels_fall_to_chance_where_labels_say_all(
+    task_of: Callable[[int], Task], classifier: str
+) -> None:
+    """Over 40 draws; each alone scatters widely, because all test videos of a class look alike and are called the same."""
+    rng = np.random.default_rng(0)
+    labels, wanted = task_of(0).labels, np.tile([0, 1], 20)
+    train, test = (
+        (4 * values[:, None] + rng.normal(size=(len(values), 3))).astype(np.float32) - 2
+        for values in (labels, wanted)
+    )
+
+    def accuracy(taught: np.ndarray) -> float:
+        shares = (
+            probe_shares(train, taught, test, 0.1, 2)
+            if classifier == "probe"
+            else vote(nearest(train, test, 5), taught, 2)
+        )
+        return balanced_accuracy_score(wanted, shares.argmax(axis=1))
+
+    assert accuracy(labels) > 0.9
+    found = [accuracy(task_of(seed).shuffled_labels) for seed in range(40)]
+    assert abs(np.mean(found) - 0.5) <= 3 * np.std(found) / np.sqrt(40)

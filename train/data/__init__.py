@@ -1,0 +1,1 @@
+"""Choose windows of flow, read them and turn them into batches."""

@@ -1,0 +1,276 @@
+"""Store + selection -> batches on the device: dequantise, subtract the mean, resize, flip."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flowcpc.stores.flow_store import FlowStore
+from flowcpc.train.data.modalities import open_modality
+from flowcpc.train.data.pixels import decode_planes, dequantise, mirror, resize
+from flowcpc.train.data.selection import CROP, FLIP, Segments, draw_integers, select_sequences
+from flowcpc.train.data.shared_memory import empty
+from flowcpc.train.data.shots import shots_of
+from flowcpc.train.settings.config import PretrainConfig
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class HostBatch:
+    """Segments as the store holds them, in the host's memory.
+
+    Attributes
+    ----------
+    segments : Segments
+        Which they are, (B, T).
+    codes : (B, T, N, C, h, w)
+        Of the store's encoding with C = 2 components, or uint8 images with C = 3 colours. Crops, or whole frames where they are resized.
+    flips : bool (B,)
+        Which videos `to_device` mirrors.
+    """
+
+    segments: Segments
+    codes: Tensor
+    flips: NDArray[np.bool_]
+
+    @property
+    def videos(self) -> Integers:
+        """Positions in the reader's list of videos, int64 (B,)."""
+        return self.segments.videos
+
+    @property
+    def strides(self) -> Integers:
+        """Distances between the starts of neighbouring segments, int64 (B, T - 1)."""
+        return self.segments.strides
+
+
+class SegmentReader:
+    """Reads segments of a list of videos, in two halves: `read` in any thread or loader process, `to_device` where the model runs.
+
+    Parameters
+    ----------
+    store : FlowStore
+    video_ids : sequence of str
+    config : PretrainConfig
+        Whose `num_flows`, `size`, `framing` and `rescale_vectors` say what the encoder sees.
+    device : torch.device
+
+    Attributes
+    ----------
+    flows : int64 (V,)
+        Number of flows of every video.
+    shots : Shots
+        Where segments may lie.
+    num_flows : int
+        N.
+
+    Raises
+    ------
+    ValueError
+        A crop is larger than the flow of a video, or whole frames are asked for of videos of several sizes.
+    """
+
+    def __init__(
+        self,
+        store: FlowStore,
+        video_ids: Sequence[str],
+        config: PretrainConfig,
+        device: torch.device,
+    ) -> None:
+        tables = store.tables("videos", "shots", "frames")
+        sizes = (
+            tables["videos"]
+            .set_index("video_id")
+            .loc[list(video_ids), ["height", "width"]]
+            .to_numpy(np.int64)
+        )
+        modality = open_modality(
+            store, video_ids, config.modality, tables
+        )  # first: without frames no size would fit
+        self._frame = (
+            config.size if config.framing == "crop" else _one_size(sizes, store, video_ids)
+        )
+        self._room = _room(sizes, self._frame, store, video_ids)
+        self._reader, self._planes, self._dtype = modality.reader, modality.planes, modality.dtype
+        self._means, self._offsets, self._scale = modality.means, modality.offsets, modality.scale
+        self._config = config
+        self._device = device
+        self._levels = (
+            None if modality.levels is None else torch.from_numpy(modality.levels).to(device)
+        )
+        self.num_flows = config.num_flows
+        self.flows = np.diff(self._offsets)
+        self.shots = shots_of(tables["shots"], video_ids)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a loader process needs, which reads and nothing else: not the means, which grow with the data."""
+        left_here = ("_means", "_offsets", "_device", "_levels")
+        return {name: value for name, value in self.__dict__.items() if name not in left_here}
+
+    def random_corners(
+        self, seed: int, step: int, videos: Integers, places: Sequence[int]
+    ) -> Integers:
+        """Return (top, left) of random crops of `videos` (B,), each anywhere in its own frame, int64 (B, T, 2).
+
+        Segments of a sample that have the same number in `places` (T,) share one crop. Whole frames begin at (0, 0).
+        """
+        count = max(places) + 1
+        limits = np.tile(self._room[videos] + 1, (1, count))
+        corners = draw_integers(seed, CROP, step, limits).reshape(len(videos), count, 2)
+        return np.ascontiguousarray(corners[:, list(places)])
+
+    def center_corners(self, videos: Integers, starts: Integers) -> Integers:
+        """Return (top, left) of the central crop of `videos` (B,) for every segment of `starts` (B, T), int64 (B, T, 2)."""
+        return np.broadcast_to(self._room[videos][:, None] // 2, (*starts.shape, 2))
+
+    def read(
+        self, segments: Segments, corners: Integers, flips: NDArray[np.bool_] | None = None
+    ) -> HostBatch:
+        """Return `segments` (B, T) cropped at `corners` (B, T, 2); those of the videos in `flips` (B,), none by default, are to be mirrored."""
+        shape = (*segments.starts.shape, self.num_flows, self._planes, *self._frame)
+        codes = empty(shape, self._dtype)
+        self._reader.read_windows(
+            segments.videos,
+            segments.starts,
+            self.num_flows,
+            stops=segments.stops,
+            corners=corners,
+            size=self._frame,
+            out=codes.numpy(),
+        )
+        return HostBatch(segments, codes, np.zeros(shape[0], bool) if flips is None else flips)
+
+    def to_device(self, batch: HostBatch) -> Tensor:
+        """Return stacked flow on the device, float32 (B, T, 2N, h, w) in px, channels u0 v0 u1 v1 ..., or images (B, T, 3N, h, w), r0 g0 b0 r1 ..."""
+        means = torch.from_numpy(self.means_of(batch.segments))
+        if self._device.type == "cpu" and self._levels is not None:
+            flow = decode_planes(batch.codes, means, self._levels)
+        else:
+            if self._device.type == "cuda":
+                means = means.pin_memory()
+            codes = batch.codes.to(self._device, non_blocking=True)
+            flow = dequantise(
+                codes, means.to(self._device, non_blocking=True), self._levels, self._scale
+            )
+        if self._config.framing == "resize":
+            flow = resize(flow, self._config.size, rescale_vectors=self._config.rescale_vectors)
+        mirror(flow, batch.flips, vectors=self._config.modality == "flow")
+        return flow.flatten(2, 3)
+
+    def means_of(self, segments: Segments) -> NDArray[np.float32]:
+        """Return what is subtracted from every plane, float32 (B, T, N, C): of flow the mean of its whole decoded frame, px."""
+        flows = segments.starts[:, :, None] + np.arange(self.num_flows)
+        flows = np.minimum(
+            flows, segments.stops[:, :, None] - 1
+        )  # as the reader repeats the last flow of a shot
+        return self._means[self._offsets[segments.videos][:, None, None] + flows]
+
+
+class SequenceReader:
+    """Reads sequences for pretraining by step, as `config` selects them; a pure function of (seed, step).
+
+    Parameters
+    ----------
+    segments : SegmentReader
+    config : PretrainConfig
+    seed : int
+    rank, ranks : int
+        Of processes that share every batch: rank r reads its contiguous part. All draws are of the global batch, so the parts of any number of
+        ranks are the same batch.
+
+    Raises
+    ------
+    ValueError
+        The batch cannot be shared evenly.
+    """
+
+    def __init__(
+        self,
+        segments: SegmentReader,
+        config: PretrainConfig,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self._segments = segments
+        self._config = config
+        self._seed = seed
+        own = config.share_of(ranks)
+        self._part = slice(rank * own, (rank + 1) * own)
+        # In model 2 every segment but the last is context, and every one but the first is predicted: one place for all.
+        targets = (
+            range(1, config.num_predicted + 1)
+            if config.model == "model1"
+            else [0] * config.num_predicted
+        )
+        self._places = [0] * config.num_observed + list(targets)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in one pass over the videos."""
+        return len(self._segments.flows) // self._config.batch_size
+
+    def read(self, step: int) -> HostBatch:
+        """Return this rank's part of batch `step`."""
+        return self._segments.read(*self.select(step))
+
+    def select(self, step: int) -> tuple[Segments, Integers, NDArray[np.bool_]]:
+        """Return what `read` reads: segments (B, T), corners (B, T, 2) and which videos are mirrored (B,).
+
+        Of a model 1 the context of a video has one crop and each segment to predict another; of a model 2 all segments share one.
+        """
+        config = self._config
+        chosen = select_sequences(
+            self._segments.shots,
+            seed=self._seed,
+            step=step,
+            batch_size=config.batch_size,
+            num_segments=config.num_segments,
+            num_flows=config.num_flows,
+            selection=config.selection,
+            spacing=config.spacing,
+        )
+        corners = self._segments.random_corners(self._seed, step, chosen.videos, self._places)
+        limits = np.full((config.batch_size, 1), 2 if config.flip else 1)
+        flips = draw_integers(self._seed, FLIP, step, limits)[:, 0] == 1
+        return chosen.part(self._part), corners[self._part], flips[self._part]
+
+
+def choose_device() -> torch.device:
+    """Return the GPU when there is one, the CPU otherwise."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _one_size(sizes: Integers, store: FlowStore, video_ids: Sequence[str]) -> tuple[int, int]:
+    """Return the size of all frames. Raises ValueError where there are several."""
+    other = np.flatnonzero((sizes != sizes[0]).any(axis=1))
+    if len(other):
+        named = [f"{video_ids[n]} is {sizes[n][0]}x{sizes[n][1]}" for n in (0, other[0])]
+        raise ValueError(
+            f"framing=resize needs videos of one shape, so that all are stretched alike, but in {store.path} {' and '.join(named)}; "
+            "set framing=crop, or extract with --size"
+        )
+    return int(sizes[0][0]), int(sizes[0][1])
+
+
+def _room(
+    sizes: Integers, crop: tuple[int, int], store: FlowStore, video_ids: Sequence[str]
+) -> Integers:
+    """Return how far down and to the right a crop may begin in each video, int64 (V, 2), px. Raises ValueError where it does not fit."""
+    room = sizes - np.array(crop, np.int64)
+    small = np.flatnonzero((room < 0).any(axis=1))
+    if len(small):
+        (height, width), name = sizes[small[0]], video_ids[small[0]]
+        if store.height is not None:
+            whose = f"the flow in {store.path}, which is {height}x{width}"
+        else:
+            whose = f"{len(small)} of {len(sizes)} videos in {store.path}, for example {name}, which is {height}x{width}"
+        raise ValueError(
+            f"size={crop[0]}x{crop[1]} does not fit {whose}; set a smaller size, or extract at a larger size"
+        )
+    return room

@@ -1,0 +1,91 @@
+"""What a run sees of a video, flow or images: who reads it, what its codes mean, and what is subtracted."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from flowcpc.stores.flow_store import FlowStore
+from flowcpc.stores.window_reader import FrameWindowReader, WindowReader
+
+# Mean red, green and blue of ImageNet's pictures, in 0 to 1. Nothing is divided by a deviation: the encoder's first layer is normalised.
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+
+
+@dataclass(frozen=True)
+class Modality:
+    """What there is to read of a list of V videos.
+
+    Attributes
+    ----------
+    reader : WindowReader or FrameWindowReader
+        Its `read_windows` gives codes (B, T, N, C, h, w).
+    planes : int
+        C: flow has 2 components, images have 3 colours.
+    dtype : numpy.dtype
+        Of the codes.
+    levels : float32 (256,) or None
+        The value of every code; None where it is code times `scale`.
+    scale : float
+    means : float32 (F, C)
+        What is subtracted from every value of flow, or frame, f of video v: row offsets[v] + f.
+    offsets : int64 (V + 1,)
+        As many rows as flows. A video has one frame more than flows, which begins no segment.
+    """
+
+    reader: WindowReader | FrameWindowReader
+    planes: int
+    dtype: np.dtype[Any]
+    levels: NDArray[np.float32] | None
+    scale: float
+    means: NDArray[np.float32]
+    offsets: NDArray[np.int64]
+
+
+def open_modality(
+    store: FlowStore, video_ids: Sequence[str], modality: str, tables: Mapping[str, pd.DataFrame]
+) -> Modality:
+    """Return how `modality`, flow or image, of some videos is read, given the tables `videos` and `frames` of their store.
+
+    Raises ValueError for images of a store without frames.
+    """
+    if modality == "flow":
+        means, offsets = _flow_means(tables["frames"], video_ids)
+        encoding = store.encoding
+        return Modality(
+            WindowReader(store, video_ids),
+            2,
+            encoding.dtype,
+            encoding.levels,
+            encoding.scale,
+            means,
+            offsets,
+        )
+    if not store.has_frames:
+        raise ValueError(
+            f"modality=image needs frames, and {store.path} holds flow alone; extract into another store with --with-frames, or set modality=flow"
+        )
+    reader = FrameWindowReader(store, video_ids)
+    flows = tables["videos"].set_index("video_id").loc[list(video_ids), "flows"].to_numpy(np.int64)
+    offsets = np.concatenate([[0], np.cumsum(flows)]).astype(np.int64)
+    means = np.broadcast_to(np.array(IMAGE_MEAN, np.float32), (int(offsets[-1]), 3))
+    levels = np.arange(256, dtype=np.float32) / np.float32(255)
+    return Modality(reader, 3, np.dtype(np.uint8), levels, 1.0, means, offsets)
+
+
+def _flow_means(
+    frames: pd.DataFrame, video_ids: Sequence[str]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the means float32 (F, 2) of whole decoded flows and the offsets int64 (V + 1,) of the videos in them."""
+    numbers, names = frames["video_id"].factorize()
+    begins = np.searchsorted(
+        numbers, np.arange(len(names) + 1)
+    )  # the rows of a video are neighbours
+    place = {name: number for number, name in enumerate(names)}
+    rows = [np.arange(begins[place[name]], begins[place[name] + 1]) for name in video_ids]
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    means = frames[["mean_u", "mean_v"]].to_numpy(np.float32)
+    return means[np.concatenate(rows)], offsets

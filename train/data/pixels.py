@@ -1,0 +1,84 @@
+"""What is done to the pixels of a batch where the model runs: dequantise, subtract the mean, resize, mirror."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from flowcpc.stores.base.compiled import kernel
+
+
+def dequantise(codes: Tensor, means: Tensor, levels: Tensor | None, scale: float = 1.0) -> Tensor:
+    """Return flow in px without its frames' means, or images without their colours', float32 (B, T, N, C, h, w).
+
+    Parameters
+    ----------
+    codes : (B, T, N, C, h, w), uint8 where there are levels
+    means : float32 (B, T, N, C)
+        What is subtracted; of flow the mean of the whole decoded frame, so that uniform motion becomes zero whatever the crop (paper, section 4.3).
+    levels : float32 (256,), optional
+        px of every code.
+    scale : float
+        px per code where there are no levels.
+    """
+    if levels is None:
+        flow = codes.float() * scale
+    else:
+        flow = torch.index_select(levels, 0, codes.flatten().int()).view(codes.shape)
+    return flow.sub_(means[..., None, None])
+
+
+def decode_planes(codes: Tensor, means: Tensor, levels: Tensor) -> Tensor:
+    """Return what `dequantise` does for codes on a processor, in one pass: each plane has a table with its mean subtracted."""
+    flow = np.empty(
+        codes.shape, np.float32
+    )  # NumPy asks for huge pages; without them new memory takes longer than all else here
+    rows = (means.numel(), -1)
+    _decode(
+        codes.numpy().reshape(rows), means.numpy().reshape(-1), levels.numpy(), flow.reshape(rows)
+    )
+    return torch.from_numpy(flow)
+
+
+@kernel
+def _decode(codes: Any, means: Any, levels: Any, out: Any) -> None:
+    table = np.empty_like(levels)
+    for p in range(codes.shape[0]):
+        for code in range(len(levels)):
+            table[code] = levels[code] - means[p]
+        for i in range(codes.shape[1]):
+            out[p, i] = table[codes[p, i]]
+
+
+def resize(flow: Tensor, size: tuple[int, int], *, rescale_vectors: bool) -> Tensor:
+    """Return whole frames (B, T, N, 2, H, W) brought to `size` (h, w), each direction by its own factor; float32 (B, T, N, 2, h, w).
+
+    A pixel is a triangle-weighted mean of those it comes from, as wide as the frame shrinks (torch's antialiased bilinear), so that nothing is
+    skipped. Vectors stay what they were in the stored frame, or are scaled as the frame is.
+    """
+    before = flow.shape[-2:]
+    if before != size:
+        flat = flow.flatten(0, 1).flatten(1, 2)
+        flow = functional.interpolate(flat, size, mode="bilinear", antialias=True).view(
+            *flow.shape[:-2], *size
+        )
+    if rescale_vectors:
+        flow[:, :, :, 0] *= size[1] / before[1]
+        flow[:, :, :, 1] *= size[0] / before[0]
+    return flow
+
+
+def mirror(flow: Tensor, flips: NDArray[np.bool_], *, vectors: bool = True) -> None:
+    """Mirror (T, N, C, h, w) of some of B videos in place, left to right; of `vectors` what moved to the right then moves to the left.
+
+    The means are subtracted before, so that theirs are mirrored too.
+    """
+    if flips.any():
+        which = torch.from_numpy(np.flatnonzero(flips)).to(flow.device)
+        turned = flow[which].flip(-1)
+        if vectors:
+            turned[:, :, :, 0].neg_()
+        flow[which] = turned

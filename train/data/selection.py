@@ -1,0 +1,366 @@
+"""Which flows a batch sees: samplers in Numba for a whole batch, pure functions of (seed, step, index in the global batch).
+
+Every draw is a hash of its coordinates (a counter-based generator), so no state is carried from one batch to the next:
+batches may be made in any order, by any number of workers and ranks, and a run can go on from any step. docs/feeding.md has the contract.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowcpc.stores.base.compiled import inlined, kernel
+from flowcpc.train.data.shots import Shots
+
+Integers = NDArray[np.int64]
+
+# What a draw is for; part of its coordinates.
+_ORDER, _SPACING, _START = 0, 1, 2
+CROP, FLIP = 3, 4
+
+
+class Segments(NamedTuple):
+    """T segments of each of B videos; none crosses a cut.
+
+    Attributes
+    ----------
+    videos : int64 (B,)
+        Positions in the list of videos.
+    starts : int64 (B, T)
+        First flow of every segment.
+    stops : int64 (B, T)
+        Where the shot of every segment ends: a segment that is longer repeats the flow before.
+    """
+
+    videos: Integers
+    starts: Integers
+    stops: Integers
+
+    @property
+    def strides(self) -> Integers:
+        """Distances between the starts of neighbouring segments that were really used, int64 (B, T - 1)."""
+        return np.diff(self.starts, axis=1)
+
+    def part(self, rows: slice) -> "Segments":
+        """Return those of some of the videos."""
+        return Segments(self.videos[rows], self.starts[rows], self.stops[rows])
+
+
+def select_sequences(
+    shots: Shots,
+    *,
+    seed: int,
+    step: int,
+    batch_size: int,
+    num_segments: int,
+    num_flows: int,
+    selection: str,
+    spacing: int,
+) -> Segments:
+    """Return one sequence of each of `batch_size` videos, all different, because the negatives of a video are the others of its batch.
+
+    ```
+    num_segments=3, num_flows=4, spaced by 2:   ..ffff__ffff__ffff....
+    ```
+    An epoch is a permutation of all videos, cut into whole batches; what does not fill one is left out. The next epoch has another permutation,
+    so over epochs every video is equally likely.
+
+    Strides come first, and the start given the strides. A variable spacing is uniform over 0..S, S = min(spacing, floor((n - T N) / (T - 1))) with n
+    the flows of the video's longest shot, so that one draw decides how far apart segments are wherever in the video they lie. The first segment then
+    starts uniformly over all flows of the video at which the whole sequence lies within one shot: a long shot is used more often than a short one,
+    in proportion to its legal starts. With a single shot this is the rule of spec cpc.md, Segment selection.
+
+    No video is dropped. Where no shot takes the sequence, its strides become floor((n - N) / (T - 1)), again with a start that is uniform over all
+    that are legal; where no shot has N flows, all segments are its longest shot, or one of its longest, whose last flow the reader repeats.
+
+    Parameters
+    ----------
+    shots : Shots
+    seed, step : int
+        The batch's coordinates.
+    batch_size, num_segments, num_flows : int
+        B of the global batch, T >= 2 and N.
+    selection, spacing
+        As in PretrainConfig.
+
+    Raises
+    ------
+    ValueError
+        When there are fewer videos than a batch needs.
+    """
+    count = len(shots.longest)
+    if batch_size > count:
+        raise ValueError(
+            f"batch_size={batch_size} needs as many videos, but there are {count}; take at most {count}"
+        )
+    epoch, batch = divmod(step, count // batch_size)
+    videos = epoch_order(seed, epoch, count)[batch * batch_size : (batch + 1) * batch_size]
+    fixed, largest, draws = _rule(selection, spacing, num_segments)
+    starts, stops = _select(
+        shots.offsets,
+        shots.starts,
+        shots.stops,
+        shots.longest,
+        videos,
+        seed,
+        step,
+        num_segments,
+        num_flows,
+        num_flows + fixed,
+        largest,
+        draws,
+        selection == "growing",
+    )
+    return Segments(videos, starts, stops)
+
+
+@functools.lru_cache(maxsize=16)
+def _rule(selection: str, spacing: int, num_segments: int) -> tuple[int, int, int]:
+    """Return what is added to the stride always, what at most, and how many times that is drawn."""
+    fixed = {"overlap": -spacing, "spaced": spacing}.get(selection, 0)
+    largest = spacing if selection in ("variable", "variable-gaps", "growing") else 0
+    return fixed, largest, num_segments - 1 if selection in ("variable-gaps", "growing") else 1
+
+
+@functools.lru_cache(maxsize=4)
+def epoch_order(seed: int, epoch: int, num_videos: int) -> Integers:
+    """Return the permutation of the videos in one epoch, int64 (V,), read-only."""
+    order: Integers = _permute(seed, epoch, num_videos)
+    order.flags.writeable = False
+    return order
+
+
+def videos_in_turn(seed: int, first: int, count: int, num_videos: int) -> Integers:
+    """Return the videos at places [first, first + count) of the endless row of epochs, int64 (count,).
+
+    A batch may span two epochs and then hold a video twice; for losses that compare a video with its label alone.
+    """
+    places = np.arange(first, first + count)
+    return np.array(
+        [epoch_order(seed, int(p // num_videos), num_videos)[p % num_videos] for p in places],
+        np.int64,
+    )
+
+
+def random_segments(
+    shots: Shots, videos: Integers, *, seed: int, step: int, num_segments: int, num_flows: int
+) -> Segments:
+    """Return independent segments of `videos` (B,), each uniform over all that lie within one shot of its video.
+
+    Where no shot has `num_flows` flows, they are the video's longest shot, or one of its longest.
+    """
+    starts, stops = _pick(
+        shots.offsets,
+        shots.starts,
+        shots.stops,
+        shots.longest,
+        videos,
+        seed,
+        step,
+        num_segments,
+        num_flows,
+        False,
+    )
+    return Segments(videos, starts, stops)
+
+
+def uniform_segments(
+    shots: Shots, videos: Integers, *, num_segments: int, num_flows: int
+) -> Segments:
+    """Return segments of `videos` (B,) spread evenly over those of `random_segments`, from the first to the last.
+
+    >>> from flowcpc.train.data.shots import one_shot_each
+    >>> uniform_segments(one_shot_each([22, 5]), np.array([0, 1]), num_segments=4, num_flows=10).starts.tolist()
+    [[0, 4, 8, 12], [0, 0, 0, 0]]
+    """
+    starts, stops = _pick(
+        shots.offsets,
+        shots.starts,
+        shots.stops,
+        shots.longest,
+        videos,
+        0,
+        0,
+        num_segments,
+        num_flows,
+        True,
+    )
+    return Segments(videos, starts, stops)
+
+
+def covering_segments(shots: Shots, num_flows: int) -> Segments:
+    """Return segments that cover every flow of every shot, one to a row (T = 1), by video and then start.
+
+    In each shot they lie one behind the other, and the last one is moved back so that it ends with the shot.
+
+    >>> from flowcpc.train.data.shots import one_shot_each
+    >>> found = covering_segments(one_shot_each([3, 20, 23]), 10)
+    >>> found.videos.tolist(), found.starts[:, 0].tolist()
+    ([0, 1, 1, 2, 2, 2], [0, 0, 10, 0, 10, 13])
+    """
+    lengths = shots.stops - shots.starts
+    counts = -(-lengths // num_flows)
+    owners = np.repeat(np.arange(len(lengths)), counts)
+    order = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    last = np.maximum(lengths - num_flows, 0)
+    starts = shots.starts[owners] + np.minimum(order * num_flows, last[owners])
+    videos = np.repeat(np.arange(len(shots.longest)), np.diff(shots.offsets))
+    return Segments(videos[owners], starts[:, None], shots.stops[owners][:, None])
+
+
+def draw_integers(seed: int, purpose: int, step: int, limits: Integers) -> Integers:
+    """Return an integer of [0, limit) for every limit >= 1; int64 of the shape (B, K) of `limits`."""
+    drawn: Integers = _draw(seed, purpose, step, limits)
+    return drawn
+
+
+@kernel
+def _draw(seed: int, purpose: int, step: int, limits: Integers) -> Integers:
+    out = np.empty_like(limits)
+    stream = _stream(seed, purpose, step)
+    for b in range(limits.shape[0]):
+        for k in range(limits.shape[1]):
+            out[b, k] = _below(limits[b, k], stream, b, k)
+    return out
+
+
+@kernel
+def _select(
+    offsets: Integers,
+    shot_starts: Integers,
+    shot_stops: Integers,
+    longest: Integers,
+    videos: Integers,
+    seed: int,
+    step: int,
+    num_segments: int,
+    num_flows: int,
+    stride: int,
+    largest_spacing: int,
+    draws: int,
+    growing: bool,
+) -> tuple[Integers, Integers]:
+    """Return starts and the stops of their shots, (B, T). `stride` is the smallest; `draws` spacings are drawn, 1 or T - 1."""
+    starts = np.empty((len(videos), num_segments), np.int64)
+    stops = np.empty((len(videos), num_segments), np.int64)
+    gaps = num_segments - 1
+    strides = np.empty(gaps, np.int64)
+    spacing_stream, start_stream = _stream(seed, _SPACING, step), _stream(seed, _START, step)
+    for b in range(len(videos)):
+        n = longest[videos[b]]
+        spare = max(n - num_segments * num_flows, 0) // gaps
+        limit = min(largest_spacing, spare) + 1
+        for k in range(draws):
+            strides[k] = stride + _below(limit, spacing_stream, b, k)
+        if draws == 1:
+            strides[:] = strides[0]
+        if growing:
+            _sort(strides)
+        if strides.sum() + num_flows > n:
+            strides[:] = max(n - num_flows, 0) // gaps
+        span = min(strides.sum() + num_flows, n)
+        first, last = offsets[videos[b]], offsets[videos[b] + 1]
+        number = _below(_count(shot_starts, shot_stops, first, last, span), start_stream, b, 0)
+        starts[b, 0], stops[b, :] = _legal(shot_starts, shot_stops, first, span, number)
+        for t in range(gaps):
+            starts[b, t + 1] = starts[b, t] + strides[t]
+    return starts, stops
+
+
+@kernel
+def _pick(
+    offsets: Integers,
+    shot_starts: Integers,
+    shot_stops: Integers,
+    longest: Integers,
+    videos: Integers,
+    seed: int,
+    step: int,
+    num_segments: int,
+    num_flows: int,
+    evenly: bool,
+) -> tuple[Integers, Integers]:
+    """Return starts and stops (B, T) of single segments: drawn, or evenly spread."""
+    starts = np.empty((len(videos), num_segments), np.int64)
+    stops = np.empty((len(videos), num_segments), np.int64)
+    start_stream = _stream(seed, _START, step)
+    for b in range(len(videos)):
+        span = min(num_flows, longest[videos[b]])
+        first, last = offsets[videos[b]], offsets[videos[b] + 1]
+        count = _count(shot_starts, shot_stops, first, last, span)
+        for t in range(num_segments):
+            number = (count - 1) * t // max(num_segments - 1, 1)
+            if not evenly:
+                number = _below(count, start_stream, b, t)
+            starts[b, t], stops[b, t] = _legal(shot_starts, shot_stops, first, span, number)
+    return starts, stops
+
+
+@inlined
+def _sort(values: Integers) -> None:
+    """Sort a handful of values in place; NumPy's sort takes seconds to compile."""
+    for k in range(1, len(values)):
+        value, place = values[k], k
+        while place > 0 and values[place - 1] > value:
+            values[place] = values[place - 1]
+            place -= 1
+        values[place] = value
+
+
+@inlined
+def _count(shot_starts: Integers, shot_stops: Integers, first: int, last: int, span: int) -> Any:
+    """Return in how many places `span` flows lie within one of the shots [first, last)."""
+    count = 0
+    for shot in range(first, last):
+        count += max(shot_stops[shot] - shot_starts[shot] - span + 1, 0)
+    return count
+
+
+@inlined
+def _legal(shot_starts: Integers, shot_stops: Integers, first: int, span: int, number: int) -> Any:
+    """Return (start, stop of its shot) of place `number` of those that `_count` counts."""
+    shot = first
+    room = max(shot_stops[shot] - shot_starts[shot] - span + 1, 0)
+    while number >= room:
+        number -= room
+        shot += 1
+        room = max(shot_stops[shot] - shot_starts[shot] - span + 1, 0)
+    return shot_starts[shot] + number, shot_stops[shot]
+
+
+@kernel
+def _permute(seed: int, epoch: int, num_videos: int) -> Integers:
+    order = np.arange(num_videos)
+    stream = _stream(seed, _ORDER, epoch)
+    for last in range(num_videos - 1, 0, -1):
+        other = _below(last + 1, stream, last, 0)
+        order[last], order[other] = order[other], order[last]
+    return order
+
+
+@inlined
+def _stream(seed: int, purpose: int, step: int) -> np.uint64:
+    """Return what all draws for one purpose in one batch have in common."""
+    bits = _scramble(np.uint64(seed))
+    bits = _scramble(bits ^ np.uint64(purpose))
+    return _scramble(bits ^ np.uint64(step))
+
+
+@inlined
+def _below(limit: int, stream: np.uint64, sample: int, index: int) -> np.int64:
+    """Return an integer of [0, limit); the bias of the remainder is below limit / 2**64."""
+    if limit == 1:
+        return np.int64(0)
+    bits = _scramble(stream ^ np.uint64(sample))
+    bits = _scramble(bits ^ np.uint64(index))
+    return np.int64(bits % np.uint64(limit))
+
+
+@inlined
+def _scramble(bits: np.uint64) -> np.uint64:
+    """One step of SplitMix64 (Steele, Lea and Flood 2014), a bijection of 64 bits."""
+    bits = bits + np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))

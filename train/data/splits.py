@@ -1,0 +1,113 @@
+"""Which videos of a store are trained on and which are tested."""
+
+import hashlib
+import json
+
+import pandas as pd
+
+from flowcpc.stores.flow_store import FlowStore
+
+_NAMED_IN_MESSAGES = 5
+
+
+def videos_of(store: FlowStore, fold: int, split: str) -> pd.DataFrame:
+    """Return the rows of `store.videos()` in one split of a fold ("train", "val", "test"), or with "all" every row.
+
+    Sorted by video_id. Raises ValueError when the store does not have the fold, or there is no video.
+    """
+    videos = store.videos()
+    found = videos if split == "all" else split_of(videos, fold, split)
+    if found.empty:
+        where = "" if split == "all" else f" in the {split} split of fold {fold}"
+        raise ValueError(
+            f"{store.path} has no videos{where}; extract some, or choose another fold or split"
+        )
+    return found
+
+
+def digest_of_videos(videos: pd.DataFrame) -> str:
+    """Return a hash of which videos these are and how long each is: what decides the batches made of them, beside settings."""
+    rows = list(zip(videos["video_id"], videos["flows"].tolist(), strict=True))
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def split_of(videos: pd.DataFrame, fold: int, split: str) -> pd.DataFrame:
+    """Return the rows of `videos` in one split of a fold."""
+    return videos[videos[fold_column(videos, fold)] == split].reset_index(drop=True)
+
+
+def fold_column(videos: pd.DataFrame, fold: int) -> str:
+    """Return the name of the fold's column in `videos`. Raises ValueError naming the folds that there are."""
+    column = f"fold{fold}"
+    if column not in videos:
+        known = [name.removeprefix("fold") for name in videos.columns if name.startswith("fold")]
+        has = (
+            f"has the folds {', '.join(known)}"
+            if known
+            else "has no folds: its data set came without splits; set split=all to pretrain on all of its videos"
+        )
+        raise ValueError(f"fold={fold} was asked for, but the store {has}")
+    return column
+
+
+def labelled_split(
+    store: FlowStore, fold: int, *, allow_missing: bool
+) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """Return (train rows, test rows, number of test videos left out) for a supervised evaluation on one fold.
+
+    Raises
+    ------
+    ValueError
+        Videos of the test split have no flow, or videos have no label, unless `allow_missing`, which leaves them out; a group is on both sides; a
+        side is empty or all training videos are of one class.
+    """
+    videos = store.videos()
+    column = fold_column(videos, fold)
+    absent = without_flow(store, fold, "test")
+    in_fold = videos[videos[column].isin(("train", "test"))]
+    unlabelled = in_fold.loc[in_fold["label"].isna(), "video_id"].tolist()
+    if not allow_missing:
+        for names, what in (
+            (absent, f"test videos of fold {fold} have no flow"),
+            (unlabelled, f"videos of fold {fold} have no label"),
+        ):
+            if names:
+                raise ValueError(
+                    f"{len(names)} {what}: {name_some(names)}; an accuracy without them is another number, so extract or label "
+                    f"them, or evaluate with --allow-missing"
+                )
+    labelled = in_fold[in_fold["label"].notna()]
+    train = labelled[labelled[column] == "train"].reset_index(drop=True)
+    test = labelled[labelled[column] == "test"].reset_index(drop=True)
+    for rows, split in ((train, "train"), (test, "test")):
+        if rows.empty:
+            raise ValueError(
+                f"{store.path} has no labelled videos in the {split} split of fold {fold}; extract some"
+            )
+    shared = sorted(set(train["group"].dropna()) & set(test["group"].dropna()))
+    if shared:
+        raise ValueError(
+            f"{len(shared)} groups of fold {fold} are in both train and test: {name_some(shared)}; "
+            f"clips of one group look alike, so correct the split"
+        )
+    if train["label"].nunique() < 2:
+        raise ValueError(
+            f"all training videos of fold {fold} are of class {train['label'][0]}; two classes are needed"
+        )
+    unlabelled_tests = int((in_fold["label"].isna() & (in_fold[column] == "test")).sum())
+    return train, test, len(absent) + unlabelled_tests
+
+
+def without_flow(store: FlowStore, fold: int, split: str) -> list[str]:
+    """Return the names of the videos in one split of a fold that have no flow: failed, or not extracted yet."""
+    failures = store.failures()
+    column = f"fold{fold}"
+    return (
+        failures.loc[failures[column] == split, "video_id"].tolist() if column in failures else []
+    )
+
+
+def name_some(names: list[str]) -> str:
+    """Return the first few of `names` for a message."""
+    more = len(names) - _NAMED_IN_MESSAGES
+    return ", ".join(names[:_NAMED_IN_MESSAGES]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,1 @@
+"""Evaluate an encoder on action recognition."""

@@ -1,0 +1,1 @@
+"""What predicts labels: linear layers, finetuning, probes, kNN, baselines."""

@@ -1,0 +1,83 @@
+"""What finetuning made, in one file: encoder, dense layer and the classes' names. It loads without run and store."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+import safetensors.torch
+
+from flowcpc.stores.base.atomic import replace_file
+from flowcpc.train.evaluation.classifiers.classifier import Classifier
+from flowcpc.train.evaluation.results import WEIGHTS
+from flowcpc.train.model.encoder import Encoder
+from flowcpc.train.runs.checkpoint import reason_of
+from flowcpc.train.runs.tensors import load_strictly, tensors_to_bytes
+from flowcpc.train.settings.config import PretrainConfig
+
+
+class Finetuned(NamedTuple):
+    """An encoder with a dense layer, and what both are for.
+
+    Attributes
+    ----------
+    classifier : Classifier
+        On the CPU, in eval mode. For segments, float32 (B, T, planes, h, w), as `classifier.encoder.config` says, it returns a dictionary of one
+        item: logits, float32 (B, classes).
+    classes : list of str
+        The label of every logit.
+    numerics : dict
+        Of the store whose flow it was trained on.
+    """
+
+    classifier: Classifier
+    classes: list[str]
+    numerics: dict[str, Any]
+
+
+def save_finetuned(
+    folder: Path, classifier: Classifier, classes: Sequence[str], numerics: Mapping[str, Any]
+) -> None:
+    """Write `weights.safetensors` into the folder of a unit, atomically: every tensor, and the rest as JSON in the file's metadata."""
+    about = {
+        "config": classifier.encoder.config.to_json(),
+        "heads": list(classifier.heads),
+        "classes": list(classes),
+        "numerics": dict(numerics),
+    }
+    metadata = {name: json.dumps(value) for name, value in about.items()}
+    replace_file(folder / WEIGHTS, tensors_to_bytes(classifier.state_dict(), metadata))
+
+
+def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
+    """Return what a unit of the mode `finetune` or `scratch` made, from its folder RUN/evaluate/<unit>.
+
+    Nothing in the file is executed.
+
+    Raises
+    ------
+    FileNotFoundError
+        There are no weights in `folder`.
+    ValueError
+        They are damaged, or tensors are missing or unexpected, which are named.
+    """
+    path = Path(folder, WEIGHTS)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist; make it with: flowcpc evaluate STORE RUN --mode finetune"
+        )
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            about = {name: json.loads(value) for name, value in file.metadata().items()}
+        encoder = Encoder(PretrainConfig.from_json(about["config"]))
+        classifier = Classifier(
+            encoder, tuple(about["heads"]), len(about["classes"]), seed=0, frozen=True, dropout=0.0
+        )
+        load_strictly(classifier, safetensors.torch.load_file(path))
+        return Finetuned(classifier.eval(), about["classes"], about["numerics"])
+    except (ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
+        raise ValueError(
+            f"{path} cannot be used ({reason_of(error)}); evaluate again, which makes it anew"
+        ) from error

@@ -1,0 +1,1 @@
+"""The CPC model: encoder, context network, predictors and loss."""

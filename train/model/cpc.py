@@ -1,0 +1,106 @@
+"""Contrastive predictive coding for video: models 1 and 2 (Lorre et al. 2019, section 3)."""
+
+import torch
+from torch import Tensor, nn
+
+from flowcpc.train.model.context import build_context
+from flowcpc.train.model.encoder import Encoder
+from flowcpc.train.settings.config import PretrainConfig
+
+
+class _Model(nn.Module):
+    """What both models share: an encoder, a context, and a bias-free linear prediction for every distance ahead.
+
+    Attributes
+    ----------
+    positions : tuple of int, length P
+        The segment, in 0..T-1, that each of the P predictions of a sequence is about.
+    horizons : tuple of int, length P
+        How many segments ahead of its context that is, from 1.
+    """
+
+    positions: tuple[int, ...]
+    horizons: tuple[int, ...]
+
+    def __init__(self, config: PretrainConfig, furthest: int) -> None:
+        super().__init__()
+        size = config.latent_size
+        self._from_latents = config.context == "lstm"
+        self.encoder = Encoder(
+            config
+        )  # first, so that an encoder drawn alone from the same seed is the same
+        self.context = build_context(config)
+        self.predictors = nn.Linear(
+            size, furthest * size, bias=False
+        )  # W_1 .. W_furthest, one below the other
+        self._furthest = furthest
+
+    def _encode(self, segments: Tensor, observed: int) -> tuple[Tensor, Tensor]:
+        """Return (what the context makes of the first `observed` segments, latents float32 (B, T, D))."""
+        batch = segments.shape[:2]
+        features, latents = self.encoder.encode(
+            segments.flatten(0, 1)
+        )  # (B*T, D, h', w'), (B*T, D)
+        latents = latents.unflatten(0, batch)
+        seen = latents if self._from_latents else features.unflatten(0, batch)
+        return self.context(seen[:, :observed]), latents
+
+    def _predict(self, contexts: Tensor) -> Tensor:
+        """Return the predictions (..., furthest, D) of every distance ahead from contexts (..., D)."""
+        predictions: Tensor = self.predictors(contexts)
+        return predictions.unflatten(-1, (self._furthest, -1))
+
+
+class ModelOne(_Model):
+    """One context from the first m segments, and from it a prediction of each later latent."""
+
+    def __init__(self, config: PretrainConfig) -> None:
+        super().__init__(config, config.num_predicted)
+        self._observed = config.num_observed
+        self.positions = tuple(range(config.num_observed, config.num_segments))
+        self.horizons = tuple(range(1, config.num_predicted + 1))
+
+    def forward(self, segments: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (predictions (B, P, D), latents float32 (B, T, D)) of segments (B, T, planes, h, w); P = T - m."""
+        context, latents = self._encode(segments, self._observed)
+        if self._from_latents:
+            context = context[:, -1]
+        return self._predict(context), latents
+
+
+class ModelTwo(_Model):
+    """A context after every segment but the last, and from each a prediction of all later latents.
+
+    A head W_k serves all contexts. The predictions are in order of their distance ahead, and then of their context.
+    """
+
+    def __init__(self, config: PretrainConfig) -> None:
+        super().__init__(config, config.num_segments - 1)
+        pairs = [
+            (k, t + k)
+            for k in range(1, config.num_segments)
+            for t in range(config.num_segments - k)
+        ]
+        self.horizons, self.positions = (tuple(column) for column in zip(*pairs, strict=True))
+
+    def forward(self, segments: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (predictions (B, P, D), latents float32 (B, T, D)) of segments (B, T, planes, h, w); P = T (T - 1) / 2."""
+        contexts, latents = self._encode(segments, self._furthest)
+        # One product for all heads makes predictions beyond the last segment too; it is cheaper than one for each head.
+        every = self._predict(contexts)  # (B, T - 1, T - 1, D)
+        kept = [every[:, : self._furthest - k, k] for k in range(self._furthest)]
+        return torch.cat(kept, dim=1), latents
+
+
+def build_model(config: PretrainConfig) -> ModelOne | ModelTwo:
+    """Return the model that `config` names; torch's global generator draws its weights."""
+    return ModelOne(config) if config.model == "model1" else ModelTwo(config)
+
+
+def count_parameters(config: PretrainConfig) -> dict[str, int]:
+    """Return the numbers of parameters of `config`'s encoder, context and predictors; no memory is taken for them."""
+    with torch.device("meta"):
+        model = build_model(config)
+    return {
+        name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()
+    }

@@ -1,0 +1,103 @@
+"""The contrastive loss, a pure function."""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from flowcpc.train.settings.config import count_classes
+
+
+class InfoNCE(NamedTuple):
+    """What `info_nce` returns.
+
+    Attributes
+    ----------
+    loss : float32 ()
+        Mean softmax cross-entropy over all predictions, in nats.
+    accuracy : float32 ()
+        Share of predictions that score their own latent above all others; a tie counts against them.
+    pair_accuracy : float32 (P,)
+        The same for each prediction of a sequence.
+    classes : int
+        Candidates of each prediction, the right one included.
+    """
+
+    loss: Tensor
+    accuracy: Tensor
+    pair_accuracy: Tensor
+    classes: int
+
+
+def info_nce(
+    predictions: Tensor,
+    latents: Tensor,
+    positions: Sequence[int],
+    *,
+    difficult_negatives: bool = False,
+    candidates: Tensor | None = None,
+    first: int = 0,
+) -> InfoNCE:
+    """Return loss and accuracies of telling each predicted latent from all others of the batch.
+
+    Scores are plain dot products in float32: no normalisation, no temperature, nothing detached (Lorre et al. 2019, section 3; spec cpc.md, Loss).
+    Uniform scores give a loss of log(classes); log(classes) - loss bounds the mutual information of context and latent from below.
+
+    Parameters
+    ----------
+    predictions : (B, P, D)
+    latents : (B, T, D)
+    positions : sequence of int, length P
+        The segment in 0..T-1 that each prediction is about; one may occur several times.
+    difficult_negatives : bool
+        Whether the other segments of a video count among its negatives.
+    candidates : (C, T, D), optional
+        Latents of the batch of all processes, whose rows first .. first + B - 1 are the videos of `predictions`. `latents` unless given.
+    first : int
+
+    Raises
+    ------
+    ValueError
+        When the rows from `first` on are not within the candidates.
+    """
+    if candidates is None:
+        candidates = latents
+    batch, (total, segments) = len(predictions), candidates.shape[:2]
+    if not 0 <= first <= total - batch:
+        raise ValueError(
+            f"rows {first} to {first + batch - 1} are not within the {total} candidates; give those of all processes"
+        )
+    on_device = _on_device if torch.compiler.is_compiling() else _once_on_device
+    target = on_device(tuple(positions), predictions.device)  # (P,)
+    video = torch.arange(first, first + batch, device=predictions.device)  # (B,)
+    # bf16 scores of hundreds of candidates would tie, so the scores leave autocast
+    with torch.autocast(predictions.device.type, enabled=False):
+        scores = torch.einsum(
+            "bpd,ctd->bpct", predictions.float(), candidates.float()
+        )  # (B, P, C, T)
+    if not difficult_negatives:
+        same_video = video[:, None] == torch.arange(total, device=scores.device)  # (B, C)
+        other_segment = target[:, None] != torch.arange(segments, device=scores.device)  # (P, T)
+        scores = scores.masked_fill(
+            same_video[:, None, :, None] & other_segment[None, :, None, :], -torch.inf
+        )
+    scores = scores.flatten(2)  # (B, P, C*T)
+    right = video[:, None] * segments + target  # (B, P)
+    loss = functional.cross_entropy(scores.flatten(0, 1), right.flatten())
+    with torch.no_grad():
+        at_least = (scores >= scores.gather(2, right[..., None])).sum(dim=2)
+        hits = (at_least == 1).float()  # (B, P)
+    return InfoNCE(
+        loss, hits.mean(), hits.mean(dim=0), count_classes(total, segments, difficult_negatives)
+    )
+
+
+def _on_device(positions: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(positions, device=device)
+
+
+# A copy at every step would wait for a GPU. torch.compile keeps constants itself, and warns of caches that it cannot see into.
+_once_on_device = functools.lru_cache(maxsize=16)(_on_device)

@@ -1,0 +1,1 @@
+"""The pretraining loop and what surrounds it: ranks, validation, loggers."""

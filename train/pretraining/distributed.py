@@ -1,0 +1,197 @@
+"""Several processes that train one model (torchrun): who is who, what they exchange, and how they stop together."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from flowcpc.stores.base.errors import OperationError
+from flowcpc.train.settings.config import PretrainConfig
+
+_TIMEOUT = timedelta(
+    minutes=10
+)  # longer than one process may be busy alone, with a checkpoint for example
+_VARIABLES = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)  # what torchrun tells its processes
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One of `count` processes; alone, every method does the obvious thing without a word to anybody.
+
+    Flags and numbers travel over gloo, from the host's memory, so that asking for them does not make the host wait for its GPU.
+
+    Attributes
+    ----------
+    rank, count : int
+    device : torch.device
+        Where this process computes.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that prints and writes."""
+        return self.rank == 0
+
+    def together(self, model: nn.Module) -> nn.Module:
+        """Return `model` so that a backward pass leaves the mean of all processes' gradients in its parameters.
+
+        Batch norm sees a process's own videos; its running statistics are those of the first process, which are handed out at every step.
+        """
+        if self.count == 1:
+            return model
+        return DistributedDataParallel(
+            model, device_ids=[self.device] if self.device.type == "cuda" else None
+        )
+
+    def same_buffers(self, model: nn.Module) -> None:
+        """Give every process the first one's buffers."""
+        if self.count > 1:
+            for buffer in model.buffers():
+                distributed.broadcast(buffer, 0)
+
+    def gather(self, latents: Tensor) -> Tensor:
+        """Return the latents (C, T, D) of all processes in the order of their ranks, from each one's own (B, T, D), with a gradient."""
+        if self.count == 1:
+            return latents
+        gathered: Tensor = _Gather.apply(latents, self.rank, self.count)
+        return gathered
+
+    def any(self, flag: bool) -> bool:
+        """Return whether `flag` is true in any process; all of them wait for each other here."""
+        if self.count == 1:
+            return flag
+        agreed = torch.tensor([flag], dtype=torch.uint8)
+        distributed.all_reduce(agreed, distributed.ReduceOp.MAX)
+        return bool(agreed.item())
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Return the sums over all processes."""
+        if self.count == 1:
+            return list(values)
+        sums = torch.tensor(values, dtype=torch.float64)
+        distributed.all_reduce(sums)
+        return list(sums.tolist())
+
+    def mean(self, values: Sequence[float]) -> list[float]:
+        """Return the means over all processes."""
+        return [value / self.count for value in self.sum(values)]
+
+    def main_first(self, work: Callable[[], T]) -> T:
+        """Return `work()`, done by the first process before the others; an error there is raised in all of them."""
+        if self.count == 1:
+            return work()
+        outcome: list[Any] = [None]
+        if self.is_main:
+            try:
+                done = work()
+            except Exception as error:
+                distributed.broadcast_object_list([error], 0)
+                raise
+            distributed.broadcast_object_list(outcome, 0)
+            return done
+        distributed.broadcast_object_list(outcome, 0)
+        if outcome[0] is not None:
+            raise outcome[0]
+        return work()
+
+
+class _Gather(torch.autograd.Function):
+    """Latents of all processes, differentiable.
+
+    Let L_r be the loss of process r, the mean over its own rows. The loss of the whole batch is their mean, because all have as many rows. A latent
+    of process r is a candidate in every L_s, so dL/dz_r = 1/count * sum over s of dL_s/dz_r: the backward pass adds up what all found,
+    and the factor 1/count comes from the mean that DistributedDataParallel takes over gradients. Nothing is rescaled anywhere else.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, rank: int, count: int) -> Tensor:
+        ctx.rank, ctx.rows = rank, len(own)
+        parts = [torch.empty_like(own, memory_format=torch.contiguous_format) for _ in range(count)]
+        distributed.all_gather(parts, own.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total[ctx.rank * ctx.rows : (ctx.rank + 1) * ctx.rows], None, None
+
+
+def rivals_of(config: PretrainConfig, ranks: Ranks) -> tuple[Ranks, int]:
+    """Return the processes whose latents are candidates of a prediction (this one alone for local negatives), and how many classes that makes.
+
+    Raises ValueError when the batch cannot be shared so.
+    """
+    classes = config.classes_of(ranks.count)
+    return (ranks if config.negatives == "global" else Ranks(0, 1, ranks.device)), classes
+
+
+def is_main_process() -> bool:
+    """Return whether this process is the one that prints, by what torchrun told it."""
+    return not _launched() or os.environ["RANK"] == "0"
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Ranks]:
+    """Yield this process's Ranks: one of torchrun's processes, or alone.
+
+    Raises ValueError when a host has more processes than GPUs, OperationError when another process is gone or does not answer for ten minutes.
+    """
+    rank, local_rank, count = (
+        (int(os.environ[name]) for name in _VARIABLES[:3]) if _launched() else (0, 0, 1)
+    )
+    device = _device(local_rank)
+    if count == 1:
+        yield Ranks(0, 1, device)
+        return
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT
+    )
+    try:
+        yield Ranks(rank, count, device)
+    except RuntimeError as error:
+        if isinstance(error, OperationError) or not _is_about_processes(error):
+            raise
+        raise OperationError(
+            f"process {rank} of {count} lost another one ({str(error).splitlines()[0]}); see what that one said, and run the same "
+            f"command again: it goes on from the last checkpoint"
+        ) from error
+    distributed.destroy_process_group()  # not after an error: it would wait for processes that are gone
+
+
+def _launched() -> bool:
+    return all(name in os.environ for name in _VARIABLES)
+
+
+def _device(local_rank: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    found = torch.cuda.device_count()
+    if local_rank >= found:
+        raise ValueError(
+            f"process {local_rank + 1} of this host has no GPU of its own: there are {found}; set --nproc-per-node {found}"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def _is_about_processes(error: RuntimeError) -> bool:
+    return isinstance(error, distributed.DistError) or "gloo" in str(error) or "NCCL" in str(error)

@@ -1,0 +1,104 @@
+"""How a run is executed: what may change between two starts of the same run, because it decides no result."""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from flowcpc.train.pretraining.distributed import Ranks
+from flowcpc.train.settings.config import PretrainConfig
+
+_WORKERS_PER_CORE = 4  # more than one where a slow disk is waited for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """Settings of one start of a run.
+
+    Parameters
+    ----------
+    workers : int
+        Processes that read batches; 0: a thread of this one.
+    compile : bool
+        Compile the model (torch.compile).
+    cuda_graphs : bool
+        Compile it and replay its kernels as CUDA graphs, for models so small that launching kernels takes the time.
+    tensorboard, wandb : bool
+        Write the lines of metrics there too.
+    """
+
+    workers: int = 0
+    compile: bool = False
+    cuda_graphs: bool = False
+    tensorboard: bool = False
+    wandb: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ValueError(
+                f"workers={self.workers} is no number of processes; take 0 (none but this one) or more"
+            )
+
+
+def check_execution(execution: Execution, config: PretrainConfig, ranks: Ranks) -> None:
+    """Raise ValueError where this machine cannot do what is asked for."""
+    # There the last stage strides over maps of one point, and torch (2.13) leaves gradients of that convolution undefined.
+    if (
+        ranks.device.type == "cpu"
+        and uses_bf16(config.precision, ranks.device)
+        and max(config.size) <= 16
+    ):
+        raise ValueError(
+            "precision=bf16 needs a size above 16x16 on a CPU; set precision=float32, or a larger size"
+        )
+    cores = len(os.sched_getaffinity(0))
+    if execution.workers > _WORKERS_PER_CORE * cores:
+        raise ValueError(
+            f"--workers {execution.workers} is too many for {cores} cores, and each takes memory; take {_WORKERS_PER_CORE * cores} or fewer"
+        )
+    if execution.cuda_graphs and ranks.device.type != "cuda":
+        raise ValueError(
+            f"--cuda-graphs needs an NVIDIA GPU, and this is a {ranks.device.type}; leave it out"
+        )
+    if execution.cuda_graphs and ranks.count > 1:
+        raise ValueError(
+            f"--cuda-graphs is for one process, and there are {ranks.count}; take --compile instead"
+        )
+    for package in ("tensorboard", "wandb"):
+        if getattr(execution, package) and importlib.util.find_spec(package) is None:
+            raise ValueError(
+                f"--{package} needs a package that is not here; run: pip install 'flowcpc[{package}]'"
+            )
+    if execution.compile and not any(
+        map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))
+    ):
+        raise ValueError(
+            "--compile needs a C++ compiler (g++ or clang++), and none is there; install one or leave it out"
+        )
+
+
+def compiled(model: nn.Module, execution: Execution) -> nn.Module:
+    """Return `model`, or a module that computes the same with compiled code and shares its parameters."""
+    if execution.cuda_graphs:
+        return torch.compile(model, mode="reduce-overhead")  # type: ignore[return-value]
+    if execution.compile:
+        return torch.compile(model)  # type: ignore[return-value]
+    return model
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Return whether forward passes run in bfloat16: asked for, or `auto` on a GPU that computes with it."""
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision == "bf16"
+
+
+def forward_precision(
+    precision: str, device: torch.device
+) -> contextlib.AbstractContextManager[object]:
+    """Return a context for forward passes; weights, gradients and scores stay float32 in it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(precision, device))

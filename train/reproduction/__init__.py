@@ -1,0 +1,1 @@
+"""Run the experiments of the paper's tables and compare the results."""

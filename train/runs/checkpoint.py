@@ -1,0 +1,333 @@
+"""A run on disk: safetensors weights with JSON beside them, replaced atomically and loaded strictly.
+
+```
+RUN/config.json                   the settings
+RUN/checkpoint.json               where the run stands; names its weights file and that file's sha256
+RUN/weights-<step>.safetensors    model.* and momentum.*
+```
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX, replace_file
+from flowcpc.stores.layout import differing_values, find_store_above
+from flowcpc.train.model.cpc import ModelOne, ModelTwo, build_model
+from flowcpc.train.model.encoder import Encoder
+from flowcpc.train.runs.metrics import HorizonMeans, Window
+from flowcpc.train.runs.tensors import check_same_tensors, load_strictly, part_of, tensors_to_bytes
+from flowcpc.train.settings.config import PretrainConfig
+
+FORMAT_VERSION = 2
+_CONFIG = "config.json"
+_META = "checkpoint.json"
+_WEIGHTS = "weights-{step}.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A saved state of a run.
+
+    Attributes
+    ----------
+    step : int
+        Iterations done.
+    config : PretrainConfig
+    numerics : dict
+        Of the store that it was trained on.
+    videos : str
+        Digest of the videos that it was trained on (flowcpc.train.data.splits.digest_of_videos).
+    window : list of float
+        Sums of the metrics since their last line (flowcpc.train.runs.metrics.Window).
+    sha256 : str
+        Of the weights file.
+    tensors : dict of str to Tensor
+        `model.*` and `momentum.*`, on the CPU.
+    """
+
+    step: int
+    config: PretrainConfig
+    numerics: dict[str, Any]
+    videos: str
+    window: list[float]
+    sha256: str
+    tensors: dict[str, Tensor]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors whose names begin with `prefix.`, without it."""
+        return part_of(self.tensors, prefix)
+
+
+def open_run(
+    run: Path, config: PretrainConfig, numerics: Mapping[str, Any], videos: str
+) -> Checkpoint | None:
+    """Write down the settings of a new run, or return the checkpoint (None before the first) of the one that is there.
+
+    Before the first checkpoint nothing was learned, so that other settings may take the folder over. `videos` is the digest of those to train on.
+
+    Raises
+    ------
+    ValueError
+        The run was made with other settings, `steps` apart, which may grow; on flow of other numerics; or of other videos.
+    """
+    file = run / _CONFIG
+    checkpoint = load_checkpoint(run)
+    if checkpoint is None:
+        _refuse_lost_checkpoint(run, config)
+        write_json(file, config.to_json())
+        return None
+    saved = checkpoint.config
+    old, new = saved.to_json(), config.to_json()
+    differing = [key for key in old if key not in ("preset", "steps") and old[key] != new[key]]
+    if differing:
+        both = "; ".join(f"{key} was {old[key]!r} and is now {new[key]!r}" for key in differing)
+        raise ValueError(
+            f"{run} was made with other settings: {both}; use the same ones, or another folder"
+        )
+    if config.steps < saved.steps:
+        raise ValueError(
+            f"{run} was made with steps={saved.steps}, and steps={config.steps} is less; steps may only grow, or use another folder"
+        )
+    check_numerics(checkpoint, numerics)
+    if checkpoint.videos != videos:
+        raise ValueError(
+            f"{run} began with other videos than are to be trained on now, so its batches would be others; "
+            "use the store as it was, or another folder for a new run"
+        )
+    write_json(file, config.to_json())
+    return checkpoint
+
+
+def _refuse_lost_checkpoint(run: Path, config: PretrainConfig) -> None:
+    """Raise ValueError where there are weights that no first checkpoint left, killed before it was named: they are somebody's training."""
+    for path in run.glob(_WEIGHTS.format(step="*")):
+        step = path.stem.rpartition("-")[2]
+        if step.isdecimal() and int(step) > config.checkpoint_every:
+            raise ValueError(
+                f"{run} holds {path.name} but no {_META}, which says what it is; restore that from a copy, or give another folder"
+            )
+
+
+@contextlib.contextmanager
+def hold_run(run: Path) -> Iterator[None]:
+    """Make the folder of a run where it is not there, and keep other processes of this machine from training it meanwhile; what a killed one left
+    half-written goes.
+
+    Raises ValueError when one trains it already, FileExistsError when `run` is a file, or a folder of something else. The lock is the kernel's and
+    ends with the process, however that ends.
+    """
+    if run.exists() and not run.is_dir():
+        raise FileExistsError(f"{run} is a file; give a new folder for the run")
+    run.mkdir(parents=True, exist_ok=True)
+    if not any((run / name).exists() for name in (_CONFIG, _META)) and any(
+        entry.suffix != TEMPORARY_SUFFIX for entry in run.iterdir()
+    ):
+        raise FileExistsError(f"{run} holds something else than a run; give a new or empty folder")
+    folder = os.open(run, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{run} is being trained by another process; wait for it, or give another folder"
+            ) from None
+        for left in run.glob(f".*{TEMPORARY_SUFFIX}"):
+            left.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(folder)
+
+
+def save_checkpoint(
+    run: Path,
+    *,
+    step: int,
+    config: PretrainConfig,
+    numerics: Mapping[str, Any],
+    videos: str,
+    window: list[float],
+    model: Mapping[str, Tensor],
+    momentum: Mapping[str, Tensor],
+) -> None:
+    """Make this state the run's checkpoint; killed at any moment, the run has this one or the one before, whole."""
+    tensors = {f"model.{name}": value for name, value in model.items()}
+    tensors |= {f"momentum.{name}": value for name, value in momentum.items()}
+    data = tensors_to_bytes(tensors)
+    weights = run / _WEIGHTS.format(step=step)
+    replace_file(weights, data)
+    meta = {
+        "format_version": FORMAT_VERSION,
+        "step": step,
+        "weights": weights.name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "window": window,
+        "config": config.to_json(),
+        "numerics": dict(numerics),
+        "videos": videos,
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("torch", "numpy", "numba", "safetensors")
+        },
+    }
+    write_json(run / _META, meta)
+    for old in run.glob(_WEIGHTS.format(step="*")):
+        if old != weights:
+            old.unlink()
+
+
+def load_checkpoint(run: str | os.PathLike[str]) -> Checkpoint | None:
+    """Return the checkpoint of a run, or None when it has none yet.
+
+    Nothing in the files is executed. Raises ValueError when they are not whole, of another format version, or hold other tensors than the settings
+    make: context, predictors and momentum count as the encoder does.
+    """
+    path = Path(run, _META)
+    if not path.is_file():
+        return None
+    try:
+        meta = json.loads(path.read_bytes())
+        if not isinstance(meta, dict):
+            raise ValueError("it is no JSON object")
+        if meta["format_version"] != FORMAT_VERSION:
+            raise ValueError(
+                f"format version {meta['format_version']}, this release reads {FORMAT_VERSION}"
+            )
+        if meta["weights"] != _WEIGHTS.format(step=meta["step"]):
+            raise ValueError(f"{meta['weights']} are not the weights of step {meta['step']}")
+        data = Path(run, meta["weights"]).read_bytes()
+        if hashlib.sha256(data).hexdigest() != meta["sha256"]:
+            raise ValueError(f"{meta['weights']} does not fit its checksum")
+        config, tensors = PretrainConfig.from_json(meta["config"]), safetensors.torch.load(data)
+        _check_complete(config, tensors)
+        _check_values(meta, config)
+        return Checkpoint(
+            step=meta["step"],
+            config=config,
+            numerics=meta["numerics"],
+            videos=meta["videos"],
+            window=meta["window"],
+            sha256=meta["sha256"],
+            tensors=tensors,
+        )
+    except (ValueError, KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
+        raise ValueError(
+            f"{path} cannot be used ({reason_of(error)}); restore the run from a copy, or train it again"
+        ) from error
+
+
+def _check_values(meta: Mapping[str, Any], config: PretrainConfig) -> None:
+    """Raise ValueError naming a value that training or an evaluation would stumble over later."""
+    cpu = torch.device("cpu")
+    sums = len(Window(HorizonMeans(_shapes_of(config).horizons, cpu), cpu).values())
+    window = meta["window"]
+    numbers = isinstance(window, list) and all(type(value) in (int, float) for value in window)
+    for name, right, rule in (
+        ("step", type(meta["step"]) is int, "a whole number"),
+        ("numerics", isinstance(meta["numerics"], dict), "an object of names and values"),
+        ("videos", isinstance(meta["videos"], str), "a text"),
+        ("window", numbers and len(window) == sums, f"a list of {sums} numbers"),
+    ):
+        if not right:
+            raise ValueError(f"{name} is not {rule}")
+
+
+def _shapes_of(config: PretrainConfig) -> ModelOne | ModelTwo:
+    """Return the model of a run without its values: no memory, and no draw."""
+    with torch.device("meta"):
+        return build_model(config)
+
+
+def _check_complete(config: PretrainConfig, tensors: Mapping[str, Tensor]) -> None:
+    model = _shapes_of(config)
+    expected = {f"model.{name}": value for name, value in model.state_dict().items()}
+    if config.momentum:
+        expected |= {f"momentum.{name}": value for name, value in model.named_parameters()}
+    check_same_tensors(expected, tensors, "the settings")
+
+
+def reason_of(error: Exception) -> str:
+    """Return in words what made a saved file unusable: Python's own words say nothing to who did not write the program."""
+    match error:
+        case json.JSONDecodeError() | UnicodeDecodeError():
+            return "it is no JSON"
+        case KeyError():
+            return f"it lacks {error.args[0]}"
+        case FileNotFoundError():
+            return f"{Path(error.filename).name} does not exist"
+        case OSError():
+            return f"{Path(error.filename).name}: {(error.strerror or 'it cannot be read').lower()}"
+        case safetensors.SafetensorError():
+            return f"the weights are damaged: {error}"
+        case TypeError() | AttributeError():
+            return "a value in it is of another kind than it has to be"
+    return str(error)
+
+
+def require_checkpoint(run: str | os.PathLike[str]) -> Checkpoint:
+    """Return the checkpoint of a run. Raises FileNotFoundError when it has none, ValueError as `load_checkpoint`."""
+    checkpoint = load_checkpoint(run)
+    if checkpoint is None:
+        raise FileNotFoundError(f"{run} holds no checkpoint of a run; {where_a_run_is(Path(run))}")
+    return checkpoint
+
+
+def where_a_run_is(path: Path) -> str:
+    """Return what to do about a `path` that holds no run: make one there only where nothing else is."""
+    if find_store_above(path) is not None:
+        return "it is a store, or a part of one: give the folder that flowcpc pretrain wrote"
+    if path.is_file() or (path.is_dir() and not (path / _CONFIG).exists() and any(path.iterdir())):
+        return "it is something else: give the folder that flowcpc pretrain wrote"
+    return f"make one with: flowcpc pretrain STORE {path}"
+
+
+def load_encoder(run: str | os.PathLike[str]) -> Encoder:
+    """Return the trained encoder of a run, on the CPU and in eval mode; its settings are `.config`.
+
+    Raises FileNotFoundError when `run` holds no checkpoint, ValueError when the checkpoint is damaged or does not fit the encoder.
+    """
+    return build_encoder(require_checkpoint(run))
+
+
+def build_encoder(checkpoint: Checkpoint) -> Encoder:
+    """Return the encoder of a checkpoint, on the CPU and in eval mode."""
+    encoder = Encoder(checkpoint.config)
+    load_strictly(encoder, checkpoint.part("model.encoder"))
+    return encoder.eval()
+
+
+def check_numerics(checkpoint: Checkpoint, numerics: Mapping[str, Any]) -> None:
+    """Raise ValueError naming every difference between what the run was trained on and what a store holds.
+
+    Whether frames are stored too is none to a run that sees flow.
+    """
+    unseen = ("frames",) if checkpoint.config.modality == "flow" else ()
+    trained_on, found = (
+        {name: value for name, value in values.items() if name not in unseen}
+        for values in (checkpoint.numerics, numerics)
+    )
+    differences = [
+        f"{name} was {trained!r} and is {here!r} in this store"
+        for name, trained, here in differing_values(trained_on, found)
+    ]
+    if differences:
+        raise ValueError(
+            f"the run was trained on other flow: {'; '.join(differences)}; use a store of the same numerics, or a new run"
+        )
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Put `value` at `path` atomically."""
+    replace_file(path, json.dumps(value, indent=2).encode())

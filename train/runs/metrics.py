@@ -1,0 +1,185 @@
+"""What a run writes down about itself: means over steps, one JSON line each."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowcpc.stores.base.atomic import replace_file, sync_file
+from flowcpc.train.model.loss import InfoNCE
+
+METRICS_FILE = "metrics.jsonl"
+_ON_HOST = 5  # the first sums of a window: steps, strides, bytes, seconds of waiting, seconds
+
+
+class HorizonMeans:
+    """Averages what is known per prediction over the predictions that look equally far ahead.
+
+    Parameters
+    ----------
+    horizons : sequence of int, length P
+        How many segments ahead each prediction looks.
+    device : torch.device
+
+    Attributes
+    ----------
+    count : int
+        Different horizons, H.
+    """
+
+    def __init__(self, horizons: Sequence[int], device: torch.device) -> None:
+        rows = [[float(one == horizon) for one in horizons] for horizon in sorted(set(horizons))]
+        self.count = len(rows)
+        self._weights = torch.tensor(rows, device=device)
+        self._weights /= self._weights.sum(dim=1, keepdim=True)
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Return means (H,), nearest horizon first, of `values` (P,)."""
+        return self._weights @ values
+
+
+class Window:
+    """Sums of the metrics over the steps since the last line.
+
+    Those of the loss stay on the device, so that the loop waits for it at a line and not at every step. All are part of a checkpoint, so that a
+    resumed run writes the lines of an uninterrupted one.
+    """
+
+    def __init__(self, horizons: HorizonMeans, device: torch.device) -> None:
+        self._by_horizon = horizons
+        # loss, accuracy, accuracy of every horizon
+        self._sums = torch.zeros(2 + horizons.count, dtype=torch.float64, device=device)
+        self._host = [0.0] * _ON_HOST
+
+    def add(self, found: InfoNCE, *, stride: float, size: int) -> None:
+        """Count one step: its mean stride in flows, and the bytes of its batch."""
+        scalars = torch.stack([found.loss.detach(), found.accuracy])
+        self._sums += torch.cat([scalars, self._by_horizon(found.pair_accuracy)])
+        self._host = [sum(pair) for pair in zip(self._host, (1, stride, size, 0, 0), strict=True)]
+
+    def add_time(self, data_time: float, step_time: float) -> None:
+        """Count the seconds that the steps took, and those of them spent waiting for data."""
+        self._host = [
+            sum(pair) for pair in zip(self._host, (0, 0, 0, data_time, step_time), strict=True)
+        ]
+
+    def is_finite(self) -> bool:
+        """Return whether every loss in the window was a finite number."""
+        return bool(torch.isfinite(self._sums).all())
+
+    def clear(self) -> None:
+        """Begin the next window."""
+        self.restore([0.0] * len(self.values()))
+
+    def values(self) -> list[float]:
+        """Return the sums, for a line or a checkpoint."""
+        return [*self._host, *self._sums.tolist()]
+
+    def restore(self, values: list[float]) -> None:
+        """Take the sums of a checkpoint."""
+        self._host = list(values[:_ON_HOST])
+        self._sums.copy_(torch.tensor(values[_ON_HOST:], dtype=torch.float64))
+
+
+def line_of(
+    sums: Sequence[float],
+    *,
+    step: int,
+    rate: float,
+    classes: int,
+    batch_size: int,
+    ranks: int,
+    effective_rank: float,
+) -> dict[str, Any]:
+    """Return a line of the log from the sums of a window, which are means over `ranks` processes."""
+    steps, *others = sums
+    stride, size, data_time, step_time, loss, accuracy, *horizons = (
+        value / steps for value in others
+    )
+    return {
+        "step": step,
+        "loss": loss,
+        "accuracy": accuracy,
+        "horizon_accuracy": horizons,
+        "information_bound": math.log(classes) - loss,
+        "classes": classes,
+        "learning_rate": rate,
+        "stride": stride,
+        "effective_rank": effective_rank,
+        "bytes_per_step": size * ranks,
+        "data_time": data_time,
+        "step_time": step_time,
+        "samples_per_second": batch_size / step_time,
+    }
+
+
+def effective_rank(latents: Tensor) -> float:
+    """Return how many directions the latents (B, T, D) spread over: exp of the entropy of the normalised eigenvalues of their covariance.
+
+    1 to min(B T - 1, D); 0 when all latents are equal (Roy and Vetterli 2007, with the covariance's eigenvalues).
+    """
+    vectors = latents.detach().float().flatten(0, 1)
+    variances = torch.linalg.svdvals(vectors - vectors.mean(dim=0)).double().square()
+    total = variances.sum()
+    if not total > 0:
+        return 0.0
+    return math.exp(torch.special.entr(variances / total).sum().item())
+
+
+class MetricsLog:
+    """`metrics.jsonl` of a run, one JSON object a line.
+
+    Opening it drops the lines behind step `keep`: the run goes on from there and writes them again. Of several processes all know the lines, and
+    the one with `writes` puts them in the file.
+    """
+
+    def __init__(self, run: Path, *, keep: int, writes: bool = True) -> None:
+        self._path = run / METRICS_FILE
+        self._writes = writes
+        self.lines = [line for line in read_metrics(run) if line["step"] <= keep]
+        if writes:
+            replace_file(
+                self._path, "".join(json.dumps(line) + "\n" for line in self.lines).encode()
+            )
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Add a line."""
+        self.lines.append(dict(line))
+        if self._writes:
+            with open(self._path, "a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def sync(self) -> None:
+        """Ask the disk to keep the lines: a checkpoint that is on disk goes on behind them."""
+        if self._writes:
+            sync_file(self._path)
+
+    def last(self, key: str) -> dict[str, Any] | None:
+        """Return the last line that has `key`, or None."""
+        return next((line for line in reversed(self.lines) if key in line), None)
+
+
+def has_metrics(run: str | os.PathLike[str]) -> bool:
+    """Return whether a run has a line of training."""
+    return any("loss" in line for line in read_metrics(run))
+
+
+def read_metrics(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Return the lines of a run's metrics, up to one that a kill or a power cut left unfinished; empty when there are none."""
+    path = Path(run, METRICS_FILE)
+    if not path.is_file():
+        return []
+    lines = []
+    for line in path.read_text(errors="replace").split("\n")[
+        :-1
+    ]:  # what follows the last line break is unfinished
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines

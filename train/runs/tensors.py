@@ -1,0 +1,81 @@
+"""Tensors by name: compared and copied strictly, a part of them, as bytes; the momentum of an optimizer among them."""
+
+from collections.abc import Mapping
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+_NAMED = 2  # tensors that a sentence names
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy `tensors` into the parameters and buffers of `module`.
+
+    Raises ValueError, and changes nothing, when names are missing or unexpected or shapes or dtypes differ; the first of them are named.
+    """
+    state = module.state_dict()
+    check_same_tensors(state, tensors, type(module).__name__)
+    with torch.no_grad():
+        for name, value in tensors.items():
+            state[name].copy_(value)
+
+
+def check_same_tensors(
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str
+) -> None:
+    """Raise ValueError naming the first tensors of `found` that are missing, unexpected, or of another shape or dtype, and saying how many are."""
+    wrong = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
+    wrong += [f"{name} is unexpected" for name in sorted(found.keys() - expected.keys())]
+    for name in sorted(expected.keys() & found.keys()):
+        a, b = expected[name], found[name]
+        if a.shape != b.shape or a.dtype != b.dtype:
+            wrong.append(
+                f"{name} is {b.dtype} {tuple(b.shape)} instead of {a.dtype} {tuple(a.shape)}"
+            )
+    if wrong:
+        more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        raise ValueError(
+            f"the saved tensors do not fit {where}: {'; '.join(wrong[:_NAMED])}{more}; use the settings that made them"
+        )
+
+
+def sgd_momentum(optimizer: torch.optim.SGD, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the momentum of every named parameter; nothing when the optimizer keeps none."""
+    if not optimizer.param_groups[0]["momentum"]:
+        return {}
+    return {
+        name: optimizer.state[parameter]["momentum_buffer"]
+        for name, parameter in parameters.items()
+    }
+
+
+def restore_momentum(
+    optimizer: torch.optim.SGD, parameters: Mapping[str, Tensor], momentum: Mapping[str, Tensor]
+) -> None:
+    """Give the optimizer back what `sgd_momentum` returned. Raises ValueError when it does not fit the parameters."""
+    check_same_tensors(
+        parameters if optimizer.param_groups[0]["momentum"] else {}, momentum, "the momentum of SGD"
+    )
+    for name, value in momentum.items():
+        parameter = parameters[name]
+        optimizer.state[parameter]["momentum_buffer"] = (
+            torch.empty_like(parameter).copy_(value).detach()
+        )
+
+
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix.`, without it."""
+    start = f"{prefix}."
+    return {
+        name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)
+    }
+
+
+def tensors_to_bytes(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """Return `tensors`, from any device, as the bytes of a safetensors file; `metadata` is written into its header."""
+    own = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    data: bytes = safetensors.torch.save(own, dict(metadata) if metadata else None)
+    return data

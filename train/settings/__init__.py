@@ -1,0 +1,1 @@
+"""The settings of a pretraining: their parser, the presets and the paper's numbers."""

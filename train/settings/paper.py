@@ -1,0 +1,68 @@
+"""A run beside the paper (Lorre et al. 2019): which of its numbers belong to the run, and what differs between the two."""
+
+from flowcpc.stores.flow_store import FlowStore
+from flowcpc.train.settings.config import PretrainConfig
+from flowcpc.train.settings.presets import PRESETS, Preset
+
+PAPER = "Lorre et al. 2019"
+DATA = "UCF-101, 101 classes, 9,537 training and 3,783 test videos in fold 1, flow of 256x342 px"
+# Settings that decide how a run is done and not what it learns from.
+_SILENT = {
+    "preset", "fold", "seed", "checkpoint_every", "log_every", "validate_every", "precision",
+}  # fmt: skip
+_WORDS = {
+    "num_flows": "flows per segment", "num_segments": "segments", "num_observed": "segments observed", "size": "input size", "width": "encoder width",
+    "batch_size": "videos in a batch", "learning_rates": "learning rates", "difficult_negatives": "difficult negatives",
+}  # fmt: skip
+
+
+def paper_of(config: PretrainConfig) -> Preset | None:
+    """Return the preset that a run started from, if the paper has numbers of it."""
+    preset = PRESETS.get(config.preset)
+    return preset if preset is not None and (preset.linear or preset.finetune) else None
+
+
+def differences(config: PretrainConfig, theirs: PretrainConfig) -> list[str]:
+    """Return what differs between a run and the paper's settings, a phrase each.
+
+    >>> differences(PretrainConfig(steps=100, width=16), PretrainConfig())
+    ['encoder width 16 instead of 64', 'steps 100 instead of 60,000']
+    """
+    ours, paper = config.to_json(), theirs.to_json()
+    found = []
+    for name, value in ours.items():
+        if name not in _SILENT and value != paper[name]:
+            word = _WORDS.get(name, name.replace("_", " "))
+            found.append(f"{word} {written(name, value)} instead of {written(name, paper[name])}")
+    return found
+
+
+def data_of(store: FlowStore, fold: int) -> str:
+    """Return a phrase that says what a store holds, to stand beside DATA."""
+    videos = store.videos()
+    column = f"fold{fold}"
+    splits = videos[column].to_list() if column in videos else []
+    size = (
+        f"{store.height}x{store.width} px"
+        if store.height
+        else f"{store.short_side} px on the shorter side"
+    )
+    return (
+        f"{store.path.resolve().name}, {videos['label'].nunique()} classes, {splits.count('train'):,} training and "
+        f"{splits.count('test'):,} test videos in fold {fold}, flow of {size}"
+    )
+
+
+def written(name: str, value: object) -> str:
+    """Return a setting's JSON value as a person reads it.
+
+    >>> written("size", [224, 224]), written("steps", 60000), written("learning_rates", [[0, 0.01], [3000, 0.005]])
+    ('224x224', '60,000', '0.01, 0.005 from 3,000')
+    """
+    if name == "size" and isinstance(value, list):
+        return "x".join(map(str, value))
+    if isinstance(value, list):
+        return ", ".join(f"{rate:g} from {step:,}" if step else f"{rate:g}" for step, rate in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
