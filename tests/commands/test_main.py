@@ -15,7 +15,7 @@ import click
 import numpy as np
 import pytest
 from builders import write_class_folders, write_video
-from click.testing import CliRunner, Result
+from command_cases import SMALL, flowcpc, refused
 from records import ROOT
 from textures import moving_texture
 
@@ -25,22 +25,6 @@ from flowcpc.stores.flow_store import open_store
 from flowcpc.stores.records import record_file
 
 CLASSES = {"Left": (-1.0, 0.0), "Right": (1.0, 0.0)}
-SMALL = ["--size", "24x32", "--workers", "0"]
-
-
-def flowcpc(*words: object) -> Result:
-    return CliRunner().invoke(main.main, [str(word) for word in words])
-
-
-def refused(result: Result, *words: str, code: int = console.USAGE) -> None:
-    """The command ended with `code` and one clear sentence on stderr, no traceback, nothing on stdout."""
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    assert "Traceback" not in result.stderr
-    sentence = result.stderr.strip().splitlines()[-1]
-    assert sentence.startswith("Error: ")
-    for word in words:
-        assert word in sentence
 
 
 @pytest.fixture

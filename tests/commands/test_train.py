@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from loop_cases import assert_same_run
 from records import ROOT
-from test_loop import assert_same_run
 
 from flowcpc.commands import console, main, train
 from flowcpc.train.pretraining import loop

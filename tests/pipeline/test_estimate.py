@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from builders import write_class_folders
-from test_cli import SMALL, flowcpc
+from command_cases import SMALL, flowcpc
 
 from flowcpc.pipeline import estimate as module
 from flowcpc.pipeline.cluster.places import Here, Processes, Running

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from builders import assert_same_store, write_class_folders
-from test_cli import SMALL, flowcpc, refused
+from command_cases import SMALL, flowcpc, refused
 
 from flowcpc.commands import console
 from flowcpc.pipeline import run

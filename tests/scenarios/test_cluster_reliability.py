@@ -1,20 +1,17 @@
 """A cluster under what really happens: a scheduler and workers started by hand, and kill -9 of each at any moment."""
 
 import contextlib
-import json
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from builders import assert_same_store, extraction_command, write_video
+from builders import assert_same_store, write_video
+from dask_site import SIZE, Site, until
 from textures import moving_texture
 
 from flowcpc.commands import console
@@ -27,134 +24,6 @@ from flowcpc.stores.records.garbage import find_leftovers
 
 # `make chaos` sets this to 30.
 KILLS = int(os.environ.get("FLOWCPC_WORKER_KILLS", "3"))
-SIZE = (96, 128)
-DASK = [str(Path(sys.executable).with_name("dask"))]
-SLOW_AND_POISONED = """
-import os, signal, time
-import flowcpc.pipeline.extraction.extract
-
-extract_video = getattr(flowcpc.pipeline.extraction.extract, "unpoisoned", flowcpc.pipeline.extraction.extract.extract_video)  # this may be loaded twice
-flowcpc.pipeline.extraction.extract.unpoisoned = extract_video
-
-def extract(settings, video, on_pairs, **options):
-    if "segfault" in video.video_id:
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if "exit" in video.video_id:
-        os._exit(7)
-    if "slow" in video.video_id:
-        time.sleep(1)
-    return extract_video(settings, video, on_pairs, **options)
-
-flowcpc.pipeline.extraction.extract.extract_video = extract
-"""
-
-
-class Site:
-    """A scheduler and workers, each a process started with the `dask` command, and the extraction that uses them."""
-
-    def __init__(self, folder: Path, videos: Path) -> None:
-        self.folder = folder
-        self.videos = videos
-        self.store = folder / "s"
-        self.log = folder / "log.json"
-        self.file = folder / "scheduler.json"
-        self.workers: list[subprocess.Popen[bytes]] = []
-        self.preload = folder / "preload.py"
-        self.preload.write_text(SLOW_AND_POISONED)
-        self.start_scheduler("0")
-
-    def start_scheduler(self, port: str, *further: str) -> None:
-        words = [
-            "scheduler",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            port,
-            "--scheduler-file",
-            str(self.file),
-            "--no-dashboard",
-        ]
-        self.file.unlink(missing_ok=True)
-        self.scheduler = self._start([*words, *further])
-        until(lambda: self.file.exists() and self.file.read_text().rstrip().endswith("}"))
-        self.address = json.loads(self.file.read_text())["address"]
-
-    def start_workers(self, count: int = 2) -> None:
-        words = [
-            "worker",
-            self.address,
-            "--nthreads",
-            "1",
-            "--local-directory",
-            str(self.folder / "dask"),
-        ]
-        for _ in range(count):
-            self.workers.append(
-                self._start([*words, "--preload", str(self.preload), "--no-dashboard"])
-            )
-
-    def _start(self, words: list[str]) -> "subprocess.Popen[bytes]":
-        output = open(self.folder / "dask.log", "ab")  # noqa: SIM115  (the process's)
-        with output:
-            return subprocess.Popen(
-                [*DASK, *words],
-                cwd=self.folder,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-
-    def extract(self, *further: str) -> "subprocess.Popen[str]":
-        """The user's command, running."""
-        where = ["--scheduler", self.address, "--log-json", str(self.log), *further]
-        command = extraction_command(
-            self.videos, self.store, *where, size="x".join(map(str, SIZE)), workers=None
-        )
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def run_again(self) -> str:
-        """Give the same command again and return what it said; it must end well."""
-        process = self.extract()
-        stderr = process.communicate(timeout=600)[1]
-        assert process.returncode == 0, stderr
-        assert "Traceback" not in stderr
-        return stderr
-
-    def events(self, event: str) -> list[dict[str, Any]]:
-        if not self.log.exists():
-            return []
-        lines = [json.loads(line) for line in self.log.read_text().splitlines()]
-        return [line for line in lines if line["event"] == event]
-
-    def live(self) -> dict[str, int]:
-        """Worker processes that have joined and not gone: {address: pid}."""
-        pids: dict[str, int] = {}
-        for event in self.events("worker"):
-            if event["state"] == "joined":
-                pids[event["address"]] = event["pid"]
-            else:
-                pids.pop(event["address"], None)
-        return pids
-
-    def close(self) -> None:
-        for process in [*self.workers, self.scheduler]:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "what was waited for did not come"
-        time.sleep(0.01)
 
 
 def commits(store: Path) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from builders import FRAMES, assert_same_store, commit_flow, extraction_command, write_class_folders
 from records import ROOT
-from test_flow_store import FORMATS, NUMERICS, some_flow
+from store_cases import FORMATS, NUMERICS, some_flow
 
 from flowcpc.stores.flow_store import create_store, open_store
 from flowcpc.stores.inspection.verify import EXTRA, verify
@@ -32,7 +32,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 from builders import FRAMES, commit_flow
-from test_flow_store import NUMERICS, some_flow
+from store_cases import NUMERICS, some_flow
 from flowcpc.stores.flow_store import create_store
 numerics = NUMERICS | (FRAMES if "with frames" in sys.argv else {})
 store = create_store(sys.argv[1], numerics, sys.argv[2])
@@ -155,7 +155,7 @@ import sys
 sys.path.insert(0, "tests")
 from pathlib import Path
 from builders import FRAMES, commit_flow
-from test_flow_store import NUMERICS, some_flow
+from store_cases import NUMERICS, some_flow
 from flowcpc.stores.flow_store import create_store
 store = create_store(sys.argv[1], NUMERICS | (FRAMES if "with frames" in sys.argv else {}), sys.argv[2])
 for seed in range(200):

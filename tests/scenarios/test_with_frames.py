@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 from builders import FRAMES, assert_same_store, commit_flow, some_jpegs, write_class_folders
+from command_cases import flowcpc, refused
 from PIL import Image
-from test_cli import flowcpc, refused
-from test_flow_store import FORMATS, NUMERICS, some_flow
+from store_cases import FORMATS, NUMERICS, some_flow
 
 from flowcpc.pipeline.cluster.places import Here
 from flowcpc.pipeline.datasets.sources import Video

@@ -13,6 +13,7 @@ from builders import assert_same_store, commit_flow
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from store_cases import FORMATS, NUMERICS, failure, some_flow
 
 from flowcpc.stores import layout
 from flowcpc.stores.base.errors import DamagedStoreError
@@ -20,15 +21,6 @@ from flowcpc.stores.encoding import DEFAULT, ENCODINGS
 from flowcpc.stores.flow_store import FlowStore, create_store, open_store
 from flowcpc.stores.records import record_file
 from flowcpc.stores.video import zarr_arrays
-
-NUMERICS = {"height": 16, "width": 20, "encoding": DEFAULT.to_json(), "tvl1": {"tau": 0.25}}
-
-
-def some_flow(length: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 2, (length, 2, 16, 20)).astype(np.float32)
-
-
-FORMATS = ("zarr", "hdf5")
 
 
 @pytest.fixture(params=FORMATS)
@@ -341,22 +333,3 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         replace_file(tmp_path / "f", b"new")
     assert (tmp_path / "f").read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [tmp_path / "f"]
-
-
-def failure(video_id: str, reason: str) -> dict[str, object]:
-    source = {
-        "video_id": video_id,
-        "path": f"{video_id}.avi",
-        "label": "X",
-        "group": None,
-        "folds": {"fold1": "test"},
-    }
-    return {
-        **source,
-        "kind": "file",
-        "reason": reason,
-        "attempts": 1,
-        "time": 0.0,
-        "source_bytes": 1,
-        "source_mtime_ns": 1,
-    }

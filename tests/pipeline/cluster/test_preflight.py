@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from builders import write_class_folders
-from test_cluster_reliability import Site
+from dask_site import Site
 
 from flowcpc.commands import console
 from flowcpc.pipeline.cluster import preflight

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import commit_flow
-from test_exchange import done, flowcpc, smooth_flow, two_videos
+from exchange_cases import done, flowcpc, smooth_flow, two_videos
 
 from flowcpc.stores.encoding import DEFAULT
 from flowcpc.stores.flow_store import FlowStore, create_store, open_store

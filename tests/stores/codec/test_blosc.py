@@ -1,6 +1,7 @@
 import numcodecs.blosc
 import numpy as np
 import pytest
+from chunk_cases import as_array, repetitive
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -8,16 +9,8 @@ from hypothesis.extra import numpy as hnp
 from flowcpc.stores.codec.blosc import compress, decode_frame, decompress, scratch_bytes
 from flowcpc.stores.codec.raw_bytes import SLACK
 
-# Few different bytes, repeated: matches of every length and distance.
-repetitive = st.lists(
-    st.tuples(st.binary(min_size=1, max_size=40), st.integers(1, 60)), min_size=1, max_size=30
-).map(lambda parts: b"".join(part * count for part, count in parts))
 halves = repetitive.filter(lambda data: len(data) > 1).map(lambda data: data[: len(data) // 2 * 2])
 images = hnp.arrays(np.uint8, st.tuples(st.just(2), st.integers(1, 30), st.integers(1, 90)))
-
-
-def as_array(data: bytes) -> np.ndarray:
-    return np.frombuffer(data, np.uint8)
 
 
 @given(halves, st.integers(1, 100))

@@ -1,9 +1,9 @@
 import lz4.block
 import numpy as np
 import pytest
+from chunk_cases import as_array, repetitive
 from hypothesis import given
 from hypothesis import strategies as st
-from test_blosc import as_array, repetitive
 
 from flowcpc.stores.base.compiled import kernel
 from flowcpc.stores.codec.lz4_decoder import SHORTEST_OFFSET

@@ -5,7 +5,7 @@ import pytest
 from builders import commit_flow
 from click.testing import CliRunner
 from PIL import Image
-from test_flow_store import NUMERICS
+from store_cases import NUMERICS
 
 from flowcpc.commands import main
 from flowcpc.stores.flow_store import FlowStore, create_store

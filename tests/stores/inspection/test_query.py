@@ -7,7 +7,7 @@ import pytest
 from builders import commit_flow
 from click.testing import CliRunner, Result
 from embedding_cases import put_embeddings
-from test_flow_store import NUMERICS, failure, some_flow
+from store_cases import NUMERICS, failure, some_flow
 
 import flowcpc
 from flowcpc.commands import main

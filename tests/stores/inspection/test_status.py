@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from builders import commit_flow, extraction_command, write_class_folders
 from click.testing import CliRunner
-from test_flow_store import NUMERICS, some_flow
+from store_cases import NUMERICS, some_flow
 
 from flowcpc.commands import main
 from flowcpc.stores import layout

@@ -12,7 +12,7 @@ import zarr
 from builders import assert_same_store, commit_flow, write_class_folders
 from click.testing import CliRunner, Result
 from embedding_cases import put_embeddings
-from test_flow_store import FORMATS, NUMERICS, failure, some_flow
+from store_cases import FORMATS, NUMERICS, failure, some_flow
 
 from flowcpc.commands import main
 from flowcpc.stores import layout

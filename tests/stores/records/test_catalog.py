@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import commit_flow
-from test_flow_store import NUMERICS, failure, some_flow
+from store_cases import NUMERICS, failure, some_flow
 
 from flowcpc.stores import layout
 from flowcpc.stores.flow_store import FlowStore, create_store

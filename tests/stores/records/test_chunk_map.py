@@ -5,7 +5,7 @@ import pytest
 from builders import commit_flow
 from hypothesis import given
 from hypothesis import strategies as st
-from test_flow_store import NUMERICS, some_flow
+from store_cases import NUMERICS, some_flow
 
 from flowcpc.stores import layout
 from flowcpc.stores.base.errors import DamagedStoreError

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import commit_flow
-from test_flow_store import NUMERICS, some_flow
+from store_cases import NUMERICS, some_flow
 
 from flowcpc.stores import layout
 from flowcpc.stores.base.errors import DamagedStoreError

@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loader_cases import same_size
 from records import ROOT
 
 from flowcpc.stores.base.errors import DamagedStoreError, OperationError
 from flowcpc.train.data.loader import loading
 from flowcpc.train.data.shared_memory import empty
-
-UINT8 = np.dtype(np.uint8)
 
 
 def square(step: int) -> int:
@@ -35,10 +34,6 @@ def filled(step: int) -> dict[str, object]:
         "part": tensor[:, :2],
         "small": torch.tensor([step]),
     }
-
-
-def same_size(step: int) -> torch.Tensor:
-    return empty((1000, 1000), UINT8).fill_(step % 256)
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 5])
@@ -200,7 +195,7 @@ def test_a_process_has_one_thread() -> None:
 LOOP = """
 import os, signal, sys
 import numpy as np
-from test_loader import same_size
+from loader_cases import same_size
 from flowcpc.train.data.loader import loading
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from loop_cases import assert_same_run
 from records import ROOT
-from test_loop import assert_same_run
 from train_cases import CONFIG, StopAfter
 from two_ranks import GRADIENT_CASES, gradient_config, gradients
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loop_cases import assert_same_run, train
 from train_cases import CONFIG, StopAfter
 
 from flowcpc.stores.flow_store import open_store
@@ -21,31 +22,6 @@ from flowcpc.train.runs.checkpoint import require_checkpoint
 from flowcpc.train.runs.metrics import read_metrics
 from flowcpc.train.runs.tensors import load_strictly
 from flowcpc.train.settings.config import PretrainConfig, named_seed
-
-BF16_SIZE = (
-    18,
-    20,
-)  # on a map of 1x1 the CPU's bf16 convolution of stride 2 leaves gradients of what it does not see undefined
-TIMES = ("data_time", "step_time", "samples_per_second")
-
-
-def untimed(run: Path) -> list[dict[str, object]]:
-    return [
-        {key: value for key, value in line.items() if key not in TIMES}
-        for line in read_metrics(run)
-    ]
-
-
-def assert_same_run(first: Path, second: Path) -> None:
-    a, b = require_checkpoint(first), require_checkpoint(second)
-    assert (a.step, a.tensors.keys()) == (b.step, b.tensors.keys())
-    for name, value in a.tensors.items():
-        assert torch.equal(value, b.tensors[name]), name
-    assert untimed(first) == untimed(second)
-
-
-def train(store: Path, run: Path, **changes: object) -> PretrainResult:
-    return pretrain(store, run, dataclasses.replace(CONFIG, **changes))
 
 
 def test_a_run_writes_what_it_promises(store: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from builders import change_numerics, commit_flow
-from test_loop import BF16_SIZE, train
+from loop_cases import BF16_SIZE, train
 from train_cases import CONFIG, StopAfter
 
 from flowcpc.stores.encoding import DEFAULT
