@@ -29,6 +29,7 @@ from rich.progress import (
 from rich.text import Text
 
 from flowcpc.stores.base.errors import OperationError, UnknownVideoError
+from flowcpc.stores.base.listener import Fields, Listener
 from flowcpc.stores.base.signals import STOPS
 from flowcpc.stores.layout import find_store_above
 from flowcpc.stores.records.run_files import WorkerState
@@ -283,6 +284,11 @@ class Bar:
                 tuple(map(_worker_line, workers)) if len(workers) <= _MOST_WORKERS else ()
             )
 
+    def show_lines(self, lines: Sequence[str]) -> None:
+        """Show lines under a live bar."""
+        if self._live is not None:
+            self._live.lines = tuple(lines)
+
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.lines = ()
@@ -305,6 +311,45 @@ class Bar:
             else "?"
         )
         say(f"{self._title}: {share:.0%}, {elapsed:.0f} s, ETA {eta}, {_join(fields)}")
+
+
+class CommandListener(Listener):
+    """Draws a progress bar, prints messages on stderr, and stops the work on a signal.
+
+    A context manager: the bar is drawn inside of it. Signals are handled from its creation to the
+    end of the command, so create it before modules are loaded, which takes seconds.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._stop = hear_stops()
+        self._bar = Bar(title)
+
+    def __enter__(self) -> "CommandListener":
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.__exit__()
+
+    def progress(self, done: int, total: int, fields: Fields) -> None:
+        """Update the bar."""
+        self._bar(done, total, fields)
+
+    def announce(self, message: str) -> None:
+        """Print a message on stderr."""
+        say(message)
+
+    def show_lines(self, lines: Sequence[str]) -> None:
+        """Show lines under a live bar."""
+        self._bar.show_lines(lines)
+
+    def should_stop(self) -> bool:
+        """Return whether a signal asked for a stop."""
+        return self._stop()
+
+    def leave(self) -> None:
+        """Print how to resume the command that is running, and exit with the signal's code."""
+        self._stop.leave(command_line())
 
 
 def _worker_line(worker: WorkerState) -> str:

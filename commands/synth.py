@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from flowcpc.commands import console
-from flowcpc.commands.console import Bar, command_line, parse_size, say, stop_on_signals
+from flowcpc.commands.console import CommandListener, parse_size, say
 from flowcpc.stores.base.plurals import counted
 
 
@@ -41,7 +41,7 @@ def synth(
     """Write a synthetic data set into OUT whose classes are motion alone, laid out and listed as UCF-101 is."""
     from flowcpc.pipeline.synthetic.dataset import write_dataset
 
-    with stop_on_signals() as stop, Bar("synth") as bar:
+    with CommandListener("synth") as listener:
         summary = write_dataset(
             out,
             groups=groups,
@@ -49,11 +49,10 @@ def synth(
             frames=frames,
             size=size,
             seed=seed,
-            progress=bar,
-            should_stop=stop,
+            listener=listener,
         )
     if not summary.finished:
-        stop.leave(command_line())
+        listener.leave()
     say(
         f"{out}: {counted(summary.videos, 'clip')} of {len(summary.classes)} classes ({summary.written} written now)"
     )

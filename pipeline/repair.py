@@ -12,7 +12,7 @@ from flowcpc.pipeline.run import run_extraction
 from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
 from flowcpc.stores import layout
 from flowcpc.stores.base.errors import DamagedStoreError
-from flowcpc.stores.base.progress import Progress
+from flowcpc.stores.base.listener import Progress
 from flowcpc.stores.flow_store import FlowStore, create_store
 from flowcpc.stores.inspection.verify import Verification, import_command
 from flowcpc.stores.records import catalog, record_file

@@ -39,7 +39,7 @@ from flowcpc.pipeline.extraction.ledger import (
 from flowcpc.pipeline.tvl1.batching import videos_at_a_time
 from flowcpc.pipeline.tvl1.solver import available_threads, prepare
 from flowcpc.stores.base.errors import OperationError
-from flowcpc.stores.base.progress import Progress
+from flowcpc.stores.base.listener import Progress
 from flowcpc.stores.flow_store import create_store
 from flowcpc.stores.layout import STORE_FILE
 from flowcpc.stores.records.garbage import take_back

@@ -11,7 +11,7 @@ from typing import Any
 from flowcpc.pipeline.exchange.layouts import Layout, check_bound, encode_flow, is_torn
 from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX, replace_file, sync_folder
 from flowcpc.stores.base.errors import DamagedStoreError
-from flowcpc.stores.base.progress import Progress
+from flowcpc.stores.base.listener import Progress
 from flowcpc.stores.flow_store import FlowStore
 from flowcpc.stores.records.catalog import KIND_DAMAGED
 from flowcpc.stores.records.record_file import read_record, write_record

@@ -29,8 +29,8 @@ from flowcpc.pipeline.extraction.extract import KIND_FILE, KIND_MISSING, record_
 from flowcpc.pipeline.extraction.ledger import Summary, refuse_other_names
 from flowcpc.pipeline.extraction.segmentation import find_segments, find_shots, frame_statistics
 from flowcpc.stores.base.errors import DamagedStoreError
+from flowcpc.stores.base.listener import Progress
 from flowcpc.stores.base.plurals import counted
-from flowcpc.stores.base.progress import Progress
 from flowcpc.stores.encoding import encoding_by_name
 from flowcpc.stores.flow_store import FlowStore, create_store
 from flowcpc.stores.inspection.verify import check_files

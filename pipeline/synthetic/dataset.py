@@ -14,7 +14,7 @@ import fcntl
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import numpy as np
 from flowcpc.pipeline.synthetic.motions import PROGRAMMES, choose_classes
 from flowcpc.pipeline.synthetic.scene import Scene, draw_frame, draw_scene
 from flowcpc.stores.base.atomic import replace_file, sync_file
-from flowcpc.stores.base.progress import Progress
+from flowcpc.stores.base.listener import SILENT, Listener
 
 MANIFEST = "synth.json"
 UNFINISHED = (
@@ -51,7 +51,7 @@ class SyntheticSummary:
     written, kept : int
         Videos made by this call, and those found whole.
     finished : bool
-        False when `should_stop` ended the call early; call again to go on.
+        False when the listener ended the call early; call again to go on.
     """
 
     path: Path
@@ -84,8 +84,7 @@ def write_dataset(
     fps: float = 25,
     seed: int = 0,
     classes: Sequence[str] | None = None,
-    progress: Progress = lambda done, total, fields: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    listener: Listener = SILENT,
 ) -> SyntheticSummary:
     """Write the synthetic motion data set to `out`, or finish one that was begun there.
 
@@ -106,8 +105,8 @@ def write_dataset(
     seed : int
     classes : sequence of str, optional
         Motion programmes; all of them unless given.
-    progress, should_stop : callables
-        Called and asked after every video.
+    listener : Listener
+        Receives progress after every video, and may stop the work there.
 
     Raises
     ------
@@ -147,8 +146,8 @@ def write_dataset(
                 else:
                     _write_video(path, root / UNFINISHED / path.name, clip.name, scene, float(fps))
                     written += 1
-                progress(written + kept, len(clips), {"video": path.stem})
-                if should_stop() and written + kept < len(clips):
+                listener.progress(written + kept, len(clips), {"video": path.stem})
+                if listener.should_stop() and written + kept < len(clips):
                     return SyntheticSummary(root, chosen, len(clips), written, kept, finished=False)
     return SyntheticSummary(root, chosen, len(clips), written, kept, finished=True)
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from flowcpc.stores import layout
 from flowcpc.stores.base.errors import DamagedStoreError
-from flowcpc.stores.base.progress import Progress
+from flowcpc.stores.base.listener import Progress
 from flowcpc.stores.embedding_parts import read_parts
 from flowcpc.stores.embeddings import embedding_folders
 from flowcpc.stores.flow_store import FlowStore

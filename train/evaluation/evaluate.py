@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pyarrow as pa
 
-from flowcpc.stores.base.progress import Progress
+from flowcpc.stores.base.listener import Progress
 from flowcpc.stores.flow_store import FlowStore, open_store
 from flowcpc.train.data.batches import choose_device
 from flowcpc.train.data.splits import labelled_split, name_some, without_flow

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from flowcpc.stores.base.errors import OperationError
-from flowcpc.stores.base.progress import Progress
+from flowcpc.stores.base.listener import Progress
 from flowcpc.stores.flow_store import open_store
 from flowcpc.train.data.batches import SegmentReader, SequenceReader
 from flowcpc.train.data.loader import loading

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from flowcpc.stores.base.errors import OperationError
-from flowcpc.stores.base.progress import Progress
+from flowcpc.stores.base.listener import Progress
 from flowcpc.stores.flow_store import FlowStore, open_store
 from flowcpc.train.data.splits import labelled_split
 from flowcpc.train.evaluation import evaluate

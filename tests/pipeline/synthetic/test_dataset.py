@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from recorder import Recorder
 
 from flowcpc.pipeline.datasets.sources import read_dataset
 from flowcpc.pipeline.synthetic.dataset import SyntheticSummary, _annotations, _clips, write_dataset
@@ -139,23 +140,17 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_stopped_data_set_is_finished_by_the_next_call(tmp_path: Path) -> None:
-    calls: list[tuple[int, int, str]] = []
-
-    def progress(done: int, total: int, fields: Any) -> None:
-        calls.append((done, total, fields["video"]))
-
-    begun = write_dataset(
-        tmp_path / "a", **SMALL, progress=progress, should_stop=lambda: len(calls) == 3
-    )
+    recorder = Recorder(stop=lambda: len(recorder.calls) == 3)
+    begun = write_dataset(tmp_path / "a", **SMALL, listener=recorder)
     assert (begun.written, begun.kept, begun.videos, begun.finished) == (3, 0, 6, False)
     videos = sorted((tmp_path / "a").rglob("*.avi"))
     assert len(videos) == 3
     stamps = [path.stat().st_mtime_ns for path in videos]
-    ended = write_dataset(tmp_path / "a", **SMALL, progress=progress)
+    ended = write_dataset(tmp_path / "a", **SMALL, listener=recorder)
     assert (ended.written, ended.kept, ended.finished) == (3, 3, True)
     assert [path.stat().st_mtime_ns for path in videos] == stamps
-    assert [done for done, _, _ in calls] == [1, 2, 3, 1, 2, 3, 4, 5, 6]
-    assert {total for _, total, _ in calls} == {6}
+    assert [done for done, _, _ in recorder.calls] == [1, 2, 3, 1, 2, 3, 4, 5, 6]
+    assert {total for _, total, _ in recorder.calls} == {6}
     assert digests(tmp_path / "a") == digests(write_dataset(tmp_path / "b", **SMALL).path)
 
 
@@ -174,7 +169,7 @@ def test_a_video_that_broke_off_is_written_again(tmp_path: Path) -> None:
 def test_a_stop_after_the_last_video_is_a_finish(tmp_path: Path) -> None:
     write_dataset(tmp_path, **SMALL)
     stops = iter([False] * 5 + [True])
-    assert write_dataset(tmp_path, **SMALL, should_stop=lambda: next(stops)).finished
+    assert write_dataset(tmp_path, **SMALL, listener=Recorder(stop=lambda: next(stops))).finished
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,30 @@
+"""Listener: what long work reports to its caller, and how the caller asks it to stop."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+Fields = Mapping[str, float | str]
+# progress(done, total, fields): `fields` are shown beside the bar, as they are.
+Progress = Callable[[int, int, Fields], None]
+
+
+class Listener:
+    """Receives the progress and messages of long work. This base class is silent and never stops.
+
+    `flowcpc.commands.console` has the listener that draws a progress bar.
+    """
+
+    def progress(self, done: int, total: int, fields: Fields) -> None:
+        """Receive how many of `total` steps are done; `fields` are shown beside the bar."""
+
+    def announce(self, message: str) -> None:
+        """Receive a message for the user."""
+
+    def show_lines(self, lines: Sequence[str]) -> None:
+        """Receive lines to show under the progress bar; they replace earlier ones."""
+
+    def should_stop(self) -> bool:
+        """Return whether the work should save what it has and return early."""
+        return False
+
+
+SILENT = Listener()
