@@ -20,7 +20,7 @@ from flowcpc.stores.base.plurals import counted
 if TYPE_CHECKING:
     from flowcpc.pipeline.cluster.places import Place
     from flowcpc.pipeline.datasets.listing import Video
-    from flowcpc.pipeline.extraction.extract import Settings
+    from flowcpc.pipeline.extraction.extract import ExtractionSettings
 
 _SCRATCH = ".flowcpc-embed-"
 _MANY_VIDEOS = 50  # from here on it is worth some seconds to say what they will take
@@ -207,7 +207,9 @@ def _leave_if(stop: Stop, *, finished: bool) -> None:
         stop.leave(command_line())
 
 
-def _foresee(settings: "Settings", videos: "list[Video]", place: "Place", scratch: Path) -> None:
+def _foresee(
+    settings: "ExtractionSettings", videos: "list[Video]", place: "Place", scratch: Path
+) -> None:
     """Say what many videos will take. Raises OperationError where their flow has no room."""
     from flowcpc.pipeline.estimate import estimate
 

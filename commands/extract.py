@@ -24,7 +24,7 @@ from flowcpc.commands.stores import encoding_option, format_option, report_outda
 from flowcpc.stores.base.plurals import counted
 
 if TYPE_CHECKING:
-    from flowcpc.pipeline.extraction.ledger import Summary
+    from flowcpc.pipeline.extraction.ledger import ExtractionSummary
 
 _NAMED = 10  # videos of one reason that are called by name
 _MOST_NAMED = 50
@@ -191,7 +191,7 @@ def extract_flow(
     from flowcpc.pipeline.cluster.places import choose_place
     from flowcpc.pipeline.cluster.shards import parse_shard, videos_of_shard
     from flowcpc.pipeline.datasets.sources import limit_videos, read_dataset
-    from flowcpc.pipeline.extraction.extract import Settings
+    from flowcpc.pipeline.extraction.extract import ExtractionSettings
     from flowcpc.pipeline.run import run_extraction
     from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
     from flowcpc.pipeline.tvl1.solver import available_threads
@@ -204,8 +204,8 @@ def extract_flow(
         )
     shard = None if place_options["shard"] is None else parse_shard(place_options["shard"])
     place = choose_place({**place_options, "backend": backend}, available_threads())
-    height, width = size or (Settings.height, Settings.width)
-    settings = Settings(
+    height, width = size or (ExtractionSettings.height, ExtractionSettings.width)
+    settings = ExtractionSettings(
         str(videos),
         str(store),
         height,
@@ -264,7 +264,7 @@ def extract_flow(
         sys.exit(console.DONE_IN_PART)
 
 
-def _report(summary: "Summary", store: Path) -> None:
+def _report(summary: "ExtractionSummary", store: Path) -> None:
     """Say what an extraction did; the videos without flow go to stdout."""
     if summary.stored or not summary.finished:
         rate = summary.pairs / summary.seconds

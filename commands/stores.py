@@ -13,7 +13,7 @@ from flowcpc.commands.console import Bar, as_json_text, command_line, say, stop_
 from flowcpc.stores.base.plurals import counted
 
 if TYPE_CHECKING:
-    from flowcpc.pipeline.extraction.ledger import Summary
+    from flowcpc.pipeline.extraction.ledger import ExtractionSummary
     from flowcpc.stores.inspection.verify import Verification
 
 encoding_option = click.option(
@@ -326,7 +326,7 @@ def export_command(
         sys.exit(console.DONE_IN_PART)
 
 
-def report_outdated(summary: "Summary") -> None:
+def report_outdated(summary: "ExtractionSummary") -> None:
     """Name the videos whose flow is older than what is there now, which cannot be used."""
     if summary.outdated:
         videos = counted(len(summary.outdated), "video")

@@ -10,12 +10,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flowcpc.pipeline.cluster.places import Gpus, Place, Processes, Running, Slurm
+from flowcpc.pipeline.cluster.places import (
+    ExistingScheduler,
+    LocalGpus,
+    LocalProcesses,
+    Place,
+    SlurmJobs,
+)
 from flowcpc.pipeline.datasets.sources import Video
 from flowcpc.pipeline.decoding.decoder import DecoderError, borrowed_decoder
 from flowcpc.pipeline.decoding.frames import VideoError
 from flowcpc.pipeline.decoding.limits import LimitError, Watch
-from flowcpc.pipeline.extraction.extract import Settings, source_stamp
+from flowcpc.pipeline.extraction.extract import ExtractionSettings, source_stamp
 from flowcpc.pipeline.extraction.segmentation import find_segments, find_shots, frame_statistics
 from flowcpc.pipeline.tvl1.solver import available_threads, compute_flow, prepare
 from flowcpc.stores import layout
@@ -84,7 +90,7 @@ class Estimate:
 
 
 def estimate(
-    settings: Settings,
+    settings: ExtractionSettings,
     videos: Sequence[Video],
     place: Place,
     announce: Callable[[str], None] = lambda message: None,
@@ -144,7 +150,7 @@ class _Begin:
     jpegs: Sequence[bytes] = ()
 
 
-def _read_begin(settings: Settings, path: str, frames: int) -> _Begin:
+def _read_begin(settings: ExtractionSettings, path: str, frames: int) -> _Begin:
     """Return the header of a video and at most `frames` frames."""
     watch = Watch(_PATIENCE_S, lambda: False)
     begin = _Begin()
@@ -166,7 +172,7 @@ def _read_begin(settings: Settings, path: str, frames: int) -> _Begin:
 
 
 def _timed(
-    settings: Settings, candidates: Sequence[tuple[int, str]]
+    settings: ExtractionSettings, candidates: Sequence[tuple[int, str]]
 ) -> tuple[dict[str, float], float]:
     """Seconds per pair of each stage, and bytes per flow, of the first of `candidates` that can be used."""
     for _, path in candidates:
@@ -190,7 +196,7 @@ def _timed(
     return {"decoding": 0.0, "flow": 0.0, "writing": 0.0}, 0.0
 
 
-def _write(settings: Settings, flow: NDArray[np.float32], jpegs: Sequence[bytes]) -> int:
+def _write(settings: ExtractionSettings, flow: NDArray[np.float32], jpegs: Sequence[bytes]) -> int:
     """Commit `flow` and the frames that are to be stored into a store that is thrown away, and return its size in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         store = create_store(folder, settings.numerics(), settings.array_format)
@@ -209,8 +215,8 @@ def _write(settings: Settings, flow: NDArray[np.float32], jpegs: Sequence[bytes]
 
 
 def _workers(place: Place) -> int | None:
-    if isinstance(place, Processes):
+    if isinstance(place, LocalProcesses):
         return place.count
-    if isinstance(place, Slurm):
+    if isinstance(place, SlurmJobs):
         return place.maximum * place.cores
-    return None if isinstance(place, Gpus | Running) else available_threads()
+    return None if isinstance(place, LocalGpus | ExistingScheduler) else available_threads()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flowcpc.pipeline.datasets.listing import VIDEO_SUFFIXES, Dataset, Video, is_video, list_files
-from flowcpc.pipeline.extraction.extract import Settings
+from flowcpc.pipeline.extraction.extract import ExtractionSettings
 from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
 from flowcpc.stores.base.plurals import counted
 
@@ -47,7 +47,9 @@ def find_videos(paths: Sequence[Path]) -> tuple[Path, Dataset]:
     return folder, Dataset(list(videos.values()), remarks)
 
 
-def settings_like(numerics: Mapping[str, Any], videos: Path, store: Path, backend: str) -> Settings:
+def settings_like(
+    numerics: Mapping[str, Any], videos: Path, store: Path, backend: str
+) -> ExtractionSettings:
     """Return the settings by which videos under `videos` become flow of these `numerics` in `store`.
 
     Raises ValueError for flow that no extraction of this release makes.
@@ -58,7 +60,7 @@ def settings_like(numerics: Mapping[str, Any], videos: Path, store: Path, backen
             "make a store of theirs as that one was made, and give: flowcpc embed STORE RUN"
         )
     try:
-        return Settings(
+        return ExtractionSettings(
             str(videos),
             str(store),
             **{

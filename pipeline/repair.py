@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from flowcpc.pipeline.cluster.places import Processes
+from flowcpc.pipeline.cluster.places import LocalProcesses
 from flowcpc.pipeline.datasets.sources import Video
-from flowcpc.pipeline.extraction.extract import Settings
-from flowcpc.pipeline.extraction.ledger import Summary
+from flowcpc.pipeline.extraction.extract import ExtractionSettings
+from flowcpc.pipeline.extraction.ledger import ExtractionSummary
 from flowcpc.pipeline.run import run_extraction
 from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
 from flowcpc.stores import layout
@@ -24,7 +24,7 @@ class Repair:
     are, with the reason.
     """
 
-    summary: Summary | None
+    summary: ExtractionSummary | None
     left: list[tuple[str, str]]
 
 
@@ -77,7 +77,7 @@ def repair(
         summary = run_extraction(
             settings,
             again,
-            Processes(workers),
+            LocalProcesses(workers),
             whole_dataset=meant.keys(),
             again=ids,
             progress=progress,
@@ -89,14 +89,14 @@ def repair(
     return Repair(summary, left)
 
 
-def _settings(store: FlowStore, videos: Path) -> Settings:
+def _settings(store: FlowStore, videos: Path) -> ExtractionSettings:
     numerics = store.numerics
     if "tvl1" not in numerics:
         command = import_command(store) or "the program that made it"
         raise ValueError(
             f"the flow in {store.path} was not computed by flowcpc; mend it with: {command}"
         )
-    return Settings(
+    return ExtractionSettings(
         str(videos),
         str(store.path),
         **{name: numerics[name] for name in ("height", "width", "short_side") if name in numerics},

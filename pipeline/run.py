@@ -15,22 +15,22 @@ from pathlib import Path
 from flowcpc.pipeline.cluster.backlog import Backlog
 from flowcpc.pipeline.cluster.dispatch import Dispatcher, Settled
 from flowcpc.pipeline.cluster.event_log import Note, no_log
-from flowcpc.pipeline.cluster.places import Here, Place, Processes
+from flowcpc.pipeline.cluster.places import InProcess, LocalProcesses, Place
 from flowcpc.pipeline.cluster.preflight import made_probe
 from flowcpc.pipeline.cluster.shards import Shard, videos_of_shard
 from flowcpc.pipeline.datasets.sources import Video
 from flowcpc.pipeline.decoding.limits import Preempted
 from flowcpc.pipeline.extraction.extract import (
     STORED,
+    ExtractionSettings,
     Outcome,
-    Settings,
     StoreWriteError,
     extract_video,
 )
 from flowcpc.pipeline.extraction.ledger import (
-    Plan,
-    Summary,
-    Task,
+    ExtractionPlan,
+    ExtractionSummary,
+    VideoTask,
     find_failed,
     find_outdated,
     plan_extraction,
@@ -50,7 +50,7 @@ Fields = Mapping[str, float | str]
 
 
 def run_extraction(
-    settings: Settings,
+    settings: ExtractionSettings,
     videos: Sequence[Video],
     place: Place,
     *,
@@ -65,12 +65,12 @@ def run_extraction(
     note: Note = no_log,
     show_workers: Callable[[Sequence[WorkerState]], None] = lambda workers: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Summary:
+) -> ExtractionSummary:
     """Extract the flow of every video that the store lacks, at `place`, and rebuild the index.
 
     Parameters
     ----------
-    settings : Settings
+    settings : ExtractionSettings
     videos : sequence of Video
     place : Place
     shard : (int, int), optional
@@ -109,7 +109,7 @@ def run_extraction(
             store.set_dataset([video.to_record() for video in videos], everything)
             plan = plan_extraction(store, settings, part, again=again, retry_failed=retry_failed)
             announce(_describe(plan))
-            summary = Summary(videos=len(part), stored_before=plan.stored)
+            summary = ExtractionSummary(videos=len(part), stored_before=plan.stored)
             note(
                 "start",
                 store=str(store.path),
@@ -196,12 +196,12 @@ def _tell(
     run_file.tell(settled, workers)
 
 
-def _note_stop(note: Note, summary: Summary, began: float) -> None:
+def _note_stop(note: Note, summary: ExtractionSummary, began: float) -> None:
     counts = {"stored": summary.stored, "failed": summary.failed_now, "pairs": summary.pairs}
     note("stop", finished=summary.finished, **counts, seconds=round(time.perf_counter() - began, 3))
 
 
-def _describe(plan: Plan) -> str:
+def _describe(plan: ExtractionPlan) -> str:
     parts = [f"{len(plan.tasks)} to do", f"{plan.stored} stored already"]
     if plan.standing:
         parts.append(f"{len(plan.standing)} failed for good or absent")
@@ -211,14 +211,14 @@ def _describe(plan: Plan) -> str:
 @contextlib.contextmanager
 def _opened(
     place: Place,
-    settings: Settings,
+    settings: ExtractionSettings,
     backlog: Backlog,
     extract: Callable[..., Outcome],
     announce: Callable[[str], None],
     note: Note,
-) -> Iterator[tuple["_InProcess | Dispatcher", Settings]]:
+) -> Iterator[tuple["_InProcess | Dispatcher", ExtractionSettings]]:
     """Yield what works off the backlog at `place`, and the settings it needs."""
-    if isinstance(place, Here):
+    if isinstance(place, InProcess):
         prepare(settings.backend, announce)
         yield _InProcess(extract), dataclasses.replace(settings, threads=available_threads())
         return
@@ -228,11 +228,11 @@ def _opened(
     videos, store = (str(Path(path).absolute()) for path in (settings.videos, settings.store))
     settings = dataclasses.replace(settings, videos=videos, store=store)
     threads = 1
-    if isinstance(place, Processes):
+    if isinstance(place, LocalProcesses):
         prepare(settings.backend, announce)
         # Fewer videos than processes: the cores that are left over serve as threads.
         count = min(place.count, backlog.unfinished)
-        place, threads = Processes(count), place.count // count
+        place, threads = LocalProcesses(count), place.count // count
     hub = started_hub(
         place,
         threads=threads,
@@ -255,10 +255,10 @@ def _opened(
 
 def _work_off(
     engine: "_InProcess | Dispatcher",
-    settings: Settings,
+    settings: ExtractionSettings,
     backlog: Backlog,
-    plan: Plan,
-    summary: Summary,
+    plan: ExtractionPlan,
+    summary: ExtractionSummary,
     max_failures: int | None,
     tell: Callable[[int, int, int, Fields], None],
     note: Note,
@@ -315,7 +315,7 @@ class _InProcess:
 
     def outcomes(
         self,
-        settings: Settings,
+        settings: ExtractionSettings,
         backlog: Backlog,
         show: Callable[[], None],
         should_stop: Callable[[], bool],
@@ -323,7 +323,7 @@ class _InProcess:
         at_a_time = videos_at_a_time(settings.backend, settings.threads)
         settings = dataclasses.replace(settings, threads=settings.threads // at_a_time)
         given_up = threading.Event()
-        done: queue.SimpleQueue[tuple[Task, Future[Outcome]]] = queue.SimpleQueue()
+        done: queue.SimpleQueue[tuple[VideoTask, Future[Outcome]]] = queue.SimpleQueue()
         heard: queue.SimpleQueue[int] = queue.SimpleQueue()
         in_hand = 0
         with ThreadPoolExecutor(at_a_time, "extract") as pool:

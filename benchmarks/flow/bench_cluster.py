@@ -19,9 +19,9 @@ from typing import Any
 from real_flow import spread
 from records import ROOT, machine_record
 
-from flowcpc.pipeline.cluster.places import Here, Place, Processes, Running
+from flowcpc.pipeline.cluster.places import ExistingScheduler, InProcess, LocalProcesses, Place
 from flowcpc.pipeline.datasets.sources import Video, read_dataset
-from flowcpc.pipeline.extraction.extract import STORED, Outcome, Settings, extract_video
+from flowcpc.pipeline.extraction.extract import STORED, ExtractionSettings, Outcome, extract_video
 from flowcpc.pipeline.run import run_extraction
 
 MANY, FEW = 13_320, 1_000
@@ -29,7 +29,9 @@ CLIPS, ROUNDS = 6, 3
 DASK = str(Path(sys.executable).with_name("dask"))
 
 
-def nothing(settings: Settings, video: Video, on_pairs: object, *, should_stop: object) -> Outcome:
+def nothing(
+    settings: ExtractionSettings, video: Video, on_pairs: object, *, should_stop: object
+) -> Outcome:
     """A video that takes no time and leaves nothing."""
     return Outcome(video.video_id, STORED)
 
@@ -100,9 +102,11 @@ def no_ops(folder: Path) -> dict[int, Mark]:
                     time.perf_counter(), megabytes(os.getpid()), megabytes(daemons[0].pid)
                 )
 
-        settings = Settings(str(folder / "videos"), str(folder / "store"), 24, 32)
+        settings = ExtractionSettings(str(folder / "videos"), str(folder / "store"), 24, 32)
         found = read_dataset(folder / "videos", "folder").videos
-        run_extraction(settings, found, Running(file=str(file)), extract=nothing, note=note)
+        run_extraction(
+            settings, found, ExistingScheduler(file=str(file)), extract=nothing, note=note
+        )
     finally:
         for daemon in daemons:
             daemon.terminate()
@@ -132,15 +136,17 @@ def working_seconds(videos: Path, store: Path, place: Place) -> tuple[float, flo
             mark("ended")
 
     def extract(
-        settings: Settings, video: Video, on_pairs: Callable[[int], None], **options: Any
+        settings: ExtractionSettings, video: Video, on_pairs: Callable[[int], None], **options: Any
     ) -> Outcome:
         if not marks:
             mark("ready")
         return extract_video(settings, video, on_pairs, **options)
 
     found = read_dataset(videos, "folder").videos
-    own = {"extract": extract} if isinstance(place, Here) else {}
-    run_extraction(Settings(str(videos), str(store), backend="cpu"), found, place, note=note, **own)
+    own = {"extract": extract} if isinstance(place, InProcess) else {}
+    run_extraction(
+        ExtractionSettings(str(videos), str(store), backend="cpu"), found, place, note=note, **own
+    )
     wall, used = (
         ended - ready for ready, ended in zip(marks["ready"], marks["ended"], strict=True)
     )
@@ -152,7 +158,7 @@ def plain(folders: list[Path], store: Path) -> tuple[float, float]:
     cores = sorted(os.sched_getaffinity(0))
     code = (
         "import os, sys, bench_cluster as b; os.sched_setaffinity(0, {int(sys.argv[3])}); "
-        "print(*b.working_seconds(b.Path(sys.argv[1]), b.Path(sys.argv[2]), b.Here()))"
+        "print(*b.working_seconds(b.Path(sys.argv[1]), b.Path(sys.argv[2]), b.InProcess()))"
     )
     running = [
         subprocess.Popen(
@@ -186,7 +192,7 @@ def against_processes(folder: Path) -> tuple[list[tuple[float, float]], list[tup
     dask, processes = [], []
     for turn in range(ROUNDS):
         processes.append(plain(parts, folder / f"plain{turn}"))
-        dask.append(working_seconds(both, folder / f"dask{turn}", Processes(2)))
+        dask.append(working_seconds(both, folder / f"dask{turn}", LocalProcesses(2)))
     return dask, processes
 
 

@@ -12,7 +12,7 @@ from real_flow import gray_frames, spread
 from records import ROOT, machine_record, real_data_folder
 
 from flowcpc.pipeline.datasets.sources import Video
-from flowcpc.pipeline.extraction.extract import Settings, extract_video
+from flowcpc.pipeline.extraction.extract import ExtractionSettings, extract_video
 from flowcpc.stores.flow_store import create_store
 from flowcpc.stores.inspection.status import read_status
 
@@ -27,10 +27,10 @@ def main() -> None:
         for clip in spread(CLIPS + 1)
     ]
     with tempfile.TemporaryDirectory() as place:
-        settings = Settings(str(root), f"{place}/warm")
+        settings = ExtractionSettings(str(root), f"{place}/warm")
         create_store(settings.store, settings.numerics())
         extract_video(settings, chosen.pop())  # loads kernels, and starts the decoder
-        settings = Settings(str(root), f"{place}/store")
+        settings = ExtractionSettings(str(root), f"{place}/store")
         store = create_store(settings.store, settings.numerics())
         began = time.perf_counter()
         outcomes = [extract_video(settings, video) for video in chosen]

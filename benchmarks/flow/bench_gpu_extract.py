@@ -79,15 +79,17 @@ def extract(
     videos: Path, store: Path, backend: str, size: tuple[int, int], array_format: str
 ) -> tuple[float, int]:
     """Extract all videos of a folder in this process; (seconds, pairs)."""
-    from flowcpc.pipeline.cluster.places import Here
+    from flowcpc.pipeline.cluster.places import InProcess
     from flowcpc.pipeline.datasets.sources import read_dataset
-    from flowcpc.pipeline.extraction.extract import Settings
+    from flowcpc.pipeline.extraction.extract import ExtractionSettings
     from flowcpc.pipeline.run import run_extraction
 
-    settings = Settings(str(videos), str(store), *size, backend=backend, array_format=array_format)
+    settings = ExtractionSettings(
+        str(videos), str(store), *size, backend=backend, array_format=array_format
+    )
     found = read_dataset(videos, "folder").videos
     began = time.perf_counter()
-    summary = run_extraction(settings, found, Here())
+    summary = run_extraction(settings, found, InProcess())
     seconds = time.perf_counter() - began
     if summary.failed or not summary.finished:
         sys.exit(f"the extraction did not end well: {summary}")

@@ -18,7 +18,7 @@ from records import ROOT, machine_record, real_data_folder
 from flowcpc.pipeline.datasets.sources import Video
 from flowcpc.pipeline.decoding import frames as pipeline_frames
 from flowcpc.pipeline.decoding.decoder import end_idle_decoders
-from flowcpc.pipeline.extraction.extract import Settings, extract_video
+from flowcpc.pipeline.extraction.extract import ExtractionSettings, extract_video
 from flowcpc.stores.flow_store import FlowStore, create_store
 from flowcpc.stores.window_reader import FrameWindowReader, WindowReader
 
@@ -71,7 +71,7 @@ def ways(frames: list[np.ndarray]) -> list[str]:
 def extraction(folder: Path, clips: list[Path], with_frames: bool) -> tuple[FlowStore, float]:
     """Extract some clips; (store, seconds of all processes)."""
     root = real_data_folder() / "ucf6" / "videos"
-    settings = Settings(str(root), str(folder), with_frames=with_frames)
+    settings = ExtractionSettings(str(root), str(folder), with_frames=with_frames)
     store = create_store(folder, settings.numerics())
     end_idle_decoders()
     began = _seconds()

@@ -11,7 +11,7 @@ from flowcpc.pipeline.extraction.extract import (
     record_failure,
     source_stamp,
 )
-from flowcpc.pipeline.extraction.ledger import Task
+from flowcpc.pipeline.extraction.ledger import VideoTask
 from flowcpc.stores.flow_store import FlowStore
 
 TRIES = 3
@@ -29,7 +29,7 @@ class Backlog:
         Videos whose outcome does not stand yet: those that wait and those that were taken.
     """
 
-    def __init__(self, store: FlowStore, videos: str, tasks: Sequence[Task]) -> None:
+    def __init__(self, store: FlowStore, videos: str, tasks: Sequence[VideoTask]) -> None:
         self._store = store
         self._videos = videos
         self._waiting = deque(tasks)
@@ -41,32 +41,32 @@ class Backlog:
         return len(self._waiting)
 
     @property
-    def first(self) -> Task:
+    def first(self) -> VideoTask:
         """The task that is taken next."""
         return self._waiting[0]
 
-    def take(self) -> Task:
+    def take(self) -> VideoTask:
         """Return the next task; raises IndexError where none waits."""
         return self._waiting.popleft()
 
-    def put_back(self, *tasks: Task, suspected: bool = False) -> None:
+    def put_back(self, *tasks: VideoTask, suspected: bool = False) -> None:
         """Let tasks that were dropped be the next ones taken; `suspected` of having killed a process that had them all in hand, each alone."""
         self._waiting.extendleft(tasks)
         if suspected:
             self._suspects.update(task.video.video_id for task in tasks)
 
-    def is_suspect(self, task: Task) -> bool:
+    def is_suspect(self, task: VideoTask) -> bool:
         """Return whether `task` must be the only one that its process has in hand."""
         return task.video.video_id in self._suspects
 
-    def settle(self, task: Task, outcome: Outcome) -> Outcome | None:
+    def settle(self, task: VideoTask, outcome: Outcome) -> Outcome | None:
         """Return the outcome of `task` if it stands, None if its video is tried again."""
         if outcome.status == FAILED and outcome.may_pass and self._is_tried_again(task):
             return None
         self.unfinished -= 1
         return outcome
 
-    def settle_death(self, task: Task, cause: str) -> Outcome | None:
+    def settle_death(self, task: VideoTask, cause: str) -> Outcome | None:
         """Return the outcome of a task whose process died, having nothing else in hand; None if its video is tried
         again.
         """
@@ -78,11 +78,11 @@ class Backlog:
         self.unfinished -= 1
         return Outcome(task.video.video_id, FAILED, reason=reason)
 
-    def is_last_try(self, task: Task) -> bool:
+    def is_last_try(self, task: VideoTask) -> bool:
         """Return whether another failure of `task` would stand."""
         return self._tries[task.video.video_id] + 1 >= TRIES
 
-    def _is_tried_again(self, task: Task) -> bool:
+    def _is_tried_again(self, task: VideoTask) -> bool:
         self._tries[task.video.video_id] += 1
         if self._tries[task.video.video_id] >= TRIES:
             return False

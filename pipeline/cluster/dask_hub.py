@@ -36,10 +36,10 @@ from flowcpc.pipeline.cluster.dispatch import (
 )
 from flowcpc.pipeline.cluster.places import (
     WAIT_S,
-    Gpus,
-    Processes,
-    Running,
-    Slurm,
+    ExistingScheduler,
+    LocalGpus,
+    LocalProcesses,
+    SlurmJobs,
     gpu_workers,
     thread_limits,
 )
@@ -48,8 +48,13 @@ from flowcpc.pipeline.cluster.slurm import JobWatch, check_job, check_slurm, job
 from flowcpc.pipeline.cluster.worker_signals import leave, leave_on_signals, leaving
 from flowcpc.pipeline.datasets.sources import Video
 from flowcpc.pipeline.decoding.limits import Preempted
-from flowcpc.pipeline.extraction.extract import Outcome, Settings, StoreWriteError, extract_video
-from flowcpc.pipeline.extraction.ledger import Task
+from flowcpc.pipeline.extraction.extract import (
+    ExtractionSettings,
+    Outcome,
+    StoreWriteError,
+    extract_video,
+)
+from flowcpc.pipeline.extraction.ledger import VideoTask
 from flowcpc.pipeline.tvl1.batching import videos_at_a_time
 from flowcpc.pipeline.tvl1.solver import available_threads, devices
 from flowcpc.stores.base.errors import OperationError
@@ -77,7 +82,7 @@ _CONFIG = {
 
 @contextlib.contextmanager
 def started_hub(
-    place: Processes | Gpus | Running | Slurm,
+    place: LocalProcesses | LocalGpus | ExistingScheduler | SlurmJobs,
     *,
     threads: int,
     needed: Callable[[], int],
@@ -95,7 +100,7 @@ def started_hub(
         stack.enter_context(dask.config.set(_CONFIG))
         stack.enter_context(silence_logging_cmgr(_SILENT))  # what matters is said in sentences
         trouble: Callable[[], str] = str
-        if isinstance(place, Running):
+        if isinstance(place, ExistingScheduler):
             client = _connected(place)
         else:
             with held_back():  # also: a start that is broken off leaves processes behind
@@ -159,7 +164,9 @@ class DaskHub:
             address, ("flowcpc-examine", address), _examine_on_worker, probe, backend
         )
 
-    def extract(self, address: str, settings: Settings, task: Task, attempt: int) -> object:
+    def extract(
+        self, address: str, settings: ExtractionSettings, task: VideoTask, attempt: int
+    ) -> object:
         """Give a video to a worker."""
         key = ("extract", task.video.video_id, attempt)
         return self._submit(address, key, _extract_on_worker, self._extract, settings, task.video)
@@ -264,7 +271,9 @@ def _examine_on_worker(topic: str, probe: Probe, backend: str) -> None:
     worker.log_event(topic, (EXAMINED, worker.address, report))
 
 
-def _extract_on_worker(topic: str, extract: Extract, settings: Settings, video: Video) -> None:
+def _extract_on_worker(
+    topic: str, extract: Extract, settings: ExtractionSettings, video: Video
+) -> None:
     """Extract one video, on all threads of this worker unless it has several in hand, and say what became of it."""
     worker = distributed.get_worker()
     key = worker.get_current_task()
@@ -334,7 +343,7 @@ class _LeaveOnUserSignal(distributed.NannyPlugin):
             signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
 
 
-def _connected(place: Running) -> Client:
+def _connected(place: ExistingScheduler) -> Client:
     where = {"address": place.address} if place.address else {"scheduler_file": place.file}
     try:
         return Client(**where, timeout=min(place.wait_s, _CONNECT_S), set_as_default=False)
@@ -354,13 +363,13 @@ def _close(what: Client | SpecCluster, **options: Any) -> None:
 
 
 def _started_cluster(
-    place: Processes | Gpus | Slurm, threads: int, needed: Callable[[], int]
+    place: LocalProcesses | LocalGpus | SlurmJobs, threads: int, needed: Callable[[], int]
 ) -> tuple[SpecCluster, Callable[[], str]]:
     """Return a cluster of our own, and what says whether it is in trouble: `str`, the empty one, never does."""
-    if isinstance(place, Slurm):
+    if isinstance(place, SlurmJobs):
         return _slurm_cluster(place, needed)
     alone: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
-    if isinstance(place, Processes):
+    if isinstance(place, LocalProcesses):
         alone |= {"processes": True, "silence_logs": _SILENT, "env": thread_limits(threads)}
         return distributed.LocalCluster(place.count, threads_per_worker=threads, **alone), str
     shared = {"host": "127.0.0.1", "silence_logs": _SILENT}
@@ -382,7 +391,7 @@ class _AsManyAsNeeded(distributed.Adaptive):
 
 
 def _slurm_cluster(
-    place: Slurm, needed: Callable[[], int]
+    place: SlurmJobs, needed: Callable[[], int]
 ) -> tuple[SpecCluster, Callable[[], str]]:
     check_slurm()
     try:

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 from flowcpc.pipeline.cluster.backlog import Backlog
 from flowcpc.pipeline.cluster.event_log import Note
 from flowcpc.pipeline.cluster.preflight import Probe, judge
-from flowcpc.pipeline.extraction.extract import Outcome, Settings, StoreWriteError
-from flowcpc.pipeline.extraction.ledger import Task
+from flowcpc.pipeline.extraction.extract import ExtractionSettings, Outcome, StoreWriteError
+from flowcpc.pipeline.extraction.ledger import VideoTask
 from flowcpc.stores.base.errors import OperationError
 from flowcpc.stores.records.run_files import WorkerState
 
@@ -26,7 +26,7 @@ _EXAMINE_S = 180.0  # a worker's first import may come over a slow network disk
 
 # What a hub reports, as (kind, address of the worker, values).
 JOINED, LEFT, LEAVING, EXAMINED, PAIRS, OUTCOME, UNWRITABLE, ENDED = range(8)
-Settled = tuple[Task, Outcome, dict[str, Any]]  # a video, what became of it, and where
+Settled = tuple[VideoTask, Outcome, dict[str, Any]]  # a video, what became of it, and where
 Message = tuple[int, str, dict[str, Any]]
 
 
@@ -40,7 +40,9 @@ class Hub(Protocol):
     def examine(self, address: str, probe: Probe, backend: str) -> object:
         """Ask a worker to examine itself; EXAMINED follows, or ENDED with an error."""
 
-    def extract(self, address: str, settings: Settings, task: Task, attempt: int) -> object:
+    def extract(
+        self, address: str, settings: ExtractionSettings, task: VideoTask, attempt: int
+    ) -> object:
         """Give a video to a worker. OUTCOME follows, if there is one, and then ENDED; or LEFT."""
 
     def release(self, handle: object) -> None:
@@ -57,7 +59,7 @@ class Hub(Protocol):
 class Hand:
     """A video in a worker's hands, and what was heard of it."""
 
-    task: Task
+    task: VideoTask
     handle: object
     since: float
     outcome: Outcome | None = None
@@ -139,7 +141,7 @@ class Dispatcher:
 
     def outcomes(
         self,
-        settings: Settings,
+        settings: ExtractionSettings,
         backlog: Backlog,
         show: Callable[[], None],
         should_stop: Callable[[], bool],
@@ -197,7 +199,7 @@ class Dispatcher:
             for worker in self.workers.values()
         )
 
-    def _join(self, address: str, settings: Settings) -> None:
+    def _join(self, address: str, settings: ExtractionSettings) -> None:
         if address not in self.workers:
             worker = self.workers[address] = Worker(address, since=time.monotonic())
             worker.examination = self._hub.examine(address, self._probe, settings.backend)
@@ -222,7 +224,7 @@ class Dispatcher:
             "worker", state="joined", address=worker.address, host=worker.host, pid=worker.pid
         )
 
-    def _give_out(self, settings: Settings, backlog: Backlog) -> None:
+    def _give_out(self, settings: ExtractionSettings, backlog: Backlog) -> None:
         while len(backlog) and (worker := self._free_worker(backlog)) is not None:
             task = backlog.take()
             self._attempts += 1

@@ -11,24 +11,24 @@ WAIT_S = 120.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Here:
+class InProcess:
     """This process, without Dask: one video after the other, whose flow its threads share, or several where a GPU computes it."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Processes:
+class LocalProcesses:
     """`count` processes of this machine."""
 
     count: int
 
 
 @dataclasses.dataclass(frozen=True)
-class Gpus:
+class LocalGpus:
     """One process for each GPU of this machine."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Running:
+class ExistingScheduler:
     """The workers of a scheduler that somebody else started, at `address` or as its `file` says.
 
     `wait_s` is how long, in seconds, to wait for a worker where there is none.
@@ -43,7 +43,7 @@ class Running:
 
 
 @dataclasses.dataclass(frozen=True)
-class Slurm:
+class SlurmJobs:
     """SLURM jobs of one worker each, between `minimum` and `maximum` of them, as many as videos are left.
 
     Attributes
@@ -81,7 +81,7 @@ class Slurm:
     wait_s: float | None = None
 
 
-Place = Here | Processes | Gpus | Running | Slurm
+Place = InProcess | LocalProcesses | LocalGpus | ExistingScheduler | SlurmJobs
 
 _SLURM_OPTIONS = {
     "adapt": "--adapt",
@@ -104,11 +104,11 @@ def choose_place(options: Mapping[str, Any], cores: int) -> Place:
     Raises ValueError, in one sentence, for options that do not go together.
 
     >>> choose_place({"workers": 0}, cores=8)
-    Here()
+    InProcess()
     >>> choose_place({}, cores=8)
-    Processes(count=8)
+    LocalProcesses(count=8)
     >>> choose_place({"shard": (1, 4)}, cores=8)
-    Here()
+    InProcess()
     """
     given = {name: value for name, value in options.items() if value is not None and value != ()}
     cluster, workers = given.get("cluster"), given.get("workers")
@@ -154,7 +154,7 @@ def choose_place(options: Mapping[str, Any], cores: int) -> Place:
             raise ValueError(
                 f"--cluster cuda computes on GPUs and --backend {given['backend']} does not; drop one"
             )
-        return Gpus()
+        return LocalGpus()
     if cluster == "slurm":
         return _slurm(given)
     if workers is None:
@@ -163,7 +163,7 @@ def choose_place(options: Mapping[str, Any], cores: int) -> Place:
         raise ValueError(
             "--workers 0 works in this process and --cluster local starts others; give one of them"
         )
-    return Processes(workers) if workers else Here()
+    return LocalProcesses(workers) if workers else InProcess()
 
 
 def parse_adapt(text: str) -> tuple[int, int]:
@@ -214,7 +214,7 @@ def gpu_workers(names: Sequence[str], cores: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def _running(given: Mapping[str, Any]) -> Running:
+def _running(given: Mapping[str, Any]) -> ExistingScheduler:
     file = given.get("scheduler_file")
     if file is not None and not Path(file).is_file():
         raise FileNotFoundError(
@@ -225,10 +225,10 @@ def _running(given: Mapping[str, Any]) -> Running:
         r"(\w+://)?(\[[^\]\s]+\]|[^:/\s\[\]]+):\d+", address
     ):
         raise ValueError(f"--scheduler {address!r} is no address; write it as tcp://HOST:PORT")
-    return Running(address, None if file is None else str(file), wait_s)
+    return ExistingScheduler(address, None if file is None else str(file), wait_s)
 
 
-def _slurm(given: Mapping[str, Any]) -> Slurm:
+def _slurm(given: Mapping[str, Any]) -> SlurmJobs:
     if "workers" in given and "adapt" in given:
         raise ValueError("--workers and --adapt both say how many workers; give one of them")
     if given.get("workers") == 0:
@@ -240,6 +240,8 @@ def _slurm(given: Mapping[str, Any]) -> Slurm:
     )
     if "stagger" in given and "lifetime" not in given:
         raise ValueError("--lifetime-stagger spreads what --lifetime sets; give both")
-    fields = {field.name for field in dataclasses.fields(Slurm)}
+    fields = {field.name for field in dataclasses.fields(SlurmJobs)}
     chosen = {name: value for name, value in given.items() if name in fields}
-    return Slurm(**chosen | {"minimum": minimum, "maximum": maximum, "wait_s": given.get("wait")})
+    return SlurmJobs(
+        **chosen | {"minimum": minimum, "maximum": maximum, "wait_s": given.get("wait")}
+    )

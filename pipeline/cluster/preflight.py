@@ -15,8 +15,8 @@ from typing import Any
 
 import cv2
 
-from flowcpc.pipeline.extraction.extract import Settings
-from flowcpc.pipeline.extraction.ledger import Task
+from flowcpc.pipeline.extraction.extract import ExtractionSettings
+from flowcpc.pipeline.extraction.ledger import VideoTask
 from flowcpc.pipeline.tvl1.solver import prepare
 from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX
 from flowcpc.stores.base.errors import OperationError
@@ -86,7 +86,7 @@ class Probe:
 
 
 @contextlib.contextmanager
-def made_probe(settings: Settings, task: Task) -> Iterator[Probe]:
+def made_probe(settings: ExtractionSettings, task: VideoTask) -> Iterator[Probe]:
     """Write a probe into the store, whose workers must see the video of `task`, and yield it."""
     video = Path(settings.videos, task.video.path)
     probe = Probe(settings.store, uuid.uuid4().hex, str(video), task.source_bytes)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from flowcpc.pipeline.cluster.places import Slurm
+from flowcpc.pipeline.cluster.places import SlurmJobs
 from flowcpc.stores.base.errors import OperationError
 
 _EVERY_S = 15.0
@@ -22,7 +22,7 @@ def check_slurm() -> None:
             )
 
 
-def job_options(place: Slurm, limits: dict[str, str]) -> dict[str, Any]:
+def job_options(place: SlurmJobs, limits: dict[str, str]) -> dict[str, Any]:
     """Return the options of dask-jobqueue's SLURMCluster for workers in jobs of their own with `limits` on threads."""
     further = ["--lifetime", place.lifetime] if place.lifetime else []
     if place.stagger:

@@ -26,7 +26,7 @@ from flowcpc.pipeline.exchange.layouts import (
     read_flow,
 )
 from flowcpc.pipeline.extraction.extract import KIND_FILE, KIND_MISSING, record_failure
-from flowcpc.pipeline.extraction.ledger import Summary, refuse_other_names
+from flowcpc.pipeline.extraction.ledger import ExtractionSummary, refuse_other_names
 from flowcpc.pipeline.extraction.segmentation import find_segments, find_shots, frame_statistics
 from flowcpc.stores.base.errors import DamagedStoreError
 from flowcpc.stores.base.listener import Progress
@@ -132,7 +132,7 @@ def import_flow(
     progress: Progress = lambda done, total, fields: None,
     announce: Callable[[str], None] = lambda message: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Summary:
+) -> ExtractionSummary:
     """Bring the flow of `videos`, whose paths are folders relative to `root`, into `store`; what is there, whole and unchanged is left alone.
 
     A folder that cannot be used is a row in failures, unless the store has flow of it from before, which stays.
@@ -155,7 +155,7 @@ def import_flow(
         array_format,
     )
     target.collect_garbage()
-    summary = Summary(videos=len(videos))
+    summary = ExtractionSummary(videos=len(videos))
     with target.in_use():
         refuse_other_names(target, videos)
         _announce_other_times(target, videos, fps, announce)
@@ -205,7 +205,7 @@ def _import_one(
     bound: float,
     fps: float | None,
     first: int,
-    summary: Summary,
+    summary: ExtractionSummary,
 ) -> None:
     folder = root / video.path
     commit = _whole_commit(store, video.video_id)
@@ -245,7 +245,9 @@ def _whole_commit(store: FlowStore, video_id: str) -> dict[str, Any] | None:
     return commit if commit is not None and not check_files(store.path, commit)[1] else None
 
 
-def _keep(store: FlowStore, video: Video, commit: dict[str, Any], summary: Summary) -> None:
+def _keep(
+    store: FlowStore, video: Video, commit: dict[str, Any], summary: ExtractionSummary
+) -> None:
     """Leave the flow of `video` as it is, under its label, group and folds of now."""
     record = video.to_record()
     if any(commit[name] != value for name, value in record.items()):

@@ -50,7 +50,7 @@ MIN_MEMORY = 256 << 20  # half of it is the decoder itself
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class ExtractionSettings:
     """How videos become flow; travels to worker processes.
 
     Attributes
@@ -163,7 +163,7 @@ def source_stamp(path: Path) -> dict[str, int | None]:
 
 
 def extract_video(
-    settings: Settings,
+    settings: ExtractionSettings,
     video: Video,
     on_pairs: Callable[[int], None] = lambda pairs: None,
     *,
@@ -230,7 +230,7 @@ def _unwritable(store: FlowStore, error: BaseException) -> StoreWriteError:
 class _Extraction:
     """One video on its way into the store."""
 
-    settings: Settings
+    settings: ExtractionSettings
     store: FlowStore
     video: Video
     path: Path
@@ -325,7 +325,9 @@ class _Extraction:
             )
 
 
-def _solver(settings: Settings, backend: str) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+def _solver(
+    settings: ExtractionSettings, backend: str
+) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     if backend == "cuda":
         return shared_solver(settings.parameters).compute
     return functools.partial(

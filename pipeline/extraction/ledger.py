@@ -11,7 +11,7 @@ from flowcpc.pipeline.datasets.sources import Video
 from flowcpc.pipeline.extraction.extract import (
     KIND_FILE,
     KIND_MISSING,
-    Settings,
+    ExtractionSettings,
     record_failure,
     source_stamp,
 )
@@ -21,7 +21,7 @@ from flowcpc.stores.records.record_file import record_names
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class VideoTask:
     """A video to extract and the size of its file in bytes, by which progress is weighed."""
 
     video: Video
@@ -29,12 +29,12 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class ExtractionPlan:
     """Every video of a data set is in exactly one of these.
 
     Attributes
     ----------
-    tasks : list of Task
+    tasks : list of VideoTask
         To extract now, the largest file first so that no straggler is left for the end.
     stored : int
         Videos whose flow is there and whose source has not changed.
@@ -44,14 +44,14 @@ class Plan:
         Of all these, those whose flow is that of an earlier file.
     """
 
-    tasks: list[Task]
+    tasks: list[VideoTask]
     stored: int
     standing: list[str]
     changed: list[str]
 
 
 @dataclasses.dataclass
-class Summary:
+class ExtractionSummary:
     """What an extraction did. `finished` is false when it was stopped before the end; `gave_up` is true when that was because too many failed.
 
     `stored_before` videos had their flow already, `stored` were added and `failed_now` failed in this run; `failed` lists (video_id, reason)
@@ -73,12 +73,12 @@ class Summary:
 
 def plan_extraction(
     store: FlowStore,
-    settings: Settings,
+    settings: ExtractionSettings,
     videos: Sequence[Video],
     *,
     again: Collection[str] = (),
     retry_failed: bool = False,
-) -> Plan:
+) -> ExtractionPlan:
     """Compare `videos` with the records of `store` and return what is left to do.
 
     A stored video whose source changed (size or mtime) is extracted again; one whose label, group or folds changed gets
@@ -107,12 +107,12 @@ def plan_extraction(
         elif not retry_failed and video.video_id not in again and _would_fail_again(failure, stamp):
             standing.append(video.video_id)
         else:
-            tasks.append(Task(video, stamp["source_bytes"]))
+            tasks.append(VideoTask(video, stamp["source_bytes"]))
     tasks.sort(key=lambda task: (-task.source_bytes, task.video.video_id))
-    return Plan(tasks, kept, standing, changed)
+    return ExtractionPlan(tasks, kept, standing, changed)
 
 
-def find_outdated(store: FlowStore, plan: Plan) -> list[tuple[str, str]]:
+def find_outdated(store: FlowStore, plan: ExtractionPlan) -> list[tuple[str, str]]:
     """Return (video_id, reason) of the videos that keep the flow of an earlier file after `plan` was worked off: a commit takes the failure away."""
     failures = [(video_id, store.failure_of(video_id)) for video_id in plan.changed]
     return [(video_id, failure["reason"]) for video_id, failure in failures if failure is not None]

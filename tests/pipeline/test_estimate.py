@@ -7,10 +7,10 @@ from builders import write_class_folders
 from command_cases import SMALL, flowcpc
 
 from flowcpc.pipeline import estimate as module
-from flowcpc.pipeline.cluster.places import Here, Processes, Running
+from flowcpc.pipeline.cluster.places import ExistingScheduler, InProcess, LocalProcesses
 from flowcpc.pipeline.datasets.sources import Video, read_dataset
 from flowcpc.pipeline.estimate import estimate
-from flowcpc.pipeline.extraction.extract import Settings
+from flowcpc.pipeline.extraction.extract import ExtractionSettings
 from flowcpc.pipeline.run import run_extraction
 
 CLASSES = {"Left": (-1.0, 0.0), "Right": (1.0, 0.0)}
@@ -20,16 +20,16 @@ def test_the_plan_is_what_the_run_does(tmp_path: Path) -> None:
     videos = write_class_folders(tmp_path / "videos", CLASSES, clips=3, frames=8)
     (videos / "Left" / "broken.avi").write_bytes(b"junk")
     found = [*read_dataset(videos, "folder").videos, Video("gone", "gone.avi", None, None, {})]
-    settings = Settings(str(videos), str(tmp_path / "s"), 24, 32)
-    before = estimate(settings, found, Processes(3))
+    settings = ExtractionSettings(str(videos), str(tmp_path / "s"), 24, 32)
+    before = estimate(settings, found, LocalProcesses(3))
     assert (before.videos, before.stored, before.absent, before.headers) == (7, 0, 1, 7)
     assert before.pairs == pytest.approx(42, abs=2)
     assert before.bytes > 0
     assert all(seconds > 0 for seconds in before.seconds.values())
     assert "on 3 cores" in before.to_text("folder")
     assert not (tmp_path / "s").exists()
-    run_extraction(settings, found, Here())
-    after = estimate(settings, found, Running("a:1"))
+    run_extraction(settings, found, InProcess())
+    after = estimate(settings, found, ExistingScheduler("a:1"))
     assert (after.videos, after.stored, after.pairs) == (1, 6, 0)
 
 
@@ -39,9 +39,9 @@ def test_a_large_set_is_sampled_and_said_so(
     monkeypatch.setattr(module, "_MOST_HEADERS", 3)
     videos = write_class_folders(tmp_path / "videos", CLASSES, clips=5, frames=8)
     found = estimate(
-        Settings(str(videos), str(tmp_path / "s"), 24, 32),
+        ExtractionSettings(str(videos), str(tmp_path / "s"), 24, 32),
         read_dataset(videos, "folder").videos,
-        Here(),
+        InProcess(),
     )
     assert found.headers == 3
     assert found.pairs == pytest.approx(70, rel=0.1)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from builders import touch
 
-from flowcpc.pipeline.extraction.extract import Settings
+from flowcpc.pipeline.extraction.extract import ExtractionSettings
 from flowcpc.pipeline.loose_videos import find_videos, settings_like
 from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
 
@@ -36,7 +36,7 @@ def test_what_cannot_be_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [{"height": 36, "width": 48}, {"short_side": 40}])
 def test_settings_like_numerics_have_these_numerics(size: dict[str, int]) -> None:
     parameters = TVL1Parameters(profile="opencv-cuda", warps=2)
-    numerics = Settings(
+    numerics = ExtractionSettings(
         "v", "s", **size, parameters=parameters, encoding="int16", with_frames="height" in size
     ).numerics()
     found = settings_like(numerics, Path("videos"), Path("store"), "cpu")
@@ -45,7 +45,7 @@ def test_settings_like_numerics_have_these_numerics(size: dict[str, int]) -> Non
 
 
 def test_flow_that_cannot_be_made_is_refused() -> None:
-    numerics = Settings("v", "s").numerics()
+    numerics = ExtractionSettings("v", "s").numerics()
     with pytest.raises(ValueError, match="not computed by flowcpc"):
         settings_like({"height": 36, "width": 48}, Path("v"), Path("s"), "cpu")
     with pytest.raises(ValueError, match="another release"):

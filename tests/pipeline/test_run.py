@@ -17,18 +17,18 @@ from flowcpc.commands import console
 from flowcpc.pipeline import run
 from flowcpc.pipeline.cluster.backlog import TRIES
 from flowcpc.pipeline.cluster.event_log import EventLog
-from flowcpc.pipeline.cluster.places import Here, Processes
+from flowcpc.pipeline.cluster.places import InProcess, LocalProcesses
 from flowcpc.pipeline.datasets.sources import Video, read_dataset
 from flowcpc.pipeline.decoding.limits import Preempted
 from flowcpc.pipeline.extraction.extract import (
     FAILED,
     KIND_MACHINE,
+    ExtractionSettings,
     Outcome,
-    Settings,
     extract_video,
     record_failure,
 )
-from flowcpc.pipeline.extraction.ledger import Summary
+from flowcpc.pipeline.extraction.ledger import ExtractionSummary
 from flowcpc.pipeline.run import run_extraction
 from flowcpc.stores.base.errors import OperationError
 from flowcpc.stores.flow_store import open_store
@@ -41,9 +41,9 @@ def videos(tmp_path: Path) -> Path:
     return write_class_folders(tmp_path / "videos", CLASSES)
 
 
-def extract(videos: Path, store: Path, **options: object) -> Summary:
-    settings = Settings(str(videos), str(store), 24, 32)
-    return run_extraction(settings, read_dataset(videos, "folder").videos, Here(), **options)
+def extract(videos: Path, store: Path, **options: object) -> ExtractionSummary:
+    settings = ExtractionSettings(str(videos), str(store), 24, 32)
+    return run_extraction(settings, read_dataset(videos, "folder").videos, InProcess(), **options)
 
 
 def test_a_failure_of_the_machine_is_tried_again_within_the_run(
@@ -52,7 +52,7 @@ def test_a_failure_of_the_machine_is_tried_again_within_the_run(
     tries: list[str] = []
 
     def out_of_memory(
-        settings: Settings, video: Video, on_pairs: object, **options: object
+        settings: ExtractionSettings, video: Video, on_pairs: object, **options: object
     ) -> Outcome:
         tries.append(video.video_id)
         if video.video_id == "Left/v_Left_g01_c01" and tries.count(video.video_id) < TRIES:
@@ -77,7 +77,9 @@ def test_several_videos_at_a_time_give_the_same_store(
     monkeypatch.setattr(run, "available_threads", lambda: at_a_time)
     together, most = threading.Semaphore(0), []
 
-    def met(settings: Settings, video: Video, on_pairs: object, **options: object) -> Outcome:
+    def met(
+        settings: ExtractionSettings, video: Video, on_pairs: object, **options: object
+    ) -> Outcome:
         together.release()
         most.append(together._value)
         assert settings.threads == 1
@@ -107,7 +109,11 @@ def test_a_stop_drops_all_videos_in_hand(
     all_there, gone = threading.Barrier(3), threading.Event()
 
     def waits(
-        settings: Settings, video: Video, on_pairs: object, *, should_stop: Callable[[], bool]
+        settings: ExtractionSettings,
+        video: Video,
+        on_pairs: object,
+        *,
+        should_stop: Callable[[], bool],
     ) -> Outcome:
         all_there.wait(60)
         gone.set()
@@ -122,7 +128,7 @@ def test_a_stop_drops_all_videos_in_hand(
 
 def test_a_failure_that_stays_is_a_row_after_so_many_tries(videos: Path, tmp_path: Path) -> None:
     def out_of_memory(
-        settings: Settings, video: Video, on_pairs: object, **options: object
+        settings: ExtractionSettings, video: Video, on_pairs: object, **options: object
     ) -> Outcome:
         record_failure(open_store(settings.store), video, KIND_MACHINE, "MemoryError", {})
         return Outcome(video.video_id, FAILED, reason="MemoryError", may_pass=True)
@@ -215,15 +221,17 @@ def test_cores_that_are_over_are_threads_of_the_videos_that_are_left(
     found = read_dataset(videos, "folder").videos[:1]
     threads = tmp_path / "threads"
 
-    def noted(settings: Settings, video: Video, on_pairs: object, **options: object) -> Outcome:
+    def noted(
+        settings: ExtractionSettings, video: Video, on_pairs: object, **options: object
+    ) -> Outcome:
         import os
 
         limits = [os.environ[name] for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")]
         threads.write_text(f"{settings.threads} {' '.join(limits)}")
         return extract_video(settings, video, on_pairs, **options)
 
-    settings = Settings(str(videos), str(tmp_path / "s"), 24, 32)
-    assert run_extraction(settings, found, Processes(4), extract=noted).stored == 1
+    settings = ExtractionSettings(str(videos), str(tmp_path / "s"), 24, 32)
+    assert run_extraction(settings, found, LocalProcesses(4), extract=noted).stored == 1
     assert threads.read_text() == "4 1 4"
 
 
@@ -270,7 +278,9 @@ def test_a_full_disk_at_the_first_video_leaves_no_store(
 def test_a_store_in_which_a_video_was_tried_is_not_taken_back(videos: Path, tmp_path: Path) -> None:
     (videos / "Left" / "broken.avi").write_bytes(bytes(10**6))
 
-    def lost(settings: Settings, video: Video, on_pairs: object, **options: object) -> Outcome:
+    def lost(
+        settings: ExtractionSettings, video: Video, on_pairs: object, **options: object
+    ) -> Outcome:
         if video.video_id == "Left/broken":
             return extract_video(settings, video, on_pairs, **options)
         raise OperationError("the disk is gone")

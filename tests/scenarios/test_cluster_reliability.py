@@ -15,9 +15,9 @@ from dask_site import SIZE, Site, until
 from textures import moving_texture
 
 from flowcpc.commands import console
-from flowcpc.pipeline.cluster.places import Here
+from flowcpc.pipeline.cluster.places import InProcess
 from flowcpc.pipeline.datasets.sources import read_dataset
-from flowcpc.pipeline.extraction.extract import Settings
+from flowcpc.pipeline.extraction.extract import ExtractionSettings
 from flowcpc.pipeline.run import run_extraction
 from flowcpc.stores.flow_store import open_store
 from flowcpc.stores.records.garbage import find_leftovers
@@ -45,7 +45,7 @@ def assert_undisturbed(videos: Path, store: Path, folder: Path) -> None:
     found = read_dataset(videos, "folder").videos
     calm = folder / "calm"
     if not calm.exists():
-        run_extraction(Settings(str(videos), str(calm), *SIZE), found, Here())
+        run_extraction(ExtractionSettings(str(videos), str(calm), *SIZE), found, InProcess())
     assert_same_store(store, calm)
     opened = open_store(store)
     assert len(opened.videos()) == len(found)

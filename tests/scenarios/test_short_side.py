@@ -17,7 +17,7 @@ from flowcpc.commands import main
 from flowcpc.pipeline.datasets.sources import Video
 from flowcpc.pipeline.decoding.frame_size import FrameSize
 from flowcpc.pipeline.decoding.frames import FrameReader, VideoError
-from flowcpc.pipeline.extraction.extract import Settings, extract_video
+from flowcpc.pipeline.extraction.extract import ExtractionSettings, extract_video
 from flowcpc.pipeline.tvl1.solver import compute_flow
 from flowcpc.stores import layout
 from flowcpc.stores.encoding import DEFAULT
@@ -184,12 +184,13 @@ def test_sizes_that_contradict_each_other(videos: Path, store: Path, tmp_path: P
 
 
 def test_the_default_size_is_the_short_side_of_256_of_a_4_to_3_video() -> None:
-    assert Settings("v", "s", short_side=256).size.resolve(240, 320) == (
-        Settings.height,
-        Settings.width,
+    assert ExtractionSettings("v", "s", short_side=256).size.resolve(240, 320) == (
+        ExtractionSettings.height,
+        ExtractionSettings.width,
     )
     assert (
-        f"[default: {Settings.height}x{Settings.width}]" in flowcpc("extract-flow", "--help").stdout
+        f"[default: {ExtractionSettings.height}x{ExtractionSettings.width}]"
+        in flowcpc("extract-flow", "--help").stdout
     )
 
 
@@ -201,7 +202,7 @@ def test_workers_give_the_same_store(videos: Path, store: Path, tmp_path: Path) 
 def test_a_strip_that_would_be_too_long_is_a_failure(tmp_path: Path) -> None:
     write_video(tmp_path / "videos" / "A" / "strip.avi", moving_texture(3, 16, 400, step=(1, 0)))
     write_video(tmp_path / "videos" / "A" / "good.avi", moving_texture(3, 24, 32, step=(1, 0)))
-    settings = Settings(str(tmp_path / "videos"), str(tmp_path / "s"), short_side=512)
+    settings = ExtractionSettings(str(tmp_path / "videos"), str(tmp_path / "s"), short_side=512)
     store = create_store(settings.store, settings.numerics())
     outcome = extract_video(settings, Video("strip", "A/strip.avi", None, None, {}))
     assert "the longer one would be 12800 px, and 8192 is the most" in outcome.reason
@@ -241,7 +242,7 @@ def test_a_writer_takes_the_store_s_sizes_alone(tmp_path: Path) -> None:
 def test_real_videos_upright_and_turned(
     real_data: Path, tmp_path: Path, file: str, source: tuple[int, int], size: tuple[int, int]
 ) -> None:
-    settings = Settings(str(real_data / "bad"), str(tmp_path / "s"), short_side=32)
+    settings = ExtractionSettings(str(real_data / "bad"), str(tmp_path / "s"), short_side=32)
     store = create_store(settings.store, settings.numerics())
     extract_video(settings, Video("v", file, None, None, {}))
     (row,) = store.videos().to_dict("records")

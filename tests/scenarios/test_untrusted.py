@@ -19,7 +19,7 @@ from textures import moving_texture
 from flowcpc.pipeline.cluster.backlog import TRIES
 from flowcpc.pipeline.datasets.sources import Video
 from flowcpc.pipeline.decoding import decoder as decoder_module
-from flowcpc.pipeline.extraction.extract import Settings, extract_video
+from flowcpc.pipeline.extraction.extract import ExtractionSettings, extract_video
 from flowcpc.stores.flow_store import create_store, open_store
 
 SIZE = "96x128"  # large enough that frames wait for the solver, and a decoder is met at its work
@@ -223,7 +223,7 @@ def test_a_decoder_that_sends_nonsense_fails_one_video(
     )
     videos = write_class_folders(tmp_path / "videos", CLASSES, clips=1)
     store, path = tmp_path / "s", "Left/v_Left_g01_c01.avi"
-    settings = Settings(str(videos), str(store), 24, 32)
+    settings = ExtractionSettings(str(videos), str(store), 24, 32)
     create_store(settings.store, settings.numerics())
     decoder_module.end_idle_decoders()
     monkeypatch.setattr(decoder_module, "COMMAND", (sys.executable, "-c", nonsense))

@@ -13,13 +13,13 @@ from command_cases import flowcpc, refused
 from PIL import Image
 from store_cases import FORMATS, NUMERICS, some_flow
 
-from flowcpc.pipeline.cluster.places import Here
+from flowcpc.pipeline.cluster.places import InProcess
 from flowcpc.pipeline.datasets.sources import Video
 from flowcpc.pipeline.decoding.frame_size import FrameSize
 from flowcpc.pipeline.decoding.frames import FrameReader
 from flowcpc.pipeline.estimate import estimate
 from flowcpc.pipeline.extraction import extract
-from flowcpc.pipeline.extraction.extract import STORED, Settings, extract_video
+from flowcpc.pipeline.extraction.extract import STORED, ExtractionSettings, extract_video
 from flowcpc.stores import layout
 from flowcpc.stores.flow_store import FlowStore, create_store, open_store
 from flowcpc.stores.inspection.verify import DAMAGED, EXTRA, MISSING, verify
@@ -53,8 +53,10 @@ def videos(tmp_path: Path) -> Path:
     return folder
 
 
-def settings_of(videos: Path, store: Path, with_frames: bool, **changes: object) -> Settings:
-    return Settings(str(videos), str(store), 24, 32, with_frames=with_frames, **changes)
+def settings_of(
+    videos: Path, store: Path, with_frames: bool, **changes: object
+) -> ExtractionSettings:
+    return ExtractionSettings(str(videos), str(store), 24, 32, with_frames=with_frames, **changes)
 
 
 def extracted(videos: Path, store: Path, with_frames: bool = True, **changes: object) -> FlowStore:
@@ -231,7 +233,7 @@ def test_missing_and_damaged_frames_are_found(store: FlowStore) -> None:
 
 def test_the_estimate_counts_frames(videos: Path, tmp_path: Path) -> None:
     sizes = [
-        estimate(settings_of(videos, tmp_path / "none", with_frames), [CLIP], Here()).bytes
+        estimate(settings_of(videos, tmp_path / "none", with_frames), [CLIP], InProcess()).bytes
         for with_frames in (False, True)
     ]
     stored = [

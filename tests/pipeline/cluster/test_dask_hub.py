@@ -10,10 +10,15 @@ import pytest
 from builders import assert_same_store, extraction_command, write_class_folders, write_video
 from textures import moving_texture
 
-from flowcpc.pipeline.cluster.places import Gpus, Here, Place, Processes
+from flowcpc.pipeline.cluster.places import InProcess, LocalGpus, LocalProcesses, Place
 from flowcpc.pipeline.datasets.sources import Video, read_dataset
-from flowcpc.pipeline.extraction.extract import Outcome, Settings, StoreWriteError, extract_video
-from flowcpc.pipeline.extraction.ledger import Summary
+from flowcpc.pipeline.extraction.extract import (
+    ExtractionSettings,
+    Outcome,
+    StoreWriteError,
+    extract_video,
+)
+from flowcpc.pipeline.extraction.ledger import ExtractionSummary
 from flowcpc.pipeline.run import run_extraction
 from flowcpc.stores.flow_store import open_store
 from flowcpc.stores.records.run_files import WorkerState
@@ -26,10 +31,10 @@ def videos(tmp_path: Path) -> Path:
     return write_class_folders(tmp_path / "videos", CLASSES)
 
 
-def extract(videos: Path, store: Path, *, workers: int = 0, **options: object) -> Summary:
-    place: Place = Processes(workers) if workers else Here()
+def extract(videos: Path, store: Path, *, workers: int = 0, **options: object) -> ExtractionSummary:
+    place: Place = LocalProcesses(workers) if workers else InProcess()
     return run_extraction(
-        Settings(str(videos), str(store), 24, 32),
+        ExtractionSettings(str(videos), str(store), 24, 32),
         read_dataset(videos, "folder").videos,
         place,
         **options,
@@ -88,13 +93,13 @@ def test_a_video_taken_out_of_the_data_set_is_forgotten_and_one_left_out_by_a_li
 ) -> None:
     (videos / "Up" / "broken.avi").write_bytes(b"junk")
     found = read_dataset(videos, "folder").videos
-    settings = Settings(str(videos), str(tmp_path / "s"), 24, 32)
-    run_extraction(settings, found, Here())
+    settings = ExtractionSettings(str(videos), str(tmp_path / "s"), 24, 32)
+    run_extraction(settings, found, InProcess())
     everything = {video.video_id for video in found}
     part = [video for video in found if video.label == "Left"]
-    run_extraction(settings, part, Here(), whole_dataset=everything)
+    run_extraction(settings, part, InProcess(), whole_dataset=everything)
     assert open_store(tmp_path / "s").failures()["video_id"].tolist() == ["Up/broken"]
-    run_extraction(settings, part, Here(), whole_dataset=everything - {"Up/broken"})
+    run_extraction(settings, part, InProcess(), whole_dataset=everything - {"Up/broken"})
     assert len(open_store(tmp_path / "s").failures()) == 0
     assert len(open_store(tmp_path / "s").videos()) == 9
 
@@ -147,14 +152,16 @@ def test_the_same_files_under_other_names_are_refused_before_anything_is_written
     with pytest.raises(
         ValueError, match="use the --dataset and --annotations that the store was made with"
     ):
-        run_extraction(Settings(str(videos), str(tmp_path / "s"), 24, 32), renamed, Here())
+        run_extraction(
+            ExtractionSettings(str(videos), str(tmp_path / "s"), 24, 32), renamed, InProcess()
+        )
     assert {
         path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()
     } == before
 
 
 def _die_on_one_video(
-    settings: Settings, video: object, on_pairs: object, **options: object
+    settings: ExtractionSettings, video: object, on_pairs: object, **options: object
 ) -> object:
     if video.video_id == "Up/v_Up_g02_c01":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -170,15 +177,19 @@ def test_each_gpu_has_a_worker_that_announces_it(
     seen = tmp_path / "seen"
     seen.mkdir()
 
-    def noted(settings: Settings, video: Video, on_pairs: object, **options: object) -> Outcome:
+    def noted(
+        settings: ExtractionSettings, video: Video, on_pairs: object, **options: object
+    ) -> Outcome:
         from distributed import get_worker
 
         announced = get_worker().state.total_resources
         (seen / f"{os.environ['CUDA_VISIBLE_DEVICES']} {announced}").touch()
         return extract_video(settings, video, on_pairs, **options)
 
-    settings = Settings(str(videos), str(tmp_path / "s"), 24, 32, backend="cpu")
-    summary = run_extraction(settings, read_dataset(videos, "folder").videos, Gpus(), extract=noted)
+    settings = ExtractionSettings(str(videos), str(tmp_path / "s"), 24, 32, backend="cpu")
+    summary = run_extraction(
+        settings, read_dataset(videos, "folder").videos, LocalGpus(), extract=noted
+    )
     assert summary.stored == 9
     assert {path.name for path in seen.iterdir()} == {"0 {'GPU': 1}", "1 {'GPU': 1}"}
 
@@ -243,9 +254,9 @@ def test_kill_9_in_the_middle_then_the_same_command(tmp_path: Path) -> None:
     last = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     assert f"{12 - committed_at_kill[-1]} to do" in last.stderr
     run_extraction(
-        Settings(str(videos), str(tmp_path / "calm"), 24, 32),
+        ExtractionSettings(str(videos), str(tmp_path / "calm"), 24, 32),
         read_dataset(videos, "folder").videos,
-        Here(),
+        InProcess(),
     )
     assert_same_store(tmp_path / "s", tmp_path / "calm")
     leftovers = [path for path in (tmp_path / "s").rglob("*.tmp")]

@@ -21,8 +21,8 @@ from flowcpc.pipeline.cluster.dispatch import (
 )
 from flowcpc.pipeline.cluster.preflight import Probe, examine, made_probe
 from flowcpc.pipeline.datasets.sources import read_dataset
-from flowcpc.pipeline.extraction.extract import STORED, Settings, StoreWriteError
-from flowcpc.pipeline.extraction.ledger import Task
+from flowcpc.pipeline.extraction.extract import STORED, ExtractionSettings, StoreWriteError
+from flowcpc.pipeline.extraction.ledger import VideoTask
 from flowcpc.stores.base.errors import OperationError
 from flowcpc.stores.flow_store import create_store
 from flowcpc.stores.records.run_files import WorkerState
@@ -53,7 +53,9 @@ class FakeHub:
         self.messages.put((EXAMINED, address, report))
         return f"examine {address}"
 
-    def extract(self, address: str, settings: Settings, task: Task, attempt: int) -> object:
+    def extract(
+        self, address: str, settings: ExtractionSettings, task: VideoTask, attempt: int
+    ) -> object:
         name, handle = task.video.video_id, f"extract {attempt}"
         self.given.append((address, name))
         habit = self.habits.pop(f"{name} once", self.habits.get(name, "stored"))
@@ -85,11 +87,11 @@ class Run:
 
     def __init__(self, folder: Path, slots: int = 1, **habits: str) -> None:
         videos = write_class_folders(folder / "videos", {"A": (1.0, 0.0)}, clips=6)
-        self.settings = Settings(str(videos), str(folder / "s"), 24, 32, backend="cpu")
+        self.settings = ExtractionSettings(str(videos), str(folder / "s"), 24, 32, backend="cpu")
         self.store = create_store(self.settings.store, self.settings.numerics())
         found = read_dataset(videos, "folder").videos
         self.names = [video.video_id for video in found]
-        self.tasks = [Task(video, (videos / video.path).stat().st_size) for video in found]
+        self.tasks = [VideoTask(video, (videos / video.path).stat().st_size) for video in found]
         named = {
             self.names[int(key[1])] + key[2:].replace("_", " "): habit
             for key, habit in habits.items()

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from flowcpc.pipeline.cluster.places import (
-    Gpus,
-    Here,
-    Processes,
-    Running,
-    Slurm,
+    ExistingScheduler,
+    InProcess,
+    LocalGpus,
+    LocalProcesses,
+    SlurmJobs,
     choose_place,
     gpu_workers,
     parse_adapt,
@@ -19,15 +19,18 @@ from flowcpc.pipeline.cluster.places import (
 @pytest.mark.parametrize(
     ("options", "place"),
     [
-        ({}, Processes(8)),
-        ({"cluster": "local", "workers": 3}, Processes(3)),
-        ({"workers": 0}, Here()),
-        ({"shard": "1/2"}, Here()),
-        ({"shard": "1/2", "workers": 4}, Processes(4)),
-        ({"cluster": "cuda"}, Gpus()),
-        ({"scheduler": "tcp://node-1:8786", "wait": 5.0}, Running("tcp://node-1:8786", wait_s=5.0)),
-        ({"scheduler": "[::1]:8786"}, Running("[::1]:8786")),
-        ({"cluster": "slurm", "workers": 6}, Slurm(maximum=6)),
+        ({}, LocalProcesses(8)),
+        ({"cluster": "local", "workers": 3}, LocalProcesses(3)),
+        ({"workers": 0}, InProcess()),
+        ({"shard": "1/2"}, InProcess()),
+        ({"shard": "1/2", "workers": 4}, LocalProcesses(4)),
+        ({"cluster": "cuda"}, LocalGpus()),
+        (
+            {"scheduler": "tcp://node-1:8786", "wait": 5.0},
+            ExistingScheduler("tcp://node-1:8786", wait_s=5.0),
+        ),
+        ({"scheduler": "[::1]:8786"}, ExistingScheduler("[::1]:8786")),
+        ({"cluster": "slurm", "workers": 6}, SlurmJobs(maximum=6)),
         (
             {
                 "cluster": "slurm",
@@ -36,7 +39,7 @@ from flowcpc.pipeline.cluster.places import (
                 "cores": 4,
                 "directives": ("--gres=gpu:1",),
             },
-            Slurm(minimum=2, maximum=9, queue="short", cores=4, directives=("--gres=gpu:1",)),
+            SlurmJobs(minimum=2, maximum=9, queue="short", cores=4, directives=("--gres=gpu:1",)),
         ),
     ],
 )
@@ -82,7 +85,7 @@ def test_a_scheduler_file_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="a scheduler writes it when it starts"):
         choose_place({"scheduler_file": tmp_path / "s.json"}, cores=8)
     (tmp_path / "s.json").touch()
-    assert choose_place({"scheduler_file": tmp_path / "s.json"}, cores=8) == Running(
+    assert choose_place({"scheduler_file": tmp_path / "s.json"}, cores=8) == ExistingScheduler(
         file=str(tmp_path / "s.json")
     )
 

@@ -19,12 +19,12 @@ from flowcpc.pipeline.cluster.preflight import (
     versions,
 )
 from flowcpc.pipeline.datasets.sources import Video
-from flowcpc.pipeline.extraction.extract import Settings
-from flowcpc.pipeline.extraction.ledger import Task
+from flowcpc.pipeline.extraction.extract import ExtractionSettings
+from flowcpc.pipeline.extraction.ledger import VideoTask
 from flowcpc.stores.flow_store import create_store
 
 VIDEO = Video("Left/v_Left_g01_c01", "Left/v_Left_g01_c01.avi", "Left", "g", {})
-HIDDEN = "import sys; sys.modules['pipeline'] = None"
+HIDDEN = "import sys; sys.modules['flowcpc.pipeline'] = None"
 OTHER_NUMBA = """
 import importlib.metadata
 version = getattr(importlib.metadata, "real", importlib.metadata.version)  # this may be loaded twice
@@ -36,9 +36,9 @@ importlib.metadata.version = lambda name: "0.1" if name == "numba" else version(
 @pytest.fixture
 def probe(tmp_path: Path) -> Iterator[Probe]:
     videos = write_class_folders(tmp_path / "videos", {"Left": (1.0, 0.0)}, clips=1)
-    settings = Settings(str(videos), str(tmp_path / "s"), 24, 32)
+    settings = ExtractionSettings(str(videos), str(tmp_path / "s"), 24, 32)
     create_store(settings.store, settings.numerics())
-    with made_probe(settings, Task(VIDEO, (videos / VIDEO.path).stat().st_size)) as probe:
+    with made_probe(settings, VideoTask(VIDEO, (videos / VIDEO.path).stat().st_size)) as probe:
         yield probe
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["store.json"], (
         "nothing is left behind"

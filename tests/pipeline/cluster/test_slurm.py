@@ -13,10 +13,10 @@ from records import ROOT
 
 from flowcpc.commands import console
 from flowcpc.pipeline.cluster import slurm
-from flowcpc.pipeline.cluster.places import Here, Slurm, thread_limits
+from flowcpc.pipeline.cluster.places import InProcess, SlurmJobs, thread_limits
 from flowcpc.pipeline.cluster.slurm import JobWatch, check_slurm, job_options, jobs_in_queue
 from flowcpc.pipeline.datasets.sources import read_dataset
-from flowcpc.pipeline.extraction.extract import Settings
+from flowcpc.pipeline.extraction.extract import ExtractionSettings
 from flowcpc.pipeline.run import run_extraction
 from flowcpc.stores.flow_store import open_store
 
@@ -24,7 +24,7 @@ CLASSES = {"Left": (-1.0, 0.0), "Right": (1.0, 0.0)}
 
 
 def test_a_worker_s_job_has_the_options_that_were_asked_for() -> None:
-    place = Slurm(
+    place = SlurmJobs(
         cores=4,
         memory="8GB",
         queue="short",
@@ -126,8 +126,8 @@ def test_an_extraction_on_slurm(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "stored 12 videos" in done.stderr
     assert len(list((tmp_path / "logs").glob("flowcpc-*.err"))) == 2, "each worker was a job"
-    settings = Settings(str(videos), str(tmp_path / "calm"), 24, 32)
-    run_extraction(settings, read_dataset(videos, "folder").videos, Here())
+    settings = ExtractionSettings(str(videos), str(tmp_path / "calm"), 24, 32)
+    run_extraction(settings, read_dataset(videos, "folder").videos, InProcess())
     assert_same_store(tmp_path / "s", tmp_path / "calm")
     time.sleep(3)
     queued = subprocess.run(

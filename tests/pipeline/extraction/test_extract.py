@@ -20,7 +20,7 @@ from flowcpc.pipeline.extraction import extract, ledger
 from flowcpc.pipeline.extraction.extract import (
     FAILED,
     STORED,
-    Settings,
+    ExtractionSettings,
     StoreWriteError,
     extract_video,
 )
@@ -31,17 +31,19 @@ CLIP = Video("clip", "X/clip.avi", "X", "g1", {"fold1": "train"})
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path) -> ExtractionSettings:
     write_video(tmp_path / "videos" / CLIP.path, moving_texture(11, 24, 32, step=(1, 0.5)))
-    return Settings(str(tmp_path / "videos"), str(tmp_path / "s.flow"), 24, 32)
+    return ExtractionSettings(str(tmp_path / "videos"), str(tmp_path / "s.flow"), 24, 32)
 
 
 @pytest.fixture
-def store(settings: Settings) -> FlowStore:
+def store(settings: ExtractionSettings) -> FlowStore:
     return create_store(settings.store, settings.numerics())
 
 
-def test_flow_in_the_store_is_the_solver_s_flow(settings: Settings, store: FlowStore) -> None:
+def test_flow_in_the_store_is_the_solver_s_flow(
+    settings: ExtractionSettings, store: FlowStore
+) -> None:
     outcome = extract_video(settings, CLIP)
     assert (outcome.status, outcome.flows) == (STORED, 10)
     frames = np.concatenate(
@@ -53,7 +55,7 @@ def test_flow_in_the_store_is_the_solver_s_flow(settings: Settings, store: FlowS
 
 
 def test_blocks_lose_no_pair(
-    settings: Settings, store: FlowStore, monkeypatch: pytest.MonkeyPatch
+    settings: ExtractionSettings, store: FlowStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extract_video(settings, CLIP)
     whole = store.read_codes("clip")
@@ -65,7 +67,7 @@ def test_blocks_lose_no_pair(
         np.testing.assert_array_equal(store.read_codes("clip"), whole)
 
 
-def test_the_row_of_a_video(settings: Settings, store: FlowStore) -> None:
+def test_the_row_of_a_video(settings: ExtractionSettings, store: FlowStore) -> None:
     extract_video(settings, CLIP)
     (row,) = store.videos().to_dict("records")
     wanted = {
@@ -89,7 +91,7 @@ def test_the_row_of_a_video(settings: Settings, store: FlowStore) -> None:
     ],
 )
 def test_a_bad_video_is_a_row_in_failures(
-    settings: Settings, store: FlowStore, content: bytes | None, kind: str, words: str
+    settings: ExtractionSettings, store: FlowStore, content: bytes | None, kind: str, words: str
 ) -> None:
     path = Path(settings.videos, CLIP.path)
     path.unlink()
@@ -108,13 +110,13 @@ def test_a_bad_video_is_a_row_in_failures(
     assert list((store.path / "flow").glob("*/*")) == []
 
 
-def test_one_frame_is_too_few(settings: Settings, store: FlowStore) -> None:
+def test_one_frame_is_too_few(settings: ExtractionSettings, store: FlowStore) -> None:
     write_video(Path(settings.videos, CLIP.path), moving_texture(1, 24, 32, step=(0, 0)))
     assert "has 1 frame; flow needs at least 2" in extract_video(settings, CLIP).reason
 
 
 def test_an_unexpected_error_fails_one_video(
-    settings: Settings, store: FlowStore, monkeypatch: pytest.MonkeyPatch
+    settings: ExtractionSettings, store: FlowStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_memory(*_: object, **__: object) -> None:
         raise MemoryError("out of memory")
@@ -125,7 +127,7 @@ def test_an_unexpected_error_fails_one_video(
 
 
 def test_a_full_disk_is_no_video_s_fault(
-    settings: Settings, store: FlowStore, monkeypatch: pytest.MonkeyPatch
+    settings: ExtractionSettings, store: FlowStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28))
@@ -140,7 +142,7 @@ def test_a_full_disk_is_no_video_s_fault(
     assert list((store.path / "flow").glob("*/*")) == []
 
 
-def test_the_row_says_what_the_video_took(settings: Settings, store: FlowStore) -> None:
+def test_the_row_says_what_the_video_took(settings: ExtractionSettings, store: FlowStore) -> None:
     outcome = extract_video(settings, CLIP)
     (row,) = store.videos().to_dict("records")
     stages = [row[f"{stage}_seconds"] for stage in ("decode", "flow", "encode", "write")]
@@ -158,7 +160,7 @@ def test_the_row_says_what_the_video_took(settings: Settings, store: FlowStore) 
     assert outcome.peak_bytes >= row["worker_peak_bytes"] + row["decoder_peak_bytes"]
 
 
-def test_a_failure_says_where_and_how_long(settings: Settings, store: FlowStore) -> None:
+def test_a_failure_says_where_and_how_long(settings: ExtractionSettings, store: FlowStore) -> None:
     Path(settings.videos, CLIP.path).write_bytes(b"junk")
     outcome = extract_video(settings, CLIP)
     (row,) = store.failures().to_dict("records")
@@ -178,7 +180,7 @@ def test_a_failure_says_where_and_how_long(settings: Settings, store: FlowStore)
     ],
 )
 def test_strict_refuses_what_its_header_contradicts(
-    settings: Settings, store: FlowStore, claimed: int, strict: bool, stored: bool
+    settings: ExtractionSettings, store: FlowStore, claimed: int, strict: bool, stored: bool
 ) -> None:
     write_miscounted(
         Path(settings.videos, CLIP.path), moving_texture(11, 24, 32, step=(1, 0)), claimed=claimed
@@ -203,7 +205,7 @@ def test_strict_refuses_what_its_header_contradicts(
     ("claimed", "stored"), [(304, False), (303, True), (298, True), (297, False)]
 )
 def test_strict_allows_a_hundredth(
-    settings: Settings, store: FlowStore, claimed: int, stored: bool
+    settings: ExtractionSettings, store: FlowStore, claimed: int, stored: bool
 ) -> None:
     write_miscounted(
         Path(settings.videos, CLIP.path), moving_texture(300, 24, 32, step=(1, 0)), claimed=claimed
@@ -214,7 +216,7 @@ def test_strict_allows_a_hundredth(
 
 
 def test_a_stop_drops_the_video_and_leaves_nothing(
-    settings: Settings, store: FlowStore, monkeypatch: pytest.MonkeyPatch
+    settings: ExtractionSettings, store: FlowStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extract, "_MOST_FRAMES", 2)
     seen: list[int] = []
@@ -227,7 +229,7 @@ def test_a_stop_drops_the_video_and_leaves_nothing(
 
 
 def test_a_stop_during_a_second_extraction_keeps_the_first(
-    settings: Settings, store: FlowStore
+    settings: ExtractionSettings, store: FlowStore
 ) -> None:
     extract_video(settings, CLIP)
     before = store.videos()
@@ -237,7 +239,7 @@ def test_a_stop_during_a_second_extraction_keeps_the_first(
 
 
 def test_a_time_limit_is_a_failure_of_the_machine(
-    settings: Settings, store: FlowStore, monkeypatch: pytest.MonkeyPatch
+    settings: ExtractionSettings, store: FlowStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extract, "_MOST_FRAMES", 2)
     outcome = extract_video(
@@ -255,7 +257,7 @@ def test_a_time_limit_is_a_failure_of_the_machine(
 
 
 def test_a_crash_of_the_decoder_fails_one_video(
-    settings: Settings, store: FlowStore, monkeypatch: pytest.MonkeyPatch
+    settings: ExtractionSettings, store: FlowStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_video(Path(settings.videos, CLIP.path), moving_texture(600, 24, 32, step=(1, 0)))
     monkeypatch.setattr(extract, "_MOST_FRAMES", 2)
@@ -273,14 +275,14 @@ def test_a_crash_of_the_decoder_fails_one_video(
     assert extract_video(settings, CLIP).flows == 599
 
 
-def test_a_memory_hog_fails_one_video(settings: Settings, store: FlowStore) -> None:
+def test_a_memory_hog_fails_one_video(settings: ExtractionSettings, store: FlowStore) -> None:
     write_huge(Path(settings.videos, CLIP.path))
     reason = extract_video(dataclasses.replace(settings, memory_limit=256 << 20), CLIP).reason
     assert reason.startswith("needs more memory to decode than the limit of 256M after 0 frames")
     assert store.failures()["kind"].tolist() == ["machine"]
 
 
-def test_limits_that_nothing_can_meet_are_refused(settings: Settings) -> None:
+def test_limits_that_nothing_can_meet_are_refused(settings: ExtractionSettings) -> None:
     with pytest.raises(
         ValueError, match="memory limit 100M is too small; decoding needs at least 256M"
     ):
@@ -292,20 +294,20 @@ def test_limits_that_nothing_can_meet_are_refused(settings: Settings) -> None:
 
 def test_sizes_below_the_solver_s_are_refused() -> None:
     with pytest.raises(ValueError, match="size 8x32 is too small"):
-        Settings("v", "s", 8, 32)
+        ExtractionSettings("v", "s", 8, 32)
     with pytest.raises(ValueError, match="size 99999x32 is too large"):
-        Settings("v", "s", 99999, 32)
+        ExtractionSettings("v", "s", 99999, 32)
 
 
 def plan(
-    store: FlowStore, settings: Settings, *videos: Video, retry_failed: bool = False
+    store: FlowStore, settings: ExtractionSettings, *videos: Video, retry_failed: bool = False
 ) -> tuple[list[str], int, list[str]]:
     made = ledger.plan_extraction(store, settings, videos or (CLIP,), retry_failed=retry_failed)
     return [task.video.video_id for task in made.tasks], made.stored, made.standing
 
 
 def test_a_stored_video_is_not_done_again_unless_its_source_changed(
-    settings: Settings, store: FlowStore
+    settings: ExtractionSettings, store: FlowStore
 ) -> None:
     assert plan(store, settings) == (["clip"], 0, [])
     extract_video(settings, CLIP)
@@ -314,14 +316,16 @@ def test_a_stored_video_is_not_done_again_unless_its_source_changed(
     assert plan(store, settings) == (["clip"], 0, [])
 
 
-def test_a_source_that_went_away_keeps_its_flow(settings: Settings, store: FlowStore) -> None:
+def test_a_source_that_went_away_keeps_its_flow(
+    settings: ExtractionSettings, store: FlowStore
+) -> None:
     extract_video(settings, CLIP)
     Path(settings.videos, CLIP.path).unlink()
     assert plan(store, settings) == ([], 1, [])
 
 
 def test_failures_of_the_file_stand_and_those_of_the_machine_do_not(
-    settings: Settings, store: FlowStore
+    settings: ExtractionSettings, store: FlowStore
 ) -> None:
     path = Path(settings.videos, CLIP.path)
     path.write_bytes(b"junk")
@@ -336,7 +340,7 @@ def test_failures_of_the_file_stand_and_those_of_the_machine_do_not(
 
 
 def test_an_absent_video_is_recorded_once_and_looked_for_again(
-    settings: Settings, store: FlowStore
+    settings: ExtractionSettings, store: FlowStore
 ) -> None:
     absent = Video("gone", "X/gone.avi", "X", None, {"fold1": "test"})
     for _ in range(2):
@@ -347,7 +351,7 @@ def test_an_absent_video_is_recorded_once_and_looked_for_again(
 
 
 def test_new_labels_and_folds_reach_the_record_without_new_flow(
-    settings: Settings, store: FlowStore
+    settings: ExtractionSettings, store: FlowStore
 ) -> None:
     extract_video(settings, CLIP)
     generation = store.videos()["generation"][0]
@@ -363,7 +367,9 @@ def test_new_labels_and_folds_reach_the_record_without_new_flow(
     )
 
 
-def test_the_same_files_under_other_names_are_refused(settings: Settings, store: FlowStore) -> None:
+def test_the_same_files_under_other_names_are_refused(
+    settings: ExtractionSettings, store: FlowStore
+) -> None:
     extract_video(settings, CLIP)
     with pytest.raises(
         ValueError, match=r"holds X/clip\.avi as 'clip' and this data set calls it 'X/clip'"
@@ -373,7 +379,7 @@ def test_the_same_files_under_other_names_are_refused(settings: Settings, store:
         )
 
 
-def test_large_files_come_first(settings: Settings, store: FlowStore) -> None:
+def test_large_files_come_first(settings: ExtractionSettings, store: FlowStore) -> None:
     for name, frames in (("short", 3), ("long", 30)):
         write_video(
             Path(settings.videos, f"X/{name}.avi"), moving_texture(frames, 24, 32, step=(0, 0))

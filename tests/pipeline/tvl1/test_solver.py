@@ -6,7 +6,7 @@ from textures import moving_texture, odd_frames
 from tvl1_cases import SHORT
 
 from flowcpc.commands.main import main
-from flowcpc.pipeline.extraction.extract import Settings
+from flowcpc.pipeline.extraction.extract import ExtractionSettings
 from flowcpc.pipeline.tvl1 import solver
 from flowcpc.pipeline.tvl1.cuda import solve as cuda
 from flowcpc.pipeline.tvl1.parameters import PROFILES, TVL1Parameters
@@ -130,11 +130,11 @@ def test_cuda_without_a_device_is_refused_in_words(monkeypatch: pytest.MonkeyPat
     assert resolve_backend("auto") == "cpu"
     with pytest.raises(ValueError, match="no CUDA device was found"):
         prepare("cuda")
-    assert Settings("videos", "store", backend="cuda").backend == "cuda", (
+    assert ExtractionSettings("videos", "store", backend="cuda").backend == "cuda", (
         "its workers may have a device"
     )
     with pytest.raises(ValueError, match="backend='opencv' has no profile"):
-        Settings(
+        ExtractionSettings(
             "videos", "store", backend="opencv", parameters=TVL1Parameters(profile="opencv-cuda")
         )
 
