@@ -32,8 +32,7 @@ READ, WRITTEN, COEFFICIENTS = 6, 6, 4
 
 def pack(path: Path) -> None:
     """Write gray frames of real clips, and OpenCV's flow of a pair of each, to one file."""
-    from bench_tvl1 import SPEED_CLIPS, clip_frames, ucf6_clip
-
+    from benchmarks.flow.bench_tvl1 import SPEED_CLIPS, clip_frames, ucf6_clip
     from flowcpc.pipeline.tvl1.solver import compute_flow
 
     arrays: dict[str, Any] = {}

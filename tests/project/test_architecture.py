@@ -1,39 +1,40 @@
-"""The rules of the house: who imports whom, what loads what, how large a module may be; docstring examples hold."""
+"""The layout rules: who imports whom, what loads what, how large folders and modules may be.
+
+Examples in docstrings are run here too.
+"""
 
 import ast
 import doctest
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from records import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("pipeline", "stores", "train")
-TOP_MODULES = (
-    "cli",
-    "cli_embed",
-    "cli_evaluate",
-    "cli_extract",
-    "cli_report",
-    "cli_stores",
-    "cli_train",
-    "console",
-    "flowcpc",
-)
+ROOMS = ("commands", "pipeline", "stores", "train")
 MAX_LINES = 350
+MODULES_PER_FOLDER = range(3, 10)
+HEAVY = {"cv2", "dask", "distributed", "matplotlib", "numba", "pandas", "torch", "zarr"}
 
-LIBRARY = sorted(
-    [ROOT / f"{name}.py" for name in TOP_MODULES]
-    + [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
-)
-TESTS = sorted((ROOT / "tests").glob("*.py"))
+LIBRARY = [ROOT / "cli.py", *sorted((ROOT / "flowcpc").glob("*.py"))] + [
+    path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))
+]
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+FOLDERS = sorted({path.parent for room in ROOMS for path in (ROOT / room).rglob("*.py")})
 
 
 def _module_name(path: Path) -> str:
+    """Return the name by which a file is imported."""
     parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    prefix = ("flowcpc",) if parts[0] in ROOMS else ()
+    return ".".join((*prefix, *(parts[:-1] if parts[-1] == "__init__" else parts)))
+
+
+def _relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
 MODULES = [_module_name(path) for path in LIBRARY]
@@ -41,30 +42,20 @@ MODULES = [_module_name(path) for path in LIBRARY]
 
 def _imports(path: Path) -> set[str]:
     """Return the full names of all modules that the file imports, inside functions too."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
+            names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, (
-                f"{path.name}, line {node.lineno}: relative import; name the package"
-            )
-            found.add(node.module or "")
-    return found
-
-
-def _importers(name: str) -> set[str]:
-    """Return the modules of the project that import the top-level package or module `name`."""
-    return {
-        _module_name(path)
-        for path in LIBRARY
-        if any(found.partition(".")[0] == name for found in _imports(path))
-    }
+            assert node.level == 0, f"{path}, line {node.lineno}: name the package, not dots"
+            names.add(node.module or "")
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
 
 
 def _loaded_by(*modules: str) -> set[str]:
-    """Return the top-level names in sys.modules after a fresh interpreter has imported `modules`."""
-    code = f"import sys, {', '.join(modules)}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    """Return the names in sys.modules after a fresh interpreter has imported `modules`."""
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
     answer = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -72,8 +63,8 @@ def _loaded_by(*modules: str) -> set[str]:
     return set(answer.stdout.split())
 
 
-def _modules_of(package: str) -> list[str]:
-    return [name for name in MODULES if name.partition(".")[0] == package]
+def _modules_of(room: str) -> list[str]:
+    return [name for name in MODULES if name.startswith(f"flowcpc.{room}")]
 
 
 def test_import_contracts_hold() -> None:
@@ -85,45 +76,21 @@ def test_import_contracts_hold() -> None:
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
-@pytest.mark.parametrize(
-    ("imported", "allowed"),
-    [
-        ("zarr", {"flowcpc.stores.video.zarr_arrays"}),
-        ("dask", {"flowcpc.pipeline.cluster.dask_hub"}),
-        ("dask_jobqueue", {"flowcpc.pipeline.cluster.dask_hub"}),
-        ("distributed", {"flowcpc.pipeline.cluster.dask_hub"}),
-        (
-            "console",
-            {
-                "cli",
-                "cli_embed",
-                "cli_evaluate",
-                "cli_extract",
-                "cli_report",
-                "cli_stores",
-                "cli_train",
-            },
-        ),
-        ("cli_stores", {"cli", "cli_extract"}),
-        ("cli_embed", {"cli"}),
-        ("cli_evaluate", {"cli"}),
-        ("cli_extract", {"cli"}),
-        ("cli_train", {"cli"}),
-        ("cli_report", {"cli"}),
-        ("cli", {"flowcpc"}),
-        ("flowcpc", set()),
-    ],
-)
-def test_one_file_imports(imported: str, allowed: set[str]) -> None:
-    assert _importers(imported) <= allowed
-
-
-def test_console_knows_stores_at_most() -> None:
-    assert not _imports(ROOT / "console.py") & {*_modules_of("pipeline"), *_modules_of("train")}
+def test_only_the_start_files_import_the_commands() -> None:
+    """Everything else can be used from Python without them."""
+    importers = {
+        _relative(path)
+        for path in LIBRARY
+        if path.parent != ROOT / "commands"
+        and any(name.startswith("flowcpc.commands") for name in _imports(path))
+    }
+    assert importers == {"cli.py", "flowcpc/__main__.py"}
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in LIBRARY if path.name == "__init__.py"], ids=_module_name
+    "path",
+    [path for path in LIBRARY if path.name == "__init__.py" and path.parent.name != "flowcpc"],
+    ids=_module_name,
 )
 def test_init_holds_a_docstring_only(path: Path) -> None:
     (statement,) = ast.parse(path.read_text()).body
@@ -132,58 +99,79 @@ def test_init_holds_a_docstring_only(path: Path) -> None:
     assert isinstance(statement.value.value, str)
 
 
-@pytest.mark.parametrize("path", [*LIBRARY, *TESTS], ids=_module_name)
-def test_module_is_one_room(path: Path) -> None:
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_package_reaches_each_room_by_a_link(room: str) -> None:
+    link = ROOT / "flowcpc" / room
+    assert link.is_symlink()
+    assert os.readlink(link) == f"../{room}"
+    assert (link / "__init__.py").samefile(ROOT / room / "__init__.py")
+
+
+def test_the_package_holds_links_and_few_modules() -> None:
+    files = {path.name for path in (ROOT / "flowcpc").iterdir()} - {"__pycache__"}
+    assert files - {*ROOMS, "__init__.py", "__main__.py", "embed_videos.py"} == set()
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=_relative)
+def test_a_folder_holds_three_to_nine_modules(folder: Path) -> None:
+    assert (folder / "__init__.py").is_file()
+    modules = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+    has_subfolders = any(other.parent == folder for other in FOLDERS)
+    assert len(modules) in MODULES_PER_FOLDER or (has_subfolders and not modules), modules
+
+
+@pytest.mark.parametrize("path", [*LIBRARY, *TESTS], ids=_relative)
+def test_a_module_is_short(path: Path) -> None:
     lines = len(path.read_text().splitlines())
-    assert lines <= MAX_LINES, (
-        f"{path.relative_to(ROOT)} has {lines} lines; split it (at most {MAX_LINES})"
-    )
+    assert lines <= MAX_LINES, f"{lines} lines; split it (at most {MAX_LINES})"
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=_module_name)
-def test_module_says_what_it_is_for(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text())), (
-        f"{path.relative_to(ROOT)} has no docstring"
-    )
+@pytest.mark.parametrize("path", LIBRARY, ids=_relative)
+def test_a_module_has_a_docstring(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text()))
 
 
-def test_tests_are_flat() -> None:
-    assert [
-        path.relative_to(ROOT)
-        for path in (ROOT / "tests").rglob("*.py")
-        if path.parent != ROOT / "tests"
-    ] == []
-    assert not (ROOT / "tests" / "__init__.py").exists()
+def test_tests_mirror_the_rooms() -> None:
+    """A folder of tests for each folder of modules, and no package that could shadow one."""
+    folders = {_relative(path.parent).removeprefix("tests/") for path in TESTS}
+    mirrors = {folder for folder in folders if folder.partition("/")[0] in ROOMS}
+    assert mirrors <= {_relative(folder) for folder in FOLDERS}
+    assert {folder.partition("/")[0] for folder in folders - mirrors} <= {
+        "project",
+        "scenarios",
+        "support",
+        "tests",  # conftest.py
+    }
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+def test_names_of_test_modules_are_unique_where_tests_import_by_name() -> None:
+    """Tests import the modules of tests/support by their bare names."""
+    names = [path.stem for path in (ROOT / "tests" / "support").rglob("*.py")]
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize(
     ("modules", "never"),
     [
-        (["cli"], {"cv2", "dask", "distributed", "matplotlib", "numba", "pandas", "torch", "zarr"}),
-        (
-            ["flowcpc"],
-            {"cv2", "dask", "distributed", "matplotlib", "numba", "pandas", "torch", "zarr"},
-        ),
-        (["flowcpc.pipeline.cluster.dask_hub"], {"torch", "train"}),
-        (_modules_of("pipeline"), {"torch", "train"}),
+        (["flowcpc.commands.main"], HEAVY),
+        (["flowcpc"], HEAVY),
+        (_modules_of("pipeline"), {"torch", "flowcpc.train"}),
         (["flowcpc.pipeline.repair", "flowcpc.pipeline.run"], {"dask", "distributed"}),
-        (_modules_of("train"), {"cv2", "dask", "distributed", "pipeline"}),
-        (_modules_of("stores"), {"cv2", "dask", "distributed", "pipeline", "torch", "train"}),
+        (["flowcpc.pipeline.decoding.decoder_process"], {"dask", "distributed", "numba", "torch"}),
+        (_modules_of("train"), {"cv2", "dask", "distributed", "flowcpc.pipeline"}),
+        (
+            _modules_of("stores"),
+            {"cv2", "dask", "distributed", "torch", "flowcpc.pipeline", "flowcpc.train"},
+        ),
+        (["flowcpc.stores.base.listener"], HEAVY),
     ],
-    ids=[
-        "cli",
-        "flowcpc",
-        "flowcpc.pipeline.cluster.dask_hub",
-        "pipeline",
-        "flowcpc.pipeline.run",
-        "train",
-        "stores",
-    ],
+    ids=["commands", "flowcpc", "pipeline", "run", "decoder", "train", "stores", "listener"],
 )
 def test_import_does_not_load(modules: list[str], never: set[str]) -> None:
     assert not _loaded_by(*modules) & never
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
 def test_docstring_examples_hold(name: str) -> None:
     assert doctest.testmod(importlib.import_module(name)).failed == 0

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 
 import flowcpc
@@ -25,13 +22,3 @@ def test_the_module_offers_what_notebooks_need() -> None:
 def test_an_unknown_name_is_answered_in_words() -> None:
     with pytest.raises(AttributeError, match="it offers compute_flow, load_encoder"):
         flowcpc.openstore  # noqa: B018
-
-
-def test_importing_it_loads_nothing_heavy() -> None:
-    code = "import sys, flowcpc; print(*(name for name in ('torch', 'cv2', 'zarr', 'dask', 'pandas') if name in sys.modules))"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == ""
-    )

@@ -1,5 +1,6 @@
-"""The README's Python runs, as a newcomer would run it, on a small data set under the README's own names."""
+"""The Python examples of the README and docs run, on a small data set under the README's names."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -14,9 +15,12 @@ from records import ROOT
 import flowcpc
 from flowcpc.commands import main
 
-SMALL_RUN = [
-    "--preset", "tiny", "--steps", "4", "--set", "batch_size=4", "--set", "num_flows=2", "--set", "size=32x32", "--set", "width=4",
-]  # fmt: skip
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"] + [
+    path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))
+]
+SMALL_RUN = ["--preset", "tiny", "--steps", "4"]
+for setting in ("batch_size=4", "num_flows=2", "size=32x32", "width=4"):
+    SMALL_RUN += ["--set", setting]
 
 
 def run(*words: object) -> None:
@@ -26,37 +30,19 @@ def run(*words: object) -> None:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the README's ucf101.flow and runs/conv3d, made by the README's commands from synthetic videos."""
+    """A folder with ucf101.flow and runs/conv3d, made by the README's commands from `synth`."""
     folder = tmp_path_factory.mktemp("readme")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run(
-            "synth",
-            "synth",
-            "--groups",
-            4,
-            "--clips-per-group",
-            1,
-            "--frames",
-            15,
-            "--size",
-            "48x64",
-        )
+        clips = ["--groups", 4, "--clips-per-group", 1, "--frames", 15, "--size", "48x64"]
+        run("synth", "synth", *clips)
         lists = ["--dataset", "ucf101", "--annotations", "synth/annotations"]
         small = ["--size", "32x32", "--workers", 0, "--limit", 26, "--with-frames"]
         run("extract-flow", "synth/videos", "ucf101.flow", *lists, *small)
         run("pretrain", "ucf101.flow", "runs/conv3d", *SMALL_RUN)
         labels = ["--labels-per-class", "all,2", "--folds", 1, "--seeds", "0,1"]
-        run(
-            "evaluate",
-            "ucf101.flow",
-            "runs/conv3d",
-            "--mode",
-            "linear",
-            *labels,
-            "--set",
-            "linear_steps=4",
-        )
+        linear = ["--mode", "linear", *labels, "--set", "linear_steps=4"]
+        run("evaluate", "ucf101.flow", "runs/conv3d", *linear)
         finetune = ["--mode", "finetune", "--set", "finetune_steps=2"]
         run("evaluate", "ucf101.flow", "runs/conv3d", *finetune)
         run("embed", "ucf101.flow", "runs/conv3d")
@@ -185,19 +171,28 @@ def store_shots(videos: pd.DataFrame) -> "pd.Series[int]":
     return shots.groupby("video_id").size()
 
 
-def test_the_tree_in_the_readme_is_the_tree() -> None:
-    tree = re.search(r"## The tree\n+```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert tree is not None
-    named = set(re.findall(r"[\w*]+\.py", tree[1]))
-    modules = {
-        path.name
-        for room in ("pipeline", "stores", "train")
-        for path in (ROOT / room).rglob("*.py")
-    } - {"__init__.py"}
-    assert modules <= named, f"the README's tree lacks {sorted(modules - named)}"
-    absent = {
-        name
-        for name in named
-        if not any(list(ROOT.glob(f"{depth}{name}")) for depth in ("", "*/", "*/*/"))
-    }
-    assert not absent, f"the README's tree names {sorted(absent)}"
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_path_that_a_document_names_exists(document: str) -> None:
+    """Paths of modules, tests, benchmarks and pages, in backticks or as links."""
+    text = (ROOT / document).read_text()
+    folder = (ROOT / document).parent
+    rooms = r"(?:benchmarks|commands|docs|flowcpc|pipeline|stores|tests|train)"
+    paths = set(re.findall(rf"`({rooms}/[\w/.]*[\w/])`", text))
+    absent = {path for path in paths if not (ROOT / path).exists()}
+    links = {link for link in re.findall(r"\]\(([\w./-]+)\)", text) if "://" not in link}
+    absent |= {link for link in links if not (folder / link).exists()}
+    modules = set(re.findall(r"`(flowcpc(?:\.\w+)+)`", text))
+    absent |= {name for name in modules if not _can_be_imported(name)}
+    assert not absent, f"{document} names {sorted(absent)}"
+
+
+def _can_be_imported(name: str) -> bool:
+    """Return whether `name` is a module of the package, or a name in one."""
+    path = ROOT / "/".join(name.split(".")[1:])
+    if path.is_dir() or path.with_suffix(".py").is_file():
+        return True
+    module, _, attribute = name.rpartition(".")
+    try:
+        return hasattr(importlib.import_module(module), attribute)
+    except ImportError:
+        return False
