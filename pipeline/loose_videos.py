@@ -1,73 +1,68 @@
-"""Video files and folders as a user names them, without a data set -> videos, and flow like that of another store."""
+"""Videos without a data set: the files and folders that a user names, and flow like a store's."""
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowcpc.pipeline.datasets.listing import VIDEO_SUFFIXES, Dataset, Video, is_video, list_files
+from flowcpc.pipeline.datasets import listing
+from flowcpc.pipeline.datasets.listing import VIDEO_SUFFIXES, Dataset, Video
 from flowcpc.pipeline.extraction.extract import ExtractionSettings
 from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
 from flowcpc.stores.base.plurals import counted
 
 
 def find_videos(paths: Sequence[Path]) -> tuple[Path, Dataset]:
-    """Return (folder, data set) of video files and of all video files under folders; a video is called by its path in `folder`, without suffix.
+    """Return (folder, data set) of the video files among `paths` and in the folders among them.
 
-    `folder` is the lowest one that has them all. A file that is named is taken whatever its extension. The data set has neither labels nor splits.
-    Raises FileNotFoundError for a path that does not exist, ValueError where there is no video or two would have one name.
+    `folder` is the deepest one that contains all of them; a video_id is the path in it without
+    suffix. A named file counts whatever its extension. The data set has no labels and no splits.
+    Raises FileNotFoundError for a path that does not exist, ValueError without any video or for
+    two of one name.
     """
-    files: list[Path] = []
+    files: set[Path] = set()
     others = 0
     for path in (Path(os.path.abspath(path)) for path in paths):
         if path.is_dir():
-            found = list_files(path)
-            files += [path / name for name in found if is_video(name)]
-            others += sum(not is_video(name) for name in found)
+            names = listing.list_files(path)
+            videos_here = [path / name for name in names if listing.is_video(name)]
+            files.update(videos_here)
+            others += len(names) - len(videos_here)
         elif path.exists():
-            files.append(path)
+            files.add(path)
         else:
             raise FileNotFoundError(f"{path} does not exist; give video files, or folders of them")
     if not files:
         raise ValueError(
-            f"{', '.join(map(str, paths))} holds no video file ({', '.join(VIDEO_SUFFIXES)}); give video files, or folders of them"
+            f"{', '.join(map(str, paths))} holds no video file ({', '.join(VIDEO_SUFFIXES)}); "
+            "give video files, or folders of them"
         )
-    files = sorted(set(files))
     folder = Path(os.path.commonpath([file.parent for file in files]))
-    videos: dict[str, Video] = {}
-    for file in files:
-        name = file.relative_to(folder).as_posix()
-        video = Video(os.path.splitext(name)[0], name, None, None, {})
-        if video.video_id in videos:
-            raise ValueError(
-                f"{folder / videos[video.video_id].path} and {file} would both be called {video.video_id!r}; rename one of them"
-            )
-        videos[video.video_id] = video
+    names = [file.relative_to(folder).as_posix() for file in sorted(files)]
+    videos = [Video(os.path.splitext(name)[0], name, None, None, {}) for name in names]
+    listing.refuse_duplicates(videos)
     remarks = [f"{counted(others, 'file')} without a video extension left out"] if others else []
-    return folder, Dataset(list(videos.values()), remarks)
+    return folder, Dataset(videos, remarks)
 
 
 def settings_like(
     numerics: Mapping[str, Any], videos: Path, store: Path, backend: str
 ) -> ExtractionSettings:
-    """Return the settings by which videos under `videos` become flow of these `numerics` in `store`.
+    """Return settings that extract `videos` into `store` with the `numerics` of another store.
 
-    Raises ValueError for flow that no extraction of this release makes.
+    Raises ValueError for numerics that no extraction of this release produces.
     """
     if "tvl1" not in numerics:
         raise ValueError(
-            "the encoder was trained on flow that was not computed by flowcpc, so videos cannot be made into such flow; "
-            "make a store of theirs as that one was made, and give: flowcpc embed STORE RUN"
+            "the encoder was trained on imported flow, which flowcpc cannot compute from videos; "
+            "make a store of such flow for these videos, and run: flowcpc embed STORE RUN"
         )
+    sides = {name: numerics[name] for name in ("height", "width", "short_side") if name in numerics}
     try:
         return ExtractionSettings(
             str(videos),
             str(store),
-            **{
-                name: numerics[name]
-                for name in ("height", "width", "short_side")
-                if name in numerics
-            },
+            **sides,
             parameters=TVL1Parameters(**numerics["tvl1"]),
             backend=backend,
             encoding=numerics["encoding"]["name"],
@@ -75,5 +70,6 @@ def settings_like(
         )
     except TypeError as error:
         raise ValueError(
-            f"the flow that the encoder was trained on is of another release of flowcpc ({error}); use that release"
+            f"the encoder was trained on flow of another release of flowcpc ({error}); "
+            "use that release"
         ) from error

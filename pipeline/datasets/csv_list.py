@@ -1,60 +1,56 @@
-"""A CSV of one's own (path, label, group, split) -> videos."""
+"""A CSV file of the user (path, label, group, split), one row per video."""
 
 import functools
+import itertools
 import os
 from pathlib import Path, PurePosixPath
 
-from flowcpc.pipeline.datasets.listing import SPLITS, Dataset, Video, read_columns
+from flowcpc.pipeline.datasets import listing
+from flowcpc.pipeline.datasets.listing import Dataset, Video
 from flowcpc.stores.base.plurals import counted
 
 LISTS = "the CSV file"
+_SPLITS = {split: split for split in listing.SPLITS}
 
 
 def read_csv(root: Path, file: Path) -> Dataset:
-    """Return the videos of the CSV `file`; its paths are relative to `root`, or absolute and inside it. Raises ValueError or FileNotFoundError."""
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"annotations file {file} does not exist or is no file; give a CSV with the columns path, label, group, split"
-        )
-    columns, rows = read_columns(file)
-    if "path" not in columns or "label" not in columns:
+    """Return the videos of the CSV `file`; its paths are relative to `root` or absolute inside it.
+
+    Raises ValueError for a wrong row or column, FileNotFoundError without the file.
+    """
+    listing.check_annotations(file, "file", "a CSV with the columns path, label, group, split")
+    columns, rows = listing.read_columns(file)
+    if not {"path", "label"} <= set(columns):
         raise ValueError(
-            f"{file} has the columns {', '.join(columns) or '(none)'}; it needs path and label, and may have group and split"
+            f"{file} has the columns {', '.join(columns) or '(none)'}; "
+            "it needs path and label, and may have group and split"
         )
     roots = (os.path.abspath(root), os.path.realpath(root))
-    videos = [_video(root, roots, f"{file}, line {number}", row) for number, row in rows]
+    videos = []
+    for where, row in rows:
+        path = _relative_path(roots, row["path"])
+        if path is None:
+            raise ValueError(
+                f"{where}: path {row['path']!r} is not inside {root}; write paths relative to it"
+            )
+        name = path.with_suffix("").as_posix()
+        folds = listing.read_split(where, row.get("split", ""), _SPLITS)
+        group = row.get("group") or name
+        videos.append(Video(name, path.as_posix(), row["label"] or None, group, folds))
     if not videos:
         raise ValueError(f"{file} has no rows; it needs one row per video")
     unlabelled = sum(video.label is None for video in videos)
-    return Dataset(
-        videos, [f"{counted(unlabelled, 'video')} of {file} without a label"] if unlabelled else []
-    )
+    remark = f"{counted(unlabelled, 'video')} of {file} without a label"
+    return Dataset(videos, [remark] if unlabelled else [])
 
 
-def _video(root: Path, roots: tuple[str, str], where: str, row: dict[str, str]) -> Video:
-    path = _relative(roots, row["path"])
-    if path is None:
-        raise ValueError(
-            f"{where}: path {row['path']!r} is not inside {root}; write paths relative to it, or absolute ones inside it"
-        )
-    split = row.get("split", "")
-    if split and split not in SPLITS:
-        raise ValueError(
-            f"{where}: split {split!r} is unknown; use {', '.join(SPLITS)} or leave it empty"
-        )
-    name = path.with_suffix("").as_posix()
-    folds = {"fold1": split} if split else {}
-    return Video(name, path.as_posix(), row["label"] or None, row.get("group") or name, folds)
-
-
-def _relative(roots: tuple[str, str], text: str) -> PurePosixPath | None:
-    """Return a path of the list relative to the videos' folder, by whichever of its names it is written; None when it is not inside."""
+def _relative_path(roots: tuple[str, str], text: str) -> PurePosixPath | None:
+    """Return `text` relative to the videos' folder, whose names are `roots`; None if outside."""
     path = PurePosixPath(text)
     if path.is_absolute():
-        written = (path, PurePosixPath(_real(str(path.parent)), path.name))
-        inside = [
-            one.relative_to(base) for one in written for base in roots if one.is_relative_to(base)
-        ]
+        real = PurePosixPath(_real_folder(str(path.parent)), path.name)
+        pairs = itertools.product((path, real), roots)
+        inside = [path.relative_to(root) for path, root in pairs if path.is_relative_to(root)]
         if not inside:
             return None
         path = inside[0]
@@ -62,5 +58,5 @@ def _relative(roots: tuple[str, str], text: str) -> PurePosixPath | None:
 
 
 @functools.lru_cache(1024)
-def _real(folder: str) -> str:
+def _real_folder(folder: str) -> str:
     return os.path.realpath(folder)

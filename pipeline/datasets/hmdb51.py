@@ -1,77 +1,59 @@
-"""HMDB-51: the official lists <class>_test_split<N>.txt -> videos."""
+"""HMDB-51: the official lists <class>_test_split<N>.txt."""
 
 import re
-from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
-from flowcpc.pipeline.datasets.listing import Video, read_lines, stem_of
+from flowcpc.pipeline.datasets.listing import (
+    ListedUse,
+    Video,
+    check_annotations,
+    merge_folds,
+    read_lines,
+)
 
 LISTS = "the folder of <class>_test_split1.txt ... of all classes"
 _FILE = re.compile(r"(?P<label>.+)_test_split(?P<fold>\d+)\.txt")
 _SPLITS = {"0": None, "1": "train", "2": "test"}  # 0: not used in this fold
-# What is visible of the body, camera motion, number of people, direction, quality, number of the clip.
+# Visible part of the body, camera motion, number of people, direction, quality, number of the clip.
 _PROPERTIES = re.compile(r"_[a-z]+_(?:cm|nm)_np\d+_[a-z]{2}_[a-z]{3}_\d+$")
 
 
 def list_hmdb51(annotations: Path) -> list[Video]:
-    """Return the videos of HMDB-51's official lists in the folder `annotations`, with label, group and folds.
+    """Return the videos of HMDB-51's official lists in the folder `annotations`.
 
-    A fold that does not use a video is not among its folds. Raises ValueError or FileNotFoundError, in a sentence, for lists that are absent,
-    incomplete or contradict themselves.
+    A video lacks the folds that do not use it. Raises ValueError or FileNotFoundError for lists
+    that are absent, incomplete or contradict themselves.
     """
-    if not annotations.is_dir():
-        raise FileNotFoundError(
-            f"annotations folder {annotations} does not exist or is no folder; give {LISTS}"
-        )
-    files = {
-        (match["label"], int(match["fold"])): file
-        for file in sorted(annotations.iterdir())
-        if (match := _FILE.fullmatch(file.name)) is not None
-    }
-    if not files:
+    check_annotations(annotations, "folder", LISTS)
+    matches = [match for file in annotations.iterdir() if (match := _FILE.fullmatch(file.name))]
+    lists = {(match["label"], int(match["fold"])): annotations / match[0] for match in matches}
+    if not lists:
         raise FileNotFoundError(
             f"{annotations} has no file named like brush_hair_test_split1.txt; give {LISTS}"
         )
-    labels, numbers = {label for label, _ in files}, {fold for _, fold in files}
-    for label in sorted(labels):
-        for fold in sorted(numbers):
-            if (label, fold) not in files:
-                name = f"{label}_test_split{fold}.txt"
-                raise FileNotFoundError(
-                    f"{annotations / name} does not exist, though other classes have split {fold}; add it"
-                )
-    folds: dict[str, dict[str, str]] = defaultdict(dict)
-    for (label, fold), file in sorted(files.items()):
-        seen: dict[str, str] = {}
-        for number, line in read_lines(file):
+    for label, fold in sorted((label, fold) for label, _ in lists for _, fold in lists):
+        if (label, fold) not in lists:
+            name = f"{label}_test_split{fold}.txt"
+            raise FileNotFoundError(
+                f"{annotations / name} does not exist, though other classes have split {fold}"
+            )
+    return merge_folds(_read_lists(lists), hmdb_group)
+
+
+def _read_lists(lists: dict[tuple[str, int], Path]) -> Iterator[ListedUse]:
+    for (label, fold), file in sorted(lists.items()):
+        for where, line in read_lines(file):
             name, _, use = line.rpartition(" ")
-            name = name.strip()
-            if use not in _SPLITS or not name:
-                raise ValueError(
-                    f"{file}, line {number}: {line!r} is not 'VIDEO 0', 'VIDEO 1' or 'VIDEO 2'; use the official list"
-                )
-            if seen.setdefault(name, use) != use:
-                raise ValueError(
-                    f"{file}, line {number}: {name} is listed as {seen[name]} and as {use}; a video has one use in a fold"
-                )
-            split = _SPLITS[use]
-            folds[f"{label}/{name}"].update({f"fold{fold}": split} if split else {})
-    return [
-        Video(
-            stem_of(path),
-            path,
-            label := path.partition("/")[0],
-            hmdb_group(stem_of(path), label),
-            membership,
-        )
-        for path, membership in folds.items()
-    ]
+            if use not in _SPLITS or not name.strip():
+                raise ValueError(f"{where}: {line!r} is not 'VIDEO 0', 'VIDEO 1' or 'VIDEO 2'")
+            yield where, f"{label}/{name.strip()}", f"fold{fold}", _SPLITS[use]
 
 
 def hmdb_group(stem: str, label: str) -> str:
-    """Return what the clips of one class cut from one source video share: the name without the clip's properties and number.
+    """Return what the clips of one class from one source video share: the name without properties.
 
-    It ends in the class, because clips of two classes from one film are not kept apart by the official splits, and those of one class are.
+    It ends in the class: the official splits keep clips of one film together only within a class.
 
     >>> hmdb_group("April_09_brush_hair_u_nm_np1_ba_goo_0", "brush_hair")
     'April_09_brush_hair'

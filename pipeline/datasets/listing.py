@@ -1,45 +1,38 @@
-"""What every data set is read into, and how they read: the files under a folder, the lines of a list, the rows of a table."""
+"""What data sets are read into, and what their readers share: files, lists and tables."""
 
 import csv
 import dataclasses
 import io
+import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flowcpc.stores.base.errors import OperationError
-from flowcpc.stores.base.plurals import counted
 
 VIDEO_SUFFIXES = (
-    ".avi",
-    ".mp4",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".mpg",
-    ".mpeg",
-    ".m4v",
-    ".wmv",
-    ".flv",
-    ".ogv",
-    ".3gp",
-)
+    ".avi", ".mp4", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv", ".ogv", ".3gp"
+)  # fmt: skip
 SPLITS = ("train", "val", "test")
+# One line of an official list: ("FILE, line N", path, fold, split); None where the fold has no use.
+ListedUse = tuple[str, str, str, str | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """One video of a data set.
+    """One video of a data set. Raises ValueError for a path that is not UTF-8.
 
     Attributes
     ----------
     video_id : str
-        The stem for UCF-101 and HMDB-51, the clip's name for Kinetics; the relative path without suffix otherwise.
+        The stem for UCF-101 and HMDB-51, the clip's name for Kinetics; otherwise the relative path
+        without suffix.
     path : str
         Relative to the videos' folder, with `/`.
     label, group : str or None
-        Class, and what its clips share (never split between train and test).
+        Class, and what related clips share: a group is never split between train and test.
     folds : dict
         For example {"fold1": "train", "fold2": "test"}; values train, val or test.
     """
@@ -54,20 +47,17 @@ class Video:
         try:
             self.path.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(
-                f"the name of {os.fsencode(self.path)!r} is not UTF-8; rename it"
-            ) from error
+            name = os.fsencode(self.path)
+            raise ValueError(f"the name of {name!r} is not UTF-8; rename it") from error
 
     def to_record(self) -> dict[str, Any]:
-        """Return the fields as a commit or failure record keeps them."""
-        return {
-            name: dict(value) if name == "folds" else value for name, value in vars(self).items()
-        }
+        """Return the fields as a commit or failure record stores them."""
+        return {**vars(self), "folds": dict(self.folds)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """The videos of a data set, and remarks that a user should read."""
+    """The videos of a data set, and remarks that the user should read."""
 
     videos: list[Video]
     remarks: list[str]
@@ -76,35 +66,36 @@ class Dataset:
 def list_files(root: Path) -> list[str]:
     """Return all files under `root`, sorted, relative to it, with `/`.
 
-    Links to folders are followed, unless they lead back to a folder that they are in; a link whose target is gone or cannot be reached counts as a
-    file, because a video behind it is absent and not forgotten.
-    No file is asked for more than its name. Raises OperationError for a folder that cannot be listed.
+    Links to folders are followed, except into a folder that contains them. A link without a
+    reachable target counts as a file, so that its video is reported as missing. Only names are
+    read. Raises OperationError for a folder that cannot be listed.
     """
-    found: list[str] = []
+    files: list[str] = []
     folders: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while folders:
-        prefix, above = folders.pop()
+        prefix, ancestors = folders.pop()
         try:
             state = os.stat(root / prefix)
-            if (state.st_dev, state.st_ino) in above:
+            identity = state.st_dev, state.st_ino
+            if identity in ancestors:
                 continue
-            within = above | {(state.st_dev, state.st_ino)}
             with os.scandir(root / prefix) as entries:
                 for entry in entries:
-                    leads_nowhere = entry.is_symlink() and not os.path.exists(entry.path)
-                    if not leads_nowhere and entry.is_dir():
-                        folders.append((f"{prefix}{entry.name}/", within))
-                    elif leads_nowhere or entry.is_file():
-                        found.append(prefix + entry.name)
+                    dangling = entry.is_symlink() and not os.path.exists(entry.path)
+                    if not dangling and entry.is_dir():
+                        folders.append((f"{prefix}{entry.name}/", ancestors | {identity}))
+                    elif dangling or entry.is_file():
+                        files.append(prefix + entry.name)
         except OSError as error:
             raise OperationError(
-                f"the folder {root / prefix} cannot be listed ({error.strerror}); give yourself the right to, or move it out of {root}"
+                f"the folder {root / prefix} cannot be listed ({error.strerror}); "
+                f"give yourself permission, or move it out of {root}"
             ) from error
-    return sorted(found)
+    return sorted(files)
 
 
 def is_video(path: str) -> bool:
-    """Return whether the extension is that of a video."""
+    """Return whether the file's extension is that of a video."""
     return os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES
 
 
@@ -117,52 +108,94 @@ def stem_of(path: str) -> str:
     return os.path.splitext(path.rpartition("/")[2])[0]
 
 
-def find_listed(
-    root: Path, videos: Sequence[Video], paths: Callable[[list[str]], Sequence[str]]
-) -> Dataset:
-    """Return the listed `videos`, and a remark on the video files under `root` that are none of them.
+def group_by(videos: Iterable[Video], key: Callable[[Video], str]) -> dict[str, list[Video]]:
+    """Return the videos by their `key`, in the order in which they come."""
+    groups: dict[str, list[Video]] = defaultdict(list)
+    for video in videos:
+        groups[key(video)].append(video)
+    return groups
 
-    `paths` is given the video files and returns where each of `videos` is, or should be. Raises ValueError when none is there.
-    """
-    files = [path for path in list_files(root) if is_video(path)]
-    placed = [
-        video if video.path == path else dataclasses.replace(video, path=path)
-        for video, path in zip(videos, paths(files), strict=True)
-    ]
-    unlisted = set(files) - {video.path for video in placed}
-    if len(unlisted) == len(files):
-        raise ValueError(
-            f"none of {counted(len(videos), 'video of the list')} is under {root}; it must hold folders of classes, as in {root / placed[0].path}"
+
+def group_of(video: Video) -> str:
+    """Return the group of a video; a video without one is its own group."""
+    return video.group or video.video_id
+
+
+def refuse_duplicates(videos: Iterable[Video]) -> None:
+    """Raise ValueError where two of the `videos` have one video_id."""
+    for one, other in itertools.pairwise(sorted(videos, key=lambda video: video.video_id)):
+        if one.video_id == other.video_id:
+            names = f"{one.path} and {other.path} would both be called {one.video_id!r}; rename one"
+            twice = f"{one.path} is listed twice, but a video has one label and one split"
+            raise ValueError(twice if one.path == other.path else names)
+
+
+def check_annotations(path: Path, kind: str, content: str) -> None:
+    """Raise FileNotFoundError unless `path` is of `kind` "file" or "folder"."""
+    if not (path.is_dir() if kind == "folder" else path.is_file()):
+        raise FileNotFoundError(
+            f"annotations {kind} {path} does not exist or is no {kind}; give {content}"
         )
-    remarks = (
-        [f"{counted(len(unlisted), 'video')} under {root} in no list, left out"] if unlisted else []
-    )
-    return Dataset(placed, remarks)
 
 
-def read_lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield (number, line) for the lines that hold something; some official lists end lines with CRLF, and with a space."""
-    for number, line in enumerate(_text(file).splitlines(), 1):
+def read_lines(file: Path) -> Iterator[tuple[str, str]]:
+    """Yield ("FILE, line N", text without surrounding space) for every line that is not blank."""
+    for number, line in enumerate(_read_text(file).splitlines(), 1):
         if line.strip():
-            yield number, line.strip()
+            yield f"{file}, line {number}", line.strip()
 
 
-def read_columns(file: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
-    """Return the columns of a CSV file, and an iterator of (line number, row); a cell that is missing is empty."""
-    reader = csv.DictReader(io.StringIO(_text(file), newline=""))
+def read_columns(file: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, str]]]]:
+    """Return the columns of a CSV file, and an iterator of ("FILE, line N", row).
+
+    A missing cell is the empty string.
+    """
+    reader = csv.DictReader(io.StringIO(_read_text(file), newline=""))
     columns = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = columns
-    rows = (
-        (reader.line_num, {key: (value or "").strip() for key, value in row.items() if key})
-        for row in reader
-    )
-    return columns, rows
+
+    def read_rows() -> Iterator[tuple[str, dict[str, str]]]:
+        for row in reader:
+            cells = {key: (value or "").strip() for key, value in row.items() if key}
+            yield f"{file}, line {reader.line_num}", cells
+
+    return columns, read_rows()
 
 
-def _text(file: Path) -> str:
+def read_split(where: str, split: str, names: Mapping[str, str]) -> dict[str, str]:
+    """Return {"fold1": names[split]}, {} for an empty cell. Raises ValueError for others."""
+    if split and split not in names:
+        raise ValueError(f"{where}: split {split!r} is unknown; use {', '.join(names)} or none")
+    return {"fold1": names[split]} if split else {}
+
+
+def merge_folds(lines: Iterable[ListedUse], group: Callable[[str, str], str]) -> list[Video]:
+    """Return the videos of official lists: a label is the path's folder, `group` (stem, label).
+
+    Raises ValueError for a video with two splits in a fold.
+    """
+    splits: dict[str, dict[str, str | None]] = defaultdict(dict)
+    for where, path, fold, split in lines:
+        known = splits[path].setdefault(fold, split)
+        if known != split:
+            raise ValueError(
+                f"{where}: {path} is in {split or 'no split'} of {fold} here, and in "
+                f"{known or 'no split'} before; a video has one split in a fold"
+            )
+    videos = []
+    for path, of_path in splits.items():
+        stem, label = stem_of(path), PurePosixPath(path).parent.name
+        folds = {fold: split for fold, split in sorted(of_path.items()) if split}
+        videos.append(Video(stem, path, label, group(stem, label), folds))
+    return videos
+
+
+def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{file} is not a text file in UTF-8 ({error}); give the list itself"
         ) from error
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file} does not exist; add this list") from None

@@ -1,18 +1,18 @@
-"""Data sets on disk -> rows (video_id, path, label, group, folds): the front door to the modules that know one kind each."""
+"""Read a data set by name: the entry point to the modules that each know one kind."""
 
 import itertools
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from flowcpc.pipeline.datasets import csv_list, hmdb51, kinetics, ucf101
+from flowcpc.pipeline.datasets import csv_list, hmdb51, kinetics, listing, ucf101
 from flowcpc.pipeline.datasets.class_folders import read_class_folders
 from flowcpc.pipeline.datasets.listing import Dataset as Dataset
 from flowcpc.pipeline.datasets.listing import Video as Video
-from flowcpc.pipeline.datasets.listing import find_listed
+from flowcpc.pipeline.datasets.listing import group_by
+from flowcpc.stores.base.plurals import counted
 
 DATASETS = ("ucf101", "hmdb51", "kinetics", "folder", "csv")
-# Data sets with official lists: what --annotations is, and who reads it.
+# Data sets with official lists: what --annotations is, and the function that reads it.
 _LISTED: dict[str, tuple[str, Callable[[Path], list[Video]]]] = {
     "ucf101": (ucf101.LISTS, ucf101.list_ucf101),
     "hmdb51": (hmdb51.LISTS, hmdb51.list_hmdb51),
@@ -23,92 +23,83 @@ _LISTED: dict[str, tuple[str, Callable[[Path], list[Video]]]] = {
 def read_dataset(
     root: Path, dataset: str, annotations: Path | None = None, *, seed: int = 0
 ) -> Dataset:
-    """Return the videos of a data set under `root`, sorted by video_id. A listed video that is absent is still a row; extraction records it as
-    failed.
+    """Return the videos of a data set under `root`, sorted by video_id.
 
-    Raises ValueError or FileNotFoundError, in a sentence, for a folder or list that cannot be what it should be.
+    A listed video that is absent is included; extraction records it as failed. Raises ValueError
+    or FileNotFoundError for an unusable folder or list.
     """
     if dataset not in DATASETS:
         raise ValueError(f"dataset={dataset!r} is unknown; choose one of {', '.join(DATASETS)}")
     if not root.exists():
-        raise FileNotFoundError(
-            f"videos folder {root} does not exist; give the folder that holds the videos"
-        )
+        raise FileNotFoundError(f"{root} does not exist; VIDEOS must be the folder of the videos")
     if not root.is_dir():
-        raise ValueError(f"{root} is a file; VIDEOS must be the folder that holds the videos")
+        raise ValueError(f"{root} is a file; VIDEOS must be the folder of the videos")
     if dataset == "folder":
         if annotations is not None:
             raise ValueError(
-                "--annotations does not go with --dataset folder, whose classes are its folders; drop it, or use --dataset csv"
+                "--dataset folder takes no --annotations; drop it, or use --dataset csv"
             )
-        found = read_class_folders(root, seed)
+        result = read_class_folders(root, seed)
     elif dataset == "csv":
         if annotations is None:
             raise ValueError(f"--dataset csv needs --annotations: {csv_list.LISTS}")
-        found = csv_list.read_csv(root, annotations)
+        result = csv_list.read_csv(root, annotations)
     else:
-        videos = list_videos(dataset, annotations)
-        if dataset == "kinetics":
-            found = find_listed(root, videos, lambda files: kinetics.find_clips(videos, files))
-        else:
-            found = find_listed(root, videos, lambda files: [video.path for video in videos])
-    _refuse_twins(found.videos)
-    return Dataset(sorted(found.videos, key=lambda video: video.video_id), found.remarks)
+        result = _find_listed(root, dataset, list_videos(dataset, annotations))
+    listing.refuse_duplicates(result.videos)
+    return Dataset(_sorted_by_id(result.videos), result.remarks)
 
 
 def list_videos(dataset: str, annotations: Path | None) -> list[Video]:
-    """Return the videos in the official lists of "ucf101", "hmdb51" or "kinetics", wherever their files are; raises as `read_dataset`."""
-    wanted, read = _LISTED[dataset]
+    """Return the videos in the official lists of "ucf101", "hmdb51" or "kinetics".
+
+    Their files need not exist. Raises as `read_dataset`.
+    """
+    content, read = _LISTED[dataset]
     if annotations is None:
-        raise ValueError(f"--dataset {dataset} needs --annotations: {wanted}")
+        raise ValueError(f"--dataset {dataset} needs --annotations: {content}")
     return read(annotations)
 
 
-def limit_videos(videos: Sequence[Video], limit: int) -> list[Video]:
-    """Return `limit` videos, class-balanced, sorted by video_id: the same ones every time, and those of a smaller limit
-    among them.
+def _find_listed(root: Path, dataset: str, videos: list[Video]) -> Dataset:
+    """Return the listed `videos`, and a remark on unlisted video files under `root`."""
+    files = [path for path in listing.list_files(root) if listing.is_video(path)]
+    if dataset == "kinetics":
+        videos = kinetics.find_clips(videos, files)
+    unlisted = len(set(files) - {video.path for video in videos})
+    if unlisted == len(files):
+        raise ValueError(
+            f"none of {counted(len(videos), 'video of the list')} is under {root}; "
+            f"it must hold folders of classes, as in {root / videos[0].path}"
+        )
+    remark = f"{counted(unlisted, 'video')} under {root} in no list, left out"
+    return Dataset(videos, [remark] if unlisted else [])
 
-    Within a class, splits of the first fold come in proportion, and groups by turns, so that few videos still cover
-    many groups.
+
+def limit_videos(videos: Sequence[Video], limit: int) -> list[Video]:
+    """Return `limit` videos, class-balanced, sorted by video_id.
+
+    The choice is always the same, and includes that of every smaller limit. Within a class, the
+    splits of the first fold keep their proportions and groups take turns, so that few videos still
+    cover many groups.
     """
-    by_class: dict[str, list[Video]] = defaultdict(list)
-    for video in sorted(videos, key=lambda video: video.video_id):
-        by_class[video.label or ""].append(video)
-    columns = [_interleave_splits(of_class) for _, of_class in sorted(by_class.items())]
-    rounds = itertools.chain.from_iterable(itertools.zip_longest(*columns))
-    chosen = [video for video in rounds if video is not None][:limit]
-    return sorted(chosen, key=lambda video: video.video_id)
+    classes = group_by(_sorted_by_id(videos), lambda video: video.label or "")
+    columns = [_interleave_splits(of_class) for _, of_class in sorted(classes.items())]
+    return _sorted_by_id(itertools.islice(_take_turns(columns), limit))
 
 
 def _interleave_splits(videos: list[Video]) -> list[Video]:
-    by_split: dict[str, list[Video]] = defaultdict(list)
-    for video in videos:
-        by_split[next(iter(video.folds.values()), "")].append(video)
-    placed: list[tuple[float, Video]] = []
-    for of_split in by_split.values():
-        by_group: dict[str, list[Video]] = defaultdict(list)
-        for video in of_split:
-            by_group[video.group or video.video_id].append(video)
-        turns = [
-            video
-            for row in itertools.zip_longest(*by_group.values())
-            for video in row
-            if video is not None
-        ]
-        placed.extend(
-            ((position + 0.5) / len(turns), video) for position, video in enumerate(turns)
-        )
-    return [video for _, video in sorted(placed, key=lambda pair: (pair[0], pair[1].video_id))]
+    positions: list[tuple[float, str, Video]] = []
+    for of_split in group_by(videos, lambda video: next(iter(video.folds.values()), "")).values():
+        for number, video in enumerate(_take_turns(group_by(of_split, listing.group_of).values())):
+            positions.append(((number + 0.5) / len(of_split), video.video_id, video))
+    return [video for _, _, video in sorted(positions, key=lambda position: position[:2])]
 
 
-def _refuse_twins(videos: Iterable[Video]) -> None:
-    seen: dict[str, str] = {}
-    for video in videos:
-        if seen.get(video.video_id) == video.path:
-            raise ValueError(
-                f"{video.path} is listed twice; a video has one label, one group and one split: keep one row"
-            )
-        if seen.setdefault(video.video_id, video.path) != video.path:
-            raise ValueError(
-                f"{seen[video.video_id]} and {video.path} would both be called {video.video_id!r}; rename one of them"
-            )
+def _take_turns(columns: Iterable[list[Video]]) -> Iterator[Video]:
+    rows = itertools.zip_longest(*columns)
+    return (video for video in itertools.chain.from_iterable(rows) if video is not None)
+
+
+def _sorted_by_id(videos: Iterable[Video]) -> list[Video]:
+    return sorted(videos, key=lambda video: video.video_id)

@@ -46,7 +46,7 @@ def test_settings_like_numerics_have_these_numerics(size: dict[str, int]) -> Non
 
 def test_flow_that_cannot_be_made_is_refused() -> None:
     numerics = ExtractionSettings("v", "s").numerics()
-    with pytest.raises(ValueError, match="not computed by flowcpc"):
+    with pytest.raises(ValueError, match="imported flow"):
         settings_like({"height": 36, "width": 48}, Path("v"), Path("s"), "cpu")
     with pytest.raises(ValueError, match="another release"):
         settings_like(

@@ -54,7 +54,7 @@ def test_ucf101_lists_become_rows(tmp_path: Path, lists: Path) -> None:
             "Swim/v_Swim_g01_c01.avi 3\n",
             "class 'Swim' .* is not in classInd.txt",
         ),
-        ("testlist01.txt", "Bow/v_Bow_g02_c01.avi\n", "in train and test of fold 1"),
+        ("testlist01.txt", "Bow/v_Bow_g02_c01.avi\n", "in test of fold1 here, and in train before"),
         ("classInd.txt", "Bow\n", "is not 'NUMBER CLASS'"),
     ],
 )
