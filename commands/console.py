@@ -1,7 +1,7 @@
-"""What the commands share at a terminal: streams, bars, errors in words, signals and exit codes.
+"""What the commands share: streams, progress bars, error messages, signals and exit codes.
 
-Data go to stdout; messages and bars to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 75 preempted and
-worth requeueing, 130 stopped by Ctrl-C.
+Data go to stdout; messages and bars go to stderr. Exit codes: 0 done, 1 failed, 2 usage error,
+3 done in part, 75 preempted and worth requeueing, 130 stopped by Ctrl-C.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from flowcpc.extras import missing_extra
 from flowcpc.stores.base.errors import OperationError, UnknownVideoError
 from flowcpc.stores.base.listener import Fields, Listener
 from flowcpc.stores.base.signals import STOPS
@@ -43,56 +44,61 @@ DONE_IN_PART = 3
 PREEMPTED = 75
 INTERRUPTED = 130
 
-_MOST_WORKERS = 8  # that have a line each under a bar
-_PLAIN_INTERVAL_S = 10.0  # off a terminal, a line this often at most
+_MOST_LINES = 8  # under a live bar
+_PLAIN_INTERVAL_S = 10.0  # between two lines of progress when stderr is no terminal
 
 
 class CommandGroup(click.Group):
-    """A click group in which a user's mistake is one sentence and an exit code, never a traceback (FLOWCPC_TRACEBACK=1
-    shows one).
+    """A click group that prints a user's mistake as one sentence and exits, without a traceback.
+
+    FLOWCPC_TRACEBACK=1 shows the traceback.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; turn errors that are meant for users into sentences."""
+        """Run the command; print errors that are meant for users as sentences."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            raise  # click ends quietly when the reader of a pipe has gone
+            raise  # click ends quietly when the reader of a pipe is gone
         except (ValueError, FileNotFoundError, FileExistsError, UnknownVideoError) as error:
             self._fail(error, USAGE)
         except KeyboardInterrupt:
-            say("interrupted; the same command goes on")
+            say("interrupted; run the same command again to resume")
             sys.exit(INTERRUPTED)
+        except ModuleNotFoundError as error:
+            if missing_extra(error) is None:
+                raise
+            self._fail(error, FAILED)
         except (OperationError, OSError) as error:
             self._fail(error, FAILED)
 
     def _fail(self, error: BaseException, code: int) -> None:
         if os.environ.get("FLOWCPC_TRACEBACK") == "1":
             raise error
-        text = error.args[0] if isinstance(error, UnknownVideoError) else error
-        if isinstance(error, OSError) and error.strerror:
-            path = (
-                error.filename2 or error.filename
-            )  # a file that was to take the place of another is called the second
-            reason = error.strerror.lower()
-            text = (
-                f"{path} cannot be used: {reason}; mend that or give another path"
-                if path
-                else f"{reason}; mend that and run again"
-            )
+        text = str(error)
+        if isinstance(error, UnknownVideoError):  # a KeyError prints its message in quotes
+            text = error.args[0]
+        elif isinstance(error, ModuleNotFoundError):
+            text = missing_extra(error) or text
+        elif isinstance(error, OSError) and error.strerror:
+            # Of two names, the second is the file that the first should replace.
+            path, reason = error.filename2 or error.filename, error.strerror.lower()
+            text = f"{reason}; fix this and run the command again"
+            if path:
+                text = f"cannot use {path}: {reason}; fix this or give another path"
         say(f"Error: {text}")
         sys.exit(code)
 
 
 class PathType(click.ParamType[Path]):
-    """A path on the command line, which is not empty.
+    """A path on the command line. It must not be empty.
 
     Parameters
     ----------
     output : bool
-        It is written to, so it may not be within a store: that could be its store.json.
+        The command writes to it, so it must not be inside a store: it could replace store.json.
     file, folder : bool
-        It may not be a folder, or a file.
+        It must be the name of a file (not a folder), or of a folder (not a file).
     """
 
     name = "path"
@@ -103,24 +109,19 @@ class PathType(click.ParamType[Path]):
         self._folder = folder
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Return the path; a mistake is a usage error in a sentence."""
+        """Return the path, or fail with a usage error."""
         path = Path(value)
+        problem = ""
         if not str(value):
-            self.fail("an empty path names nothing; give the path of a file or folder", param, ctx)
-        if self._output and (store := find_store_above(path)) is not None:
-            self.fail(
-                f"{path} lies in the store {store}, which holds its own files only; give a path outside of it",
-                param,
-                ctx,
-            )
-        if self._file and path.is_dir():
-            self.fail(
-                f"{path} is a folder; give the name of the file to write, as {path / 'NAME'}",
-                param,
-                ctx,
-            )
-        if self._folder and path.exists() and not path.is_dir():
-            self.fail(f"{path} is a file; give the path of a folder, which may be new", param, ctx)
+            problem = "the path is empty; give the path of a file or folder"
+        elif self._output and (store := find_store_above(path)) is not None:
+            problem = f"{path} lies in the store {store}; give a path outside of it"
+        elif self._file and path.is_dir():
+            problem = f"{path} is a folder; give the name of a file, such as {path / 'NAME'}"
+        elif self._folder and path.exists() and not path.is_dir():
+            problem = f"{path} is a file; give the path of a folder, which may be new"
+        if problem:
+            self.fail(problem, param, ctx)
         return path
 
 
@@ -129,237 +130,216 @@ OUT_FILE = PathType(output=True, file=True)
 OUT_FOLDER = PathType(output=True, folder=True)
 
 
-def command_line() -> str:
-    """Return the command that is running, as it can be typed again."""
-    return shlex.join(["flowcpc", *sys.argv[1:]])
-
-
 def parse_size(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> tuple[int, int] | None:
-    """Return (height, width) of HxW in px; None where the option is not given and has no default."""
+    """Return (height, width) in px of an option HxW, or None if it is not given."""
     if value is None:
         return None
     parts = value.lower().split("x")
     if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise click.BadParameter(
-            f"{value!r} is not HxW; write height x width in px, for example 256x342", ctx, param
-        )
+        raise click.BadParameter(f"{value!r} is not HxW, for example 256x342", ctx, param)
     return int(parts[0]), int(parts[1])
 
 
 def parse_bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
-    """Return bytes of a size such as 500M or 4G (powers of 1024)."""
+    """Return the bytes of a size such as 500M or 4G (powers of 1024)."""
     number, unit = value[:-1], value[-1:].upper()
     if unit not in ("M", "G") or not number.isdecimal():
-        raise click.BadParameter(
-            f"{value!r} is no size; write whole megabytes or gigabytes, for example 500M or 4G",
-            ctx,
-            param,
-        )
+        raise click.BadParameter(f"{value!r} is not a size such as 500M or 4G", ctx, param)
     return int(number) << (20 if unit == "M" else 30)
 
 
+def numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    """Return the whole numbers of a comma-separated option such as 0,1,2."""
+    parts = words(ctx, param, value)
+    if not all(part.isdecimal() for part in parts):
+        raise click.BadParameter(f"{value!r} is not a list of numbers such as 0,1,2", ctx, param)
+    return tuple(map(int, parts))
+
+
+def words(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    """Return the parts of a comma-separated option."""
+    return tuple(part.strip() for part in value.split(","))
+
+
 def as_json_text(table: "pd.DataFrame") -> str:
-    """Return the rows of `table` as JSON for programs."""
-    return json.dumps(
-        table.astype(object).where(table.notna(), None).to_dict("records"), indent=2, default=str
-    )
+    """Return the rows of `table` as a JSON list."""
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return json.dumps(rows, indent=2, default=str)
 
 
 def say(message: str) -> None:
-    """Print a message for people, on stderr."""
+    """Print a message on stderr."""
     click.echo(message, err=True)
 
 
-class Stop:
-    """Becomes true when a signal asks the process to stop; `exit_code` is the one that the signal deserves."""
-
-    def __init__(self) -> None:
-        self.exit_code = 0
-
-    def __call__(self) -> bool:
-        return self.exit_code != 0
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        """Note the signal; a second Ctrl-C ends the command, once what is in hand in this process was dropped."""
-        if number == signal.SIGINT and self.exit_code:
-            raise KeyboardInterrupt
-        self.exit_code = INTERRUPTED if number == signal.SIGINT else PREEMPTED
-        # A handler may interrupt a write to stderr, which must not be entered again through Python's buffers.
-        os.write(2, b"stopping: saving what is done ...\n")
-
-    def leave(self, command: str, *, quiet: bool = False) -> None:
-        """Say how to go on, and exit; without a signal of its own, as one that was preempted with another process."""
-        if not quiet:
-            say(f"stopped before the end; go on with the same command: {command}")
-        sys.exit(self.exit_code or PREEMPTED)
+def list_videos(reasons: Iterable[tuple[object, str]]) -> None:
+    """Print a line of (video, reason) each on stdout, separated by a tab."""
+    for video, reason in reasons:
+        click.echo(f"{video}\t{reason}")
 
 
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Yield a Stop that Ctrl-C, SIGTERM and SIGUSR1 set, instead of ending the process in the middle of something."""
-    stop = Stop()
-    earlier = {number: signal.signal(number, stop.handle) for number in STOPS}
-    try:
-        yield stop
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
-
-
-def hear_stops() -> Stop:
-    """Return what hears the signals that ask the present command to stop, from now to its end.
-
-    To be called before modules are loaded, which takes seconds: a stop is answered in our own words whenever it comes.
-    """
-    stop: Stop = click.get_current_context().with_resource(stop_on_signals())
-    return stop
+def command_line() -> str:
+    """Return the running command as the user can type it again."""
+    return shlex.join(["flowcpc", *sys.argv[1:]])
 
 
 def ignore_stops() -> None:
-    """Let signals ask for nothing any more, in the moments in which Python ends."""
+    """Ignore the signals that ask for a stop, while Python exits."""
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
-
-
-class _WithLines(Progress):
-    """A live bar with lines of text under it."""
-
-    lines: tuple[str, ...] = ()
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        """Yield what is shown."""
-        yield from super().get_renderables()
-        yield from (Text(line, no_wrap=True, overflow="ellipsis") for line in self.lines)
-
-
-class Bar:
-    """A progress display: `bar(done, total, fields)`. On a terminal a live bar, elsewhere a line now and then."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._console = Console(stderr=True)
-        self._live: _WithLines | None = None
-        self._task: Any = None
-        self._began = self._printed = time.monotonic()
-        self._last: tuple[int, int, Mapping[str, float | str]] | None = None
-        self._unprinted = False
-        self._first: int | None = (
-            None  # what an earlier run had done says nothing about this one's speed
-        )
-
-    def __enter__(self) -> "Bar":
-        if self._console.is_terminal:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                TimeElapsedColumn(),
-                TextColumn("ETA"),
-            )
-            self._live = _WithLines(
-                *columns,
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[values]}"),
-                console=self._console,
-            )
-            self._live.start()
-            self._task = self._live.add_task(self._title, total=None, values="")
-        return self
-
-    def __call__(self, done: int, total: int, fields: Mapping[str, float | str]) -> None:
-        self._last, self._unprinted = (done, total, fields), True
-        if self._first is None:
-            self._first = done
-        if self._live is not None:
-            self._live.update(self._task, completed=done, total=total, values=_join(fields))
-        elif time.monotonic() - self._printed >= _PLAIN_INTERVAL_S:
-            self._print_line()
-
-    def show_workers(self, workers: Sequence[WorkerState]) -> None:
-        """Show a line for each worker under a live bar, where they are few."""
-        if self._live is not None:
-            self._live.lines = (
-                tuple(map(_worker_line, workers)) if len(workers) <= _MOST_WORKERS else ()
-            )
-
-    def show_lines(self, lines: Sequence[str]) -> None:
-        """Show lines under a live bar."""
-        if self._live is not None:
-            self._live.lines = tuple(lines)
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.lines = ()
-            self._live.stop()
-        elif self._unprinted:
-            self._print_line()
-
-    def _print_line(self) -> None:
-        assert self._last is not None
-        done, total, fields = self._last
-        self._printed, self._unprinted = time.monotonic(), False
-        elapsed = self._printed - self._began
-        share = done / total if total else 1.0
-        new = done - (self._first or 0)
-        eta = (
-            "0 s"
-            if done >= total
-            else f"{elapsed * (total - done) / new:.0f} s"
-            if new > 0
-            else "?"
-        )
-        say(f"{self._title}: {share:.0%}, {elapsed:.0f} s, ETA {eta}, {_join(fields)}")
 
 
 class CommandListener(Listener):
     """Draws a progress bar, prints messages on stderr, and stops the work on a signal.
 
-    A context manager: the bar is drawn inside of it. Signals are handled from its creation to the
-    end of the command, so create it before modules are loaded, which takes seconds.
+    A context manager: the bar is drawn inside of it. Ctrl-C, SIGTERM and SIGUSR1 are handled from
+    its creation to the end of the command, so create it before modules are loaded, which takes
+    seconds.
+
+    Attributes
+    ----------
+    quiet : bool
+        Draw and print nothing: another process of the same run does.
     """
 
     def __init__(self, title: str) -> None:
-        self._stop = hear_stops()
-        self._bar = Bar(title)
+        self.quiet = False
+        self._bar = _Bar(title)
+        self._exit_code = 0
+        for number in STOPS:
+            earlier = signal.signal(number, self._on_signal)
+            click.get_current_context().call_on_close(
+                lambda number=number, earlier=earlier: signal.signal(number, earlier)
+            )
 
     def __enter__(self) -> "CommandListener":
-        self._bar.__enter__()
+        if not self.quiet:
+            self._bar.show()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.__exit__()
+        self._bar.close()
+
+    def begin(self, stage: str) -> None:
+        """Replace the bar by one for the next stage of the work."""
+        shown = self._bar.shown
+        self._bar.close()
+        self._bar = _Bar(stage)
+        if shown:
+            self._bar.show()
 
     def progress(self, done: int, total: int, fields: Fields) -> None:
         """Update the bar."""
-        self._bar(done, total, fields)
+        self._bar.update(done, total, fields)
 
     def announce(self, message: str) -> None:
         """Print a message on stderr."""
-        say(message)
+        if not self.quiet:
+            say(message)
 
     def show_lines(self, lines: Sequence[str]) -> None:
-        """Show lines under a live bar."""
-        self._bar.show_lines(lines)
+        """Show lines under a live bar, if they are few."""
+        self._bar.show_lines(lines if len(lines) <= _MOST_LINES else ())
 
     def should_stop(self) -> bool:
         """Return whether a signal asked for a stop."""
-        return self._stop()
+        return self._exit_code != 0
 
     def leave(self) -> None:
-        """Print how to resume the command that is running, and exit with the signal's code."""
-        self._stop.leave(command_line())
+        """Print how to resume the command, and exit with the signal's code.
+
+        Without a signal, another process of the run got one, and the code is PREEMPTED.
+        """
+        self.announce(f"stopped early; run the same command to resume: {command_line()}")
+        sys.exit(self._exit_code or PREEMPTED)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Note the signal; a second Ctrl-C does not wait for the work to stop."""
+        if number == signal.SIGINT and self._exit_code:
+            raise KeyboardInterrupt
+        self._exit_code = INTERRUPTED if number == signal.SIGINT else PREEMPTED
+        # A handler may interrupt a write to stderr, and Python's buffers must not be re-entered.
+        os.write(2, b"stopping: saving what is done ...\n")
 
 
-def _worker_line(worker: WorkerState) -> str:
-    more = f" and {len(worker.videos) - 1} more" if len(worker.videos) > 1 else ""
-    does = (
-        f"{worker.videos[0]}{more}, {max(0.0, time.time() - worker.since):.0f} s"
-        if worker.videos
-        else "idle"
-    )
-    return f"  {worker.host} {worker.pid}: {does}, {worker.pairs_per_second:.3g} pairs/s"
+class _LiveBar(Progress):
+    """A live bar with lines of text under it."""
+
+    lines: Sequence[str] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the bar and its lines."""
+        yield from super().get_renderables()
+        yield from (Text(line, no_wrap=True, overflow="ellipsis") for line in self.lines)
+
+
+class _Bar:
+    """A live bar on a terminal; elsewhere a line of progress every few seconds."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._console = Console(stderr=True)
+        self._live: _LiveBar | None = None
+        self._began = self._printed_at = time.monotonic()
+        self._unprinted: tuple[int, int, Fields] | None = None
+        self._done_before: int | None = None  # by an earlier run, so it does not count for the ETA
+        self.shown = False
+
+    def show(self) -> None:
+        """Draw the bar from now on."""
+        self.shown = True
+        if self._console.is_terminal:
+            self._live = _LiveBar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeElapsedColumn(),
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[values]}"),
+                console=self._console,
+            )
+            self._live.start()
+            self._live.add_task(self._title, total=None, values="")
+
+    def update(self, done: int, total: int, fields: Fields) -> None:
+        """Receive progress."""
+        if self._done_before is None:
+            self._done_before = done
+        if self._live is not None:
+            task = self._live.task_ids[0]
+            self._live.update(task, completed=done, total=total, values=_join(fields))
+        elif self.shown:
+            self._unprinted = (done, total, fields)
+            if time.monotonic() - self._printed_at >= _PLAIN_INTERVAL_S:
+                self._print_line()
+
+    def show_lines(self, lines: Sequence[str]) -> None:
+        """Show lines under a live bar."""
+        if self._live is not None:
+            self._live.lines = lines
+
+    def close(self) -> None:
+        """Stop drawing; leave the last state on the screen."""
+        if self._live is not None:
+            self._live.lines = ()
+            self._live.stop()
+        elif self._unprinted:
+            self._print_line()
+        self.shown = False
+
+    def _print_line(self) -> None:
+        assert self._unprinted is not None
+        done, total, fields = self._unprinted
+        self._unprinted, self._printed_at = None, time.monotonic()
+        elapsed, new = self._printed_at - self._began, done - (self._done_before or 0)
+        eta = "?"
+        if done >= total or new > 0:
+            eta = f"{elapsed * max(total - done, 0) / max(new, 1):.0f} s"
+        share = done / total if total else 1.0
+        say(f"{self._title}: {share:.0%}, {elapsed:.0f} s, ETA {eta}, {_join(fields)}")
 
 
 def _join(fields: Mapping[str, float | str]) -> str:
@@ -369,11 +349,56 @@ def _join(fields: Mapping[str, float | str]) -> str:
     )
 
 
-def numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    """Return the numbers of an option that is a list, such as 0,1,2; a callback of click."""
-    parts = [part.strip() for part in value.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise click.BadParameter(
-            f"{value!r} is no list of numbers; write for example 0,1,2", ctx, param
-        )
-    return tuple(map(int, parts))
+# What follows goes as soon as no command uses it: they use CommandListener.
+class Bar(_Bar):
+    """A bar as a context manager and a function."""
+
+    def __enter__(self) -> "Bar":
+        self.show()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __call__(self, done: int, total: int, fields: Fields) -> None:
+        """Update the bar."""
+        self.update(done, total, fields)
+
+    def show_workers(self, workers: Sequence[WorkerState]) -> None:
+        """Show a line for each worker."""
+        self.show_lines([_worker_line(worker) for worker in workers[:_MOST_LINES]])
+
+
+def _worker_line(worker: WorkerState) -> str:
+    more = f" and {len(worker.videos) - 1} more" if len(worker.videos) > 1 else ""
+    does = "idle"
+    if worker.videos:
+        does = f"{worker.videos[0]}{more}, {max(0.0, time.time() - worker.since):.0f} s"
+    return f"  {worker.host} {worker.pid}: {does}, {worker.pairs_per_second:.3g} pairs/s"
+
+
+class Stop:
+    """True once a signal asked for a stop."""
+
+    def __init__(self, listener: CommandListener | None = None) -> None:
+        self._listener = listener
+
+    def __call__(self) -> bool:
+        return self._listener is not None and self._listener.should_stop()
+
+    def leave(self, command: str, *, quiet: bool = False) -> None:
+        """Print how to resume, and exit."""
+        listener = self._listener or CommandListener("")
+        listener.quiet = quiet
+        listener.leave()
+
+
+def hear_stops() -> Stop:
+    """Return what signals set, from now to the end of the command."""
+    return Stop(CommandListener(""))
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Yield what signals set."""
+    yield hear_stops()

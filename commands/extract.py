@@ -255,7 +255,7 @@ def extract_flow(
     _report(summary, store)
     if summary.gave_up:
         say(
-            f"stopped because {counted(summary.failed_now, 'video')} failed; go on with the same command: {command_line()}"
+            f"stopped because {counted(summary.failed_now, 'video')} failed; run the same command to resume: {command_line()}"
         )
         sys.exit(console.FAILED)
     if not summary.finished:

@@ -1,14 +1,15 @@
-"""flowcpc: optical-flow feature stores for video, and contrastive predictive coding trained from them.
+"""flowcpc: optical-flow feature stores for video, and contrastive predictive coding.
 
-What a notebook needs, loaded when first used:
+The names below are what a notebook needs. Each is loaded on first use.
 
-- open_store(path): a store, with `.videos()`, `.segments()`, `.failures()` as DataFrames and `.read_flow(video_id, start, stop)` in px;
-- query(store, sql): rows of a SELECT over its tables as a DataFrame;
-- read_embeddings(store, run, split=, level=): (DataFrame, float32 (n, D));
-- read_predictions(folder): (DataFrame, logits float32 (n, classes)) of an evaluation;
-- compute_flow(frames): TV-L1 flow of gray frames;
-- load_encoder(run): the trained encoder of a run;
-- read_results(runs): all results of `flowcpc evaluate` as one DataFrame.
+- open_store(path): a store. `.videos()`, `.segments()`, `.failures()` are DataFrames;
+  `.read_flow(video_id, start, stop)` returns flow in px.
+- query(store, sql): the rows of a SELECT over a store's tables, as a DataFrame.
+- read_embeddings(store, run, split=, level=): (DataFrame, float32 (n, D)).
+- read_predictions(folder): (DataFrame, logits float32 (n, classes)) of an evaluation.
+- compute_flow(frames): TV-L1 flow of gray frames.
+- load_encoder(run): the trained encoder of a run; needs `flowcpc[train]`.
+- read_results(runs): all results of `flowcpc evaluate`, as one DataFrame.
 """
 
 from importlib import import_module, metadata
@@ -23,16 +24,6 @@ if TYPE_CHECKING:
     from flowcpc.train.evaluation.results import read_results as read_results
     from flowcpc.train.runs.checkpoint import load_encoder as load_encoder
 
-__all__ = [
-    "compute_flow",
-    "load_encoder",
-    "open_store",
-    "query",
-    "read_embeddings",
-    "read_predictions",
-    "read_results",
-]
-
 _HOMES = {
     "compute_flow": "flowcpc.pipeline.tvl1.solver",
     "load_encoder": "flowcpc.train.runs.checkpoint",
@@ -42,17 +33,24 @@ _HOMES = {
     "read_predictions": "flowcpc.stores.embeddings",
     "read_results": "flowcpc.train.evaluation.results",
 }
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return metadata.version("flowcpc")
     if name not in _HOMES:
-        raise AttributeError(
-            f"module 'flowcpc' has no attribute {name!r}; it offers {', '.join(__all__)}"
-        )
-    return getattr(import_module(_HOMES[name]), name)
+        names = ", ".join(_HOMES)
+        raise AttributeError(f"module 'flowcpc' has no attribute {name!r}; it has {names}")
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        from flowcpc.extras import missing_extra
+
+        if sentence := missing_extra(error):
+            raise ModuleNotFoundError(f"flowcpc.{name}: {sentence}", name=error.name) from None
+        raise
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*_HOMES, "__version__"]

@@ -239,7 +239,7 @@ def test_a_signal_leaves_nothing(
     os.killpg(process.pid, number)
     stderr = process.communicate(timeout=120)[1]
     assert process.returncode == code, stderr
-    assert "go on with the same command: flowcpc embed" in stderr
+    assert "run the same command to resume: flowcpc embed" in stderr
     assert "Traceback" not in stderr
     assert list(tmp_path.iterdir()) == []
 

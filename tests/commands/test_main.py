@@ -325,7 +325,7 @@ def test_sigterm_saves_and_exits_75(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGTERM)
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == console.PREEMPTED, stderr
-    assert "go on with the same command: flowcpc extract-flow" in stderr
+    assert "run the same command to resume: flowcpc extract-flow" in stderr
     stored = len(open_store(tmp_path / "s").videos())
     assert 0 < stored < 8
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)

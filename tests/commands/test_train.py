@@ -97,7 +97,7 @@ def test_a_signal_saves_and_leaves(
     process.send_signal(number)
     out, said = process.communicate(timeout=60)
     assert (process.returncode, out) == (code, "")
-    assert "stopped before the end; go on with the same command: flowcpc pretrain" in said
+    assert "stopped early; run the same command to resume: flowcpc pretrain" in said
     step = require_checkpoint(tmp_path / "run").step
     assert step >= 3
     (answer,) = [

@@ -152,7 +152,7 @@ def test_a_run_that_may_not_fail_often_stops_and_goes_on(
     result = flowcpc("extract-flow", videos, tmp_path / "s", *options, *SMALL)
     assert result.exit_code == console.FAILED
     assert re.search(
-        rf"stopped because {failed} videos? failed; go on with the same command", result.stderr
+        rf"stopped because {failed} videos? failed; run the same command to resume", result.stderr
     )
     assert len(result.stdout.splitlines()) == failed
     assert set(open_store(tmp_path / "s").failures()["kind"]) == {"file", "pending"}

@@ -173,7 +173,7 @@ def test_a_client_that_is_asked_to_go_says_how_to_go_on(site: Site, number: int)
     os.kill(process.pid, number)
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == console.PREEMPTED, stderr
-    assert "go on with the same command: flowcpc extract-flow" in stderr
+    assert "run the same command to resume: flowcpc extract-flow" in stderr
     assert commits(site.store) < 12
     assert [event["finished"] for event in site.events("stop")] == [False]
     assert "stored already" in site.run_again()

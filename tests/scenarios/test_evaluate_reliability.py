@@ -136,4 +136,4 @@ def test_sigterm_saves_and_exits_75(store: Path, run: Path) -> None:
         process.send_signal(signal.SIGTERM)
         stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 75, stderr
-    assert "go on with the same command: flowcpc evaluate" in stderr
+    assert "run the same command to resume: flowcpc evaluate" in stderr

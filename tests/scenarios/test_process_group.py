@@ -83,7 +83,7 @@ def test_a_whole_group_is_asked_to_stop_at_any_moment(tmp_path: Path) -> None:
         done = (store / "store.json").exists() and len(open_store(store).videos()) == 16
         assert code == stopped or (code == 0 and done), when
         assert count or code == stopped, "the first signal came too late to test anything"
-        assert code == 0 or "go on with the same command: flowcpc extract-flow" in stderr, when
+        assert code == 0 or "run the same command to resume: flowcpc extract-flow" in stderr, when
         if count % 3 == 1:
             assert run_group(command)[0] == 0
             assert_same_store(store, tmp_path / "calm")

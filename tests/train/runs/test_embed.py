@@ -315,5 +315,5 @@ def test_a_signal_saves_and_says_how_to_go_on(
     stderr = process.communicate(timeout=120)[1]
     assert process.returncode == code, stderr
     assert code in (console.PREEMPTED, console.INTERRUPTED)
-    assert "go on with the same command: flowcpc embed" in stderr
+    assert "run the same command to resume: flowcpc embed" in stderr
     assert 0 < embed_store(long_store, run).made < VIDEOS
