@@ -21,6 +21,7 @@ from flowcpc.pipeline.datasets.sources import Video
 from flowcpc.pipeline.decoding.decoder import DecoderError, borrowed_decoder
 from flowcpc.pipeline.decoding.frames import VideoError
 from flowcpc.pipeline.decoding.limits import LimitError, Watch
+from flowcpc.pipeline.decoding.messages import Request
 from flowcpc.pipeline.extraction.extract import ExtractionSettings, source_stamp
 from flowcpc.pipeline.extraction.segmentation import find_segments, find_shots, frame_statistics
 from flowcpc.pipeline.tvl1.solver import available_threads, compute_flow, prepare
@@ -155,16 +156,16 @@ def _read_begin(settings: ExtractionSettings, path: str, frames: int) -> _Begin:
     watch = Watch(_PATIENCE_S, lambda: False)
     begin = _Begin()
     with contextlib.suppress(VideoError, DecoderError, LimitError), borrowed_decoder() as decoder:
-        source = decoder.open(
+        request = Request(
             Path(settings.videos, path),
             settings.size,
             block=max(1, frames),
             threads=1,
             memory_limit=settings.memory_limit,
-            watch=watch,
-            most_blocks=min(1, frames),
+            max_blocks=min(1, frames),
             with_jpegs=settings.with_frames,
         )
+        source = decoder.open(request, watch)
         begin = _Begin(source.header_frames or 0)
         for block in source.blocks():
             begin = dataclasses.replace(begin, frames=block, jpegs=source.take_jpegs())

@@ -1,35 +1,34 @@
-"""Videos decoded by a process that may die: what a file does to FFmpeg costs that video and nothing else.
+"""Decode videos in a process of their own, so that a file that harms FFmpeg costs one video only.
 
-One process for each video in hand serves video after video, decoding ahead of the solver by a few blocks; frames come through a pipe. It is killed
-and started anew after a crash, a hang, too much memory or a video that was given up. It is started, never forked: the worker has threads.
+A process serves one video after another and decodes a few blocks ahead of the solver; frames come
+through a pipe. It is killed and replaced after a crash, a hang, too much memory or an abandoned
+video. It is started, never forked, because the worker has threads.
 """
 
 import atexit
 import contextlib
-import dataclasses
-import json
 import os
 import selectors
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowcpc.pipeline.decoding.decoder_process import LENGTHS
-from flowcpc.pipeline.decoding.frame_size import FrameSize
+from flowcpc.pipeline.decoding import messages
 from flowcpc.pipeline.decoding.frames import DECODER, VideoError
 from flowcpc.pipeline.decoding.limits import LimitError, Watch
+from flowcpc.pipeline.decoding.messages import LENGTHS, Done, Failed, Frames, Message, Opened
 
 COMMAND = (sys.executable, "-P", "-m", "flowcpc.pipeline.decoding.decoder_process")
-_SILENCE_S = 600.0  # a decoder that gives nothing for so long hangs: a slow disk gives something, and frames take milliseconds
-_SLICE_S = 0.1
+# Longer silence is a hang: even a slow disk delivers something, and frames take milliseconds.
+_MAX_SILENCE_S = 600.0
+_POLL_S = 0.1
 _DEATH_S = 5.0
-_LAST_WORDS = 200
+_MAX_REASON = 200
 
 
 class DecoderError(RuntimeError):
@@ -37,41 +36,30 @@ class DecoderError(RuntimeError):
 
 
 class Decoder:
-    """One decoding process; serves one video at a time. Raises DecoderError when it cannot be started."""
+    """One decoding process; serves one video at a time. Raises DecoderError if it cannot start."""
 
     def __init__(self) -> None:
-        # It finds the modules where this process found them, however that was started. `-P` keeps the current folder out: it may be a data set's.
-        path = os.pathsep.join(folder for folder in sys.path if folder)
+        # It imports from the same folders as this process, but `-P` excludes the current folder,
+        # which may hold a data set.
         environment = {
             **os.environ,
-            "PYTHONPATH": path,
+            "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder),
             "OPENBLAS_NUM_THREADS": "1",
             "MALLOC_ARENA_MAX": "2",
         }
+        # In a session of its own, because a terminal's Ctrl-C is for the command.
+        options: dict[str, Any] = {"bufsize": 0, "env": environment, "start_new_session": True}
+        options |= dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         try:
-            self._process = subprocess.Popen(
-                COMMAND,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                env=environment,
-                start_new_session=True,  # a terminal's Ctrl-C is for the command
-            )
+            self._process: subprocess.Popen[bytes] = subprocess.Popen(COMMAND, **options)
         except OSError as error:
             raise DecoderError(f"its decoder cannot be started ({error.strerror})") from error
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self._requests, self._answers, self._words = (
-            self._process.stdin,
-            self._process.stdout,
-            self._process.stderr,
-        )
-        os.set_blocking(self._words.fileno(), False)
-        self._ready = selectors.DefaultSelector()
-        self._ready.register(self._answers, selectors.EVENT_READ)
-        self._served = False
+        pipes: Any = (self._process.stdin, self._process.stdout, self._process.stderr)
+        self._requests, self._answers, self._stderr = pipes
+        os.set_blocking(self._stderr.fileno(), False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._answers, selectors.EVENT_READ)
+        self._used = False
         self.idle = True
 
     @property
@@ -80,152 +68,127 @@ class Decoder:
         return self._process.pid
 
     def usable(self) -> bool:
-        """Return whether the process waits for the next video."""
+        """Return whether the process is alive and waits for the next video."""
         return self.idle and self._process.poll() is None
 
     def kill(self) -> None:
         """End the process, whatever it does."""
         self._process.kill()
-        with contextlib.suppress(
-            subprocess.TimeoutExpired
-        ):  # one that waits for a dead disk dies when that answers
+        # A process that waits for a dead disk only dies when the disk answers.
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_DEATH_S)
-        self._ready.close()
-        for pipe in (self._requests, self._answers, self._words):
+        self._selector.close()
+        for pipe in (self._requests, self._answers, self._stderr):
             pipe.close()
 
-    def open(
-        self,
-        path: Path,
-        size: FrameSize,
-        *,
-        block: int,
-        threads: int,
-        memory_limit: int,
-        watch: Watch,
-        most_blocks: int | None = None,
-        with_jpegs: bool = False,
-    ) -> "DecodedVideo":
-        """Begin to decode `path` to gray frames of `size`, `block` at a time at most, in at most `memory_limit` bytes; all of it, or no more than
-        `most_blocks`; with the frames as JPEGs too where they are asked for.
+    def open(self, request: messages.Request, watch: Watch) -> "DecodedVideo":
+        """Start to decode a video.
 
-        Raises VideoError where the file is to blame, LimitError where it takes too much or hangs, DecoderError where the process died, and
-        whatever `watch` raises.
+        Raises VideoError for an unusable file, LimitError for a video that needs too much or hangs,
+        DecoderError if the process dies, and whatever `watch` raises.
         """
         self.idle = False
-        request = {
-            "path": os.path.abspath(path),
-            "size": dataclasses.asdict(size),
-            "block": block,
-            "most_blocks": most_blocks,
-            "with_jpegs": with_jpegs,
-            "threads": threads,
-            "memory_limit": memory_limit,
-        }
-        while self._served and self._words.read(1 << 16):  # what it said about earlier videos
+        while self._used and self._stderr.read(1 << 16):  # drop the output of earlier videos
             pass
-        self._served = True
-        with contextlib.suppress(BrokenPipeError):  # reading says why
-            self._requests.write(json.dumps(request).encode() + b"\n")
-        return DecodedVideo(self, memory_limit, watch)
+        self._used = True
+        with contextlib.suppress(BrokenPipeError):  # reading tells the reason
+            self._requests.write(request.to_line())
+        return DecodedVideo(self, request.memory_limit, watch)
 
-    def receive(self, watch: Watch, decoded: int) -> tuple[str, Any, int]:
-        """Return the next message of the process: its kind, what it says, and how many bytes of frames follow."""
+    def receive(self, watch: Watch, decoded: int) -> tuple[Message, int]:
+        """Return the next message of the process, and the number of image bytes that follow."""
         lengths = bytearray(LENGTHS.size)
         self.fill(memoryview(lengths), watch, decoded)
-        text_length, frames_length = LENGTHS.unpack(lengths)
+        text_length, images_length = LENGTHS.unpack(lengths)
         text = bytearray(text_length)
         self.fill(memoryview(text), watch, decoded)
-        ((kind, value),) = json.loads(text).items()
-        return kind, value, frames_length
+        try:
+            return messages.parse(text), images_length
+        except ValueError as error:
+            raise DecoderError(f"its decoder {error}") from error
 
-    def fill(self, room: memoryview, watch: Watch, decoded: int) -> None:
-        """Fill `room` with what the process sends. Raises as `open`."""
+    def fill(self, buffer: memoryview, watch: Watch, decoded: int) -> None:
+        """Fill `buffer` with what the process sends, after `decoded` frames. Raises as `open`."""
         filled, silent = 0, 0.0
-        while filled < len(room):
-            if not self._ready.select(_SLICE_S):
+        while filled < len(buffer):
+            if not self._selector.select(_POLL_S):
                 watch.check()
-                # Slices are counted, not the clock: a machine that slept, or a process that was stopped, is no decoder that hangs.
-                silent += _SLICE_S
-                if silent >= _SILENCE_S:
+                # Counted in polls, not by the clock: a suspended machine is not a hanging decoder.
+                silent += _POLL_S
+                if silent >= _MAX_SILENCE_S:
                     raise LimitError(
-                        f"its decoder gave nothing for {_SILENCE_S:g} s after {decoded} frames: the file, or the disk under it, hangs"
+                        f"its decoder gave nothing for {_MAX_SILENCE_S:g} s after {decoded} "
+                        "frames: the file, or its disk, hangs"
                     )
                 continue
-            count = self._answers.readinto(room[filled:])  # type: ignore[attr-defined]
+            count = self._answers.readinto(buffer[filled:])
             if not count:
-                watch.check()  # a machine that is shut down ends all processes at once
+                watch.check()  # a machine that shuts down ends all processes at once
                 raise DecoderError(f"{self._cause_of_death()} after {decoded} frames")
             filled, silent = filled + count, 0.0
 
     def _cause_of_death(self) -> str:
-        self._process.kill()  # it has closed its pipe and may linger over it
+        self._process.kill()  # it has closed its pipe, but may still be running
         code = self._process.wait()
-        words = (self._words.read(1 << 16) or b"").decode(errors="replace").splitlines()
-        last = next((line.strip() for line in reversed(words) if line.strip()), "")
-        said = f" ({last[:_LAST_WORDS]})" if last else ""
+        output = (self._stderr.read(1 << 16) or b"").decode(errors="replace")
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        reason = f" ({lines[-1][:_MAX_REASON]})" if lines else ""
         if code >= 0:
-            return f"its decoder ended with exit code {code}{said}"
-        hint = ", as happens where a machine runs out of memory" if code == -signal.SIGKILL else ""
-        return f"its decoder was killed by {signal.Signals(-code).name}{said}{hint}"
+            return f"its decoder ended with exit code {code}{reason}"
+        hint = ", as happens when a machine runs out of memory" if code == -signal.SIGKILL else ""
+        return f"its decoder was killed by {signal.Signals(-code).name}{reason}{hint}"
 
 
 class DecodedVideo:
-    """One video as its frames come: `header_frames`, `fps`, `source_height`, `source_width`, and `height` and `width` of the frames at once; after
-    the blocks are used up `decoded_frames`, `times` (float64 seconds of every frame), `sha256` of the file (unless it is read in part) and
-    `peak_bytes` of the process.
+    """One video while it is decoded.
+
+    Known from the start: `header_frames`, `fps`, `source_height`, `source_width`, and `height` and
+    `width` of the frames. After the last block: `decoded_frames`, `times` (float64 seconds of every
+    frame), `sha256` of the file (empty if it was read in part), and `peak_bytes` of the process.
     """
 
     def __init__(self, decoder: Decoder, memory_limit: int, watch: Watch) -> None:
-        self._decoder = decoder
-        self._memory_limit = memory_limit
-        self._watch = watch
-        self.decoded_frames = 0
+        self._decoder, self._memory_limit, self._watch = decoder, memory_limit, watch
         self._jpegs: list[bytes] = []
-        opened = self._receive("opened")[0]
-        self.header_frames: int | None = opened["header_frames"]
-        self.fps: float | None = opened["fps"]
-        self.source_height, self.source_width = (
-            int(opened["source_height"]),
-            int(opened["source_width"]),
-        )
-        self.height, self.width = int(opened["height"]), int(opened["width"])
+        self.decoded_frames = 0
+        opened = self._receive()[0]
+        if not isinstance(opened, Opened):
+            raise DecoderError("its decoder sent frames before their size")
+        self.header_frames, self.fps = opened.header_frames, opened.fps
+        self.source_height, self.source_width = opened.source_height, opened.source_width
+        self.height, self.width = opened.height, opened.width
 
     def blocks(self) -> Iterator[NDArray[np.uint8]]:
-        """Yield uint8 (n, H, W), n >= 1, in order; raises as `Decoder.open`."""
-        while True:
-            value, length = self._receive("frames", "done")
-            if not length:
-                break
-            try:
-                count, sizes = int(value["count"]), [int(size) for size in value["jpegs"]]
-            except (TypeError, KeyError, ValueError):
-                raise DecoderError("its decoder sent frames and did not say how many") from None
-            if length != count * self.height * self.width + sum(sizes):
-                raise DecoderError(
-                    f"its decoder sent {length} bytes for {count} frames of {self.height}x{self.width}"
-                )
+        """Yield uint8 (n, H, W), n >= 1, in order. Raises as `Decoder.open`."""
+        message, length = self._receive()
+        while isinstance(message, Frames):
+            count = message.number
+            if length != count * self.height * self.width + sum(message.jpegs):
+                size = f"{self.height}x{self.width}"
+                raise DecoderError(f"its decoder sent {length} bytes for {count} frames of {size}")
             frames = np.empty((count, self.height, self.width), np.uint8)
             self._decoder.fill(frames.data.cast("B"), self._watch, self.decoded_frames)
-            for size in sizes:
-                jpeg = bytearray(size)
+            for size_of_jpeg in message.jpegs:
+                jpeg = bytearray(size_of_jpeg)
                 self._decoder.fill(memoryview(jpeg), self._watch, self.decoded_frames)
                 self._jpegs.append(bytes(jpeg))
             self.decoded_frames += count
             yield frames
-        self.decoded_frames = int(value["decoded_frames"])
-        self.times = np.array(value["times"], np.float64)
-        self.sha256 = str(value["sha256"])
-        self.peak_bytes = int(value["peak_bytes"])
+            message, length = self._receive()
+        if not isinstance(message, Done):
+            raise DecoderError("its decoder began another video before the end of this one")
+        self.times = np.array(message.times, np.float64)
+        self.decoded_frames, self.sha256 = message.decoded_frames, message.sha256
+        self.peak_bytes = message.peak_bytes
         self._decoder.idle = True
 
     def take_jpegs(self) -> list[bytes]:
-        """Return the frames that came since the last call as JPEGs in colour, where they were asked for, and forget them."""
+        """Return the frames since the last call as JPEGs in colour, if they were requested."""
         taken, self._jpegs = self._jpegs, []
         return taken
 
     def overlapping_blocks(self) -> Iterator[NDArray[np.uint8]]:
-        """Yield blocks of at least two frames in which each begins with the last frame of the one before, so that no pair is lost."""
+        """Yield blocks of two or more frames; each begins with the last frame of the one before."""
         last: NDArray[np.uint8] | None = None
         for block in self.blocks():
             frames = block if last is None else np.concatenate([last, block])
@@ -246,19 +209,21 @@ class DecodedVideo:
             "decoder": DECODER,
         }
 
-    def _receive(self, *expected: str) -> tuple[Any, int]:
-        kind, value, length = self._decoder.receive(self._watch, self.decoded_frames)
-        if kind in expected:
-            return value, length
-        self._decoder.idle = True  # every other message is the last about its video
-        if kind == "refused":
-            raise VideoError(value)
-        if kind == "starved":
+    def _receive(self) -> tuple[Message, int]:
+        message, length = self._decoder.receive(self._watch, self.decoded_frames)
+        if not isinstance(message, Failed):
+            return message, length
+        self._decoder.idle = True  # a failure is the last message about a video
+        if message.kind == "refused":
+            raise VideoError(message.reason)
+        if message.kind == "starved":
             raise LimitError(
-                f"needs more memory to decode than the limit of {self._memory_limit >> 20}M after {self.decoded_frames} frames; "
-                "give more with --memory-limit, or leave the video out"
+                f"needs more memory to decode than the limit of {self._memory_limit >> 20}M after "
+                f"{self.decoded_frames} frames; give more with --memory-limit, or leave it out"
             )
-        raise DecoderError(f"its decoder failed after {self.decoded_frames} frames: {value}")
+        raise DecoderError(
+            f"its decoder failed after {self.decoded_frames} frames: {message.reason}"
+        )
 
 
 _idle: list[Decoder] = []
@@ -266,8 +231,8 @@ _idle: list[Decoder] = []
 
 @contextlib.contextmanager
 def borrowed_decoder() -> Iterator[Decoder]:
-    """Lend a decoder of this process, started now where none is idle. It is killed unless it is idle at the end."""
-    decoder = _take()
+    """Lend an idle decoder of this process, or a new one. It is killed unless it ends up idle."""
+    decoder = _take_decoder()
     try:
         yield decoder
     finally:
@@ -277,7 +242,7 @@ def borrowed_decoder() -> Iterator[Decoder]:
             decoder.kill()
 
 
-def _take() -> Decoder:
+def _take_decoder() -> Decoder:
     while _idle:
         with contextlib.suppress(IndexError):  # another thread was quicker
             decoder = _idle.pop()
@@ -289,6 +254,6 @@ def _take() -> Decoder:
 
 @atexit.register
 def end_idle_decoders() -> None:
-    """End the decoders that wait for a video; they would end by themselves, a moment after this process."""
+    """End the idle decoders; they would end by themselves, soon after this process."""
     while _idle:
         _idle.pop().kill()

@@ -1,8 +1,8 @@
-"""Video files to gray frames of one size, and to JPEGs of them in colour where they are wanted; what the decoder really gave.
+"""Decode video files to gray frames of one size, and to colour JPEGs of them on request.
 
-OpenCV's bundled FFmpeg decodes; it turns frames by the file's rotation metadata. Only containers that hold their own
-data are opened: a playlist could make FFmpeg read other local files, or ask the network. An extraction does not run this itself: a file that
-crashes FFmpeg, or hangs it, is decoded in a process that may die (`decoder.py`).
+OpenCV's bundled FFmpeg decodes and applies rotation metadata. Only self-contained formats are
+opened: a playlist could make FFmpeg read other local files, or use the network. An extraction runs
+this in a process that may crash or hang (`decoder.py`).
 """
 
 import itertools
@@ -14,9 +14,8 @@ _CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,a
 os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = (
     f"format_whitelist;{_CONTAINERS}|protocol_whitelist;file|enable_drefs;0"
 )
-os.environ.setdefault(
-    "OPENCV_FFMPEG_LOGLEVEL", "-8"
-)  # a broken video becomes a row in failures, not lines on stderr
+# A broken video becomes a row in failures, not lines on stderr.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 import cv2  # noqa: E402  (the variables above are read when a video is opened)
 import numpy as np  # noqa: E402
@@ -26,9 +25,8 @@ from flowcpc.pipeline.decoding.frame_size import FrameSize, frames_per_block  # 
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-# Extensions by which a file in a folder counts as a video.
 RESIZE_RULE = "gray, then area where both sides shrink, else bilinear"
-# How frames are stored. Most videos have half of the colour's resolution themselves; keeping all of it took a fifth more bytes.
+# How frames are stored. Most videos subsample colour too; full colour takes a fifth more bytes.
 FRAME_CODEC: dict[str, str | int] = {
     "codec": "jpeg",
     "quality": 95,
@@ -51,12 +49,12 @@ class VideoError(ValueError):
 class FrameReader:
     """Decodes one video to gray frames of `size`, in order.
 
-    From the header: `header_frames` (None where it names no count), `fps`, `header_pixels` of a frame. From `begin`: `source_height` and
-    `source_width` as decoded (after rotation), `height` and `width` of the frames. After the frames are used up: `decoded_frames`; `times`, seconds
-    of every decoded frame. With `with_jpegs`, `take_jpegs` returns the frames that were yielded since it was last called.
+    The header gives `header_frames` and `fps` (None if unknown) and `header_pixels` of a frame.
+    `begin` sets `source_height` and `source_width` after rotation, `height` and `width` of the
+    frames. After the last frame, `decoded_frames` and `times` are complete.
 
-    Raises VideoError when the file cannot be opened, yields no frame or is too long a strip for the size. FFmpeg takes a lack of memory for
-    the end of the video.
+    Raises VideoError for a file that cannot be opened, has no frame or does not fit the size.
+    FFmpeg reports a lack of memory as the end of the video.
     """
 
     def __init__(
@@ -65,30 +63,26 @@ class FrameReader:
         self._size = size
         self._with_jpegs = with_jpegs
         self._jpegs: list[bytes] = []
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise VideoError(
-                "is no regular file (a pipe, a socket or a device)"
-            )  # opening a pipe waits for its writer
+        if path.exists() and not path.is_file() and not path.is_dir():  # opening a pipe would hang
+            raise VideoError("is no regular file (a pipe, a socket or a device)")
         # A name such as concat:a|b would be a protocol to FFmpeg; a full path never is.
         self._capture = cv2.VideoCapture(
             os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads]
         )
         if not self._capture.isOpened():
-            raise VideoError(_why_unreadable(path))
-        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        fps = self._capture.get(cv2.CAP_PROP_FPS)
+            raise VideoError(_reason(path))
+        names = ("FRAME_COUNT", "FPS", "FRAME_HEIGHT", "FRAME_WIDTH")
+        header = (self._capture.get(getattr(cv2, f"CAP_PROP_{name}")) for name in names)
+        count, fps, height, width = header
         self.header_frames = int(count) if 0 < count < 1e9 else None
-        self.header_pixels = int(
-            self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
-            * self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)
-        )
+        self.header_pixels = int(height * width)
         self.fps = float(fps) if 0 < fps < 1e6 else None
         self.decoded_frames = 0
         self._stamps: list[float] = []
         self._first: NDArray[np.uint8] | None = None
 
     def begin(self) -> None:
-        """Decode the first frame, which tells the size: a header can say another one than frames have."""
+        """Decode the first frame, which has the true size; that in the header may be wrong."""
         self._first = self._read()
         if self._first is None:
             raise VideoError("opens, but no frame can be decoded")
@@ -99,7 +93,7 @@ class FrameReader:
             raise VideoError(str(error)) from error
 
     def frames(self) -> Iterator[NDArray[np.uint8]]:
-        """Yield uint8 (H, W) until the decoder gives no more."""
+        """Yield uint8 (H, W) to the end of the video."""
         if self._first is None:
             self.begin()
         frame, self._first = self._first, None
@@ -109,16 +103,16 @@ class FrameReader:
             yield to_gray(frame, self.height, self.width)
             frame = self._read()
 
-    def blocks(self, most: int = 32) -> Iterator[NDArray[np.uint8]]:
-        """Yield uint8 (n, H, W) with 1 <= n <= `most`, less where frames are large, until the decoder gives no more."""
+    def blocks(self, limit: int = 32) -> Iterator[NDArray[np.uint8]]:
+        """Yield uint8 (n, H, W), 1 <= n <= `limit`, with fewer frames where they are large."""
         if self._first is None:
             self.begin()
-        frames, size = self.frames(), frames_per_block(self.height, self.width, most)
+        frames, size = self.frames(), frames_per_block(self.height, self.width, limit)
         while block := list(itertools.islice(frames, size)):
             yield np.stack(block)
 
     def take_jpegs(self) -> list[bytes]:
-        """Return the frames that were yielded since the last call as JPEGs in colour, and forget them."""
+        """Return the frames yielded since the last call as JPEGs in colour, if requested."""
         taken, self._jpegs = self._jpegs, []
         return taken
 
@@ -132,8 +126,9 @@ class FrameReader:
 
     @property
     def times(self) -> NDArray[np.float64]:
-        """Seconds of every decoded frame: the presentation times, or frame number / fps where those do not increase
-        (AVI with B-frames).
+        """Seconds of every decoded frame, float64.
+
+        Presentation times; frame number / fps where those do not increase (AVI with B-frames).
         """
         stamps = np.array(self._stamps, np.float64)
         if np.all(np.diff(stamps) > 0):
@@ -147,7 +142,7 @@ def to_gray(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
 
 
 def to_jpeg(frame: NDArray[np.uint8], height: int, width: int) -> bytes:
-    """Return a decoded frame, uint8 (h, w, 3) BGR, as a JPEG of `height` x `width` px by FRAME_CODEC."""
+    """Return a decoded frame, uint8 (h, w, 3) BGR, as a JPEG of this size by FRAME_CODEC."""
     good, jpeg = cv2.imencode(".jpg", _resized(frame, height, width), _JPEG_OPTIONS)
     assert good
     return jpeg.tobytes()
@@ -157,13 +152,11 @@ def _resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
     if image.shape[:2] == (height, width):
         return image
     shrinks = image.shape[0] >= height and image.shape[1] >= width
-    resized = cv2.resize(
-        image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
-    return np.asarray(resized, np.uint8)
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
 
 
-def _why_unreadable(path: Path) -> str:
+def _reason(path: Path) -> str:
     if not path.exists():
         return "the file does not exist"
     if path.is_dir():

@@ -1,28 +1,27 @@
-"""How much memory this process takes, as Linux tells it."""
+"""Memory use of this process, from Linux's /proc."""
 
 import contextlib
 from pathlib import Path
 
 
 def peak_bytes() -> int:
-    """Return the most memory that this process has held since `forget_peak`, or since it began, bytes resident."""
-    return _status_bytes("VmHWM:")
+    """Return the peak of resident memory since `forget_peak`, or since the process began."""
+    return _status_bytes("VmHWM")
 
 
 def forget_peak() -> None:
-    """Let `peak_bytes` begin anew, where the kernel can do that."""
+    """Reset `peak_bytes`, if the kernel allows it."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def data_bytes() -> int:
-    """Return the private memory that this process has asked for and not given back, bytes: what RLIMIT_DATA limits."""
-    return _status_bytes("VmData:")
+    """Return the allocated private memory, which RLIMIT_DATA limits."""
+    return _status_bytes("VmData")
 
 
 def _status_bytes(name: str) -> int:
-    # Not getrusage: its peak begins with that of the process which started this one.
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name):
-            return int(line.split()[1]) * 1024
-    return 0
+    # Not getrusage, whose peak starts at that of the parent process.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    return int(fields.get(name, "0").split()[0]) * 1024

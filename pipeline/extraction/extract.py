@@ -21,6 +21,7 @@ from flowcpc.pipeline.decoding.frame_size import FrameSize
 from flowcpc.pipeline.decoding.frames import FRAME_CODEC, RESIZE_RULE, VideoError
 from flowcpc.pipeline.decoding.limits import LimitError, Preempted, Watch
 from flowcpc.pipeline.decoding.memory import peak_bytes
+from flowcpc.pipeline.decoding.messages import Request
 from flowcpc.pipeline.extraction.cuts import cut_scores, find_cuts
 from flowcpc.pipeline.extraction.segmentation import (
     find_gaps,
@@ -241,16 +242,16 @@ class _Extraction:
     def run(self, on_pairs: Callable[[int], None]) -> Outcome:
         settings, encoding, stages = self.settings, self.store.encoding, Stages()
         backend = resolve_backend(settings.backend)
+        request = Request(
+            self.path,
+            settings.size,
+            block=_MOST_FRAMES_CUDA if backend == "cuda" else _MOST_FRAMES,
+            threads=settings.threads,
+            memory_limit=settings.memory_limit,
+            with_jpegs=settings.with_frames,
+        )
         with stages.timed("decode"):
-            source = self.decoder.open(
-                self.path,
-                settings.size,
-                block=_MOST_FRAMES_CUDA if backend == "cuda" else _MOST_FRAMES,
-                threads=settings.threads,
-                memory_limit=settings.memory_limit,
-                watch=self.watch,
-                with_jpegs=settings.with_frames,
-            )
+            source = self.decoder.open(request, self.watch)
         solve = _solver(settings, backend)
         columns: dict[str, list[Any]] = {}
         scores: list[NDArray[np.float32]] = []

@@ -169,9 +169,7 @@ def test_sizes_that_contradict_each_other(videos: Path, store: Path, tmp_path: P
     assert "--size and --short-side both say how large frames become; give one" in refused(
         tmp_path / "n", "--size", "24x32", "--short-side", 24
     )
-    assert "short side 8 is not a size for flow; give 16 to 8192 px" in refused(
-        tmp_path / "n", "--short-side", 8
-    )
+    assert "short_side must be 16 to 8192 px, got 8" in refused(tmp_path / "n", "--short-side", 8)
     assert "short_side is 24 in the store and 32 here" in refused(store, "--short-side", 32)
     assert "size is '--short-side 24' in the store and '--size 24x32' here; use" in refused(
         store, "--size", "24x32"
@@ -205,7 +203,7 @@ def test_a_strip_that_would_be_too_long_is_a_failure(tmp_path: Path) -> None:
     settings = ExtractionSettings(str(tmp_path / "videos"), str(tmp_path / "s"), short_side=512)
     store = create_store(settings.store, settings.numerics())
     outcome = extract_video(settings, Video("strip", "A/strip.avi", None, None, {}))
-    assert "the longer one would be 12800 px, and 8192 is the most" in outcome.reason
+    assert "12800 px; the maximum is 8192" in outcome.reason
     assert store.failures()["kind"].tolist() == ["file"]
     with pytest.raises(VideoError, match="is 16x400 px"):
         FrameReader(tmp_path / "videos" / "A" / "strip.avi", FrameSize(short_side=512)).begin()

@@ -217,8 +217,9 @@ def test_a_decoder_that_sends_nonsense_fails_one_video(
         "    sys.stdout.buffer.write(struct.pack('<II', len(text), len(frames)) + text + frames)\n"
         "    sys.stdout.buffer.flush()\n"
         "sys.stdin.readline()\n"
-        "say({'opened': {'header_frames': 3, 'fps': 25.0, 'source_height': 24, 'source_width': 32, 'height': 24, 'width': 32}})\n"
-        "say({'frames': {'count': 1000000, 'jpegs': []}}, b'x')\n"
+        "sizes = {'source_height': 24, 'source_width': 32, 'height': 24, 'width': 32}\n"
+        "say({'Opened': {'header_frames': 3, 'fps': 25.0, **sizes}})\n"
+        "say({'Frames': {'number': 1000000, 'jpegs': []}}, b'x')\n"
         "sys.stdin.readline()\n"
     )
     videos = write_class_folders(tmp_path / "videos", CLASSES, clips=1)

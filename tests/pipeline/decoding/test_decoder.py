@@ -1,4 +1,4 @@
-"""A decoding process that is killed, stopped, starved and left alone, by real signals and real limits."""
+"""A decoding process is killed, stopped, starved and left alone, by real signals and limits."""
 
 import os
 import signal
@@ -27,6 +27,7 @@ from flowcpc.pipeline.decoding.decoder import (
 from flowcpc.pipeline.decoding.frame_size import FrameSize
 from flowcpc.pipeline.decoding.frames import FrameReader, VideoError
 from flowcpc.pipeline.decoding.limits import LimitError, Preempted, Watch
+from flowcpc.pipeline.decoding.messages import Request
 
 FREELY = Watch(None, lambda: False)
 
@@ -60,9 +61,8 @@ def open_video(
     watch: Watch = FREELY,
 ) -> DecodedVideo:
     size = (side, side) if side else (24, 32)
-    return decoder.open(
-        path, FrameSize(*size), block=block, threads=1, memory_limit=memory, watch=watch
-    )
+    request = Request(path, FrameSize(*size), block=block, threads=1, memory_limit=memory)
+    return decoder.open(request, watch)
 
 
 @pytest.mark.parametrize("block", [1, 4, 11, 100])
@@ -72,9 +72,8 @@ def test_what_comes_is_what_the_reader_gives(
 ) -> None:
     reader = FrameReader(clip, FrameSize(24, 32))
     wanted = np.stack(list(reader.frames()))
-    source = decoder.open(
-        clip, FrameSize(24, 32), block=block, threads=threads, memory_limit=1 << 30, watch=FREELY
-    )
+    request = Request(clip, FrameSize(24, 32), block=block, threads=threads, memory_limit=1 << 30)
+    source = decoder.open(request, FREELY)
     assert (source.header_frames, source.fps) == (11, 25.0)
     blocks = list(source.blocks())
     assert [len(part) for part in blocks[:-1]] == [block] * ((11 - 1) // block)
@@ -174,7 +173,7 @@ def test_a_decoder_that_stands_still_ends_by_the_time_limit(long_clip: Path) -> 
 def test_without_a_time_limit_silence_is_a_hang(
     long_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder_module, "_SILENCE_S", 0.5)
+    monkeypatch.setattr(decoder_module, "_MAX_SILENCE_S", 0.5)
 
     def work() -> None:
         with borrowed_decoder() as lent:
@@ -194,7 +193,7 @@ def test_a_pipe_for_a_video_is_refused_and_one_that_is_opened_all_the_same_is_a_
     os.mkfifo(tmp_path / "pipe.avi")
     with borrowed_decoder() as lent, pytest.raises(VideoError, match="is no regular file"):
         open_video(lent, tmp_path / "pipe.avi")
-    # Not seen by the check, as where a file is replaced behind it: opening waits for a writer that never comes.
+    # Not seen by the check, as where a file is replaced behind it: opening waits for a writer.
     monkeypatch.setattr(decoder_module, "COMMAND", (sys.executable, "-P", "-c", BLIND))
     end_idle_decoders()
     with borrowed_decoder() as lent, pytest.raises(LimitError, match="time limit"):
@@ -205,7 +204,7 @@ def test_a_pipe_for_a_video_is_refused_and_one_that_is_opened_all_the_same_is_a_
 def test_a_memory_hog_meets_its_limit(
     decoder: Decoder, clip: Path, tmp_path: Path, megabytes: int
 ) -> None:
-    """With 400 MB OpenCV runs out of it and says so; with 256 MB FFmpeg does, and behaves as at the end of the file."""
+    """With 400 MB OpenCV raises; with 256 MB FFmpeg behaves as at the end of the file."""
     path = write_huge(tmp_path / "huge.avi")
     with pytest.raises(
         LimitError, match=f"limit of {megabytes}M after 0 frames; give more with --memory-limit"
@@ -257,19 +256,22 @@ def test_a_stop_is_noticed_while_it_waits(long_clip: Path) -> None:
         work()
 
 
-BLIND = (  # a decoder that does not see that a file is a pipe, and so hangs where it opens one
-    "import pathlib, runpy; pathlib.Path.is_file = lambda path: True; runpy.run_module('flowcpc.pipeline.decoding.decoder_process', run_name='__main__')"
+# A decoder that does not see that a file is a pipe, and so hangs where it opens one.
+BLIND = (
+    "import pathlib, runpy; pathlib.Path.is_file = lambda path: True;"
+    "runpy.run_module('flowcpc.pipeline.decoding.decoder_process', run_name='__main__')"
 )
 PARENT = """
 import pathlib, sys
-from pipeline import decoder
+from flowcpc.pipeline.decoding import decoder
 from flowcpc.pipeline.decoding.limits import Watch
-from flowcpc.pipeline.decoding.frame_size import FrameSize
+from flowcpc.pipeline.decoding.messages import FrameSize, Request
 if sys.argv[2]:
     decoder.COMMAND = (sys.executable, "-P", "-c", sys.argv[2])
 lent = decoder.Decoder()
 print(lent.pid, flush=True)
-lent.open(pathlib.Path(sys.argv[1]), FrameSize(512, 512), block=4, threads=1, memory_limit=1 << 30, watch=Watch(None, lambda: False))
+request = Request(pathlib.Path(sys.argv[1]), FrameSize(512, 512), 4, 1, 1 << 30)
+lent.open(request, Watch(None, lambda: False))
 print("opened", flush=True)
 sys.stdin.read()
 """
@@ -279,7 +281,7 @@ sys.stdin.read()
 def test_it_does_not_outlive_the_process_that_it_serves(
     long_clip: Path, tmp_path: Path, hangs: bool
 ) -> None:
-    """The parent is killed by SIGKILL, while the decoder has more to send or hangs inside FFmpeg."""
+    """The parent gets SIGKILL while the decoder has more to send or hangs inside FFmpeg."""
     os.mkfifo(tmp_path / "pipe.avi")
     writer = os.open(
         tmp_path / "pipe.avi", os.O_RDWR
@@ -323,13 +325,15 @@ def test_it_loads_little_and_a_data_set_named_like_us_does_not_hide_us(
     code = f"""
 import pathlib, sys
 sys.path.insert(0, {str(ROOT)!r})
-from pipeline import decoder
+from flowcpc.pipeline.decoding import decoder
 from flowcpc.pipeline.decoding.limits import Watch
-from flowcpc.pipeline.decoding.frame_size import FrameSize
+from flowcpc.pipeline.decoding.messages import FrameSize, Request
 lent = decoder.Decoder()
-source = lent.open(pathlib.Path("clip.avi"), FrameSize(24, 32), block=4, threads=1, memory_limit=1 << 30, watch=Watch(None, lambda: False))
+request = Request(pathlib.Path("clip.avi"), FrameSize(24, 32), 4, 1, 1 << 30)
+source = lent.open(request, Watch(None, lambda: False))
 print(sum(map(len, source.blocks())))
-print(*sorted({{name for name in open(f"/proc/{{lent.pid}}/maps").read().split() if name.endswith(".so")}}))
+maps = open(f"/proc/{{lent.pid}}/maps").read().split()
+print(*sorted({{name for name in maps if name.endswith(".so")}}))
 lent.kill()
 """
     answer = subprocess.run(
