@@ -1,8 +1,6 @@
 """The commands that use a trained encoder: embed (a store, or video files by way of a temporary store) and export-encoder."""
 
 import contextlib
-import fcntl
-import os
 import shutil
 import sys
 import tempfile
@@ -15,6 +13,7 @@ import click
 from flowcpc.commands import console
 from flowcpc.commands.console import Bar, Stop, command_line, hear_stops, say
 from flowcpc.stores.base.errors import OperationError
+from flowcpc.stores.base.locks import locked, locked_if_free
 from flowcpc.stores.base.plurals import counted
 
 if TYPE_CHECKING:
@@ -231,30 +230,18 @@ def _scratch(folder: Path) -> Iterator[Path]:
     """Give a new folder within `folder` that is gone afterwards. What commands that were killed left there goes now."""
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        with _locked(folder):  # nobody takes a folder that is just being made for one that was left
+        with locked(
+            folder, wait=True
+        ):  # nobody takes a folder that is just being made for one that was left
             for left in folder.glob(f"{_SCRATCH}*"):
-                with contextlib.suppress(BlockingIOError), _locked(left, wait=False):
-                    say(f"removing {left}, which a command that was killed left behind")
-                    shutil.rmtree(left)
+                with locked_if_free(left) as is_free:
+                    if is_free:
+                        say(f"removing {left}, which a command that was killed left behind")
+                        shutil.rmtree(left)
             path = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=folder))
             stack.callback(shutil.rmtree, path)
-            stack.enter_context(_locked(path))
+            stack.enter_context(locked(path))
         yield path
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a folder for this process. Raises BlockingIOError, unless it is to `wait`, where another may hold it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError as error:  # held, or a disk without locks, where nobody can tell
-            if not wait:
-                raise BlockingIOError from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @click.command("export-encoder")

@@ -38,7 +38,7 @@ from flowcpc.pipeline.extraction.ledger import (
 )
 from flowcpc.pipeline.tvl1.batching import videos_at_a_time
 from flowcpc.pipeline.tvl1.solver import available_threads, prepare
-from flowcpc.stores.base.errors import OperationError
+from flowcpc.stores.base.errors import OperationError, first_line
 from flowcpc.stores.base.listener import Progress
 from flowcpc.stores.flow_store import create_store
 from flowcpc.stores.layout import STORE_FILE
@@ -246,9 +246,8 @@ def _opened(
         except OperationError:
             raise
         except (RuntimeError, OSError) as error:  # whatever Dask says, it is not the store's
-            words = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise OperationError(
-                f"the workers cannot be started ({words}); mend it and run again"
+                f"the workers cannot be started ({first_line(error)}); mend it and run again"
             ) from error
         yield Dispatcher(entered, probe, announce, note), settings
 

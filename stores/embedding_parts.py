@@ -9,10 +9,8 @@ bytes. The manifest is written before a part is replaced and then fits both: the
 """
 
 import contextlib
-import fcntl
 import hashlib
 import io
-import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +23,8 @@ import pyarrow.parquet as pq
 
 from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX, replace_file
 from flowcpc.stores.base.errors import DamagedStoreError
+from flowcpc.stores.base.hashing import sha256_of_file
+from flowcpc.stores.base.locks import locked
 from flowcpc.stores.layout import WHOLE_VIDEO, hash_folder
 from flowcpc.stores.records.record_file import read_record, write_record
 
@@ -137,21 +137,17 @@ def opened_parts(
     Raises ValueError while another process writes there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(folder))
         except BlockingIOError:
             raise ValueError(
-                f"another process is writing embeddings into {folder}; wait until it has ended, and run again"
+                f"another process is writing embeddings into {folder}; wait until it ends, then "
+                "run the command again"
             ) from None
-        except OSError:  # a disk without locks
-            pass
         for left in folder.glob(f".*{TEMPORARY_SUFFIX}"):
             left.unlink(missing_ok=True)
         yield PartsWriter(folder, about, videos)
-    finally:
-        os.close(descriptor)
 
 
 class PartsWriter:
@@ -230,7 +226,7 @@ class PartsWriter:
                 self._write_manifest()
                 (self._folder / f"part-{part}.parquet").unlink(missing_ok=True)
                 continue
-            digest = _sha256(self._folder / f"part-{part}.parquet")
+            digest = sha256_of_file(self._folder / f"part-{part}.parquet")
             self._manifest.parts[part] = {"sha256": digest, "before": None}
             known = pc.is_in(table["video_id"], pa.array(sorted(videos), pa.string()))
             if not pc.all(known, min_count=0).as_py():
@@ -270,8 +266,3 @@ class PartsWriter:
         write_record(
             self._folder / MANIFEST, {"format_version": FORMAT_VERSION, **vars(self._manifest)}
         )
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,6 @@ any moment, a store holds whole videos only.
 """
 
 import contextlib
-import difflib
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from flowcpc.stores import layout
 from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX
-from flowcpc.stores.base.errors import DamagedStoreError, UnknownVideoError
+from flowcpc.stores.base.errors import DamagedStoreError, UnknownVideoError, nearest_name
 from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.codec.blosc import CODEC
 from flowcpc.stores.encoding import encoding_from_json
@@ -266,8 +265,8 @@ class FlowStore:
         failure = self.failure_of(video_id)
         if failure is not None:
             return f"{video_id} has no flow in {self.path}: {failure['reason']}"
-        near = difflib.get_close_matches(video_id, self.videos()["video_id"].tolist(), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        nearest = nearest_name(video_id, self.videos()["video_id"])
+        hint = f"; did you mean {nearest}?" if nearest else ""
         return f"{video_id} is not in {self.path}{hint}"
 
     # -- writing

@@ -57,7 +57,7 @@ from flowcpc.pipeline.extraction.extract import (
 from flowcpc.pipeline.extraction.ledger import VideoTask
 from flowcpc.pipeline.tvl1.batching import videos_at_a_time
 from flowcpc.pipeline.tvl1.solver import available_threads, devices
-from flowcpc.stores.base.errors import OperationError
+from flowcpc.stores.base.errors import OperationError, first_line
 from flowcpc.stores.base.signals import held_back
 
 Extract = Callable[..., Outcome]
@@ -348,9 +348,8 @@ def _connected(place: ExistingScheduler) -> Client:
     try:
         return Client(**where, timeout=min(place.wait_s, _CONNECT_S), set_as_default=False)
     except Exception as error:  # time-outs, refusals, other protocols
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise OperationError(
-            f"no Dask scheduler answers at {place} ({first}); start it with: dask scheduler"
+            f"no Dask scheduler answers at {place} ({first_line(error)}); start it with: dask scheduler"
         ) from error
 
 

@@ -5,7 +5,6 @@ requests from standard input and answers on the original standard output. It loa
 OpenCV, and ends with its input whatever it is doing, so that it never outlives its owner.
 """
 
-import hashlib
 import itertools
 import os
 import queue
@@ -21,6 +20,7 @@ import cv2
 from flowcpc.pipeline.decoding.frames import FrameReader, VideoError
 from flowcpc.pipeline.decoding.memory import data_bytes, forget_peak, peak_bytes
 from flowcpc.pipeline.decoding.messages import Done, Failed, Frames, Opened, Request, pack
+from flowcpc.stores.base.hashing import sha256_of_file
 
 _AHEAD = 2  # blocks that wait for the solver, besides one in the pipe and one being decoded
 _MAX_FILE_BYTES = 1 << 20  # a decoder writes no files; this stops one that an exploit controls
@@ -107,8 +107,7 @@ def _is_starved(reader: FrameReader, limit: int) -> bool:
 
 def _sha256(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of_file(path)
     except OSError as error:
         raise VideoError(f"cannot be read ({error.strerror})") from error
 

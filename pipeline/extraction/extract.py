@@ -34,7 +34,7 @@ from flowcpc.pipeline.tvl1.batching import shared_solver
 from flowcpc.pipeline.tvl1.constants import SOLVER_VERSION
 from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
 from flowcpc.pipeline.tvl1.solver import check_backend, compute_flow, resolve_backend
-from flowcpc.stores.base.errors import DamagedStoreError, OperationError
+from flowcpc.stores.base.errors import DamagedStoreError, OperationError, first_line
 from flowcpc.stores.encoding import DEFAULT, encoding_by_name
 from flowcpc.stores.flow_store import FlowStore, open_store
 
@@ -195,7 +195,7 @@ def extract_video(
     except (OSError, DamagedStoreError) as error:
         raise _unwritable(store, error) from error
     except Exception as error:  # whatever one video brings about, the others go on
-        kind, reason, may_pass = KIND_MACHINE, f"{type(error).__name__}: {_first_line(error)}", True
+        kind, reason, may_pass = KIND_MACHINE, f"{type(error).__name__}: {_reason(error)}", True
     seconds = round(watch.seconds, 3)
     try:
         record_failure(store, video, kind, reason, stamp, host=platform.node(), seconds=seconds)
@@ -223,7 +223,7 @@ def record_failure(
 
 def _unwritable(store: FlowStore, error: BaseException) -> StoreWriteError:
     return StoreWriteError(
-        f"store {store.path} cannot be written ({_first_line(error)}); what was committed is safe: mend it and run again"
+        f"store {store.path} cannot be written ({_reason(error)}); what was committed is safe: mend it and run again"
     )
 
 
@@ -343,8 +343,7 @@ def _versions() -> str:
     )
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
+def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
-    return text[0] if text else type(error).__name__
+    return first_line(error)

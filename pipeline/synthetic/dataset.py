@@ -10,7 +10,6 @@ Clips gGG_cCC of all classes share background, objects, start positions, speed a
 """
 
 import contextlib
-import fcntl
 import itertools
 import json
 import os
@@ -26,6 +25,7 @@ from flowcpc.pipeline.synthetic.motions import PROGRAMMES, choose_classes
 from flowcpc.pipeline.synthetic.scene import Scene, draw_frame, draw_scene
 from flowcpc.stores.base.atomic import replace_file, sync_file
 from flowcpc.stores.base.listener import SILENT, Listener
+from flowcpc.stores.base.locks import locked
 
 MANIFEST = "synth.json"
 UNFINISHED = (
@@ -250,9 +250,9 @@ def _annotations(clips: Sequence[_Clip], classes: Sequence[str], groups: int) ->
 @contextlib.contextmanager
 def _writing(root: Path) -> Iterator[None]:
     """Hold `root` against other processes; drop the folder of unfinished videos at the end."""
-    with open(root / MANIFEST, "rb") as lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(root / MANIFEST))
         except BlockingIOError as error:
             raise ValueError(
                 f"{root} is being written by another process; wait for it, or give another folder"

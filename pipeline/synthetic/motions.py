@@ -5,12 +5,13 @@ there), so that the first frame of a clip is the same whichever programme plays.
 px: a clip of speed s moves by s px per frame (root mean square over object and time) in every class, so that speed does not tell classes apart.
 """
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from flowcpc.stores.base.errors import nearest_name
 
 Array = NDArray[np.float64]
 
@@ -116,8 +117,8 @@ def choose_classes(classes: Sequence[str] | None) -> tuple[str, ...]:
     names = tuple(PROGRAMMES) if classes is None else tuple(classes)
     for name in names:
         if name not in PROGRAMMES:
-            near = difflib.get_close_matches(name, PROGRAMMES, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(PROGRAMMES)}"
+            nearest = nearest_name(name, PROGRAMMES)
+            hint = f"did you mean {nearest}?" if nearest else f"choose from {', '.join(PROGRAMMES)}"
             raise ValueError(f"class {name!r} is no motion programme; {hint}")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
 from flowcpc.pipeline.tvl1.pyramid import MIN_SIDE
+from flowcpc.stores.base.errors import first_line
 
 BACKENDS = ("auto", "cuda", "cpu", "opencv")
 _NO_DEVICE = "no CUDA device was found (see `nvidia-smi`), or numba-cuda is missing (pip install 'flowcpc[gpu]')"
@@ -59,7 +60,7 @@ def _why_not_cuda() -> str:
     except (
         Exception
     ) as error:  # drivers, compilers and devices fail in their own ways, and the processor is there
-        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        return f"{type(error).__name__}: {first_line(error)}"
     return ""
 
 

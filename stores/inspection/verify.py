@@ -4,7 +4,6 @@ Recomputing what is damaged is the pipeline's work.
 """
 
 import dataclasses
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ import pandas as pd
 
 from flowcpc.stores import layout
 from flowcpc.stores.base.errors import DamagedStoreError
+from flowcpc.stores.base.hashing import sha256_of_file
 from flowcpc.stores.base.listener import Progress
 from flowcpc.stores.embedding_parts import read_parts
 from flowcpc.stores.embeddings import embedding_folders
@@ -194,9 +194,7 @@ def check_files(store: Path, commit: Mapping[str, Any]) -> tuple[int, list[Findi
     read, findings = 0, []
     for name, expected in commit["files"].items():
         try:
-            with open(store / name, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                size = file.tell()
+            size, digest = (store / name).stat().st_size, sha256_of_file(store / name)
         except OSError as error:
             kind = MISSING if isinstance(error, FileNotFoundError) else DAMAGED
             findings.append(Finding(kind, commit["video_id"], name, _why(error)))
@@ -235,7 +233,7 @@ def _check_index(store: Path) -> Iterator[Finding]:
     for table, digest in files.items():
         path = Path("index", f"{table}.parquet")
         try:
-            if hashlib.sha256((store / path).read_bytes()).hexdigest() != digest:
+            if sha256_of_file(store / path) != digest:
                 yield Finding(DAMAGED, None, str(path), "its bytes do not fit their checksum")
         except OSError as error:
             yield Finding(MISSING, None, str(path), _why(error))

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from flowcpc.stores.base.atomic import replaced_file
 from flowcpc.stores.base.errors import DamagedStoreError
+from flowcpc.stores.base.hashing import sha256_of_file
 from flowcpc.stores.layout import (
     DATASET_FILE,
     INDEX_STAMP,
@@ -199,7 +200,7 @@ def consolidate(store: Path) -> dict[str, int]:
         for file in files.values():
             file.flush()
         hashes = {
-            name: _sha256(Path(file.name)) for name, file in files.items()
+            name: sha256_of_file(Path(file.name)) for name, file in files.items()
         }  # of these, not what others put in place
     stamp["damaged"] = _digests(store, damaged)
     with contextlib.suppress(FileNotFoundError):
@@ -371,13 +372,10 @@ def _with_dtypes(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype({name: dtype for name, dtype in dtypes.items() if name in table})
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _digests(store: Path, names: Iterable[str]) -> dict[str, str]:
-    return {name: _sha256(store / name) if (store / name).is_file() else "" for name in names}
+    return {
+        name: sha256_of_file(store / name) if (store / name).is_file() else "" for name in names
+    }
 
 
 def _stamp(store: Path, damaged: Iterable[str]) -> dict[str, Any]:

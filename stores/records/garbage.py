@@ -1,10 +1,8 @@
 """Who holds a store, and what is left over in it: generations that no commit names, files that a killed process had begun."""
 
 import contextlib
-import fcntl
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,26 +11,19 @@ import pyarrow.parquet as pq
 from flowcpc.stores import layout
 from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX
 from flowcpc.stores.base.errors import DamagedStoreError
+from flowcpc.stores.base.locks import locked, locked_if_free, shared_by_last
 from flowcpc.stores.records import record_file
 
 
-@contextlib.contextmanager
-def hold(store: Path) -> Iterator[None]:
-    """Hold the store as one of its writers, so that no other process collects what this one is writing."""
-    with open(store / layout.LOCK_FILE, "ab") as lock:
-        with contextlib.suppress(OSError):  # a disk without locks: nobody can collect there either
-            fcntl.flock(lock, fcntl.LOCK_SH)
-        yield
+def hold(store: Path) -> contextlib.AbstractContextManager[None]:
+    """Lock the store as one of its writers, so that nobody deletes what this process writes."""
+    return locked(store / layout.LOCK_FILE, shared=True, wait=True)
 
 
 def collect(store: Path) -> int:
     """Delete what is left over, unless another process is writing. Returns how many files and folders went."""
-    with open(store / layout.LOCK_FILE, "ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return 0
-        garbage = find_leftovers(store)
+    with locked_if_free(store / layout.LOCK_FILE) as is_free:
+        garbage = find_leftovers(store) if is_free else []
         for path in garbage:
             if path.is_dir():
                 shutil.rmtree(path)
@@ -41,29 +32,20 @@ def collect(store: Path) -> int:
         return len(garbage)
 
 
-@contextlib.contextmanager
-def left_alone(store: Path) -> Iterator[bool]:
-    """Hold the store, and yield whether nobody else does; of several that end, so asked, the last is told so."""
-    with open(store / layout.LOCK_FILE, "ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.flock(lock, fcntl.LOCK_SH)
-            alone = True
-        except BlockingIOError:
-            alone = False
-        except OSError:  # a disk without locks
-            alone = True
-        yield alone
+def left_alone(store: Path) -> contextlib.AbstractContextManager[bool]:
+    """Lock the store; the block gets True if no other process holds it.
+
+    When several writers finish at the same time, only the last one gets True.
+    """
+    return shared_by_last(store / layout.LOCK_FILE)
 
 
 def take_back(store: Path) -> bool:
     """Take away the files of a store in which no video was tried yet, and which nobody holds; return whether that is so."""
     if not (store / layout.STORE_FILE).is_file():
         return False
-    with open(store / layout.LOCK_FILE, "ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    with locked_if_free(store / layout.LOCK_FILE) as is_free:
+        if not is_free:
             return False
         tried = [
             name

@@ -1,7 +1,6 @@
 """Writing one video: a new generation, checked, and then its commit record, which alone makes it the video's flow."""
 
 import contextlib
-import hashlib
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from flowcpc.stores import layout
 from flowcpc.stores.base.atomic import sync_folder
 from flowcpc.stores.base.errors import DamagedStoreError
+from flowcpc.stores.base.hashing import sha256_of_file
 from flowcpc.stores.codec.blosc import compress, decompress
 from flowcpc.stores.codec.checksums import crc32c_of
 from flowcpc.stores.encoding import Encoding
@@ -268,8 +268,4 @@ class VideoWriter:
 
 
 def _file_record(path: Path) -> Record:
-    with open(path, "rb") as file:
-        return {
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-            "bytes": path.stat().st_size,
-        }
+    return {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}

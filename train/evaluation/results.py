@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowcpc.stores.base.atomic import replace_file
+from flowcpc.stores.base.hashing import sha256_of_file
 
 EVALUATE = "evaluate"
 RESULTS = "results.parquet"
@@ -159,7 +160,7 @@ class UnitFolder:
             for name, data in {**files, RESULTS: last}.items()
         }
         if (self.path / WEIGHTS).exists():
-            hashes[WEIGHTS] = _hash_of(self.path / WEIGHTS)
+            hashes[WEIGHTS] = sha256_of_file(self.path / WEIGHTS)
         replace_file(
             self.path / _ABOUT, json.dumps({**self._basis, _TABLES: hashes}, indent=2).encode()
         )
@@ -207,12 +208,7 @@ def _hashes_of(folder: Path) -> dict[str, Any] | None:
 
 
 def _has_hash(file: Path, value: object) -> bool:
-    return file.is_file() and _hash_of(file) == value
-
-
-def _hash_of(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return file.is_file() and sha256_of_file(file) == value
 
 
 def _file_name(name: str) -> str:

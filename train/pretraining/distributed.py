@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from flowcpc.stores.base.errors import OperationError
+from flowcpc.stores.base.errors import OperationError, first_line
 from flowcpc.train.settings.config import PretrainConfig
 
 _TIMEOUT = timedelta(
@@ -171,7 +171,7 @@ def joined() -> Iterator[Ranks]:
         if isinstance(error, OperationError) or not _is_about_processes(error):
             raise
         raise OperationError(
-            f"process {rank} of {count} lost another one ({str(error).splitlines()[0]}); see what that one said, and run the same "
+            f"process {rank} of {count} lost another one ({first_line(error)}); see what that one said, and run the same "
             f"command again: it goes on from the last checkpoint"
         ) from error
     distributed.destroy_process_group()  # not after an error: it would wait for processes that are gone

@@ -8,7 +8,6 @@ RUN/weights-<step>.safetensors    model.* and momentum.*
 """
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 
 from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX, replace_file
+from flowcpc.stores.base.locks import locked
 from flowcpc.stores.layout import differing_values, find_store_above
 from flowcpc.train.model.cpc import ModelOne, ModelTwo, build_model
 from flowcpc.train.model.encoder import Encoder
@@ -136,10 +136,9 @@ def hold_run(run: Path) -> Iterator[None]:
         entry.suffix != TEMPORARY_SUFFIX for entry in run.iterdir()
     ):
         raise FileExistsError(f"{run} holds something else than a run; give a new or empty folder")
-    folder = os.open(run, os.O_RDONLY)
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(run))
         except BlockingIOError:
             raise ValueError(
                 f"{run} is being trained by another process; wait for it, or give another folder"
@@ -147,8 +146,6 @@ def hold_run(run: Path) -> Iterator[None]:
         for left in run.glob(f".*{TEMPORARY_SUFFIX}"):
             left.unlink(missing_ok=True)
         yield
-    finally:
-        os.close(folder)
 
 
 def save_checkpoint(

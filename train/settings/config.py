@@ -1,12 +1,13 @@
 """Everything that decides a run, in one frozen dataclass."""
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from flowcpc.stores.base.errors import nearest_name
 
 Schedule = tuple[tuple[int, float], ...]
 
@@ -275,8 +276,8 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(PretrainConfig))
 
 def suggestion(name: str, known: Sequence[str]) -> str:
     """Return words that help whoever wrote `name` where one of `known` is meant."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    nearest = nearest_name(name, known)
+    return f"did you mean {nearest!r}?" if nearest else f"there are {', '.join(known)}"
 
 
 def _at_least(name: str, value: float, least: float, why: str = "") -> None:
