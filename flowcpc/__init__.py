@@ -9,6 +9,7 @@ The names below are what a notebook needs. Each is loaded on first use.
 - read_predictions(folder): (DataFrame, logits float32 (n, classes)) of an evaluation.
 - compute_flow(frames): TV-L1 flow of gray frames.
 - load_encoder(run): the trained encoder of a run; needs `flowcpc[train]`.
+- embed_videos(paths, run, out): embeddings of video files as Parquet; needs `flowcpc[train]`.
 - read_results(runs): all results of `flowcpc evaluate`, as one DataFrame.
 """
 
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
     from flowcpc.stores.inspection.query import query as query
     from flowcpc.train.evaluation.results import read_results as read_results
     from flowcpc.train.runs.checkpoint import load_encoder as load_encoder
+    from flowcpc.video_embedding import embed_videos as embed_videos
 
 _HOMES = {
     "compute_flow": "flowcpc.pipeline.tvl1.solver",
+    "embed_videos": "flowcpc.video_embedding",
     "load_encoder": "flowcpc.train.runs.checkpoint",
     "open_store": "flowcpc.stores.flow_store",
     "query": "flowcpc.stores.inspection.query",

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowcpc.stores.base.compiled import kernel
+from flowcpc.stores.layout import ENCODING_NAMES
 
 Codes = NDArray[Any]  # of an encoding's dtype
 _MAGNITUDES = 128  # levels of an 8-bit encoding on either side, a zero included where there is one
@@ -202,16 +203,16 @@ def _even(bound: float) -> NDArray[np.float32]:
     return ((np.arange(_MAGNITUDES) + 0.5) * (2 * bound / 255)).astype(np.float32)
 
 
-_COMPANDED = "companded8"
+_COMPANDED, _EVEN, _INT16, _FLOAT16 = ENCODING_NAMES
 _STEPS = {"step": 0.125, "linear_limit": 8.0, "bound": 64.0}
 _BYTE = np.dtype(np.uint8)
 ENCODINGS = {
     encoding.name: encoding
     for encoding in (
         Encoding(_COMPANDED, _STEPS, _BYTE, 64.0, missing=255, magnitudes=_companded(**_STEPS)),
-        Encoding("uint8-bound20", {"bound": 20.0}, _BYTE, 20.0, magnitudes=_even(20.0)),
-        Encoding("int16", {"scale": 1 / 32}, np.dtype("<i2"), 32767 / 32, 1 / 32, missing=-32768),
-        Encoding("float16", {}, np.dtype("<f2"), 65504.0, missing=float("nan")),
+        Encoding(_EVEN, {"bound": 20.0}, _BYTE, 20.0, magnitudes=_even(20.0)),
+        Encoding(_INT16, {"scale": 1 / 32}, np.dtype("<i2"), 32767 / 32, 1 / 32, missing=-32768),
+        Encoding(_FLOAT16, {}, np.dtype("<f2"), 65504.0, missing=float("nan")),
     )
 }
 DEFAULT = ENCODINGS[_COMPANDED]

@@ -31,6 +31,7 @@ STAGES = (
 )  # of one video's extraction, each with a column of seconds
 FORMAT = "flowcpc-store"
 FORMAT_VERSION = 3
+ENCODING_NAMES = ("companded8", "uint8-bound20", "int16", "float16")  # default first
 ARRAY_FORMATS = {"zarr": "", "hdf5": ".h5"}  # and what their names end in
 FRAMES_SUFFIX = ".mjpeg"
 GENERATION_FOLDERS = ("flow", "frames")  # where the files of a generation lie

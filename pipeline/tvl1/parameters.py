@@ -26,6 +26,7 @@ class Profile:
     median: int
 
 
+BACKENDS = ("auto", "cuda", "cpu", "opencv")
 PROFILES = {
     "opencv-cpu": Profile(pixel_offset=0.5, cubic=-0.75, repeats_border=False, median=5),
     "opencv-cuda": Profile(pixel_offset=0.0, cubic=-0.5, repeats_border=True, median=1),

@@ -8,11 +8,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
+from flowcpc.pipeline.tvl1.parameters import BACKENDS, TVL1Parameters
 from flowcpc.pipeline.tvl1.pyramid import MIN_SIDE
 from flowcpc.stores.base.errors import first_line
 
-BACKENDS = ("auto", "cuda", "cpu", "opencv")
 _NO_DEVICE = "no CUDA device was found (see `nvidia-smi`), or numba-cuda is missing (pip install 'flowcpc[gpu]')"
 # Large enough for a pyramid of two levels, so that every kernel is compiled.
 _SMALL_PAIR = np.zeros((2, 20, 20), np.uint8)

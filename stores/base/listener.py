@@ -16,6 +16,9 @@ class Listener:
     def progress(self, done: int, total: int, fields: Fields) -> None:
         """Receive how many of `total` steps are done; `fields` are shown beside the bar."""
 
+    def begin(self, stage: str) -> None:
+        """Receive the name of a stage that begins; progress is counted from 0 again."""
+
     def announce(self, message: str) -> None:
         """Receive a message for the user."""
 

@@ -16,7 +16,8 @@ from click.testing import CliRunner, Result
 from records import ROOT
 
 import flowcpc as api
-from flowcpc.commands import embed, main
+from flowcpc import video_embedding
+from flowcpc.commands import main
 
 OPTIONS = [
     "--preset", "tiny", "--steps", "3", "--set", "batch_size=4", "--set", "num_flows=2", "--set", "size=24x24", "--set", "width=2",
@@ -130,10 +131,10 @@ def test_some_files_and_a_broken_one(place: Path, tmp_path: Path) -> None:
 def test_what_cannot_work_is_refused_before_any_flow(place: Path, tmp_path: Path) -> None:
     run = place / "run"
     for words, sentence in (
-        ((place / "s",), "1 path given; write flowcpc embed STORE RUN"),
+        ((place / "s",), "got 1 path; write flowcpc embed STORE RUN"),
         (
             (place / "s", run, "--out", tmp_path / "x"),
-            "--out is for video files; give --weights RUN too",
+            "--out is for video files",
         ),
         ((place / "s", run, "--workers", 0), "--workers is for video files"),
         ((place / "s", run, "--splits", "train,tset"), "splits='train,tset' names none"),
@@ -155,11 +156,11 @@ def test_no_input_is_written_over(place: Path, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_bytes(b"a page")
     before = video.read_bytes()
     for out, sentence in (
-        (video, "is one of the videos, and would be lost; give --out another name"),
+        (video, "is one of the videos; give --out another name"),
         (tmp_path / "link.parquet", "is one of the videos"),
         (
             tmp_path / "report.html",
-            "does not end in .parquet, but that is what is written; name it report.parquet",
+            "must end in .parquet; name it report.parquet",
         ),
     ):
         result = flowcpc("embed", video, "--weights", place / "run", "--out", out)
@@ -172,7 +173,7 @@ def test_no_input_is_written_over(place: Path, tmp_path: Path) -> None:
 def test_many_videos_are_foreseen_and_need_room(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embed, "_MANY_VIDEOS", 2)
+    monkeypatch.setattr(video_embedding, "MANY_VIDEOS", 2)
     words = (
         "embed",
         place / "videos",
