@@ -97,9 +97,7 @@ def embed(
             *paths,
             splits=None if splits is None else [name.strip() for name in splits.split(",")],
             batch_size=batch_size,
-            progress=listener.progress,
-            announce=listener.announce,
-            should_stop=listener.should_stop,
+            listener=listener,
         )
     if not result.finished:
         listener.leave()

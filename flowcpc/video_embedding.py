@@ -130,14 +130,7 @@ def embed_videos(
         if not extraction.finished or len(failed) == len(files):
             return EmbeddedVideos(extraction.finished, len(files), failed=failed)
         listener.begin("embed")
-        embedding = embed_store(
-            settings.store,
-            run,
-            batch_size=batch_size,
-            progress=listener.progress,
-            announce=listener.announce,
-            should_stop=listener.should_stop,
-        )
+        embedding = embed_store(settings.store, run, batch_size=batch_size, listener=listener)
         if not embedding.finished:
             return EmbeddedVideos(False, len(files), failed=failed)
         rows = export_embeddings(store, run, out, failures=dict(extraction.failed))

@@ -137,7 +137,10 @@ def test_what_cannot_work_is_refused_before_any_flow(place: Path, tmp_path: Path
             "--out is for video files",
         ),
         ((place / "s", run, "--workers", 0), "--workers is for video files"),
-        ((place / "s", run, "--splits", "train,tset"), "splits='train,tset' names none"),
+        (
+            (place / "s", run, "--splits", "train,tset"),
+            "splits must be some of train, val, test, got 'train,tset'",
+        ),
         ((place / "videos", "--weights", run, "--splits", "test"), "video files have no splits"),
         ((place / "nowhere", "--weights", run), "nowhere does not exist"),
         ((place / "videos", "--weights", place), "holds no checkpoint of a run"),

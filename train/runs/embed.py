@@ -1,8 +1,9 @@
 """Frozen encoder -> embeddings of segments and videos, as rows of the store."""
 
 import contextlib
+import itertools
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from flowcpc.stores.base.errors import OperationError
-from flowcpc.stores.base.listener import Progress
+from flowcpc.stores.base.listener import SILENT, Listener
 from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.embedding_parts import EMBEDDING, PartsWriter, opened_parts, run_folder
 from flowcpc.stores.embeddings import embeddings_home, vectors_to_arrow
@@ -23,7 +24,6 @@ from flowcpc.stores.layout import WHOLE_VIDEO
 from flowcpc.train.data.batches import HostBatch, SegmentReader, choose_device
 from flowcpc.train.data.loader import loading
 from flowcpc.train.data.selection import covering_segments
-from flowcpc.train.model.encoder import Encoder
 from flowcpc.train.runs.checkpoint import (
     Checkpoint,
     build_encoder,
@@ -33,8 +33,7 @@ from flowcpc.train.runs.checkpoint import (
 
 BATCH_SEGMENTS = 128
 SPLITS = ("train", "val", "test")
-_SAVE_SEGMENTS = 2048  # embeddings that a kill may cost, at most
-Integers = NDArray[np.int64]
+_UNSAVED_SEGMENTS = 2048  # at most so many embeddings are lost when the process is killed
 
 
 @dataclass(frozen=True)
@@ -44,13 +43,13 @@ class EmbedResult:
     Attributes
     ----------
     finished : bool
-        False when `should_stop` ended the call early; the same call again goes on.
+        False if the listener stopped the call early. Call it again to resume.
     path : Path
         The folder of the embeddings.
     videos : int
-        Videos that were asked for.
+        Number of videos that were asked for.
     made : int
-        Those of them that were embedded now; the others had their embeddings.
+        Number of them that were embedded by this call. The others had embeddings already.
     """
 
     finished: bool
@@ -65,193 +64,180 @@ def embed_store(
     *,
     splits: Sequence[str] | None = None,
     batch_size: int = BATCH_SEGMENTS,
-    progress: Progress = lambda done, total, fields: None,
-    announce: Callable[[str], None] = lambda message: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    listener: Listener = SILENT,
 ) -> EmbedResult:
-    """Embed the videos of a store with the encoder of a run; the same call again makes only what is missing.
+    """Embed the videos of a store with the encoder of a run. A later call embeds what is missing.
 
-    Each shot of a video is cut into segments of N flows, one behind the other; the last one is moved back so that it ends with the shot. Frames are
-    cropped at the centre, or resized where the encoder was trained so. A row for each, and one for each video with the mean of its segments;
-    `flowcpc.stores.embeddings.read_embeddings` reads them. An embedding counts while the weights of the run and the flow of the video are the same; others
-    are made anew.
+    Each shot is cut into consecutive segments of N flows; the last segment is moved back so that it
+    ends with the shot. Frames are cropped at the centre, or resized if the encoder was trained on
+    resized frames. Each segment gets a row, and each video a row with the mean of its segments;
+    `flowcpc.stores.embeddings.read_embeddings` reads them. An embedding is valid while the weights
+    of the run and the flow of the video stay the same; the others are computed again.
 
-    Killed at any moment, it leaves whole parts. A batch holds segments of one video only, so that a vector does not depend, not even in its last
-    bit, on what else was there to embed.
+    The call can be killed at any time; only complete parts are kept. A batch holds segments of one
+    video only, so a vector never depends on which other videos are embedded.
 
     Parameters
     ----------
     splits : sequence of str, optional
-        Only videos of these splits ("train", "val", "test") of the run's fold; every video by default.
+        Only videos of these splits ("train", "val", "test") of the run's fold. Default: all videos.
     batch_size : int
-        Segments at a time, at most. It decides memory, and the values within rounding.
+        Largest number of segments in a batch. It changes memory use, and values within rounding.
 
     Raises
     ------
     ValueError
-        No video is in `splits`, the store's flow is not of the run's kind, or another process embeds the same.
+        `splits` selects no video, the store's numerics differ from the run's, or another process
+        is writing the same embeddings.
     FileNotFoundError
-        There is no store, or no run.
+        The store or the run does not exist.
     OperationError
-        An embedding is not a finite number.
+        An embedding is not finite.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be at least 1")
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     store = open_store(store_path)
     checkpoint = require_checkpoint(run_path)
     check_numerics(checkpoint, store.numerics)
     run = Path(run_path).resolve()
-    everything = store.videos()
-    videos = _choose(store, everything, checkpoint.config.fold, splits)
+    all_videos = store.videos()
+    videos = _choose(store, all_videos, checkpoint.config.fold, splits)
     home = embeddings_home(store, run)
     folder = home / f"{run_folder(run.name)}-{checkpoint.config.identity()}"
     if remark := store.remark_on_damage():
-        announce(remark)
+        listener.announce(remark)
     with contextlib.ExitStack() as stack:
         if store.path in home.parents:
             stack.enter_context(store.in_use())
         else:
-            announce(f"{store.path} cannot be written: the embeddings go to {folder}")
-        known = everything["video_id"].tolist()
-        writer = stack.enter_context(opened_parts(folder, _about(run.name, checkpoint), known))
+            listener.announce(f"{store.path} is not writable: the embeddings go to {folder}")
+        ids = all_videos["video_id"].tolist()
+        writer = stack.enter_context(opened_parts(folder, _identity(run.name, checkpoint), ids))
         if writer.replaced:
-            announce(
-                f"{folder} held embeddings of other weights; they are made anew with step {checkpoint.step}"
+            listener.announce(
+                f"{folder} held embeddings of other weights; they are replaced by those of "
+                f"step {checkpoint.step}"
             )
-        valid = videos["video_id"].map(writer.generations) == videos["generation"]
-        todo = videos[~valid]
-        if len(todo):
-            work = _Work(store, checkpoint, todo, writer, batch_size)
-            announce(
-                f"{counted(len(todo), 'video')} to embed ({counted(len(work.segments.starts), 'segment')}), "
-                f"{len(videos) - len(todo)} done already; step {checkpoint.step}, on {work.device.type}"
-            )
-            made = work.run(run.name, progress, should_stop)
-        else:
-            announce(f"nothing to do: {counted(len(videos), 'video')} have their embeddings")
+        is_done = videos["video_id"].map(writer.generations) == videos["generation"]
+        todo = videos[~is_done]
+        if todo.empty:
+            videos_done = counted(len(videos), "video")
+            listener.announce(f"nothing to do: {videos_done} have their embeddings")
             made = 0
+        else:
+            listener.announce(
+                f"{counted(len(todo), 'video')} to embed, {is_done.sum()} done already; "
+                f"step {checkpoint.step}, on {choose_device().type}"
+            )
+            made = _embed_videos(store, checkpoint, run.name, todo, writer, batch_size, listener)
         if made == len(todo):
             writer.finish()
     return EmbedResult(made == len(todo), folder, len(videos), made)
 
 
-class _Work:
-    """Videos that are embedded now, in the order of the parts that they go to."""
+def _embed_videos(
+    store: FlowStore,
+    checkpoint: Checkpoint,
+    run: str,
+    videos: pd.DataFrame,
+    writer: PartsWriter,
+    batch_size: int,
+    listener: Listener,
+) -> int:
+    """Embed `videos`, save their rows part by part, and return how many videos were embedded."""
+    videos = videos.assign(part=videos["video_id"].map(writer.part_of))
+    videos = videos.sort_values(["part", "video_id"], ignore_index=True)
+    parts = videos["part"].tolist()
+    device, num_flows = choose_device(), checkpoint.config.num_flows
+    reader = SegmentReader(store, videos["video_id"].tolist(), checkpoint.config, device)
+    segments = covering_segments(reader.shots, num_flows)
+    encoder = build_encoder(checkpoint).to(device)
 
-    def __init__(
-        self,
-        store: FlowStore,
-        checkpoint: Checkpoint,
-        todo: pd.DataFrame,
-        writer: PartsWriter,
-        batch_size: int,
-    ) -> None:
-        config = checkpoint.config
-        parts = todo["video_id"].map(writer.part_of)
-        self.videos = todo.assign(part=parts).sort_values(["part", "video_id"], ignore_index=True)
-        ids = self.videos["video_id"].tolist()
-        self.device = choose_device()
-        self._reader = SegmentReader(store, ids, config, self.device)
-        self.segments = covering_segments(self._reader.shots, config.num_flows)
-        self._checkpoint = checkpoint
-        self._writer = writer
-        self._batches = _batches(self.segments.videos, batch_size)
+    def read(rows: slice) -> HostBatch:
+        chosen = segments.part(rows)
+        return reader.read(chosen, reader.center_corners(chosen.videos, chosen.starts))
 
-    def run(self, run: str, progress: Progress, should_stop: Callable[[], bool]) -> int:
-        """Embed them, write them down and return how many were; fewer than all of them after `should_stop`."""
-        self._writer.begin()
-        made = 0
-        waiting: list[pa.Table] = []  # of videos of one part that are not written yet
-        parts = self.videos["part"].tolist()
-        try:
-            with contextlib.closing(self._vectors(progress, should_stop)) as found:
-                for place, vectors in found:
-                    waiting.append(self._rows(run, place, vectors))
-                    made = place + 1
-                    is_last = made == len(parts) or parts[made] != parts[place]
-                    if is_last or sum(map(len, waiting)) >= _SAVE_SEGMENTS:
-                        self._save(waiting)
-        finally:
-            self._save(waiting)
-        return made
-
-    def _save(self, waiting: list[pa.Table]) -> None:
-        if waiting:
-            table = pa.concat_tables(waiting)
-            waiting.clear()
-            self._writer.add(self._writer.part_of(table["video_id"][0].as_py()), table)
-
-    def _vectors(
-        self, progress: Progress, should_stop: Callable[[], bool]
-    ) -> Generator[tuple[int, NDArray[np.float32]], None, None]:
-        """Yield (video, vectors of its segments float32 (s, D)) in order, until `should_stop`."""
-        encoder = build_encoder(self._checkpoint).to(self.device)
-        owners = self.segments.videos
-        ours: list[NDArray[np.float32]] = []
-        with _exact(), loading(self._read, self._batches) as loaded:
-            for part, batch in zip(self._batches, loaded, strict=True):
-                place = int(owners[part.start])
-                ours.append(self._embed(encoder, batch, place))
-                is_last = part.stop == len(owners) or owners[part.stop] != place
-                progress(
-                    part.stop, len(owners), {"videos": f"{place + is_last}/{len(self.videos)}"}
-                )
-                if is_last:
-                    yield place, np.concatenate(ours)
-                    ours.clear()
-                if should_stop():
-                    return
-
-    def _read(self, part: slice) -> HostBatch:
-        chosen = self.segments.part(part)  # one segment a sample
-        return self._reader.read(chosen, self._reader.center_corners(chosen.videos, chosen.starts))
-
-    def _embed(self, encoder: Encoder, batch: HostBatch, place: int) -> NDArray[np.float32]:
-        with torch.no_grad():
-            latents: NDArray[np.float32] = (
-                encoder(self._reader.to_device(batch).flatten(0, 1)).float().cpu().numpy()
-            )
-        if not np.isfinite(latents).all():
-            raise OperationError(
-                f"the embedding of {self.videos['video_id'][place]} is not finite; its flow or the run's weights are out of bounds"
-            )
-        return latents
-
-    def _rows(self, run: str, place: int, vectors: NDArray[np.float32]) -> pa.Table:
-        """Return the rows of one video: itself, the mean of its segments, and each of them."""
-        first, after = np.searchsorted(self.segments.videos, (place, place + 1))
-        starts, stops = self.segments.starts[first:after, 0], self.segments.stops[first:after, 0]
-        stops = np.minimum(starts + self._checkpoint.config.num_flows, stops)
-        video = self.videos.iloc[place]
-        count = len(vectors) + 1
-        whole = vectors.mean(axis=0, dtype=np.float64, keepdims=True).astype(np.float32)
-        return pa.table(
-            {
-                "run": pa.array([run] * count, pa.string()),
-                "video_id": pa.array([video["video_id"]] * count, pa.string()),
-                "start": np.concatenate([[WHOLE_VIDEO], starts]),
-                "stop": np.concatenate([[int(video["flows"])], stops]),
-                "generation": pa.array([video["generation"]] * count, pa.string()),
-                "step": np.full(count, self._checkpoint.step, np.int64),
-                EMBEDDING: vectors_to_arrow(np.concatenate([whole, vectors])),
-            }
-        )
+    writer.begin()
+    made = 0
+    unsaved: list[pa.Table] = []  # rows of videos of one part
+    latents: list[NDArray[np.float32]] = []  # of the current video
+    batches = _batches_within_videos(segments.videos, batch_size)
+    try:
+        with _exact_float32(), torch.no_grad(), loading(read, batches) as loaded:
+            for rows, batch in zip(batches, loaded, strict=True):
+                number = int(segments.videos[rows.start])
+                video = videos.iloc[number]
+                latents.append(encoder(reader.to_device(batch).flatten(0, 1)).float().cpu().numpy())
+                if not np.isfinite(latents[-1]).all():
+                    raise OperationError(
+                        f"the embedding of {video['video_id']} is not finite; "
+                        "check the flow of the video and the weights of the run"
+                    )
+                is_end = rows.stop == len(segments.videos) or segments.videos[rows.stop] != number
+                fields = {"videos": f"{number + is_end}/{len(videos)}"}
+                listener.progress(rows.stop, len(segments.videos), fields)
+                if is_end:
+                    vectors = np.concatenate(latents)
+                    mine = segments.part(slice(rows.stop - len(vectors), rows.stop))
+                    starts = mine.starts[:, 0]
+                    stops = np.minimum(starts + num_flows, mine.stops[:, 0])
+                    unsaved.append(_rows(run, checkpoint.step, video, starts, stops, vectors))
+                    latents.clear()
+                    made = number + 1
+                    is_last_of_part = made == len(parts) or parts[made] != parts[number]
+                    if is_last_of_part or sum(map(len, unsaved)) >= _UNSAVED_SEGMENTS:
+                        _save(writer, unsaved)
+                if listener.should_stop():
+                    break
+    finally:
+        _save(writer, unsaved)
+    return made
 
 
-def _batches(owners: Integers, batch_size: int) -> list[slice]:
-    """Return runs of at most `batch_size` segments, each of one video."""
-    begins = np.flatnonzero(np.diff(owners, prepend=-1)).tolist()
-    edges = zip(begins, [*begins[1:], len(owners)], strict=True)
+def _save(writer: PartsWriter, unsaved: list[pa.Table]) -> None:
+    """Write the rows of videos of one part, and empty the list."""
+    if unsaved:
+        table = pa.concat_tables(unsaved)
+        unsaved.clear()
+        writer.add(writer.part_of(table["video_id"][0].as_py()), table)
+
+
+def _rows(
+    run: str,
+    step: int,
+    video: "pd.Series[Any]",
+    starts: NDArray[np.int64],
+    stops: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+) -> pa.Table:
+    """Return a row for the video, with the mean of its segments, and a row for each segment."""
+    count = len(vectors) + 1
+    mean = vectors.mean(axis=0, dtype=np.float64, keepdims=True).astype(np.float32)
+    columns = {
+        "run": pa.array([run] * count, pa.string()),
+        "video_id": pa.array([video["video_id"]] * count, pa.string()),
+        "start": np.concatenate([[WHOLE_VIDEO], starts]),
+        "stop": np.concatenate([[int(video["flows"])], stops]),
+        "generation": pa.array([video["generation"]] * count, pa.string()),
+        "step": np.full(count, step, np.int64),
+        EMBEDDING: vectors_to_arrow(np.concatenate([mean, vectors])),
+    }
+    return pa.table(columns)
+
+
+def _batches_within_videos(videos: NDArray[np.int64], batch_size: int) -> list[slice]:
+    """Return slices of at most `batch_size` segments of one video, given the video of each."""
+    edges = np.flatnonzero(np.diff(videos, prepend=-1, append=-1)).tolist()
     return [
-        slice(at, min(at + batch_size, after))
-        for first, after in edges
-        for at in range(first, after, batch_size)
+        slice(start, min(start + batch_size, stop))
+        for first, stop in itertools.pairwise(edges)
+        for start in range(first, stop, batch_size)
     ]
 
 
 @contextlib.contextmanager
-def _exact() -> Iterator[None]:
-    """Compute in float32 as it is written: a GPU's faster, shorter products would depend on the batch."""
+def _exact_float32() -> Iterator[None]:
+    """Compute in full float32: a GPU's faster, shorter products would depend on the batch."""
     cudnn = torch.backends.cudnn
     with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False):
         yield
@@ -260,27 +246,29 @@ def _exact() -> Iterator[None]:
 def _choose(
     store: FlowStore, videos: pd.DataFrame, fold: int, splits: Sequence[str] | None
 ) -> pd.DataFrame:
-    """Return the rows of the videos to embed. Raises ValueError for splits that are none, or when there is no video."""
+    """Return the rows of the videos to embed. Raises ValueError for wrong splits or no video."""
+    where = ""
     if splits is not None:
-        unknown = sorted(set(splits).difference(SPLITS))
-        if unknown or not splits:
+        if not splits or not set(splits) <= set(SPLITS):
             raise ValueError(
-                f"splits={','.join(splits)!r} names none of {', '.join(SPLITS)}; write for example train,test"
+                f"splits must be some of {', '.join(SPLITS)}, got {','.join(splits)!r}; "
+                "write for example train,test"
             )
         column = f"fold{fold}"
         if column not in videos:
             raise ValueError(
-                f"{store.path} has no {column}, so its videos are in no split; leave the splits out to embed all of them"
+                f"{store.path} has no {column}, so its videos are in no split; "
+                "omit the splits to embed all of them"
             )
         videos = videos[videos[column].isin(splits)]
+        where = f" in the splits {', '.join(splits)} of fold {fold}"
     if videos.empty:
-        where = "" if splits is None else f" in the splits {', '.join(splits)} of fold {fold}"
         raise ValueError(f"{store.path} has no videos{where}; extract some, or choose other splits")
     return videos.reset_index(drop=True)
 
 
-def _about(run: str, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what the embeddings are made by; others than these are not valid."""
+def _identity(run: str, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what decides the embeddings; only those of the same identity are valid."""
     config = checkpoint.config
     return {
         "run": run,

@@ -1,4 +1,4 @@
-"""The encoder of a run as a file that other programs load: TorchScript or ONNX, compared with the original before it is written."""
+"""The encoder of a run as TorchScript or ONNX for other programs, verified before it is written."""
 
 import contextlib
 import io
@@ -18,21 +18,22 @@ from torch import Tensor
 from flowcpc.stores.base.atomic import replace_file
 from flowcpc.stores.base.errors import OperationError
 from flowcpc.train.model.encoder import Encoder
-from flowcpc.train.runs.checkpoint import Checkpoint, build_encoder, require_checkpoint
+from flowcpc.train.runs.checkpoint import build_encoder, require_checkpoint
 
 _SUFFIXES = {"torchscript": ".pt", "onnx": ".onnx"}
 FORMS = tuple(_SUFFIXES)
 TOLERANCE = 1e-5
-_TRIED_BATCHES = (1, 3)  # neither is the size that it is traced with
+_TRACED_BATCH = 2
+_COMPARED_BATCHES = (1, 3)  # neither is the traced one
 _INPUT, _OUTPUT = "stacks", "latents"
-_About = dict[str, Any]
 
 
 def export_encoder(run_path: str | os.PathLike[str], out: Path, form: str) -> float:
-    """Write the encoder of a run to `out` and return by how much it differs from the original on random input, at most.
+    """Write the encoder of a run to `out` and return its largest difference on random input.
 
-    What is written takes `stacks`, float32 (n, 2N, h, w), for any n, and gives `latents`, float32 (n, D). Settings and numerics of the flow are
-    inside, as JSON called flowcpc.json (TorchScript) or in the metadata (ONNX).
+    The exported encoder takes `stacks`, float32 (n, 2N, h, w) for any n, and returns `latents`,
+    float32 (n, D). The file holds the settings and the numerics of the flow, as JSON called
+    flowcpc.json (TorchScript) or in the metadata (ONNX).
 
     Parameters
     ----------
@@ -42,20 +43,18 @@ def export_encoder(run_path: str | os.PathLike[str], out: Path, form: str) -> fl
     Raises
     ------
     ValueError
-        `form` is unknown or its packages are absent; `out` does not end in .pt or .onnx, as `form` asks for, which no file of a run does; the
-        run's checkpoint cannot be used.
+        `form` is unknown or its packages are missing; `out` does not end in .pt or .onnx, as `form`
+        requires; the checkpoint of the run is not valid.
     FileNotFoundError
-        There is no run.
+        The run does not exist.
     OperationError
-        The difference is above 1e-5, relative where values are above 1; nothing was written.
+        The difference is above 1e-5, relative if values are above 1; nothing was written.
     """
     if form not in FORMS:
-        raise ValueError(f"form={form!r} is unknown; choose one of {', '.join(FORMS)}")
+        raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
     suffix = _SUFFIXES[form]
     if out.suffix.lower() != suffix:
-        raise ValueError(
-            f"{out} does not end in {suffix}, but {form} is what is written; name it {out.stem}{suffix}"
-        )
+        raise ValueError(f"{form} needs a name that ends in {suffix}, got {out}")
     checkpoint = require_checkpoint(run_path)
     encoder = build_encoder(checkpoint).requires_grad_(False)
     about = {
@@ -63,79 +62,75 @@ def export_encoder(run_path: str | os.PathLike[str], out: Path, form: str) -> fl
         "config": checkpoint.config.to_json(),
         "numerics": checkpoint.numerics,
     }
-    make, load = (
-        (_to_torchscript, _load_torchscript) if form == "torchscript" else (_to_onnx, _load_onnx)
-    )
-    data = make(encoder, _random_stacks(checkpoint, 2), about)
-    difference = _compare(checkpoint, encoder, load(data))
-    if not difference <= TOLERANCE:  # NaN is not small either
+    example = _random_stacks(encoder, _TRACED_BATCH)
+    if form == "torchscript":
+        data = _to_torchscript(encoder, example, about)
+        exported = _load_torchscript(data)
+    else:
+        data = _to_onnx(encoder, example, about)
+        exported = _load_onnx(data)
+    difference = _largest_difference(encoder, exported)
+    if not difference <= TOLERANCE:  # also if it is NaN
         raise OperationError(
-            f"the exported encoder differs from the original by {difference:.2g} and {TOLERANCE:g} is allowed; nothing was written to {out}"
+            f"the exported encoder differs from the original by {difference:.2g}, at most "
+            f"{TOLERANCE:g} is allowed; {out} was not written"
         )
     replace_file(out, data)
     return difference
 
 
-def _random_stacks(checkpoint: Checkpoint, count: int) -> Tensor:
-    config = checkpoint.config
-    generator = torch.Generator().manual_seed(count)
+def _random_stacks(encoder: Encoder, count: int) -> Tensor:
+    config, generator = encoder.config, torch.Generator().manual_seed(count)
     return torch.randn((count, config.channels, *config.size), generator=generator)
 
 
-def _compare(
-    checkpoint: Checkpoint, encoder: Encoder, exported: Callable[[Tensor], NDArray[np.float32]]
+def _largest_difference(
+    encoder: Encoder, exported: Callable[[Tensor], NDArray[np.float32]]
 ) -> float:
-    """Return the largest difference over batches of several sizes, relative to the largest value where that is above 1."""
+    """Return the largest difference on several batches, relative if values are above 1."""
     differences = []
-    for count in _TRIED_BATCHES:
-        stacks = _random_stacks(checkpoint, count)
-        with torch.no_grad():
-            wanted = encoder(stacks).numpy()
-        found = exported(stacks)
-        if found.shape != wanted.shape:
+    for count in _COMPARED_BATCHES:
+        stacks = _random_stacks(encoder, count)
+        expected, latents = encoder(stacks).numpy(), exported(stacks)
+        if latents.shape != expected.shape:
             raise OperationError(
-                f"the exported encoder gives {found.shape} instead of {wanted.shape} for {count} stacks"
+                f"the exported encoder returns the shape {latents.shape} instead of "
+                f"{expected.shape} for {count} stacks"
             )
-        differences.append(
-            float(np.abs(found - wanted).max() / max(1.0, float(np.abs(wanted).max())))
-        )
-    return max(differences)
+        differences.append(np.abs(latents - expected).max() / max(1.0, np.abs(expected).max()))
+    return float(np.max(differences))  # NaN if any is
 
 
-def _to_torchscript(encoder: Encoder, example: Tensor, about: _About) -> bytes:
+def _to_torchscript(encoder: Encoder, example: Tensor, about: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # torch.export is to follow it, but TorchScript is what C++ and older programs load.
-        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+    with _quiet():  # deprecated in favour of torch.export, but C++ and older programs load it
         traced = torch.jit.trace(encoder, example, check_trace=False)
         torch.jit.save(traced, buffer, _extra_files={"flowcpc.json": json.dumps(about)})
     return buffer.getvalue()
 
 
 def _load_torchscript(data: bytes) -> Callable[[Tensor], NDArray[np.float32]]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+    with _quiet():
         module = torch.jit.load(io.BytesIO(data), map_location="cpu")
 
     def run(stacks: Tensor) -> NDArray[np.float32]:
-        with torch.no_grad():
-            latents: NDArray[np.float32] = module(stacks).numpy()
+        latents: NDArray[np.float32] = module(stacks).detach().numpy()
         return latents
 
     return run
 
 
-def _to_onnx(encoder: Encoder, example: Tensor, about: _About) -> bytes:
+def _to_onnx(encoder: Encoder, example: Tensor, about: dict[str, Any]) -> bytes:
     try:
         import onnx
-        import onnxruntime  # noqa: F401  (asked for now, not after minutes of work)
+        import onnxruntime  # noqa: F401  (fail now, not after the export)
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ValueError(
             f"{error.name} is not installed; pip install 'flowcpc[onnx]', or export to torchscript"
         ) from error
 
-    with _quiet():  # of what the exporter says about itself; what it made is compared below
+    with _quiet():
         program = torch.onnx.export(
             encoder,
             (example,),
@@ -153,19 +148,6 @@ def _to_onnx(encoder: Encoder, example: Tensor, about: _About) -> bytes:
     return data
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
 def _load_onnx(data: bytes) -> Callable[[Tensor], NDArray[np.float32]]:
     import onnxruntime
 
@@ -176,3 +158,17 @@ def _load_onnx(data: bytes) -> Callable[[Tensor], NDArray[np.float32]]:
         return latents
 
     return run
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what exporters print about themselves; the exported encoder is verified anyway."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from builders import commit_flow
 from embedding_cases import make_trained_run
+from recorder import Recorder
 from records import ROOT
 from train_cases import CONFIG, TEST_VIDEOS, TRAIN_VIDEOS, StopAfter, small_store
 
@@ -43,7 +44,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def expected_vectors(flow: np.ndarray, spans: Sequence[tuple[int, int]], run: Path) -> np.ndarray:
-    """Vectors of segments of flows [start, stop) of one video, whose last flow is repeated where they are short."""
+    """Vectors of segments [start, stop) of one video; short ones repeat their last flow."""
     flow = flow - flow.mean(axis=(2, 3), keepdims=True, dtype=np.float64).astype(np.float32)
     segments = [
         flow[np.minimum(np.arange(start, start + CONFIG.num_flows), stop - 1)]
@@ -55,18 +56,13 @@ def expected_vectors(flow: np.ndarray, spans: Sequence[tuple[int, int]], run: Pa
 
 
 def test_the_last_that_progress_says_is_that_all_is_done(store: Path, run: Path) -> None:
-    said: list[tuple[int, int, str]] = []
-    embed_store(
-        store,
-        run,
-        batch_size=1,
-        progress=lambda done, total, fields: said.append((done, total, str(fields["videos"]))),
-    )
-    assert said[-1][0] == said[-1][1]
-    assert said[-1][2] == f"{VIDEOS}/{VIDEOS}"
-    assert [int(videos.partition("/")[0]) for _, _, videos in said] == sorted(
-        int(v.partition("/")[0]) for _, _, v in said
-    )
+    listener = Recorder()
+    embed_store(store, run, batch_size=1, listener=listener)
+    done, total, fields = listener.calls[-1]
+    assert done == total
+    assert fields["videos"] == f"{VIDEOS}/{VIDEOS}"
+    videos = [int(str(fields["videos"]).partition("/")[0]) for _, _, fields in listener.calls]
+    assert videos == sorted(videos)
 
 
 def test_embeddings_are_the_encoders(store: Path, run: Path) -> None:
@@ -118,20 +114,22 @@ def test_any_batch_size_gives_the_same_values(store: Path, run: Path, size: int)
 
 
 def test_splits_add_up_and_nothing_is_made_twice(store: Path, run: Path) -> None:
-    said: list[str] = []
+    listener = Recorder()
     assert embed_store(store, run, splits=["test"]).made == TEST_VIDEOS
     assert set(read_embeddings(store, run)[0]["split"]) == {"test"}
     path = embed_store(store, run, splits=["train", "test"]).path
     expected = contents(path)
-    again = embed_store(store, run, announce=said.append)
+    again = embed_store(store, run, listener=listener)
     assert (again.finished, again.made) == (True, 0)
-    assert said == [f"nothing to do: {VIDEOS} videos have their embeddings"]
+    assert listener.said == [f"nothing to do: {VIDEOS} videos have their embeddings"]
     assert contents(path) == expected
     with pytest.raises(ValueError, match="no videos in the splits val of fold 1"):
         embed_store(store, run, splits=["val"])
-    with pytest.raises(ValueError, match="'train,tset' names none of train, val, test"):
+    with pytest.raises(
+        ValueError, match="splits must be some of train, val, test, got 'train,tset'"
+    ):
         embed_store(store, run, splits=["train", "tset"])
-    with pytest.raises(ValueError, match="batch_size=0 must be at least 1"):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         embed_store(store, run, batch_size=0)
 
 
@@ -142,7 +140,7 @@ def test_stopped_it_goes_on_to_the_same_bytes(store: Path, run: Path, asked: int
     for file in whole.path.iterdir():
         file.unlink()
     made = 0
-    while not (result := embed_store(store, run, should_stop=StopAfter(asked))).finished:
+    while not (result := embed_store(store, run, listener=Recorder(StopAfter(asked)))).finished:
         assert result.made == asked
         made += result.made
         with pytest.raises(ValueError, match="not all there yet"):
@@ -152,7 +150,7 @@ def test_stopped_it_goes_on_to_the_same_bytes(store: Path, run: Path, asked: int
 
 
 def test_a_split_that_is_whole_does_not_hide_one_that_was_stopped(store: Path, run: Path) -> None:
-    assert not embed_store(store, run, should_stop=StopAfter(5)).finished
+    assert not embed_store(store, run, listener=Recorder(StopAfter(5))).finished
     embed_store(store, run, splits=["test"])
     assert set(read_embeddings(store, run, split="test")[0]["split"]) == {"test"}
     with pytest.raises(ValueError, match="have no embeddings of run; run: flowcpc embed"):
@@ -165,9 +163,9 @@ def test_stopped_within_a_video_it_leaves_the_ones_before(store: Path, run: Path
     opened = open_store(store)
     embed_store(store, run)
     commit_flow(opened, "long", np.ones((50, 2, 18, 20), np.float32), folds={"fold1": "train"})
-    result = embed_store(store, run, batch_size=1, should_stop=StopAfter(3))
+    result = embed_store(store, run, batch_size=1, listener=Recorder(StopAfter(3)))
     assert (result.finished, result.made) == (False, 0)
-    assert embed_store(store, run, batch_size=1, should_stop=StopAfter(26)).made == 1
+    assert embed_store(store, run, batch_size=1, listener=Recorder(StopAfter(26))).made == 1
 
 
 def test_only_what_changed_is_made_anew(store: Path, run: Path) -> None:
@@ -200,9 +198,9 @@ def test_other_weights_make_everything_anew(store: Path, run: Path) -> None:
         model={name: value.to(dtypes[name]) for name, value in changed.items()},
         momentum=checkpoint.part("momentum"),
     )
-    said: list[str] = []
-    assert embed_store(store, run, announce=said.append).made == VIDEOS
-    assert "held embeddings of other weights" in said[0]
+    listener = Recorder()
+    assert embed_store(store, run, listener=listener).made == VIDEOS
+    assert "held embeddings of other weights" in listener.said[0]
     rows, after = read_embeddings(store, run)
     assert set(rows["step"]) == {8}
     assert np.abs(after - before).max() > 1e-3
@@ -228,7 +226,7 @@ def test_a_store_without_folds_and_labels(
 ) -> None:
     store = make_store(tmp_path / "other", {"a/b": np.zeros((3, 2, 18, 20), np.float32)})
     with pytest.raises(
-        ValueError, match="has no fold1, so its videos are in no split; leave the splits out"
+        ValueError, match="has no fold1, so its videos are in no split; omit the splits"
     ):
         embed_store(store, run, splits=["train"])
     assert embed_store(store, run).made == 1
@@ -247,10 +245,10 @@ def test_a_store_that_cannot_be_written(
         "access",
         lambda path, mode: store not in (Path(path), *Path(path).parents) and access(path, mode),
     )
-    said: list[str] = []
-    result = embed_store(store, run, announce=said.append)
+    listener = Recorder()
+    result = embed_store(store, run, listener=listener)
     assert result.path.parent == run / "embeddings" / "store.flow"
-    assert "cannot be written" in said[0]
+    assert "is not writable" in listener.said[0]
     assert not (store / "embeddings").exists()
     assert len(read_embeddings(store, run, level="video")[0]) == VIDEOS
 
