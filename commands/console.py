@@ -130,6 +130,9 @@ OUT_FILE = PathType(output=True, file=True)
 OUT_FOLDER = PathType(output=True, folder=True)
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
 def parse_size(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> tuple[int, int] | None:
@@ -174,10 +177,10 @@ def say(message: str) -> None:
     click.echo(message, err=True)
 
 
-def list_videos(reasons: Iterable[tuple[object, str]]) -> None:
-    """Print a line of (video, reason) each on stdout, separated by a tab."""
+def list_videos(reasons: Iterable[tuple[object, str]], *, err: bool = False) -> None:
+    """Print a line for each (video, reason), separated by a tab, on stdout or stderr."""
     for video, reason in reasons:
-        click.echo(f"{video}\t{reason}")
+        click.echo(f"{video}\t{reason}", err=err)
 
 
 def command_line() -> str:

@@ -1,4 +1,4 @@
-"""The group of commands and the program that runs it.
+"""The group of commands, and the program that runs it.
 
 `flowcpc X`, `python cli.py X` and `python -m flowcpc X` are the same.
 """
@@ -10,15 +10,12 @@ import click
 from flowcpc.commands import console, embed, evaluate, extract, report, stores, synth, train
 
 
-@click.group(
-    cls=console.CommandGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-)
+@click.group(cls=console.CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="flowcpc")
 def main() -> None:
-    """Optical-flow feature stores for video, and contrastive predictive coding (CPC) trained from them."""
-    # OpenMP reads this when torch loads it, later. Its threads otherwise spin while they wait, and where anything else
-    # uses the cores (a loader thread, another job) a step of a small model then takes many times as long.
+    """Optical-flow feature stores for video, and CPC trained from them."""
+    # OpenMP reads this when torch loads it. Otherwise its threads spin while they wait, and a step
+    # of a small model takes many times as long when anything else uses the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
@@ -35,7 +32,7 @@ for _command in (
 
 
 def run() -> None:
-    """Be the program `flowcpc`, to its last moment: what a command has said stands, and a signal changes it no more."""
+    """Run the program; ignore signals once the command is done, so that its exit code stays."""
     try:
         main()
     finally:

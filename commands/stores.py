@@ -1,4 +1,4 @@
-"""The commands that look after a store and exchange flow with other programs; cli.py joins them to the others."""
+"""The commands that inspect and repair a store, and that exchange flow with other programs."""
 
 import json
 import os
@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING
 import click
 
 from flowcpc.commands import console
-from flowcpc.commands.console import Bar, as_json_text, command_line, say, stop_on_signals
+from flowcpc.commands.console import (
+    CommandListener,
+    as_json_text,
+    json_option,
+    list_videos,
+    say,
+)
+from flowcpc.pipeline.datasets.sources import DATASETS
 from flowcpc.stores.base.plurals import counted
+from flowcpc.stores.layout import ARRAY_FORMATS, ENCODING_NAMES
 
 if TYPE_CHECKING:
     from flowcpc.pipeline.extraction.ledger import ExtractionSummary
@@ -18,29 +26,31 @@ if TYPE_CHECKING:
 
 encoding_option = click.option(
     "--encoding",
-    type=click.Choice(["companded8", "uint8-bound20", "int16", "float16"]),
-    default="companded8",
+    type=click.Choice(ENCODING_NAMES),
+    default=ENCODING_NAMES[0],
     show_default=True,
-    help="How px become stored integers; part of a store's numerics.",
+    help="How px are stored as integers. Fixed when the store is created.",
 )
 format_option = click.option(
     "--format",
     "array_format",
-    type=click.Choice(["zarr", "hdf5"]),
-    help="Container of a new store's arrays.  [default: zarr, or the store's]",
+    type=click.Choice(list(ARRAY_FORMATS)),
+    help="Container of the arrays. Fixed when the store is created.  [default: zarr]",
 )
-_MOST_PENDING = 10  # that verify names one by one
-_SIDE_BY_SIDE = 4  # videos of an animation where none is named
+_LAYOUT = click.Choice(["denseflow", "tsn", "memdpc"])  # as exchange.layouts, which loads OpenCV
+_MOST_PENDING = 10  # that verify lists one by one
+_SIDE_BY_SIDE = 4  # videos of an animation if none is given
 
 
 @click.command()
 @click.argument("store", type=console.PATH)
-@click.option(
-    "--rebuild-index", is_flag=True, help="Write the Parquet tables anew from the records first."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.option("--rebuild-index", is_flag=True, help="First rebuild the tables from the records.")
+@json_option
 def info(store: Path, rebuild_index: bool, as_json: bool) -> None:
-    """Print what is in STORE: numerics, videos by class and split, failures, embeddings."""
+    """Print a summary of STORE.
+
+    It shows the numerics, videos by class and split, failures and embeddings.
+    """
     from flowcpc.stores.flow_store import open_store
     from flowcpc.stores.inspection.summary import summarise
 
@@ -48,8 +58,8 @@ def info(store: Path, rebuild_index: bool, as_json: bool) -> None:
     if rebuild_index:
         counts = [f"{name} {rows}" for name, rows in opened.consolidate().items()]
         say(f"rebuilt {store}/index, rows: {', '.join(counts)}")
-    found = summarise(opened)
-    click.echo(json.dumps(found.to_json(), indent=2) if as_json else found.to_text())
+    summary = summarise(opened)
+    click.echo(json.dumps(summary.to_json(), indent=2) if as_json else summary.to_text())
 
 
 @click.command()
@@ -59,72 +69,73 @@ def info(store: Path, rebuild_index: bool, as_json: bool) -> None:
     "videos",
     type=console.PATH,
     metavar="VIDEOS",
-    help="Extract what is damaged again from this folder.",
+    help="Extract damaged videos again from this folder.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Threads that read, and processes that repair.  [default: cores]",
+    help="Threads that read and processes that repair.  [default: number of cores]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@json_option
 def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool) -> None:
-    """Read every file of STORE, compare it with its checksum and name what is damaged, missing or left over.
+    """Check every file of STORE against its checksum.
 
-    Exit code 1 when something is damaged or missing and was not repaired.
+    List files that are damaged, missing or left over. The exit code is 1 if a file is damaged or
+    missing and was not repaired.
     """
+    listener = CommandListener("verify")
     from flowcpc.stores.flow_store import open_store
     from flowcpc.stores.inspection.verify import advise
     from flowcpc.stores.inspection.verify import verify as verify_store
 
     opened, count = open_store(store), workers or len(os.sched_getaffinity(0))
     if videos is not None and not videos.is_dir():
-        raise FileNotFoundError(
-            f"--repair {videos} is no folder; give the one that extract-flow was given"
+        raise FileNotFoundError(f"--repair {videos} is not a folder; give VIDEOS of extract-flow")
+    with listener:
+        report = verify_store(
+            opened, workers=count, progress=listener.progress, should_stop=listener.should_stop
         )
-    with stop_on_signals() as stop, Bar("verify") as bar:
-        found = verify_store(opened, workers=count, progress=bar, should_stop=stop)
-    click.echo(
-        as_json_text(found.table) if as_json else _findings_text(found),
-        nl=as_json or len(found.table) > 0,
-    )
-    if not found.finished:
-        stop.leave(command_line())
+    if as_json or len(report.table):
+        click.echo(as_json_text(report.table) if as_json else _findings_text(report))
+    if not report.finished:
+        listener.leave()
     say(
-        f"{store}: {counted(found.videos, 'video')}, {found.bytes / 1e6:.3g} MB read, "
-        f"{counted(len(found.harmful), 'file')} damaged or missing"
+        f"{store}: {counted(report.videos, 'video')}, {report.bytes / 1e6:.3g} MB read, "
+        f"{counted(len(report.harmful), 'file')} damaged or missing"
     )
-    if not found.harmful:
+    if not report.harmful:
         return
     if videos is None:
-        for sentence in advise(opened, found.harmful):
+        for sentence in advise(opened, report.harmful):
             say(sentence)
         sys.exit(console.FAILED)
     from flowcpc.pipeline.repair import repair
 
-    with stop_on_signals() as stop, Bar("repair") as bar:
+    listener.begin("repair")
+    with listener:
         result = repair(
-            opened, videos, found, workers=count, progress=bar, announce=say, should_stop=stop
+            opened,
+            videos,
+            report,
+            workers=count,
+            progress=listener.progress,
+            announce=listener.announce,
+            should_stop=listener.should_stop,
         )
     if result.summary is not None and not result.summary.finished:
-        stop.leave(command_line())
-    left = [*result.left, *(result.summary.failed if result.summary else [])]
-    for video_id, reason in left:
-        (say if as_json else click.echo)(f"{video_id}\t{reason}")
+        listener.leave()
+    failed = [*result.left, *(result.summary.failed if result.summary else [])]
+    list_videos(failed, err=as_json)
     after = verify_store(opened, workers=count)
     for finding in after.harmful:
         say(f"still {finding.kind}: {finding.path}: {finding.what}")
-    if left or after.harmful:
-        for sentence in advise(
-            opened, [finding for finding in after.harmful if finding.video_id is None]
-        ):
+    if failed or after.harmful:
+        for sentence in advise(opened, [file for file in after.harmful if file.video_id is None]):
             say(sentence)
         sys.exit(console.FAILED)
-    pending = (
-        f", but {counted(after.pending, 'video')} of its data set not extracted yet"
-        if after.pending
-        else ""
-    )
-    say(f"repaired: {store} is whole{pending}")
+    say(f"repaired: {store} has no damage")
+    if after.pending:
+        say(f"{counted(after.pending, 'video')} of its data set not extracted yet")
 
 
 @click.command()
@@ -134,25 +145,28 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
     "--as",
     "form",
     type=click.Choice(["table", "csv", "parquet"]),
-    help="How the rows are written.  [default: what --out ends in, or table]",
+    help="Format of the rows.  [default: by the suffix of --out, or table]",
 )
 @click.option("--out", type=console.OUT_FILE, help="File to write instead of stdout.")
 def query(store: Path, sql: str, form: str | None, out: Path | None) -> None:
-    """Ask STORE in SQL: one SELECT over videos, shots, segments, frames, failures and embeddings."""
+    """Query the tables of STORE with SQL.
+
+    SQL is one SELECT over videos, shots, segments, frames, failures and embeddings, for example:
+
+    flowcpc query STORE "SELECT label, avg(magnitude) FROM videos GROUP BY label"
+    """
     from flowcpc.stores.flow_store import open_store
-    from flowcpc.stores.inspection.query import query as ask
+    from flowcpc.stores.inspection.query import query as run_query
     from flowcpc.stores.inspection.query import remark_on_embeddings, render
 
-    named = {".csv": "csv", ".parquet": "parquet"}.get(out.suffix.lower() if out else "")
-    if named and form not in (None, named):
-        raise ValueError(
-            f"--out {out} ends in the name of another form than --as {form}; leave --as out, or give another name"
-        )
-    form = form or named or "table"
+    suffix = {".csv": "csv", ".parquet": "parquet"}.get(out.suffix.lower() if out else "")
+    if suffix and form not in (None, suffix):
+        raise ValueError(f"--out {out} and --as {form} name different formats; leave --as out")
+    form = form or suffix or "table"
     if form == "parquet" and out is None and sys.stdout.isatty():
-        raise ValueError("--as parquet is not for a terminal; give --out FILE or a pipe")
+        raise ValueError("--as parquet is not for a terminal; give --out FILE, or use a pipe")
     opened = open_store(store)
-    data, remark = render(ask(opened, sql), form)
+    data, remark = render(run_query(opened, sql), form)
     if out is None:
         sys.stdout.buffer.write(data)
     else:
@@ -168,22 +182,19 @@ def query(store: Path, sql: str, form: str | None, out: Path | None) -> None:
 @click.command()
 @click.argument("store", type=console.PATH)
 @click.argument("videos", nargs=-1, metavar="[VIDEO]...")
-@click.option(
-    "--out",
-    type=console.OUT_FILE,
-    required=True,
-    help="File to write: .png for a sheet, .gif or .webp for motion.",
-)
+@click.option("--out", type=console.OUT_FILE, required=True, help="File to write.")
 def show(store: Path, videos: tuple[str, ...], out: Path) -> None:
-    """Draw flow of VIDEOs (by default one of each class) in the colour wheel: a contact sheet, or an animation side by side."""
+    """Draw the flow of VIDEOs (default: one of each class) with the colour wheel.
+
+    The suffix of --out decides: .png is a contact sheet; .gif and .webp are an animation of the
+    videos side by side.
+    """
     from flowcpc.stores.flow_store import open_store
     from flowcpc.stores.inspection.animation import FORMATS, write_animation
     from flowcpc.stores.inspection.pictures import contact_sheet, one_of_each_class, write_png
 
     if out.suffix.lower() not in (".png", *FORMATS):
-        raise ValueError(
-            f"{out} does not end in what can be written: .png (a sheet), {' or '.join(FORMATS)} (motion); name it so"
-        )
+        raise ValueError(f"{out} must end in .png (a sheet) or {' or '.join(FORMATS)} (motion)")
     opened = open_store(store)
     chosen = videos or one_of_each_class(opened)
     if out.suffix.lower() in FORMATS:
@@ -193,38 +204,29 @@ def show(store: Path, videos: tuple[str, ...], out: Path) -> None:
     say(f"wrote {out}")
 
 
-_LAYOUT = click.Choice(["denseflow", "tsn", "memdpc"])
-
-
 @click.command("import")
 @click.argument("folder", type=console.PATH)
 @click.argument("store", type=console.PATH)
-@click.option("--layout", type=_LAYOUT, required=True, help="Whose names the JPEGs have.")
-@click.option(
-    "--bound",
-    type=float,
-    default=20.0,
-    show_default=True,
-    help="What 8 bits stand for: +-BOUND px.",
-)
+@click.option("--layout", type=_LAYOUT, required=True, help="Program that wrote the JPEGs.")
+@click.option("--bound", default=20.0, show_default=True, help="The 8 bits span -BOUND..BOUND px.")
 @click.option("--fps", type=float, help="Frames per second of all videos, for times in seconds.")
 @click.option(
     "--dataset",
-    type=click.Choice(["folder", "ucf101", "hmdb51", "kinetics"]),
+    type=click.Choice([name for name in DATASETS if name != "csv"]),
     default="folder",
     show_default=True,
-    help="folder: labels are the folders above; the others: labels and splits from their official lists.",
+    help="Source of labels and splits: the folders, or the official lists of a data set.",
 )
 @click.option(
     "--annotations",
     type=console.PATH,
-    help="ucf101, hmdb51: the folder of the official lists; kinetics: the CSV.",
+    help="ucf101, hmdb51: folder of the official lists; kinetics: the CSV.",
 )
 @click.option(
     "--short-side",
     type=click.IntRange(min=1),
     metavar="PX",
-    help="Take videos of several sizes whose shorter side is so many px.  [default: all have the first one's size]",
+    help="Accept all sizes whose shorter side is PX.  [default: the first video's size only]",
 )
 @encoding_option
 @format_option
@@ -240,44 +242,46 @@ def import_command(
     encoding: str,
     array_format: str | None,
 ) -> None:
-    """Bring flow that is kept as JPEGs (FOLDER/[CLASS/]VIDEO/*.jpg) into STORE. The same command again does what is missing."""
+    """Import flow that other programs wrote as JPEGs.
+
+    FOLDER holds [CLASS/]VIDEO/*.jpg. Run the same command again to resume.
+    """
+    listener = CommandListener("import")
     from flowcpc.pipeline.exchange.import_flow import find_videos, import_flow
     from flowcpc.pipeline.exchange.layouts import LAYOUTS
 
     chosen = LAYOUTS[layout]
-    found = find_videos(chosen, folder, dataset, annotations)
-    for remark in found.remarks:
+    videos = find_videos(chosen, folder, dataset, annotations)
+    for remark in videos.remarks:
         say(remark)
     if fps is None:
-        say("times count flows, not seconds, because --fps is not given")
-    with stop_on_signals() as stop, Bar("import") as bar:
+        say("without --fps, times count flows instead of seconds")
+    with listener:
         summary = import_flow(
             folder,
             store,
             chosen,
-            found.videos,
+            videos.videos,
             bound=bound,
             fps=fps,
             short_side=short_side,
             encoding=encoding,
             array_format=array_format,
-            progress=bar,
-            announce=say,
-            should_stop=stop,
+            progress=listener.progress,
+            announce=listener.announce,
+            should_stop=listener.should_stop,
         )
     say(
         f"stored {counted(summary.stored, 'video')} in {store} ({counted(summary.pairs, 'flow')}); "
-        f"{summary.stored_before} were there already"
+        f"{summary.stored_before} stored already"
     )
-    for video_id, reason in summary.failed:
-        click.echo(f"{video_id}\t{reason}")
+    list_videos(summary.failed)
     report_outdated(summary)
     if not summary.finished:
-        stop.leave(command_line())
+        listener.leave()
     if summary.failed:
-        say(
-            f"{len(summary.failed)} of {counted(summary.videos, 'video')} have no flow (see failures() of the store)"
-        )
+        videos_in_all = counted(summary.videos, "video")
+        say(f"{len(summary.failed)} of {videos_in_all} have no flow: see failures() of the store")
     if summary.failed or summary.outdated:
         sys.exit(console.DONE_IN_PART)
 
@@ -286,67 +290,60 @@ def import_command(
 @click.argument("store", type=console.PATH)
 @click.argument("out", type=console.OUT_FOLDER)
 @click.argument("videos", nargs=-1, metavar="[VIDEO]...")
-@click.option("--layout", type=_LAYOUT, required=True, help="Whose names the JPEGs get.")
-@click.option(
-    "--bound",
-    type=float,
-    default=20.0,
-    show_default=True,
-    help="Flow beyond +-BOUND px is clipped.",
-)
+@click.option("--layout", type=_LAYOUT, required=True, help="Program that will read the JPEGs.")
+@click.option("--bound", default=20.0, show_default=True, help="Clip flow to -BOUND..BOUND px.")
 def export_command(
     store: Path, out: Path, videos: tuple[str, ...], layout: str, bound: float
 ) -> None:
-    """Write flow of STORE as JPEGs (OUT/VIDEO/*.jpg), of all videos or some. The same command again does what is missing."""
+    """Export the flow of STORE as JPEGs, OUT/VIDEO/*.jpg, for other programs.
+
+    Without VIDEOs, export all of them. Run the same command again to resume.
+    """
+    listener = CommandListener("export")
     from flowcpc.pipeline.exchange.export_flow import export_flow
     from flowcpc.pipeline.exchange.layouts import LAYOUTS
     from flowcpc.stores.flow_store import open_store
 
-    with stop_on_signals() as stop, Bar("export") as bar:
+    with listener:
         summary = export_flow(
             open_store(store),
             out,
             LAYOUTS[layout],
             videos,
             bound=bound,
-            progress=bar,
-            should_stop=stop,
+            progress=listener.progress,
+            should_stop=listener.should_stop,
         )
-    for video_id, reason in summary.failed:
-        click.echo(f"{video_id}\t{reason}")
+    list_videos(summary.failed)
     if not summary.finished:
-        stop.leave(command_line())
-    say(
-        f"{out}: {counted(summary.videos - len(summary.failed), 'video')} ({summary.written} written now)"
-    )
+        listener.leave()
+    exported = counted(summary.videos - len(summary.failed), "video")
+    say(f"{out}: {exported} ({summary.written} written now)")
     if summary.failed:
         say(
-            f"damaged and not exported: {len(summary.failed)} of {counted(summary.videos, 'video')}"
+            f"{len(summary.failed)} of {counted(summary.videos, 'video')} are damaged: not exported"
         )
         sys.exit(console.DONE_IN_PART)
 
 
 def report_outdated(summary: "ExtractionSummary") -> None:
-    """Name the videos whose flow is older than what is there now, which cannot be used."""
+    """List videos whose file changed and is unusable now, while the store keeps older flow."""
     if summary.outdated:
         videos = counted(len(summary.outdated), "video")
-        say(
-            f"{videos} changed and cannot be used any more; the flow that the store had before was kept:"
-        )
-        for video_id, reason in summary.outdated:
-            click.echo(f"{video_id}\t{reason}")
+        say(f"{videos} changed and cannot be used any more; the store keeps their earlier flow:")
+        list_videos(summary.outdated)
 
 
-def _findings_text(found: "Verification") -> str:
-    """Return a line per finding; one alone for many videos that are only not extracted yet."""
-    table = found.table.fillna("")
+def _findings_text(report: "Verification") -> str:
+    """Return a line per finding, but a single one for many videos that are not extracted yet."""
+    table = report.table.fillna("")
+    summarised = report.pending > _MOST_PENDING
+    if summarised:
+        table = table[table["kind"] != "pending"]
     lines = ["\t".join(map(str, row)) for row in table.itertuples(index=False)]
-    if found.pending <= _MOST_PENDING:
-        return "\n".join(lines)
-    kept = [line for line, kind in zip(lines, table["kind"], strict=True) if kind != "pending"]
-    return "\n".join(
-        [*kept, f"pending\t\t\t{found.pending} videos of the data set are not extracted yet"]
-    )
+    if summarised:
+        lines.append(f"pending\t\t\t{report.pending} videos of the data set are not extracted yet")
+    return "\n".join(lines)
 
 
 COMMANDS = (info, verify, query, show, import_command, export_command)

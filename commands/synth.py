@@ -11,34 +11,25 @@ from flowcpc.stores.base.plurals import counted
 
 @click.command()
 @click.argument("out", type=console.OUT_FOLDER)
-@click.option(
-    "--groups",
-    type=int,
-    default=25,
-    show_default=True,
-    help="Groups of clips that share their looks.",
-)
-@click.option(
-    "--clips-per-group",
-    type=int,
-    default=4,
-    show_default=True,
-    help="Clips of each class in each group.",
-)
-@click.option("--frames", type=int, default=81, show_default=True, help="Frames of each clip.")
+@click.option("--groups", default=25, show_default=True, help="Groups of clips that look alike.")
+@click.option("--clips-per-group", default=4, show_default=True, help="Clips per class and group.")
+@click.option("--frames", default=81, show_default=True, help="Frames per clip.")
 @click.option(
     "--size",
     metavar="HxW",
     callback=parse_size,
     default="96x128",
     show_default=True,
-    help="Size of the clips.",
+    help="Height x width of the clips, in px.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides every pixel.")
+@click.option("--seed", default=0, show_default=True, help="Decides every pixel.")
 def synth(
     out: Path, groups: int, clips_per_group: int, frames: int, size: tuple[int, int], seed: int
 ) -> None:
-    """Write a synthetic data set into OUT whose classes are motion alone, laid out and listed as UCF-101 is."""
+    """Write a synthetic data set whose classes differ only in their motion.
+
+    OUT has the layout and the lists of UCF-101. Run the same command again to resume.
+    """
     from flowcpc.pipeline.synthetic.dataset import write_dataset
 
     with CommandListener("synth") as listener:
@@ -53,12 +44,10 @@ def synth(
         )
     if not summary.finished:
         listener.leave()
-    say(
-        f"{out}: {counted(summary.videos, 'clip')} of {len(summary.classes)} classes ({summary.written} written now)"
-    )
-    say(
-        f"next: flowcpc extract-flow {out}/videos STORE --dataset ucf101 --annotations {out}/annotations --size 48x64"
-    )
+    clips = counted(summary.videos, "clip")
+    say(f"{out}: {clips} of {len(summary.classes)} classes ({summary.written} written now)")
+    lists = f"--dataset ucf101 --annotations {out}/annotations"
+    say(f"next: flowcpc extract-flow {out}/videos STORE {lists} --size 48x64")
 
 
 COMMANDS = (synth,)

@@ -146,7 +146,7 @@ def test_wrong_input_to_extract_flow(videos: Path, tmp_path: Path) -> None:
     for size in ("4", "4T", "-1G", "G", "1.5G"):
         refused(
             flowcpc("extract-flow", videos, store, "--memory-limit", size),
-            f"{size!r} is no size",
+            f"{size!r} is not a size",
             "500M or 4G",
         )
     refused(
@@ -230,8 +230,8 @@ def test_no_output_is_written_into_a_store(videos: Path, tmp_path: Path) -> None
 def test_paths_that_cannot_be_written_or_read(videos: Path, tmp_path: Path) -> None:
     store = tmp_path / "s"
     flowcpc("extract-flow", videos, store, "--limit", 1, *SMALL)
-    refused(flowcpc("info", ""), "an empty path names nothing")
-    refused(flowcpc("query", store, "SELECT 1", "--out", ""), "an empty path names nothing")
+    refused(flowcpc("info", ""), "the path is empty")
+    refused(flowcpc("query", store, "SELECT 1", "--out", ""), "the path is empty")
     refused(
         flowcpc("query", store, "SELECT 1", "--out", tmp_path),
         f"{tmp_path} is a folder; give the name of the file",

@@ -214,7 +214,7 @@ def test_what_cannot_be_done_is_one_sentence(store: FlowStore, tmp_path: Path) -
     (tmp_path / "empty").mkdir()
     (tmp_path / "afile").touch()
     for words, sentence in (
-        (["import", tmp_path / "nowhere", tmp_path / "x", "--layout", "tsn"], "is no folder"),
+        (["import", tmp_path / "nowhere", tmp_path / "x", "--layout", "tsn"], "nowhere"),
         (
             ["import", tmp_path / "empty", tmp_path / "x", "--layout", "tsn"],
             "holds no folder of files named like flow_x_00001.jpg",
