@@ -7,7 +7,7 @@ import os
 
 import click
 
-from flowcpc.commands import console, embed, evaluate, extract, report, stores, synth, train
+from flowcpc.commands import console, embed, evaluate, extract, stores, synth, train
 
 
 @click.group(cls=console.CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,7 +25,6 @@ for _command in (
     *train.COMMANDS,
     *evaluate.COMMANDS,
     *embed.COMMANDS,
-    *report.COMMANDS,
     *stores.COMMANDS,
 ):
     main.add_command(_command)

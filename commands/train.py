@@ -8,6 +8,7 @@ import click
 
 from flowcpc.commands import console
 from flowcpc.commands.console import Bar, command_line, hear_stops, say
+from flowcpc.train.settings.config import MODALITIES
 
 
 @click.command()
@@ -39,7 +40,7 @@ from flowcpc.commands.console import Bar, command_line, hear_stops, say
 )
 @click.option(
     "--modality",
-    type=click.Choice(["flow", "image"]),
+    type=click.Choice(MODALITIES),
     help="Train on flow, or on the frames of a store that has them.",
 )
 @click.option(
@@ -82,18 +83,18 @@ def pretrain(
     pretrain ...
     """
     stop = hear_stops()
+    from flowcpc.commands.settings import pretrain_config
     from flowcpc.train.pretraining import loop
     from flowcpc.train.pretraining.distributed import is_main_process
     from flowcpc.train.pretraining.execution import Execution
     from flowcpc.train.report import report
     from flowcpc.train.runs import model_card
     from flowcpc.train.runs.metrics import has_metrics
-    from flowcpc.train.settings.parse import resolve
 
     if preset is None and config is None and (run / "config.json").is_file():
         config = run / "config.json"
         say(f"settings: those of {config}, and what is given besides")
-    chosen = resolve(
+    chosen = pretrain_config(
         preset, file=config, settings=settings, steps=steps, gamma=gamma, modality=modality
     )
     execution = Execution(
@@ -123,7 +124,7 @@ def pretrain(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def presets(name: str | None, as_json: bool) -> None:
     """List the paper's settings by NAME, beside what the paper reports; with NAME all of its settings, as --config reads them."""
-    from flowcpc.train.settings.parse import to_yaml
+    from flowcpc.commands.settings import to_yaml
     from flowcpc.train.settings.presets import PRESETS, describe, find_preset, presets_table
 
     if as_json:

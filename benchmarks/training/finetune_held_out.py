@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from flowcpc.commands.settings import with_settings
 from flowcpc.stores.flow_store import open_store
 from flowcpc.train.data.batches import choose_device
 from flowcpc.train.data.splits import labelled_split
 from flowcpc.train.evaluation.classifiers.probe import hold_out
-from flowcpc.train.evaluation.config import evaluation_config
+from flowcpc.train.evaluation.config import SCHEDULES
 from flowcpc.train.evaluation.label_subsets import choose_labelled
 from flowcpc.train.evaluation.modes import train_and_predict
 from flowcpc.train.evaluation.results import UnitFolder
@@ -57,7 +58,7 @@ def main(store_path: str, run: str, seed: str, *settings: str) -> None:
             task = Task(
                 Unit(mode, labels, 1, int(seed)),
                 Subject(checkpoint.config, checkpoint, Path(run), Path(run).name),
-                evaluation_config("cpu", settings),
+                with_settings(SCHEDULES["cpu"], settings),
                 store,
                 Split(kept, judged, 0),
                 labelled,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from train_cases import CONFIG, EVALUATION, small_store
+from train_cases import CONFIG, EVALUATION_WORDS, small_store
 
 from flowcpc.commands import evaluate, main
 from flowcpc.train.evaluation.config import SCHEDULES
@@ -28,7 +28,7 @@ def test_the_command_offers_what_there_is() -> None:
 def test_options_reach_the_evaluation(tmp_path: Path, make_store: Callable[..., Path]) -> None:
     store = small_store(tmp_path, make_store)
     pretrain(store, tmp_path / "run", CONFIG)
-    settings = [word for setting in EVALUATION for word in ("--set", setting)]
+    settings = [word for setting in EVALUATION_WORDS for word in ("--set", setting)]
     lists = ["--labels-per-class", "all, 2", "--seeds", "3,5", "--folds", "1"]
     result = flowcpc(
         "evaluate", store, tmp_path / "run", "--mode", "knn", *lists, *settings, "--json"

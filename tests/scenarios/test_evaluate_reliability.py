@@ -16,11 +16,11 @@ import safetensors.torch
 import torch
 from click.testing import CliRunner
 from records import ROOT
-from train_cases import EVALUATION
+from train_cases import EVALUATION_WORDS
 
 from flowcpc.commands import main
 
-SETTINGS = [word for setting in EVALUATION for word in ("--set", setting)]
+SETTINGS = [word for setting in EVALUATION_WORDS for word in ("--set", setting)]
 
 
 def replace_weights(run: Path, data: bytes) -> None:

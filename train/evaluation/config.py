@@ -1,15 +1,12 @@
 """Everything that decides an evaluation, in one frozen dataclass: the paper's schedules, and ones for a CPU."""
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-from flowcpc.train.settings.config import Schedule, check_schedule, suggestion
+from flowcpc.train.settings.config import Schedule, Settings, check_schedule
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
+class EvaluationConfig(Settings):
     """Settings of an evaluation; the defaults are the paper's (Lorre et al. 2019, section 4.3; spec cpc.md, Evaluation).
 
     Parameters
@@ -77,11 +74,6 @@ class EvaluationConfig:
             return self.linear_steps, self.linear_learning_rates
         return self.finetune_steps, self.finetune_learning_rates
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return values
-
 
 SCHEDULES = {
     "paper": EvaluationConfig(),
@@ -94,67 +86,8 @@ SCHEDULES = {
         dropout=0.5,
     ),
 }
-_FIELDS = tuple(
-    field.name for field in dataclasses.fields(EvaluationConfig) if field.name != "schedule"
-)
 
 
 def schedule_of(preset: str) -> str:
     """Return the name of the schedule that goes with a preset of the pretraining."""
     return "cpu" if preset == "tiny" else "paper"
-
-
-def is_evaluation_setting(setting: str) -> bool:
-    """Return whether `key=value` is of an evaluation, by its key."""
-    return setting.partition("=")[0].strip() in _FIELDS
-
-
-def evaluation_config(schedule: str, settings: Sequence[str] = ()) -> EvaluationConfig:
-    """Return the settings called `schedule` with every `key=value` of `settings` put in.
-
-    Schedules are written `0:0.01,3000:0.005`, several numbers `0.1,1`. Raises ValueError naming what cannot be taken; for an unknown key the
-    nearest one.
-
-    >>> evaluation_config("cpu", ["finetune_learning_rates=0:0.1,50:0.01", "dropout=0"]).finetune_learning_rates
-    ((0, 0.1), (50, 0.01))
-    """
-    if schedule not in SCHEDULES:
-        raise ValueError(f"there is no schedule {schedule!r}; choose one of {', '.join(SCHEDULES)}")
-    base = SCHEDULES[schedule]
-    changes: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, text = (part.strip() for part in setting.partition("="))
-        if not equals:
-            raise ValueError(f"{setting!r} is not key=value; write for example dropout=0.5")
-        if key not in _FIELDS:
-            raise ValueError(
-                f"there is no setting {key!r} of an evaluation; {suggestion(key, _FIELDS)}"
-            )
-        changes[key] = _parse(key, text, getattr(base, key))
-    return dataclasses.replace(base, **changes)
-
-
-def _parse(key: str, text: str, current: Any) -> Any:
-    """Return `text` as the type of the setting's present value."""
-    kinds: Mapping[type, tuple[Callable[[str], Any], str]] = {
-        int: (int, "a whole number, such as 8"),
-        float: (float, "a number, such as 0.5"),
-        tuple: (
-            _numbers if key == "strengths" else _schedule,
-            "0.1,1" if key == "strengths" else "0:0.01,3000:0.005",
-        ),
-    }
-    read, form = kinds[type(current)]
-    try:
-        return read(text)
-    except ValueError:
-        raise ValueError(f"{key}={text} cannot be read; write {key} as {form}") from None
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
-
-
-def _schedule(text: str) -> Schedule:
-    pairs = [part.split(":") for part in text.split(",")]
-    return tuple((int(step), float(rate)) for step, rate in pairs)

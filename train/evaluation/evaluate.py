@@ -15,12 +15,7 @@ from flowcpc.stores.flow_store import FlowStore, open_store
 from flowcpc.train.data.batches import choose_device
 from flowcpc.train.data.splits import labelled_split, name_some, without_flow
 from flowcpc.train.evaluation.classifiers.classifier import Stopped
-from flowcpc.train.evaluation.config import (
-    EvaluationConfig,
-    evaluation_config,
-    is_evaluation_setting,
-    schedule_of,
-)
+from flowcpc.train.evaluation.config import SCHEDULES, EvaluationConfig, schedule_of
 from flowcpc.train.evaluation.label_subsets import labelled_subset, read_labels
 from flowcpc.train.evaluation.modes import (
     MODES,
@@ -35,8 +30,7 @@ from flowcpc.train.evaluation.scoreboard import Evaluation
 from flowcpc.train.evaluation.scores import confusion, score_classes, score_predictions
 from flowcpc.train.evaluation.task import Split, Subject, Task, Unit
 from flowcpc.train.runs.checkpoint import check_numerics, require_checkpoint
-from flowcpc.train.settings.parse import with_settings
-from flowcpc.train.settings.presets import find_preset
+from flowcpc.train.settings.config import PretrainConfig
 
 
 class _Plan(NamedTuple):
@@ -56,9 +50,8 @@ def evaluate(
     folds: Sequence[int] = (1,),
     seeds: Sequence[int] = (0,),
     out: str | os.PathLike[str] | None = None,
-    preset: str | None = None,
-    schedule: str | None = None,
-    settings: Sequence[str] = (),
+    encoder: PretrainConfig | None = None,
+    evaluation: EvaluationConfig | None = None,
     allow_missing: bool = False,
     progress: Progress = lambda done, total, fields: None,
     announce: Callable[[str], None] = lambda message: None,
@@ -84,12 +77,10 @@ def evaluate(
         Splits of the data set, and what decides every draw.
     out : path, optional
         Folder of the results, which go to OUT/evaluate; a run evaluated on a second data set needs one.
-    preset : str, optional
-        The encoder's settings where there is no run.
-    schedule : str, optional
-        A name of flowcpc.train.evaluation.config.SCHEDULES; the one that goes with the preset unless given.
-    settings : sequence of str
-        `key=value` of EvaluationConfig; where there is no run, of PretrainConfig too.
+    encoder : PretrainConfig, optional
+        Settings of the encoder where there is no run.
+    evaluation : EvaluationConfig, optional
+        Settings of the evaluation. [default: the schedule that goes with the encoder's preset]
     allow_missing : bool
         Leave out test videos without flow and videos without label instead of refusing.
 
@@ -104,8 +95,8 @@ def evaluate(
         `out` is a file.
     """
     store = open_store(store_path)
-    subject, own = _subject(store, mode, run_path, out, preset, settings)
-    evaluation = evaluation_config(schedule or schedule_of(subject.config.preset), own)
+    subject = _subject(store, mode, run_path, out, encoder)
+    evaluation = evaluation or SCHEDULES[schedule_of(subject.config.preset)]
     counts = map(read_labels, labels)
     units = [
         Unit(mode, *chosen) for chosen in dict.fromkeys(itertools.product(counts, folds, seeds))
@@ -145,34 +136,29 @@ def _subject(
     mode: str,
     run_path: str | os.PathLike[str] | None,
     out: str | os.PathLike[str] | None,
-    preset: str | None,
-    settings: Sequence[str],
-) -> tuple[Subject, list[str]]:
-    """Return whose encoder is evaluated, and those of `settings` that are the evaluation's own."""
+    encoder: PretrainConfig | None,
+) -> Subject:
+    """Return whose encoder is evaluated."""
     if mode not in MODES:
         raise ValueError(f"there is no mode {mode!r}; choose one of {', '.join(MODES)}")
     if out is not None and Path(out).is_file():
         raise FileExistsError(f"{out} is a file; give a folder for the results")
     if run_path is not None:
-        if preset is not None:
+        if encoder is not None:
             raise ValueError("a run has its own settings; leave out --preset, or leave out RUN")
         checkpoint = require_checkpoint(run_path)
         check_numerics(checkpoint, store.numerics)
         run = Path(run_path)
         return Subject(
             checkpoint.config, checkpoint, run if out is None else Path(out), run.resolve().name
-        ), list(settings)
+        )
     if MODES[mode].needs_run:
         raise ValueError(f"--mode {mode} evaluates a pretrained encoder; give its RUN")
-    if out is None or preset is None:
+    if out is None or encoder is None:
         raise ValueError(
             f"--mode {mode} without RUN needs a folder for the results and settings of the encoder; give --out and --preset"
         )
-    own = [setting for setting in settings if is_evaluation_setting(setting)]
-    config = with_settings(
-        find_preset(preset).config, [setting for setting in settings if setting not in own]
-    )
-    return Subject(config, None, Path(out), ""), own
+    return Subject(encoder, None, Path(out), "")
 
 
 def _plan(

@@ -1,6 +1,6 @@
 """A table of the paper as Markdown: ours beside the paper's, beside what needs no pretraining, and what differs."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import pandas as pd
 
 from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.flow_store import FlowStore
+from flowcpc.train.evaluation.config import SCHEDULES, EvaluationConfig
 from flowcpc.train.reproduction.paper_tables import UNSUPERVISED, Column
 from flowcpc.train.reproduction.plan import Plan
 from flowcpc.train.settings import paper
@@ -19,7 +20,7 @@ def to_markdown(
     table: pd.DataFrame,
     findings: pd.DataFrame,
     failed: Mapping[str, str],
-    evaluation_settings: Sequence[str],
+    evaluation: EvaluationConfig,
 ) -> str:
     """Return a table and findings, as flowcpc.train.reproduction.summary makes them, for a person."""
     lines = [f"# {plan.table.heading.capitalize()} of {paper.PAPER}: {plan.table.title}", ""]
@@ -48,8 +49,8 @@ def to_markdown(
     ]
     lines += [f"- Scale `{plan.scale}`{_scale_words(plan)}"]
     lines += _differences(plan)
-    if evaluation_settings:
-        lines.append(f"- Every evaluation has {', '.join(evaluation_settings)}.")
+    if changed := paper.differences(evaluation, SCHEDULES[plan.scale]):
+        lines.append(f"- Every evaluation has {', '.join(changed)}.")
     if any(column.mode == UNSUPERVISED for column in plan.table.columns):
         lines.append(
             "- Unsupervised accuracy is that on held-out videos with batch norm in eval mode; that on training videos stands in brackets. "

@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -18,7 +19,6 @@ from flowcpc.train.reproduction.paper_tables import (
     Table,
 )
 from flowcpc.train.settings.config import PretrainConfig
-from flowcpc.train.settings.parse import with_settings
 from flowcpc.train.settings.presets import PRESETS, Preset, find_preset
 
 SCALES = ("paper", "cpu")
@@ -143,9 +143,9 @@ def make_plan(
     scale: str = "paper",
     folds: Sequence[int] = (1,),
     seeds: Sequence[int] = (0,),
-    settings: Sequence[str] = (),
+    changes: Mapping[str, Any] = {},
 ) -> Plan:
-    """Return what fills a table (flowcpc.train.reproduction.paper_tables.TABLES) with the videos of `store`; `settings` (`key=value`) are put into every row.
+    """Return what fills a table (flowcpc.train.reproduction.paper_tables.TABLES) with the videos of `store`; `changes` are settings of PretrainConfig put into every row.
 
     Raises ValueError when a name, a number or a setting cannot be taken, or the store has no such fold.
     """
@@ -159,7 +159,7 @@ def make_plan(
         if not values:
             raise ValueError(f"no {name} are given; give at least one, as {name}=1")
     for key, option in (("fold", "--folds"), ("seed", "--seeds")):
-        if any(setting.partition("=")[0].strip() == key for setting in settings):
+        if key in changes:
             raise ValueError(
                 f"--set {key}=... would be the same for all runs of a row; give {option}"
             )
@@ -175,13 +175,13 @@ def make_plan(
             # What other tables' rows cannot be given concerns them alone.
             with contextlib.suppress(ValueError):
                 seen.setdefault(
-                    _settings_of(preset.config, store, scale, settings, batch).identity(), name
+                    _settings_of(preset.config, store, scale, changes, batch).identity(), name
                 )
     rows = []
     for name in asked.presets:
         preset = find_preset(name)
         try:
-            config = _settings_of(preset.config, store, scale, settings, batch)
+            config = _settings_of(preset.config, store, scale, changes, batch)
             for seed in seeds:  # one that no run can have is refused before the first run
                 dataclasses.replace(config, seed=seed)
         except ValueError as error:
@@ -196,10 +196,10 @@ def make_plan(
 
 
 def _settings_of(
-    config: PretrainConfig, store: FlowStore, scale: str, settings: Sequence[str], batch: int
+    config: PretrainConfig, store: FlowStore, scale: str, changes: Mapping[str, Any], batch: int
 ) -> PretrainConfig:
     small = cpu_scale(config, store, batch) if scale == "cpu" else config
-    return with_settings(small, settings)
+    return dataclasses.replace(small, **changes)
 
 
 def _training_videos(videos: pd.DataFrame, fold: int) -> int:

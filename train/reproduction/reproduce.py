@@ -1,9 +1,11 @@
 """A table of the paper, run row by row and put beside the paper's numbers; killed at any moment, the same call goes on."""
 
+import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,7 +14,7 @@ from flowcpc.stores.base.listener import Progress
 from flowcpc.stores.flow_store import FlowStore, open_store
 from flowcpc.train.data.splits import labelled_split
 from flowcpc.train.evaluation import evaluate
-from flowcpc.train.evaluation.config import evaluation_config
+from flowcpc.train.evaluation.config import SCHEDULES, EvaluationConfig
 from flowcpc.train.evaluation.task import SEEN
 from flowcpc.train.pretraining import loop
 from flowcpc.train.pretraining.execution import Execution
@@ -68,8 +70,8 @@ def reproduce(
     scale: str = "paper",
     folds: Sequence[int] = (1,),
     seeds: Sequence[int] = (0,),
-    settings: Sequence[str] = (),
-    evaluation_settings: Sequence[str] = (),
+    changes: Mapping[str, Any] = {},
+    evaluation: EvaluationConfig | None = None,
     allow_missing: bool = False,
     execution: Execution = Execution(),
     progress: Progress = lambda done, total, fields: None,
@@ -90,8 +92,10 @@ def reproduce(
         `paper`, or `cpu` (flowcpc.train.reproduction.plan.cpu_scale).
     folds, seeds : sequence of int
         Splits of the data set; what decides initial weights and every draw, of pretraining and evaluation both.
-    settings, evaluation_settings : sequence of str
-        `key=value` for the pretraining of every row, and for every evaluation.
+    changes : mapping
+        Settings of PretrainConfig that are changed in every row.
+    evaluation : EvaluationConfig, optional
+        Settings of every evaluation. [default: those of the scale]
     allow_missing : bool
         Leave out test videos without flow and videos without label instead of refusing.
     execution : Execution
@@ -105,10 +109,8 @@ def reproduce(
         There is no store.
     """
     store = open_store(store_path)
-    plan = make_plan(store, table, scale=scale, folds=folds, seeds=seeds, settings=settings)
-    evaluation_config(
-        scale, evaluation_settings
-    )  # what cannot be evaluated is refused before anything is trained
+    plan = make_plan(store, table, scale=scale, folds=folds, seeds=seeds, changes=changes)
+    evaluation = evaluation or SCHEDULES[scale]
     for fold in folds:
         labelled_split(store, fold, allow_missing=allow_missing)
     folder = Path(out)
@@ -127,7 +129,7 @@ def reproduce(
     def stands(finished: bool) -> Reproduction:
         reasons = {name: "; ".join(several) for name, several in failed.items()}
         found, findings = summarise_rows(plan, values, reasons), compare(plan, values, reasons)
-        text = to_markdown(plan, store, found, findings, reasons, evaluation_settings)
+        text = to_markdown(plan, store, found, findings, reasons, evaluation)
         # On the way a finished table is not replaced by one that has only come so far again.
         if finished or (values and found["units"].sum() >= written):
             write_reproduction(path, text, found, findings)
@@ -151,7 +153,7 @@ def reproduce(
             row,
             fold,
             seed,
-            evaluation_settings,
+            evaluation,
             allow_missing,
             execution,
             shown,
@@ -193,7 +195,7 @@ class _Task:
     row: Row
     fold: int
     seed: int
-    settings: Sequence[str]
+    evaluation: EvaluationConfig
     allow_missing: bool
     execution: Execution
     progress: Progress
@@ -231,11 +233,11 @@ class _Task:
 
     def _accuracy(self, place: int, column: Column) -> dict[str, float] | None:
         mode = self.row.mode(column)
-        own: list[str] = []
+        encoder = None
         if not self.row.preset.pretrained:
-            config = self.row.at(self.fold, self.seed).to_json()
-            config["size"] = "{}x{}".format(*config["size"])
-            own = [f"{name}={config[name]}" for name in (*SEEN, "seed")]
+            config = self.row.at(self.fold, self.seed)
+            seen = {name: getattr(config, name) for name in (*SEEN, "seed")}
+            encoder = dataclasses.replace(self.row.preset.config, **seen)
         result = evaluate.evaluate(
             self.store.path,
             self.path if self.row.preset.pretrained else None,
@@ -244,9 +246,8 @@ class _Task:
             folds=(self.fold,),
             seeds=(self.seed,),
             out=None if self.row.preset.pretrained else self.path,
-            preset=None if self.row.preset.pretrained else self.row.name,
-            schedule=self.plan.scale,
-            settings=[*own, *self.settings],
+            encoder=encoder,
+            evaluation=self.evaluation,
             allow_missing=self.allow_missing,
             progress=self._part(1 + place),
             announce=self.announce,

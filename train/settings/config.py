@@ -9,7 +9,8 @@ from typing import Any
 
 from flowcpc.stores.base.errors import nearest_name
 
-Schedule = tuple[tuple[int, float], ...]
+Schedule = tuple[tuple[int, float], ...]  # ((first step, rate), ...)
+Size = tuple[int, int]  # (height, width), px
 
 MODELS = {
     "model1": ("tcam", "conv3d", "lstm"),
@@ -28,7 +29,17 @@ _MOST_STEPS = 10**9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
+class Settings:
+    """What the dataclasses of settings have in common."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainConfig(Settings):
     """Settings of one run; the defaults are the paper's (Lorre et al. 2019, sections 4.3 and 5) with model 1 and Conv3D.
 
     Parameters
@@ -102,7 +113,7 @@ class PretrainConfig:
     selection: str = "variable"
     spacing: int = 10
     framing: str = "crop"
-    size: tuple[int, int] = (224, 224)
+    size: Size = (224, 224)
     rescale_vectors: bool = False
     flip: bool = False
     width: int = 64
@@ -246,11 +257,6 @@ class PretrainConfig:
                 f"set negatives=global, or batch_size to {2 * ranks} or more"
             )
         return count_classes(videos, self.num_segments, self.difficult_negatives)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the settings as JSON values; `from_json` is the inverse."""
-        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return values
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> "PretrainConfig":

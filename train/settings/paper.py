@@ -1,14 +1,14 @@
 """A run beside the paper (Lorre et al. 2019): which of its numbers belong to the run, and what differs between the two."""
 
 from flowcpc.stores.flow_store import FlowStore
-from flowcpc.train.settings.config import PretrainConfig
+from flowcpc.train.settings.config import PretrainConfig, Settings
 from flowcpc.train.settings.presets import PRESETS, Preset
 
 PAPER = "Lorre et al. 2019"
 DATA = "UCF-101, 101 classes, 9,537 training and 3,783 test videos in fold 1, flow of 256x342 px"
 # Settings that decide how a run is done and not what it learns from.
 _SILENT = {
-    "preset", "fold", "seed", "checkpoint_every", "log_every", "validate_every", "precision",
+    "preset", "schedule", "fold", "seed", "checkpoint_every", "log_every", "validate_every", "precision",
 }  # fmt: skip
 _WORDS = {
     "num_flows": "flows per segment", "num_segments": "segments", "num_observed": "segments observed", "size": "input size", "width": "encoder width",
@@ -22,19 +22,19 @@ def paper_of(config: PretrainConfig) -> Preset | None:
     return preset if preset is not None and (preset.linear or preset.finetune) else None
 
 
-def differences(config: PretrainConfig, theirs: PretrainConfig) -> list[str]:
-    """Return what differs between a run and the paper's settings, a phrase each.
+def differences(config: Settings, reference: Settings) -> list[str]:
+    """Return a phrase for each setting of `config` that differs from `reference`.
 
     >>> differences(PretrainConfig(steps=100, width=16), PretrainConfig())
     ['encoder width 16 instead of 64', 'steps 100 instead of 60,000']
     """
-    ours, paper = config.to_json(), theirs.to_json()
-    found = []
-    for name, value in ours.items():
-        if name not in _SILENT and value != paper[name]:
-            word = _WORDS.get(name, name.replace("_", " "))
-            found.append(f"{word} {written(name, value)} instead of {written(name, paper[name])}")
-    return found
+    theirs = reference.to_json()
+    return [
+        f"{_WORDS.get(name, name.replace('_', ' '))} {written(name, value)} "
+        f"instead of {written(name, theirs[name])}"
+        for name, value in config.to_json().items()
+        if name not in _SILENT and value != theirs[name]
+    ]
 
 
 def data_of(store: FlowStore, fold: int) -> str:
@@ -59,8 +59,8 @@ def written(name: str, value: object) -> str:
     >>> written("size", [224, 224]), written("steps", 60000), written("learning_rates", [[0, 0.01], [3000, 0.005]])
     ('224x224', '60,000', '0.01, 0.005 from 3,000')
     """
-    if name == "size" and isinstance(value, list):
-        return "x".join(map(str, value))
+    if isinstance(value, list) and not isinstance(value[0], list):
+        return ("x" if name == "size" else ", ").join(map(str, value))
     if isinstance(value, list):
         return ", ".join(f"{rate:g} from {step:,}" if step else f"{rate:g}" for step, rate in value)
     if isinstance(value, bool):

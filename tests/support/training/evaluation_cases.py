@@ -9,12 +9,19 @@ import pyarrow.parquet as pq
 from train_cases import EVALUATION
 
 from flowcpc.stores.embeddings import vectors_from_arrow
+from flowcpc.train.evaluation.config import EvaluationConfig
 from flowcpc.train.evaluation.evaluate import evaluate
 from flowcpc.train.evaluation.scoreboard import Evaluation
 
 
-def evaluated(store: Path, run: Path | None, mode: str = "linear", **options: Any) -> Evaluation:
-    return evaluate(store, run, mode=mode, settings=options.pop("settings", EVALUATION), **options)
+def evaluated(
+    store: Path,
+    run: Path | None,
+    mode: str = "linear",
+    evaluation: EvaluationConfig = EVALUATION,
+    **options: Any,
+) -> Evaluation:
+    return evaluate(store, run, mode=mode, evaluation=evaluation, **options)
 
 
 def predictions(folder: Path) -> tuple[pd.DataFrame, np.ndarray]:

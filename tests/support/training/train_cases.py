@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from flowcpc.train.evaluation.config import EvaluationConfig
 from flowcpc.train.settings.config import PretrainConfig
 
 # Tests run in several processes, and threads that wait for each other on shared cores make small models many times slower.
@@ -28,7 +29,14 @@ CONFIG = PretrainConfig(
     log_every=2,
 )
 
-EVALUATION = [
+EVALUATION = EvaluationConfig(
+    linear_steps=6,
+    linear_learning_rates=((0, 0.1), (4, 0.01)),
+    finetune_steps=6,
+    finetune_learning_rates=((0, 0.02), (4, 0.01)),
+    batch_size=3,
+)
+EVALUATION_WORDS = [  # the same on the command line
     "linear_steps=6", "linear_learning_rates=0:0.1,4:0.01", "finetune_steps=6", "finetune_learning_rates=0:0.02,4:0.01", "batch_size=3",
 ]  # fmt: skip
 

@@ -26,14 +26,16 @@ from flowcpc.stores.flow_store import open_store
 from flowcpc.stores.window_reader import WindowReader
 from flowcpc.train.evaluation import modes
 from flowcpc.train.evaluation.classifiers import classifier
+from flowcpc.train.evaluation.config import EvaluationConfig
 from flowcpc.train.evaluation.results import read_results
 from flowcpc.train.model.encoder import Encoder
 from flowcpc.train.pretraining.loop import pretrain
 from flowcpc.train.runs.checkpoint import load_encoder, require_checkpoint
 from flowcpc.train.settings.config import named_seed
+from flowcpc.train.settings.presets import find_preset
 
 TEST_IDS = [f"v{n:02d}" for n in range(TRAIN_VIDEOS, TRAIN_VIDEOS + TEST_VIDEOS)]
-TINY = ["num_flows=2", "size=16x16", "width=2"]
+TINY = dataclasses.replace(find_preset("tiny").config, num_flows=2, size=(16, 16), width=2)
 
 
 ENCODERS = {
@@ -113,9 +115,16 @@ def test_it_tells_easy_classes_apart(
     """
     store = small_store(tmp_path, make_store, lengths=lambda n: 12 + n)
     pretrain(store, tmp_path / "run", dataclasses.replace(CONFIG, seed=seed, steps=1, width=8))
-    settings = ["linear_steps=100", "batch_size=8", "linear_learning_rates=0:0.2", "neighbours=3"]
-    settings += ["finetune_steps=40", "finetune_learning_rates=0:0.02", "dropout=0.2"]
-    table = evaluated(store, tmp_path / "run", mode, settings=settings).table
+    settings = EvaluationConfig(
+        linear_steps=100,
+        linear_learning_rates=((0, 0.2),),
+        finetune_steps=40,
+        finetune_learning_rates=((0, 0.02),),
+        batch_size=8,
+        neighbours=3,
+        dropout=0.2,
+    )
+    table = evaluated(store, tmp_path / "run", mode, settings).table
     assert table[table["encoder"] != "shuffled labels"]["top1"].min() >= 0.8
 
 
@@ -151,7 +160,7 @@ def test_combinations_are_units_of_their_own(store: Path, run: Path) -> None:
 def test_scratch_and_random_need_no_run(store: Path, tmp_path: Path) -> None:
     for mode in ("scratch", "random"):
         out = tmp_path / "out"
-        result = evaluated(store, None, mode, out=out, preset="tiny", settings=[*EVALUATION, *TINY])
+        result = evaluated(store, None, mode, out=out, encoder=TINY)
         assert result.path == out / "evaluate"
         assert result.table["run"].eq("").all()
         assert result.table["pretrain_steps"].eq(0).all()
@@ -235,11 +244,11 @@ def test_no_test_video_is_opened_before_training_has_ended(
 
 
 def test_a_training_that_diverges_is_a_sentence(store: Path, run: Path) -> None:
-    settings = [*EVALUATION, "finetune_learning_rates=0:1e30"]
+    settings = dataclasses.replace(EVALUATION, finetune_learning_rates=((0, 1e30),))
     with pytest.raises(
         OperationError, match="the training has diverged; take a lower learning rate"
     ):
-        evaluated(store, run, "finetune", settings=settings)
+        evaluated(store, run, "finetune", settings)
     assert not (run / "evaluate" / "finetune-all-fold1-seed0" / "results.parquet").exists()
 
 
@@ -308,7 +317,11 @@ def test_a_run_whose_pretraining_goes_on_is_evaluated_with_a_word(
 def test_more_neighbours_than_there_are_is_said(store: Path, run: Path) -> None:
     messages: list[str] = []
     evaluated(
-        store, run, "knn", settings=[*EVALUATION, "neighbours=1000"], announce=messages.append
+        store,
+        run,
+        "knn",
+        evaluation=dataclasses.replace(EVALUATION, neighbours=1000),
+        announce=messages.append,
     )
     assert (
         f"knn-all-fold1-seed0: neighbours=1000, so all {TRAIN_VIDEOS} training videos vote"
@@ -319,7 +332,7 @@ def test_more_neighbours_than_there_are_is_said(store: Path, run: Path) -> None:
         store,
         run,
         "knn",
-        settings=[*EVALUATION, f"neighbours={TRAIN_VIDEOS}"],
+        evaluation=dataclasses.replace(EVALUATION, neighbours=TRAIN_VIDEOS),
         announce=messages.append,
     )
     assert not any("vote" in message for message in messages)
@@ -328,7 +341,9 @@ def test_more_neighbours_than_there_are_is_said(store: Path, run: Path) -> None:
 def test_frames_that_are_absent_are_what_is_said(store: Path, tmp_path: Path) -> None:
     """And not that the paper's size does not fit the small flow, which a larger extraction would not mend."""
     with pytest.raises(ValueError, match=r"modality=image needs frames, and .* holds flow alone"):
-        evaluated(store, None, "random", out=tmp_path / "out", preset="table1-image")
+        evaluated(
+            store, None, "random", out=tmp_path / "out", encoder=find_preset("table1-image").config
+        )
 
 
 def test_what_cannot_be_evaluated(
@@ -341,15 +356,10 @@ def test_what_cannot_be_evaluated(
     assert not (run / "evaluate").exists()  # refused before anything was trained
     with pytest.raises(ValueError, match="labels per class: 'some' is neither `all` nor a number"):
         evaluated(store, run, labels=["some"])
-    with pytest.raises(
-        ValueError,
-        match="there is no setting 'linear_step' of an evaluation; did you mean 'linear_steps'",
-    ):
-        evaluated(store, run, settings=["linear_step=3"])
     with pytest.raises(ValueError, match="lists of which each needs one value or more"):
         evaluated(store, run, seeds=[])
     with pytest.raises(ValueError, match="leave out --preset, or leave out RUN"):
-        evaluated(store, run, preset="tiny")
+        evaluated(store, run, encoder=TINY)
     other = make_store(tmp_path / "other", {"a": np.zeros((3, 2, 20, 20), np.float32)})
     with pytest.raises(
         ValueError, match="the run was trained on other flow: height was 18 and is 20"

@@ -15,7 +15,7 @@ from flowcpc.stores.flow_store import open_store
 from flowcpc.train.evaluation import evaluate, task
 from flowcpc.train.evaluation.classifiers import classifier
 from flowcpc.train.evaluation.classifiers.finetuned import load_finetuned
-from flowcpc.train.evaluation.config import EvaluationConfig
+from flowcpc.train.evaluation.config import SCHEDULES, EvaluationConfig
 from flowcpc.train.evaluation.modes import MODES
 from flowcpc.train.evaluation.results import read_results
 from flowcpc.train.evaluation.scoreboard import summarise
@@ -25,7 +25,7 @@ from flowcpc.train.pretraining.loop import pretrain
 @pytest.mark.parametrize("mode", ["linear", "finetune"])
 def test_only_what_was_evaluated_alike_is_shown_beside(store: Path, run: Path, mode: str) -> None:
     """Rows of another mode with other settings, or on other videos, are no baselines of these."""
-    evaluated(store, run, "scratch", settings=[*EVALUATION, "momentum=0.5"])
+    evaluated(store, run, "scratch", evaluation=dataclasses.replace(EVALUATION, momentum=0.5))
     assert evaluated(store, run, mode).beside.empty
     evaluated(store, run, "scratch")
     assert evaluated(store, run, mode).beside["encoder"].unique().tolist() == ["scratch"]
@@ -78,10 +78,10 @@ def test_seeds_of_several_schedules_are_one_row_where_the_schedules_do_not_diffe
     store: Path, run: Path
 ) -> None:
     """A vote of neighbours has the same settings in both, so what one found is the other's too, and is called so."""
-    first = evaluated(store, run, "knn", schedule="paper", settings=[]).table
+    first = evaluated(store, run, "knn", evaluation=SCHEDULES["paper"]).table
     messages: list[str] = []
     found = evaluated(
-        store, run, "knn", schedule="cpu", settings=[], seeds=[0, 1], announce=messages.append
+        store, run, "knn", evaluation=SCHEDULES["cpu"], seeds=[0, 1], announce=messages.append
     )
     assert f"read the finished results in {run / 'evaluate' / 'knn-all-fold1-seed0'}" in messages
     assert set(first["schedule"]) == {"paper"}
@@ -96,9 +96,9 @@ def test_seeds_of_several_schedules_are_one_row_where_the_schedules_do_not_diffe
 def test_baselines_beside_are_called_by_the_schedule_that_is_asked_for(
     store: Path, run: Path
 ) -> None:
-    own = [*EVALUATION, "dropout=0.5"]
-    evaluated(store, run, "random", schedule="paper", settings=own)
-    beside = evaluated(store, run, "linear", schedule="cpu", settings=own).beside
+    of_cpu = dataclasses.replace(EVALUATION, schedule="cpu")
+    evaluated(store, run, "random")
+    beside = evaluated(store, run, "linear", evaluation=of_cpu).beside
     assert set(beside["encoder"]) == {"random"}
     assert set(beside["schedule"]) == {"cpu"}
 
@@ -160,12 +160,12 @@ def test_a_random_encoder_is_the_same_in_both_modes_that_train_on_it(
 
 def test_finished_results_stay_until_others_are_begun(store: Path, run: Path) -> None:
     """A call that is refused, or ends before it comes to a unit, costs no result."""
-    other = [*EVALUATION, "neighbours=1"]
+    other = dataclasses.replace(EVALUATION, neighbours=1)
     first = evaluated(store, run, "knn", seeds=[0, 1]).table
     evaluated(store, run, "knn", labels=["2"], seeds=[1])
     (run / "evaluate" / "labels" / "2-fold1-seed1.parquet").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="is damaged"):
-        evaluated(store, run, "knn", labels=["all", "2"], seeds=[0, 1], settings=other)
+        evaluated(store, run, "knn", labels=["all", "2"], seeds=[0, 1], evaluation=other)
     pd.testing.assert_frame_equal(evaluated(store, run, "knn", seeds=[0, 1]).table, first)
 
     def kill(done: int, total: int, fields: dict[str, Any]) -> None:
@@ -173,7 +173,7 @@ def test_finished_results_stay_until_others_are_begun(store: Path, run: Path) ->
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluated(store, run, "knn", seeds=[0, 1], settings=other, progress=kill)
+        evaluated(store, run, "knn", seeds=[0, 1], evaluation=other, progress=kill)
     assert read_results(run).query("labels_per_class == 'all'")["seed"].unique().tolist() == [1]
 
 
@@ -198,9 +198,15 @@ def test_another_checkpoint_seed_or_setting_is_evaluated_anew(
     np.testing.assert_array_equal(again[same], first[same])
     assert not np.array_equal(again[~same], first[~same])
     # A setting that another mode has changes nothing here.
-    other = "neighbours=1" if mode == "linear" else "linear_steps=5"
+    other = {"neighbours": 1} if mode == "linear" else {"linear_steps": 5}
     messages.clear()
-    evaluated(store, run, mode, settings=[*EVALUATION, other], announce=messages.append)
+    evaluated(
+        store,
+        run,
+        mode,
+        evaluation=dataclasses.replace(EVALUATION, **other),
+        announce=messages.append,
+    )
     assert [message.split(" in ")[0] for message in messages] == ["read the finished results"]
 
 
@@ -268,7 +274,7 @@ def test_another_store_s_videos_of_the_same_name_are_other_videos(
     (tmp_path / "second").mkdir()
     other = small_store(tmp_path / "second", make_store, lengths=lambda n: 5 + n)
     assert task.digest_of(open_store(other).videos()) != task.digest_of(open_store(store).videos())
-    evaluated(other, run, "knn", settings=[*EVALUATION, "neighbours=1"])
+    evaluated(other, run, "knn", evaluation=dataclasses.replace(EVALUATION, neighbours=1))
     assert not np.array_equal(logits_of(run, "knn-all-fold1-seed0"), first)
 
 

@@ -12,6 +12,7 @@ from train_cases import CONFIG, StopAfter, small_store
 
 from flowcpc.commands import main
 from flowcpc.stores.flow_store import open_store
+from flowcpc.train.evaluation.config import EvaluationConfig
 from flowcpc.train.evaluation.evaluate import evaluate
 from flowcpc.train.pretraining.loop import pretrain
 from flowcpc.train.report.report import draw_curve, write_report
@@ -67,7 +68,7 @@ def whole(tmp_path: Path, make_store: Callable[..., Path]) -> tuple[Path, Path]:
     store, run = hostile_store(tmp_path, make_store), tmp_path / "run"
     pretrain(store, run, CONFIG)
     for mode in ("linear", "retrieval"):
-        evaluate(store, run, mode=mode, seeds=(0, 1), settings=["linear_steps=4"])
+        evaluate(store, run, mode=mode, seeds=(0, 1), evaluation=EvaluationConfig(linear_steps=4))
     embed_store(store, run)
     return store, run
 
@@ -186,7 +187,7 @@ def test_a_run_of_a_preset_stands_beside_the_paper(
     for setting in ("num_flows=1", "spacing=1", "size=16x16", "width=2", "batch_size=4"):
         words += ["--set", setting]
     assert CliRunner().invoke(main.main, [str(word) for word in words]).exit_code == 0
-    evaluate(store, run, mode="linear", settings=["linear_steps=2"])
+    evaluate(store, run, mode="linear", evaluation=EvaluationConfig(linear_steps=2))
     result = CliRunner().invoke(
         main.main, ["report", str(run), "--store", str(store), "--out", str(tmp_path / "r.html")]
     )

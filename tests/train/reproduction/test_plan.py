@@ -127,7 +127,7 @@ def test_rows_on_images_need_frames(store: FlowStore) -> None:
 
 
 def test_a_plan_says_how_many_steps_it_has(store: FlowStore) -> None:
-    text = make_plan(store, 4, seeds=(0, 1, 2), settings=["steps=500"]).to_text()
+    text = make_plan(store, 4, seeds=(0, 1, 2), changes={"steps": 500}).to_text()
     assert "6 runs, 3,000 steps of pretraining in all" in text
     assert "table4-difficult: 3 x 500 steps of pretraining; 3 x linear (all)" in text
     assert "seeds 0, 1, 2" in text
@@ -139,33 +139,35 @@ def test_a_plan_says_how_many_steps_it_has(store: FlowStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("options", "words"),
     [
         ({"table": 6}, "no table 6"),
         ({"scale": "gpu"}, "scale='gpu' is unknown; choose one of paper, cpu"),
         ({"folds": (2,)}, "fold=2 was asked for, but the store has the folds 1"),
         ({"seeds": ()}, "no seeds are given"),
-        ({"settings": ["stepz=3"]}, "did you mean 'steps'"),
-        ({"settings": ["seed=3"]}, "give --seeds"),
-        ({"settings": ["fold=2"]}, "give --folds"),
+        ({"changes": {"seed": 3}}, "give --seeds"),
+        ({"changes": {"fold": 2}}, "give --folds"),
         ({"seeds": (0, 2**70)}, "table3-model1-lstm: seed=.* is too large"),
-        ({"table": 2, "settings": ["spacing=12", "selection=consecutive"]}, "table2-spacing-0: "),
+        (
+            {"table": 2, "changes": {"spacing": 12, "selection": "consecutive"}},
+            "table2-spacing-0: ",
+        ),
     ],
 )
 def test_what_cannot_be_planned_is_refused(
-    store: FlowStore, changes: dict[str, object], words: str
+    store: FlowStore, options: dict[str, object], words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        make_plan(store, **{"table": 3, **changes})
+        make_plan(store, **{"table": 3, **options})
 
 
 def test_what_rows_of_other_tables_cannot_be_given_concerns_them_alone(store: FlowStore) -> None:
     """Table 4 shares five flows of a segment with the next, which five flows do not allow."""
-    assert {row.config.num_flows for row in make_plan(store, 3, settings=["num_flows=5"]).rows} == {
+    assert {row.config.num_flows for row in make_plan(store, 3, changes={"num_flows": 5}).rows} == {
         5
     }
     with pytest.raises(ValueError, match="table4-easy: "):
-        make_plan(store, 4, settings=["num_flows=5"])
+        make_plan(store, 4, changes={"num_flows": 5})
 
 
 def test_the_batch_is_what_the_smallest_fold_allows(

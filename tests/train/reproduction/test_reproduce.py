@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from train_cases import StopAfter, small_store
 
 from flowcpc.commands import console, main
 from flowcpc.train.evaluation.classifiers import motion_statistics
+from flowcpc.train.evaluation.config import SCHEDULES
 from flowcpc.train.pretraining import loop
 from flowcpc.train.pretraining.execution import Execution
 from flowcpc.train.pretraining.loop import DivergedError, PretrainResult
@@ -25,8 +27,8 @@ from flowcpc.train.settings.config import PretrainConfig
 SMALL = ["--scale", "cpu", "--steps", "4", "--set", "width=2", "--evaluation-set", "linear_steps=3"]
 FAST = {
     "scale": "cpu",
-    "settings": ["steps=4", "width=2"],
-    "evaluation_settings": ["linear_steps=3", "finetune_steps=3"],
+    "changes": {"steps": 4, "width": 2},
+    "evaluation": dataclasses.replace(SCHEDULES["cpu"], linear_steps=3, finetune_steps=3),
 }
 
 
@@ -183,7 +185,7 @@ def test_images_stand_beside_flow_where_the_store_has_frames(
     tmp_path: Path, make_store: Callable[..., Path]
 ) -> None:
     with_frames = small_store(tmp_path, make_store, with_frames=True)
-    small = {**FAST, "settings": [*FAST["settings"], "batch_size=4"]}  # a batch of held-out videos
+    small = {**FAST, "changes": {**FAST["changes"], "batch_size": 4}}  # a batch of held-out videos
     result = reproduce.reproduce(with_frames, tmp_path / "out", table=1, **small)
     assert (result.finished, result.failed) == (True, ())
     assert result.table["preset"].tolist() == ["table1-image"] * 2 + ["table1-flow"] * 2
@@ -205,7 +207,7 @@ def test_what_cannot_be_measured_has_its_reason(store: Path, tmp_path: Path) -> 
 
 
 def test_metrics_that_are_gone_are_a_reason_too(store: Path, tmp_path: Path) -> None:
-    small = {**FAST, "settings": [*FAST["settings"], "batch_size=4"]}
+    small = {**FAST, "changes": {**FAST["changes"], "batch_size": 4}}
     whole = reproduce.reproduce(store, tmp_path / "out", table=4, **small)
     assert whole.failed == ()
     (tmp_path / "out" / "table4-easy-fold1-seed0" / "metrics.jsonl").unlink()
@@ -217,7 +219,7 @@ def test_metrics_that_are_gone_are_a_reason_too(store: Path, tmp_path: Path) -> 
 def test_a_whole_table_is_not_replaced_by_the_beginning_of_the_next_one(
     store: Path, tmp_path: Path
 ) -> None:
-    small = {**FAST, "settings": [*FAST["settings"], "batch_size=4"]}
+    small = {**FAST, "changes": {**FAST["changes"], "batch_size": 4}}
     whole = reproduce.reproduce(store, tmp_path / "out", table=4, **small)
     files = [tmp_path / "out" / f"table4-cpu{suffix}" for suffix in (".md", ".parquet")]
     before = [file.read_bytes() for file in files]

@@ -8,6 +8,7 @@ import pytest
 from train_cases import small_store
 
 from flowcpc.stores.flow_store import open_store
+from flowcpc.train.evaluation.config import SCHEDULES
 from flowcpc.train.reproduction.markdown import to_markdown
 from flowcpc.train.reproduction.paper_tables import FINDINGS, Side
 from flowcpc.train.reproduction.plan import Plan, make_plan
@@ -117,7 +118,7 @@ def test_the_text_says_what_holds_and_how_sure_that_is(plan: Plan, tmp_path: Pat
     values += [value(image, 0, 0.5), value(image, 1, 0.5), value(image, 2, 0.9)]
     table, findings = summarise_rows(plan, values, {}), compare(plan, values, {})
     store = open_store(tmp_path / "store.flow")
-    text = to_markdown(plan, store, table, findings, {}, ())
+    text = to_markdown(plan, store, table, findings, {}, SCHEDULES[plan.scale])
     assert (
         "| pretraining beats initial weights | 60.0% - 20.0% = +40.0 ± 10.0 | 10 | +34.3 | 3 of 3 | yes |"
         in text

@@ -4,7 +4,6 @@ import json
 import pytest
 
 from flowcpc.train.settings.config import PretrainConfig, count_classes, learning_rate, named_seed
-from flowcpc.train.settings.parse import with_settings
 from flowcpc.train.settings.presets import PRESETS, find_preset
 
 
@@ -114,10 +113,10 @@ def test_saved_settings_of_another_release_are_refused_by_name() -> None:
 
 def test_more_steps_keep_the_schedule_and_the_identity() -> None:
     config = find_preset("table1-flow").config
-    longer = with_settings(config, ["steps=90000"])
+    longer = dataclasses.replace(config, steps=90_000)
     assert longer.learning_rates == config.learning_rates
     assert learning_rate(longer.learning_rates, 89_999) == 0.0005
-    assert longer.identity() == config.identity() != with_settings(config, ["seed=1"]).identity()
+    assert longer.identity() == config.identity() != dataclasses.replace(config, seed=1).identity()
 
 
 def test_every_setting_but_label_and_length_is_part_of_the_identity() -> None:

@@ -11,9 +11,9 @@ import train_cases  # noqa: F401  (one thread for torch)
 from click.testing import CliRunner, Result
 
 from flowcpc.commands import main
+from flowcpc.commands.settings import pretrain_config
 from flowcpc.train.runs.metrics import read_metrics
 from flowcpc.train.settings.config import PretrainConfig
-from flowcpc.train.settings.parse import resolve
 from flowcpc.train.settings.presets import PRESETS, describe, find_preset, presets_table
 
 TRAINED = [name for name, preset in PRESETS.items() if preset.pretrained]
@@ -140,7 +140,7 @@ def test_the_command_prints_json_for_programs() -> None:
 
 def test_the_command_prints_settings_that_are_read_back(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(flowcpc("presets", "table4-difficult").stdout)
-    assert resolve(file=tmp_path / "mine.yaml") == PRESETS["table4-difficult"].config
+    assert pretrain_config(file=tmp_path / "mine.yaml") == PRESETS["table4-difficult"].config
     result = flowcpc("presets", "tinny")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "did you mean 'tiny'" in result.stderr
@@ -163,7 +163,10 @@ def trains(store: Path, run: Path, name: str, steps: int, changes: dict[str, obj
     )
     assert result.exit_code == 0, result.output
     config = PretrainConfig.from_json(json.loads((run / "config.json").read_text()))
-    assert config.identity() == resolve(name, settings=[*settings[1::2], "log_every=1"]).identity()
+    assert (
+        config.identity()
+        == pretrain_config(name, settings=[*settings[1::2], "log_every=1"]).identity()
+    )
     others, own = (
         changes["batch_size"] - 1,
         config.num_segments if config.difficult_negatives else 1,

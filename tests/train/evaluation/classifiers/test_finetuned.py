@@ -23,7 +23,7 @@ from flowcpc.train.pretraining.loop import pretrain
 def unit(store: Path, tmp_path: Path) -> Path:
     """The folder of a finetuned run, away from the run."""
     pretrain(store, tmp_path / "run", CONFIG)
-    evaluate(store, tmp_path / "run", mode="finetune", settings=EVALUATION)
+    evaluate(store, tmp_path / "run", mode="finetune", evaluation=EVALUATION)
     return (tmp_path / "run" / "evaluate" / "finetune-all-fold1-seed0").rename(
         tmp_path / "elsewhere"
     )

@@ -21,6 +21,7 @@ from flowcpc.stores.window_reader import WindowReader
 from flowcpc.train.evaluation import modes
 from flowcpc.train.evaluation.classifiers import probe
 from flowcpc.train.evaluation.classifiers.probe import choose_strength, hold_out
+from flowcpc.train.evaluation.config import EvaluationConfig
 from flowcpc.train.evaluation.evaluate import evaluate
 
 
@@ -47,14 +48,18 @@ def cached(run: Path, store: Path) -> tuple[pd.DataFrame, np.ndarray]:
 @pytest.mark.parametrize(
     ("mode", "settings", "theirs"),
     [
-        ("probe", "strengths=0.1", make_pipeline(StandardScaler(), LogisticRegression(C=0.1))),
-        ("knn", "neighbours=3", KNeighborsClassifier(3, metric="cosine", algorithm="brute")),
+        (
+            "probe",
+            {"strengths": (0.1,)},
+            make_pipeline(StandardScaler(), LogisticRegression(C=0.1)),
+        ),
+        ("knn", {"neighbours": 3}, KNeighborsClassifier(3, metric="cosine", algorithm="brute")),
     ],
 )
 def test_results_equal_scikit_learn_s_on_the_same_features(
-    store: Path, run: Path, mode: str, settings: str, theirs: Any
+    store: Path, run: Path, mode: str, settings: dict[str, Any], theirs: Any
 ) -> None:
-    table = evaluate(store, run, mode=mode, settings=[settings]).table
+    table = evaluate(store, run, mode=mode, evaluation=EvaluationConfig(**settings)).table
     rows, vectors = cached(run, store)
     train, test = (rows["fold1"] == split for split in ("train", "test"))
     predicted = theirs.fit(vectors[train], rows.loc[train, "label"]).predict(vectors[test])
@@ -93,7 +98,7 @@ def test_a_search_never_opens_a_test_video(
     monkeypatch.setattr(WindowReader, "__init__", spy_reader)
     monkeypatch.setattr(modes, "choose_strength", spy_choice)
     # The pretrained encoder and its shuffled labels; the untrained encoder comes after, when test videos were opened for the first.
-    evaluate(store, run, mode="probe", settings=EVALUATION)
+    evaluate(store, run, mode="probe", evaluation=EVALUATION)
     assert before_choice[:2] == [{"train"}] * 2
     assert len(before_choice) == 3
     assert set(videos.loc[opened, "fold1"]) == {"train", "test"}
