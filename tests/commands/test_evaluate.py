@@ -61,8 +61,8 @@ def test_options_reach_the_evaluation(tmp_path: Path, make_store: Callable[..., 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--seeds", "0,x"], "'0,x' is no list of numbers; write for example 0,1,2"),
-        (["--folds", ""], "'' is no list of numbers"),
+        (["--seeds", "0,x"], "'0,x' is not a list of numbers"),
+        (["--folds", ""], "'' is not a list of numbers"),
         (
             [
                 "--mode",

@@ -252,7 +252,7 @@ def test_the_baseline_of_initial_weights_is_not_pretrained(file: Path) -> None:
         file.write_text(to_yaml(PRESETS["table5-random"].config))
         with pytest.raises(
             ValueError,
-            match=r"table5-random .*nothing to pretrain; .*flowcpc evaluate STORE --mode random",
+            match=r"table5-random .*nothing to pretrain.*flowcpc evaluate STORE --mode random",
         ):
             pretrain_config(**words)
 
