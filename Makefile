@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slurm lint chaos presets bench bench-gpu learning-store learning findings clean
+.PHONY: help demo test test-all test-slurm coverage lint chaos presets bench bench-gpu learning-store learning findings clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,7 +18,7 @@ BENCHES := $(filter-out %/bench_gpu_tvl1.py %/bench_gpu_extract.py %/bench_gpu_t
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | awk -F '\t' '{ printf "make %-14s %s\n", $$1, $$2 }'
 
-demo: $(READY)  ## synthetic videos -> flow -> pretraining -> evaluation, in the folder demo/; goes on where it stopped
+demo: $(READY)  ## synthetic videos -> flow -> pretraining -> evaluation, in the folder demo/; resumes
 	$(BIN)/flowcpc synth $(DEMO)/synth --groups 16 --clips-per-group 1 --frames 27 --size 72x96
 	$(BIN)/flowcpc extract-flow $(DEMO)/synth/videos $(DEMO)/store --dataset ucf101 \
 	    --annotations $(DEMO)/synth/annotations --size 36x48
@@ -27,13 +27,20 @@ demo: $(READY)  ## synthetic videos -> flow -> pretraining -> evaluation, in the
 	$(BIN)/flowcpc pretrain $(DEMO)/store $(DEMO)/run --preset tiny
 	$(BIN)/flowcpc evaluate $(DEMO)/store $(DEMO)/run --mode linear
 
-test: lint  ## lint, then all tests
-	$(BIN)/pytest
+test: lint  ## lint, then all tests but the slow ones
+	$(BIN)/pytest --durations=25 -m "not slow"
+
+test-all: lint  ## lint, then all tests
+	$(BIN)/pytest --durations=25
 
 test-slurm: $(READY)  ## extraction on a real SLURM of this machine alone, installed (root, Debian) and started for it
 	@folder=$$(mktemp -d); SLURM_CONF=$$($(BIN)/python tests/support/helpers/slurm_node.py "$$folder"); export SLURM_CONF; \
 	    trap '$(BIN)/python tests/support/helpers/slurm_node.py "$$folder" --stop; rm -rf "$$folder"' EXIT; \
 	    FLOWCPC_SLURM_RECORD=docs/benchmarks/slurm.md $(BIN)/pytest -n 0 tests/pipeline/cluster/test_slurm.py
+
+coverage: $(READY)  ## all tests, and the share of the lines that they run; installs the extra cov
+	@$(PIP) --quiet 'pytest-cov>=6'
+	$(BIN)/pytest --cov=flowcpc --cov-report=term:skip-covered
 
 lint: $(READY)  ## style, format, types and import rules
 	$(BIN)/ruff check .

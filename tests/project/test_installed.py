@@ -74,6 +74,7 @@ def test_a_wheel_holds_flowcpc_alone_and_all_of_its_files(wheel: Path) -> None:
         if path.is_file() and path.suffix != ".pyc"
     }
     assert {name for name in names if name.startswith("flowcpc/")} == files
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert {"flowcpc/train/report/page.html", "flowcpc/train/report/page.css"} <= files
 
 

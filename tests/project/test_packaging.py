@@ -175,17 +175,27 @@ def test_conda_environment_has_the_names_and_bounds_of_pyproject() -> None:
 
 
 def test_conda_sections_are_marked_and_have_content() -> None:
-    lines = [
-        line.strip()
-        for line in (ROOT / "environment.yml")
-        .read_text()
-        .partition("dependencies:")[2]
-        .splitlines()
-        if line
-    ]
-    sections = [line for line in lines if re.fullmatch(r"# (run|gpu|cluster|test)", line)]
-    assert sections == sorted(set(sections), key=["# run", "# gpu", "# cluster", "# test"].index)
-    assert all(lines[lines.index(section) + 1].startswith("- ") for section in sections)
+    text = (ROOT / "environment.yml").read_text()
+    parts = re.split(r"^  # (\w+).*\n", text.partition("dependencies:\n")[2], flags=re.MULTILINE)
+    assert parts[1::2] == ["run", "train", "gpu", "cluster", "test"]
+    assert all(part.startswith("  - ") for part in parts[2::2])
+
+
+def test_public_ci_runs_make_test_on_every_declared_python() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    job = workflow["jobs"]["test"]
+    assert job["steps"][-1]["run"] == "make test"
+    declared = [text.rpartition(" ")[2] for text in PROJECT["project"]["classifiers"]]
+    assert job["strategy"]["matrix"]["python"] == [text for text in declared if "3." in text]
+
+
+def test_pre_commit_runs_what_make_lint_runs() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    hooks = [hook["entry"].partition(" --")[0] for hook in repository["hooks"]]
+    lint = re.search(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert lint is not None
+    lines = [line.removeprefix("\t$(BIN)/") for line in lint[1].splitlines()]
+    assert hooks == [re.split(r" --| \.", line)[0] for line in lines]
 
 
 def test_citation_agrees_with_pyproject() -> None:
