@@ -19,6 +19,6 @@ def test_the_module_offers_what_notebooks_need() -> None:
     assert flowcpc.__version__
 
 
-def test_an_unknown_name_is_answered_in_words() -> None:
-    with pytest.raises(AttributeError, match="it offers compute_flow, load_encoder"):
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(AttributeError, match="it has compute_flow, embed_videos, load_encoder"):
         flowcpc.openstore  # noqa: B018

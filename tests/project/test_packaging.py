@@ -1,6 +1,7 @@
 """Declared, pinned and conda requirements agree with each other and with what the code imports."""
 
 import ast
+import functools
 import importlib.metadata
 import os
 import re
@@ -49,18 +50,26 @@ def _pins() -> dict[str, Requirement]:
     return _named(line for line in lines if line and not line.startswith("#"))
 
 
+@functools.cache
+def _imported_modules(file: Path) -> set[str]:
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            modules.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            modules.add((node.module or "").partition(".")[0])
+    return modules
+
+
+_installed_distributions = functools.cache(importlib.metadata.packages_distributions)
+
+
 def _imported_distributions(files: Iterable[Path]) -> dict[str, set[str]]:
     """Map each third-party module that `files` import, in functions too, to its distributions."""
     ours = {"flowcpc", "benchmarks"}
     ours |= {path.stem for path in (ROOT / "tests" / "support").rglob("*.py")}
-    modules: set[str] = set()
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Import):
-                modules.update(alias.name.partition(".")[0] for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                modules.add((node.module or "").partition(".")[0])
-    installed = importlib.metadata.packages_distributions()
+    modules = set().union(*map(_imported_modules, files))
+    installed = _installed_distributions()
     return {
         module: {canonicalize_name(name) for name in installed.get(module, [module])}
         for module in modules - ours - sys.stdlib_module_names
