@@ -5,6 +5,7 @@ Data go to stdout; messages and bars go to stderr. Exit codes: 0 done, 1 failed,
 """
 
 import contextlib
+import functools
 import json
 import os
 import shlex
@@ -197,9 +198,9 @@ def ignore_stops() -> None:
 class CommandListener(Listener):
     """Draws a progress bar, prints messages on stderr, and stops the work on a signal.
 
-    A context manager: the bar is drawn inside of it. Ctrl-C, SIGTERM and SIGUSR1 are handled from
-    its creation to the end of the command, so create it before modules are loaded, which takes
-    seconds.
+    A context manager: the bar is drawn inside of it. On a terminal it is live; elsewhere a line is
+    printed every few seconds. Ctrl-C, SIGTERM and SIGUSR1 are handled from its creation to the end
+    of the command, so create it before modules are loaded, which takes seconds.
 
     Attributes
     ----------
@@ -209,33 +210,59 @@ class CommandListener(Listener):
 
     def __init__(self, title: str) -> None:
         self.quiet = False
-        self._bar = _Bar(title)
         self._exit_code = 0
+        self._console = Console(stderr=True)
+        self._live: _LiveBar | None = None
+        self._shown = False
+        self.begin(title)
         for number in STOPS:
             earlier = signal.signal(number, self._on_signal)
-            click.get_current_context().call_on_close(
-                lambda number=number, earlier=earlier: signal.signal(number, earlier)
-            )
+            restore = functools.partial(signal.signal, number, earlier)
+            click.get_current_context().call_on_close(restore)
 
     def __enter__(self) -> "CommandListener":
-        if not self.quiet:
-            self._bar.show()
+        self._shown = not self.quiet
+        if self._shown and self._console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+            times = (TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
+            values = TextColumn("{task.fields[values]}")
+            self._live = _LiveBar(*columns, *times, values, console=self._console)
+            self._live.start()
+            self._live.add_task(self._title, total=None, values="")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        if self._live is not None:
+            self._live.lines = ()
+            self._live.stop()
+            self._live = None
+        elif self._unprinted:
+            self._print_line()
+        self._shown = False
 
     def begin(self, stage: str) -> None:
         """Replace the bar by one for the next stage of the work."""
-        shown = self._bar.shown
-        self._bar.close()
-        self._bar = _Bar(stage)
+        shown = self._shown
         if shown:
-            self._bar.show()
+            self.__exit__()
+        self._title = stage
+        self._began = self._printed_at = time.monotonic()
+        self._unprinted: tuple[int, int, Fields] | None = None
+        self._done_before: int | None = None  # by an earlier run, so it does not count for the ETA
+        if shown:
+            self.__enter__()
 
     def progress(self, done: int, total: int, fields: Fields) -> None:
         """Update the bar."""
-        self._bar.update(done, total, fields)
+        if self._done_before is None:
+            self._done_before = done
+        if self._live is not None:
+            task = self._live.task_ids[0]
+            self._live.update(task, completed=done, total=total, values=_join(fields))
+        elif self._shown:
+            self._unprinted = (done, total, fields)
+            if time.monotonic() - self._printed_at >= _PLAIN_INTERVAL_S:
+                self._print_line()
 
     def announce(self, message: str) -> None:
         """Print a message on stderr."""
@@ -244,7 +271,8 @@ class CommandListener(Listener):
 
     def show_lines(self, lines: Sequence[str]) -> None:
         """Show lines under a live bar, if they are few."""
-        self._bar.show_lines(lines if len(lines) <= _MOST_LINES else ())
+        if self._live is not None:
+            self._live.lines = lines if len(lines) <= _MOST_LINES else ()
 
     def should_stop(self) -> bool:
         """Return whether a signal asked for a stop."""
@@ -266,73 +294,6 @@ class CommandListener(Listener):
         # A handler may interrupt a write to stderr, and Python's buffers must not be re-entered.
         os.write(2, b"stopping: saving what is done ...\n")
 
-
-class _LiveBar(Progress):
-    """A live bar with lines of text under it."""
-
-    lines: Sequence[str] = ()
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        """Yield the bar and its lines."""
-        yield from super().get_renderables()
-        yield from (Text(line, no_wrap=True, overflow="ellipsis") for line in self.lines)
-
-
-class _Bar:
-    """A live bar on a terminal; elsewhere a line of progress every few seconds."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._console = Console(stderr=True)
-        self._live: _LiveBar | None = None
-        self._began = self._printed_at = time.monotonic()
-        self._unprinted: tuple[int, int, Fields] | None = None
-        self._done_before: int | None = None  # by an earlier run, so it does not count for the ETA
-        self.shown = False
-
-    def show(self) -> None:
-        """Draw the bar from now on."""
-        self.shown = True
-        if self._console.is_terminal:
-            self._live = _LiveBar(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                TimeElapsedColumn(),
-                TextColumn("ETA"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[values]}"),
-                console=self._console,
-            )
-            self._live.start()
-            self._live.add_task(self._title, total=None, values="")
-
-    def update(self, done: int, total: int, fields: Fields) -> None:
-        """Receive progress."""
-        if self._done_before is None:
-            self._done_before = done
-        if self._live is not None:
-            task = self._live.task_ids[0]
-            self._live.update(task, completed=done, total=total, values=_join(fields))
-        elif self.shown:
-            self._unprinted = (done, total, fields)
-            if time.monotonic() - self._printed_at >= _PLAIN_INTERVAL_S:
-                self._print_line()
-
-    def show_lines(self, lines: Sequence[str]) -> None:
-        """Show lines under a live bar."""
-        if self._live is not None:
-            self._live.lines = lines
-
-    def close(self) -> None:
-        """Stop drawing; leave the last state on the screen."""
-        if self._live is not None:
-            self._live.lines = ()
-            self._live.stop()
-        elif self._unprinted:
-            self._print_line()
-        self.shown = False
-
     def _print_line(self) -> None:
         assert self._unprinted is not None
         done, total, fields = self._unprinted
@@ -345,6 +306,17 @@ class _Bar:
         say(f"{self._title}: {share:.0%}, {elapsed:.0f} s, ETA {eta}, {_join(fields)}")
 
 
+class _LiveBar(Progress):
+    """A live bar with lines of text under it."""
+
+    lines: Sequence[str] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the bar and its lines."""
+        yield from super().get_renderables()
+        yield from (Text(line, no_wrap=True, overflow="ellipsis") for line in self.lines)
+
+
 def _join(fields: Mapping[str, float | str]) -> str:
     return ", ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
@@ -352,24 +324,28 @@ def _join(fields: Mapping[str, float | str]) -> str:
     )
 
 
-# What follows goes as soon as no command uses it: they use CommandListener.
-class Bar(_Bar):
+# What follows goes when extract.py and train.py use CommandListener.
+class Bar:
     """A bar as a context manager and a function."""
 
+    def __init__(self, title: str) -> None:
+        self._listener = Stop.listener or CommandListener(title)
+        self._listener.begin(title)
+
     def __enter__(self) -> "Bar":
-        self.show()
+        self._listener.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._listener.__exit__()
 
     def __call__(self, done: int, total: int, fields: Fields) -> None:
         """Update the bar."""
-        self.update(done, total, fields)
+        self._listener.progress(done, total, fields)
 
     def show_workers(self, workers: Sequence[WorkerState]) -> None:
         """Show a line for each worker."""
-        self.show_lines([_worker_line(worker) for worker in workers[:_MOST_LINES]])
+        self._listener.show_lines([_worker_line(worker) for worker in workers])
 
 
 def _worker_line(worker: WorkerState) -> str:
@@ -383,25 +359,28 @@ def _worker_line(worker: WorkerState) -> str:
 class Stop:
     """True once a signal asked for a stop."""
 
-    def __init__(self, listener: CommandListener | None = None) -> None:
-        self._listener = listener
+    listener: CommandListener | None = None
 
     def __call__(self) -> bool:
-        return self._listener is not None and self._listener.should_stop()
+        return self.listener is not None and self.listener.should_stop()
 
     def leave(self, command: str, *, quiet: bool = False) -> None:
         """Print how to resume, and exit."""
-        listener = self._listener or CommandListener("")
-        listener.quiet = quiet
-        listener.leave()
+        assert self.listener is not None
+        self.listener.quiet = quiet
+        self.listener.leave()
 
 
 def hear_stops() -> Stop:
     """Return what signals set, from now to the end of the command."""
-    return Stop(CommandListener(""))
+    return click.get_current_context().with_resource(stop_on_signals())
 
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Stop]:
     """Yield what signals set."""
-    yield hear_stops()
+    Stop.listener = CommandListener("")
+    try:
+        yield Stop()
+    finally:
+        Stop.listener = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flowcpc.commands import console
-from flowcpc.commands.console import Bar, as_json_text, command_line, hear_stops, say
+from flowcpc.commands.console import CommandListener, as_json_text, json_option, say
 
 if TYPE_CHECKING:
     from flowcpc.train.evaluation.config import EvaluationConfig
@@ -83,7 +83,7 @@ def _words(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str,
 @click.option(
     "--allow-missing", is_flag=True, help="Evaluate although some test videos have no flow."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@json_option
 def evaluate(
     store: Path,
     run: Path | None,
@@ -103,11 +103,11 @@ def evaluate(
     Tables go to RUN/evaluate, or OUT/evaluate. The same command again goes on where it stopped, and reads what is finished. --labels-per-class,
     --folds and --seeds are lists; every combination is evaluated.
     """
-    stop = hear_stops()
+    listener = CommandListener(f"evaluate {mode}")
     from flowcpc.train.evaluation.evaluate import evaluate as run_evaluation
 
     encoder, evaluation = _configurations(run, preset, schedule, settings)
-    with Bar(f"evaluate {mode}") as bar:
+    with listener:
         result = run_evaluation(
             store,
             run,
@@ -119,12 +119,12 @@ def evaluate(
             encoder=encoder,
             evaluation=evaluation,
             allow_missing=allow_missing,
-            progress=bar,
-            announce=say,
-            should_stop=stop,
+            progress=listener.progress,
+            announce=listener.announce,
+            should_stop=listener.should_stop,
         )
     if not result.finished:
-        stop.leave(command_line())
+        listener.leave()
     click.echo(as_json_text(result.table) if as_json else result.to_text())
 
 
@@ -250,7 +250,7 @@ def reproduce(
 
     The same command again goes on where it stopped. Exit code 3 when a row failed; its reason is in the table.
     """
-    stop = hear_stops()
+    listener = CommandListener("findings" if table == "findings" else f"table {table}")
     from flowcpc.commands.settings import parse_settings, with_settings
     from flowcpc.stores.flow_store import open_store
     from flowcpc.train.evaluation.config import SCHEDULES
@@ -271,7 +271,7 @@ def reproduce(
         )
         click.echo(plan.to_text())
         return
-    with Bar("findings" if table == "findings" else f"table {table}") as bar:
+    with listener:
         result = run_table(
             store,
             out,
@@ -283,12 +283,12 @@ def reproduce(
             evaluation=chosen,
             allow_missing=allow_missing,
             execution=Execution(workers=workers),
-            progress=bar,
-            announce=say,
-            should_stop=stop,
+            progress=listener.progress,
+            announce=listener.announce,
+            should_stop=listener.should_stop,
         )
     if not result.finished:
-        stop.leave(command_line())
+        listener.leave()
     click.echo(result.text, nl=False)
     say(f"wrote {result.path}, and its tables beside it as Parquet")
     if result.failed:

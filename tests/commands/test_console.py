@@ -170,10 +170,10 @@ def test_on_a_terminal_a_few_lines_are_shown_under_the_bar(
     with console.CommandListener("extract") as listener:
         listener.progress(1, 4, {"pairs/s": 1.0})
         listener.show_lines(["n1: video p", "n2: idle"])
-        listener._bar._live.refresh()
+        listener._live.refresh()
         assert "n1: video p" in screen.getvalue()
         assert "n2: idle" in screen.getvalue()
         screen.truncate(0)
         listener.show_lines(["a line"] * 20)
-        listener._bar._live.refresh()
+        listener._live.refresh()
         assert "a line" not in screen.getvalue()
