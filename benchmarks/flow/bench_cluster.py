@@ -1,6 +1,7 @@
-"""What distribution costs: memory and time per video of 13,320 videos that are nothing, and Dask against plain processes on real ones.
+"""The cost of distribution: memory and time per video of 13,320 empty videos, and Dask
+against plain processes on real ones.
 
-Run by `make bench`. Writes docs/benchmarks/cluster.md.
+Run `python -m benchmarks.flow.bench_cluster`; `make bench` does. Writes docs/benchmarks/cluster.md.
 """
 
 import dataclasses
@@ -43,7 +44,7 @@ def megabytes(pid: int) -> float:
 
 @dataclasses.dataclass
 class Mark:
-    """How far a run was when so many videos were through: seconds, and MB of client and scheduler."""
+    """Progress of a run after so many videos: seconds, and MB of client and scheduler."""
 
     at: float
     client: float
@@ -51,7 +52,9 @@ class Mark:
 
 
 def no_ops(folder: Path) -> dict[int, Mark]:
-    """Send MANY videos that are nothing through a scheduler and two workers started by hand; marks at FEW and MANY videos."""
+    """Send MANY videos that are nothing through a scheduler and two workers started by hand; marks
+    at FEW and MANY videos.
+    """
     (folder / "videos" / "A").mkdir(parents=True)
     (folder / "video").write_bytes(b"x")
     for number in range(MANY):
@@ -60,7 +63,7 @@ def no_ops(folder: Path) -> dict[int, Mark]:
     quiet = {
         "stdout": subprocess.DEVNULL,
         "stderr": subprocess.DEVNULL,
-        "env": {**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+        "env": {**os.environ, "PYTHONPATH": str(ROOT)},
     }
     daemons = [
         subprocess.Popen(
@@ -121,7 +124,9 @@ def processor_seconds(pids: set[int]) -> float:
 
 
 def working_seconds(videos: Path, store: Path, place: Place) -> tuple[float, float]:
-    """Seconds, and seconds of processors, from the moment when the workers are ready to the last commit."""
+    """Seconds, and seconds of processors, from the moment when the workers are ready to the last
+    commit.
+    """
     pids = {os.getpid()}
     marks: dict[str, tuple[float, float]] = {}
 
@@ -154,16 +159,19 @@ def working_seconds(videos: Path, store: Path, place: Place) -> tuple[float, flo
 
 
 def plain(folders: list[Path], store: Path) -> tuple[float, float]:
-    """The same by processes that know nothing of each other, one core each: the slowest of them, and all together."""
+    """The same by processes that know nothing of each other, one core each: the slowest of them,
+    and all together.
+    """
     cores = sorted(os.sched_getaffinity(0))
     code = (
-        "import os, sys, bench_cluster as b; os.sched_setaffinity(0, {int(sys.argv[3])}); "
+        "import os, sys, benchmarks.flow.bench_cluster as b; os.sched_setaffinity(0, "
+        "{int(sys.argv[3])}); "
         "print(*b.working_seconds(b.Path(sys.argv[1]), b.Path(sys.argv[2]), b.InProcess()))"
     )
     running = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(folder), f"{store}-{n}", str(cores[n])],
-            cwd=ROOT / "tests",
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -210,13 +218,17 @@ def main() -> None:
         else ""
     )
     text = (
-        "# Distribution\n\n`make bench` (benchmarks/flow/bench_cluster.py).\n\n"
-        f"- {MANY} videos that are nothing, through a scheduler and two workers started by hand: {each:.1f} ms per video, so {2 * each:.1f} ms "
+        "# Distribution\n\n`python -m benchmarks.flow.bench_cluster`.\n\n"
+        f"- {MANY} videos that are nothing, through a scheduler and two workers started by hand: "
+        f"{each:.1f} ms per video, so {2 * each:.1f} ms "
         "from one video's end on a worker to the next one's.\n"
-        f"- Memory of the client {few.client:.0f} MB after {FEW} videos and {many.client:.0f} MB after {MANY}; of the scheduler "
+        f"- Memory of the client {few.client:.0f} MB after {FEW} videos and {many.client:.0f} MB "
+        f"after {MANY}; of the scheduler "
         f"{few.scheduler:.0f} and {many.scheduler:.0f} MB.\n"
-        f"- {CLIPS} UCF-101 clips at 256x342 on two cores, from ready workers to the last commit, {ROUNDS} rounds in turns: two processes that "
-        f"know nothing of each other {spread_of(processes, 0)} s, Dask with two workers {spread_of(dask, 0)} s: {ratio:.3f} of the processes' speed. "
+        f"- {CLIPS} UCF-101 clips at 256x342 on two cores, from ready workers to the last commit, "
+        f"{ROUNDS} rounds in turns: two processes that "
+        f"know nothing of each other {spread_of(processes, 0)} s, Dask with two workers "
+        f"{spread_of(dask, 0)} s: {ratio:.3f} of the processes' speed. "
         f"Processor time: {spread_of(processes, 1)} s and {spread_of(dask, 1)} s with client and "
         f"scheduler, {1 / used - 1:+.1%}.\n\n"
         f"{machine_record()}{alone}\n"

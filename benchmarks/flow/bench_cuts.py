@@ -1,6 +1,8 @@
-"""Precision and recall of shot cuts: real clips joined at random places, and stretches of clips that were not joined.
+"""Precision and recall of shot cuts: real clips joined at random places, and stretches of clips
+that were not joined.
 
-Run by `make bench`. Writes docs/benchmarks/cuts.md. The thresholds of pipeline/extraction/cuts.py were chosen on the clips of odd groups; those of even
+Run `python -m benchmarks.flow.bench_cuts`; `make bench` does. Writes docs/benchmarks/cuts.md. The
+thresholds of pipeline/extraction/cuts.py were chosen on the clips of odd groups; those of even
 groups try them.
 """
 
@@ -29,7 +31,9 @@ def _cuts(frames: np.ndarray) -> np.ndarray:
 
 
 def joined(case: Case) -> tuple[bool, int]:
-    """Join two clips of different groups, every other time of the same class; (cut found, flows flagged beside it)."""
+    """Join two clips of different groups, every other time of the same class; (cut found, flows
+    flagged beside it).
+    """
     found, number, height, width = case
     rng = np.random.default_rng((11, number))
     while True:
@@ -71,7 +75,8 @@ def milliseconds(height: int, width: int) -> float:
 def main() -> None:
     """Measure, print and record."""
     lines = [
-        "| size | groups | joins | recall | precision | stretches without a join: flows | flagged |",
+        "| size | groups | joins | recall | precision | stretches without a join: flows | flagged "
+        "|",
         "|---|---|---|---|---|---|---|",
     ]
     flagged: list[str] = []
@@ -90,16 +95,21 @@ def main() -> None:
                 places = [place for _, marked in alone for place in marked]
                 flagged += [f"{place} at {height}x{width}" for place in places]
                 lines.append(
-                    f"| {height}x{width} | {name} | {joins} | {hits / joins:.3f} | {hits / max(1, hits + extra):.3f} | "
+                    f"| {height}x{width} | {name} | {joins} | {hits / joins:.3f} | "
+                    f"{hits / max(1, hits + extra):.3f} | "
                     f"{sum(count for count, _ in alone)} | {len(places)} |"
                 )
     text = (
-        "# Cuts\n\n`make bench` (benchmarks/flow/bench_cuts.py): six frames of one real clip and six of another, of different groups, every other time of "
-        "the same class, joined; a hit is the flow across the join, what is flagged beside it counts against precision. Stretches of 40 flows of "
-        "clips that were not joined show what is flagged there; some UCF-101 clips have real cuts.\n\n"
+        "# Cuts\n\n`python -m benchmarks.flow.bench_cuts`: six frames of one real clip and six of "
+        "another, of different groups, every other time of "
+        "the same class, joined; a hit is the flow across the join, what is flagged beside it "
+        "counts against precision. Stretches of 40 flows of "
+        "clips that were not joined show what is flagged there; some UCF-101 clips have real "
+        "cuts.\n\n"
         + "\n".join(lines)
         + f"\n\nFlagged without a join: {'; '.join(flagged) or 'nothing'}.\n\n"
-        + f"The scores take {milliseconds(256, 342):.2%} of the time of the flow itself at 256x342.\n\n{machine_record()}\n"
+        + f"The scores take {milliseconds(256, 342):.2%} of the time of the flow itself at "
+        f"256x342.\n\n{machine_record()}\n"
     )
     print(text)
     (ROOT / "docs" / "benchmarks" / "cuts.md").write_text(text)

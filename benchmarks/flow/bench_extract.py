@@ -1,6 +1,7 @@
-"""Where a worker's seconds go, from video files to committed flow on one thread, with the decoder in a process beside it.
+"""Where a worker's seconds go, from video files to committed flow on one thread, with the decoder
+in a process beside it.
 
-Run by `make bench`. Writes docs/benchmarks/extract.md.
+Run `python -m benchmarks.flow.bench_extract`; `make bench` does. Writes docs/benchmarks/extract.md.
 """
 
 import os
@@ -60,12 +61,16 @@ def main() -> None:
     ]
     (host,) = status.hosts.to_dict("records")
     text = (
-        f"# Extraction\n\n`make bench` (benchmarks/flow/bench_extract.py): {len(outcomes)} UCF-101 clips ({pairs} pairs) at "
-        f"{settings.height}x{settings.width}, one after the other in one process on one thread, kernels compiled and the decoder started before.\n\n"
+        f"# Extraction\n\n`python -m benchmarks.flow.bench_extract`: {len(outcomes)} UCF-101 clips "
+        f"({pairs} pairs) at "
+        f"{settings.height}x{settings.width}, one after the other in one process on one thread, "
+        "kernels compiled and the decoder started before.\n\n"
         "| stage | what | ms per pair | share |\n|---|---|---|---|\n"
         + "\n".join(lines)
-        + f"\n\n{pairs / elapsed:.1f} pairs/s. Decoding takes {decoding * 1e3:.2f} ms per frame of its own process. Largest "
-        f"memory: worker {host['worker_peak_bytes'] >> 20} MB, decoder {host['decoder_peak_bytes'] >> 20} MB. Load of the machine (1 minute) at the "
+        + f"\n\n{pairs / elapsed:.1f} pairs/s. Decoding takes {decoding * 1e3:.2f} ms per frame of "
+        "its own process. Largest "
+        f"memory: worker {host['worker_peak_bytes'] >> 20} MB, decoder "
+        f"{host['decoder_peak_bytes'] >> 20} MB. Load of the machine (1 minute) at the "
         f"end: {os.getloadavg()[0]:.1f}.\n\n{machine_record()}\n"
     )
     print(text)

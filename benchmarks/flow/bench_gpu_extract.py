@@ -1,9 +1,11 @@
-"""From video files to committed store on a CUDA device: pairs per second, and how busy the device was.
+"""From video files to committed store on a CUDA device: pairs per second, and how busy the device
+was.
 
     make bench-gpu PYTHON=python3
 
-Needs what an extraction needs (docs/cluster.md, On a machine without a network, says how to carry it there) and clips under build/clips, or in
-the folder of --clips; without clips moving textures are written as AVI files. Writes docs/benchmarks/extract-gpu.md.
+Needs what an extraction needs (docs/cluster.md, On a machine without a network, says how to carry
+it there) and clips under build/clips, or in the folder of --clips; without clips moving textures
+are written as AVI files. Writes docs/benchmarks/extract-gpu.md.
 """
 
 import argparse
@@ -47,7 +49,7 @@ def link_clips(clips: list[Path], folder: Path, count: int) -> None:
 
 
 class Busy:
-    """Samples the share of time in which the device had work, by nvidia-smi, while it is entered."""
+    """Samples the share of time in which the device had work, by nvidia-smi."""
 
     def __enter__(self) -> "Busy":
         self.samples: list[float] = []
@@ -131,14 +133,16 @@ def main() -> None:
         metadata.version("flowcpc")
     except metadata.PackageNotFoundError:
         sys.exit(
-            "bench-gpu finds no flowcpc installed here; docs/cluster.md, On a machine without a network, says how"
+            "bench-gpu finds no flowcpc installed here; docs/cluster.md, On a machine without a "
+            "network, says how"
         )
     from flowcpc.pipeline.tvl1.solver import devices, prepare
 
     names = devices()
     if not names:
         sys.exit(
-            "bench-gpu finds no CUDA device that works here; see `nvidia-smi` and `pip install flowcpc[gpu]`"
+            "bench-gpu finds no CUDA device that works here; see `nvidia-smi` and `pip install "
+            "flowcpc[gpu]`"
         )
     prepare("cuda", print)
     prepare("cpu", print)
@@ -168,7 +172,8 @@ def main() -> None:
                 folder / f"videos{few}", folder / f"cpu{n}", "cpu", size, arguments.format
             )
             print(
-                f"round {n}: cuda {pairs / seconds:.0f} pairs/s, cpu {peer_pairs / peer_seconds:.0f} pairs/s",
+                f"round {n}: cuda {pairs / seconds:.0f} pairs/s, cpu "
+                f"{peer_pairs / peer_seconds:.0f} pairs/s",
                 flush=True,
             )
             if n:
@@ -182,10 +187,13 @@ def main() -> None:
         else "unknown (no nvidia-smi)"
     )
     text = (
-        f"# Extraction on a GPU\n\n`make bench-gpu PYTHON=python3` (benchmarks/flow/bench_gpu_extract.py) on {names[0]}: {arguments.videos} videos out of "
-        f"{len(clips)} {origin}, {pairs} pairs, brought to {size[0]}x{size[1]}, from AVI files to a committed {arguments.format} store "
+        f"# Extraction on a GPU\n\n`python -m benchmarks.flow.bench_gpu_extract` on {names[0]}: "
+        f"{arguments.videos} videos out of "
+        f"{len(clips)} {origin}, {pairs} pairs, brought to {size[0]}x{size[1]}, from AVI files to "
+        f"a committed {arguments.format} store "
         f"in one process, medians of {arguments.rounds} rounds after one more.\n\n"
-        f"- {statistics.median(rates):.0f} pairs/s ({min(rates):.0f} to {max(rates):.0f}); {statistics.median(ratios):.1f} times the "
+        f"- {statistics.median(rates):.0f} pairs/s ({min(rates):.0f} to {max(rates):.0f}); "
+        f"{statistics.median(ratios):.1f} times the "
         f"processor's solver with all cores on {few} of these videos in turns.\n"
         f"- The device had work {worked}.\n"
         f"- {same[0]} of {same[1]} videos have the same codes from both.\n\n{machine_record()}\n"

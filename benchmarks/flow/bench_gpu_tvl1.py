@@ -1,9 +1,12 @@
-"""TV-L1 on a CUDA device: the processor's bits, pairs per second, and how far that is from what the device could do.
+"""TV-L1 on a CUDA device: the processor's bits, pairs per second, and how far that is from what the
+device could do.
 
-    make bench-gpu PYTHON=python3                   # uses no .venv: any Python with numpy, numba-cuda and a device
-    python benchmarks/flow/bench_gpu_tvl1.py --pack FILE      # where the real clips are: their frames and OpenCV's flow, to carry along
+    make bench-gpu PYTHON=python3                   # uses no .venv: any Python with numpy,
+    numba-cuda and a device python -m benchmarks.flow.bench_gpu_tvl1 --pack FILE      # where the
+    real clips are: their frames and OpenCV's flow, to carry along
 
-Without a packed file moving textures are used. Prints tables and writes docs/benchmarks/tvl1-gpu.md, and the same as JSON beside it.
+Without a packed file moving textures are used. Prints tables and writes
+docs/benchmarks/tvl1-gpu.md, and the same as JSON beside it.
 """
 
 import argparse
@@ -24,9 +27,11 @@ sys.path.insert(0, str(ROOT))
 Frames = NDArray[np.uint8]
 SIZES = ((240, 320), (256, 342))
 PACKED = ROOT / "build" / "tvl1_frames.npz"
-# Per pixel of an iteration, read off cuda_iterate.py: additions and products, and divisions and square roots.
+# Per pixel of an iteration, read off cuda_iterate.py: additions and products, and divisions and
+# square roots.
 FLOPS, SPECIAL = 47, 6
-# Values per pixel: those a pass reads with its halo, those it writes, and the coefficients that every iteration reads again.
+# Values per pixel: those a pass reads with its halo, those it writes, and the coefficients that
+# every iteration reads again.
 READ, WRITTEN, COEFFICIENTS = 6, 6, 4
 
 
@@ -135,7 +140,9 @@ def seconds(function: Any, rounds: int) -> float:
 def speed(
     clips: dict[tuple[int, int], list[Frames]], pairs: int, rounds: int
 ) -> tuple[list[str], dict[str, float]]:
-    """Table of pairs/s beside the processor's solver, for batches of several sizes; and the figures."""
+    """Table of pairs/s beside the processor's solver, for batches of several sizes; and the
+    figures.
+    """
     from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
     from flowcpc.pipeline.tvl1.solver import available_threads, compute_flow
 
@@ -146,7 +153,8 @@ def speed(
     figures = {}
     parameters = TVL1Parameters()
     for size, parts in clips.items():
-        # Whole clips one after the other, as often as it takes; a cut between them is a pair like any other.
+        # Whole clips one after the other, as often as it takes; a cut between them is a
+        # pair like any other.
         once = np.concatenate(parts)
         cpu = (len(once) - 1) / seconds(
             lambda: compute_flow(once, parameters=parameters, backend="cpu"),  # noqa: B023
@@ -160,7 +168,8 @@ def speed(
             )
             figures[f"{size[0]}x{size[1]} {count}"] = rate
             lines.append(
-                f"| {size[0]}x{size[1]} | {count} | {rate:.0f} | {cpu:.1f} ({available_threads()} cores) | {rate / cpu:.1f} |"
+                f"| {size[0]}x{size[1]} | {count} | {rate:.0f} | {cpu:.1f} ({available_threads()} "
+                f"cores) | {rate / cpu:.1f} |"
             )
             print(lines[-1], flush=True)
     return lines, figures
@@ -203,14 +212,15 @@ def tiles(clips: list[Frames], pairs: int, rounds: int) -> list[str]:
     for tile, rate in sorted(rates.items(), key=lambda item: -item[1])[:12]:
         name = f"{tile.width}x{tile.height}" + (" (default)" if tile == DEFAULT_TILE else "")
         lines.append(
-            f"| {name} | {tile.width * tile.rows} | {tile.iterations} | {tile.registers or 'any'} | {rate / rates[DEFAULT_TILE]:.2f} |"
+            f"| {name} | {tile.width * tile.rows} | {tile.iterations} | {tile.registers or 'any'} "
+            f"| {rate / rates[DEFAULT_TILE]:.2f} |"
         )
     return lines
 
 
 def ceilings() -> tuple[float, float]:
-    """Measured bytes/s of a copy within the device's memory, and float32 operations/s of independent products and
-    sums.
+    """Measured bytes/s of a copy within the device's memory, and float32 operations/s of
+    independent products and sums.
     """
     from numba import cuda
 
@@ -262,35 +272,36 @@ def roofline(clips: list[Frames], rate: float) -> list[str]:
 
     parameters = TVL1Parameters()
     pyramid = make_pyramid(*clips[0].shape[1:], parameters)
-    solve, room = cpu.pair_solver(pyramid, parameters), cpu.Room(pyramid)
+    solve, buffers = cpu.pair_solver(pyramid, parameters), cpu.Buffers(pyramid)
+    tables = pyramid.sizes, pyramid.offsets, pyramid.down_index, pyramid.down_fraction
     flow = np.zeros((2, *clips[0].shape[1:]), np.float32)
     iterated = []
     for frames in clips:
         levels = np.zeros((2, int(pyramid.offsets[-1]) + 64), np.float32)
         for t in range(2):
-            build_levels(
-                frames[16 + t],
-                pyramid.sizes,
-                pyramid.offsets,
-                pyramid.down_index,
-                pyramid.down_fraction,
-                levels[t],
-            )
-        iterated.append(solve(*levels, room, flow)[0])
+            build_levels(frames[16 + t], *tables, levels[t])
+        iterated.append(solve(*levels, buffers, flow)[0])
     work = statistics.mean(iterated)
     tile = DEFAULT_TILE
     halo = tile.width * tile.height / math.prod(tile.inner)
     traffic = work * 4 * ((READ * halo + WRITTEN) / tile.iterations + COEFFICIENTS * halo)
     bandwidth, operations = ceilings()
     return [
-        f"- Pixel-iterations of a pair (mean of the clips, exact stopping): {work / 1e6:.1f} million.",
-        f"- Bytes: {traffic / 1e9:.2f} GB a pair through the caches and memory (tile {tile.width}x{tile.height}, {tile.iterations} iterations a "
-        f"pass, halo factor {halo:.2f}; the coefficients, read again in every iteration, are counted in full although caches may hold them).",
-        f"- Operations: {work * halo * FLOPS / 1e9:.2f} GFlop a pair, without fused products, and {work * halo * SPECIAL / 1e9:.2f} billion "
+        f"- Pixel-iterations of a pair (mean of the clips, exact stopping): {work / 1e6:.1f} "
+        "million.",
+        f"- Bytes: {traffic / 1e9:.2f} GB a pair through the caches and memory (tile "
+        f"{tile.width}x{tile.height}, {tile.iterations} iterations a "
+        f"pass, halo factor {halo:.2f}; the coefficients, read again in every iteration, are "
+        "counted in full although caches may hold them).",
+        f"- Operations: {work * halo * FLOPS / 1e9:.2f} GFlop a pair, without fused products, and "
+        f"{work * halo * SPECIAL / 1e9:.2f} billion "
         "exact divisions and square roots, each some ten instructions.",
-        f"- Measured ceilings: {bandwidth / 1e12:.2f} TB/s (copy, read and write counted), {operations / 1e12:.1f} TFlop/s with fused products.",
-        f"- Bytes alone would allow {bandwidth / traffic:.0f} pairs/s, operations alone (half the ceiling, as nothing is fused, and ten for each "
-        f"special one) {operations / 2 / (work * halo * (FLOPS + 10 * SPECIAL)):.0f}; measured: {rate:.0f}.",
+        f"- Measured ceilings: {bandwidth / 1e12:.2f} TB/s (copy, read and write counted), "
+        f"{operations / 1e12:.1f} TFlop/s with fused products.",
+        f"- Bytes alone would allow {bandwidth / traffic:.0f} pairs/s, operations alone (half the "
+        "ceiling, as nothing is fused, and ten for each "
+        f"special one) {operations / 2 / (work * halo * (FLOPS + 10 * SPECIAL)):.0f}; measured: "
+        f"{rate:.0f}.",
     ]
 
 
@@ -327,7 +338,8 @@ def main() -> None:
     devices = cuda.device_names()
     if not devices:
         sys.exit(
-            "bench-gpu finds no CUDA device that works here; see `nvidia-smi` and `pip install flowcpc[gpu]`"
+            "bench-gpu finds no CUDA device that works here; see `nvidia-smi` and `pip install "
+            "flowcpc[gpu]`"
         )
     prepare("cuda", print)
     prepare("cpu", print)
@@ -337,7 +349,8 @@ def main() -> None:
     key = f"{SIZES[0][0]}x{SIZES[0][1]} {arguments.pairs}"
     sections = [
         "# TV-L1 on CUDA",
-        f"`make bench-gpu PYTHON=python3` on {devices[0]}; frames: {origin}. Decoding and storing are left out, copies to and from the "
+        f"`make bench-gpu PYTHON=python3` on {devices[0]}; frames: {origin}. Decoding and storing "
+        "are left out, copies to and from the "
         "device are in.",
         "## Speed",
         "\n".join(lines),

@@ -1,6 +1,8 @@
-"""Our TV-L1 beside OpenCV's: speed at the same work, where the time goes, and how far the flows differ, on real frames.
+"""Our TV-L1 beside OpenCV's: speed at the same work, where the time goes, and how far the flows
+differ, on real frames.
 
-Run by `make bench`. Prints tables and writes docs/benchmarks/tvl1.md. Both sides get the same gray frames and parameters and are timed in turns
+Run `python -m benchmarks.flow.bench_tvl1`; `make bench` does. Prints tables and writes
+docs/benchmarks/tvl1.md. Both sides get the same gray frames and parameters and are timed in turns
 in the same process; figures are medians over rounds of ratios within a round.
 """
 
@@ -91,9 +93,10 @@ def real_pairs() -> Iterator[tuple[str, Frames]]:
 
 
 def speed(rounds: int, pairs: int) -> list[str]:
-    """Table of pairs/s of both sides at both sizes on one and two threads, and the ratio per clip."""
+    """Table of pairs/s of both sides, at both sizes, on one and two threads; ratio per clip."""
     lines = [
-        "| frames | threads | OpenCV, pairs/s | flowcpc, pairs/s | ratio | ratio per clip, least to most |",
+        "| frames | threads | OpenCV, pairs/s | flowcpc, pairs/s | ratio | ratio per clip, least "
+        "to most |",
         "|---|---|---|---|---|---|",
     ]
     for height, width in SIZES:
@@ -122,7 +125,8 @@ def speed(rounds: int, pairs: int) -> list[str]:
             theirs, ours = (statistics.median(rates[backend]) for backend in ("opencv", "cpu"))
             spread = sorted(statistics.median(clip) for clip in ratios)
             lines.append(
-                f"| {height}x{width} | {threads} | {theirs:.2f} | {ours:.1f} | **{ratio:.1f}** | {', '.join(f'{value:.0f}' for value in spread)} |"
+                f"| {height}x{width} | {threads} | {theirs:.2f} | {ours:.1f} | **{ratio:.1f}** | "
+                f"{', '.join(f'{value:.0f}' for value in spread)} |"
             )
             print(lines[-1], flush=True)
     cv2.setNumThreads(1)
@@ -141,12 +145,14 @@ def median_seconds(function: Callable[[], object], rounds: int) -> float:
 
 
 def stages(rounds: int) -> list[str]:
-    """Table of the stages of a solve at 240x320 on one thread: time per pixel, work per pair, share of the whole."""
+    """Table of the stages of a solve at 240x320 on one thread: time per pixel, work per pair, share
+    of the whole.
+    """
     height, width = SIZES[0]
     parameters = TVL1Parameters()
     pyramid = make_pyramid(height, width, parameters)
     c = make_constants(parameters, pyramid)
-    room = cpu.Room(pyramid)
+    buffers = cpu.Buffers(pyramid)
     solve = cpu.pair_solver(pyramid, parameters)
     clips = [clip_frames(ucf6_clip(name), height, width, None, 2) for name in SPEED_CLIPS]
     levels = [np.zeros((2, int(pyramid.offsets[-1]) + 64), np.float32) for _ in clips]
@@ -155,44 +161,25 @@ def stages(rounds: int) -> list[str]:
         for t in range(2):
             build_levels(frames[t], *tables, pair[t])
     flow = np.zeros((2, height, width), np.float32)
-    work = [solve(*pair, room, flow) for pair in levels]
-    whole = median_seconds(lambda: [solve(*pair, room, flow) for pair in levels], rounds) / len(
+    work = [solve(*pair, buffers, flow) for pair in levels]
+    whole = median_seconds(lambda: [solve(*pair, buffers, flow) for pair in levels], rounds) / len(
         levels
     )
-    state, other, coefficients, interleaved, scratch, weights, taps, addresses, _ = room.arrays
+    state, other, coefficients, interleaved, scratch, weights, taps, addresses, _ = buffers.arrays
     stride = int(iterate.line_stride(width))
     updates = np.zeros(iterate.LONGEST_PASS, np.int64)
-    pixels = height * width
+    size, step, pixels = (height, width), (c.tau, c.bound), height * width
+    numbers, row = (c.cubic, c.to_pixels, c.smallest_gradient), iterate.STATE_LINES * stride
     per_call = {
         "pyramid of a frame": lambda: build_levels(clips[0][0], *tables, levels[0][0]),
-        "gradient": lambda: warp.interleave(levels[0][1], height, width, False, interleaved),
+        "gradient": lambda: warp.interleave(levels[0][1], size, False, interleaved),
         "warp": lambda: warp.warp(
-            levels[0][0],
-            interleaved,
-            state,
-            height,
-            width,
-            stride,
-            (c.cubic, c.to_pixels, c.smallest_gradient),
-            taps,
-            addresses,
-            coefficients,
+            levels[0][0], interleaved, state, size, numbers, (taps, addresses), coefficients
         ),
         "iterate": lambda: iterate._pass(
-            coefficients,
-            state,
-            other,
-            height,
-            width,
-            c.tau,
-            c.bound,
-            weights,
-            iterate.LONGEST_PASS,
-            updates,
+            coefficients, state, other, size, step, weights, iterate.LONGEST_PASS, updates
         ),
-        "median": lambda: median.median_filter(
-            other, height, width, stride, iterate.STATE_LINES * stride, 5, scratch
-        ),
+        "median": lambda: median.median_filter(other, size, stride, row, 5, scratch),
     }
     area = float(pyramid.offsets[-1]) / pixels
     times = {
@@ -221,10 +208,14 @@ def stages(rounds: int) -> list[str]:
 
 
 def flow_of_old_opencv(pairs: dict[str, Frames]) -> dict[str, Flow]:
-    """The flow of OpenCV 4.10, installed into a folder of its own; empty where it cannot be fetched."""
+    """The flow of OpenCV 4.10, installed into a folder of its own; empty where it cannot be
+    fetched.
+    """
     code = (
-        "import sys, numpy as np; sys.path.insert(0, sys.argv[1]); import cv2; cv2.setNumThreads(1)\n"
-        "pairs = np.load(sys.argv[2]); solve = lambda a, b: cv2.optflow.DualTVL1OpticalFlow_create().calc(a, b, None)\n"
+        "import sys, numpy as np; sys.path.insert(0, sys.argv[1]); import cv2; "
+        "cv2.setNumThreads(1)\n"
+        "pairs = np.load(sys.argv[2]); solve = lambda a, b: "
+        "cv2.optflow.DualTVL1OpticalFlow_create().calc(a, b, None)\n"
         "np.savez(sys.argv[3], **{name: solve(*pairs[name]).transpose(2, 0, 1) for name in pairs})"
     )
     with tempfile.TemporaryDirectory() as name:
@@ -271,7 +262,9 @@ def with_one_pixel_changed(frames: Frames) -> Frames:
 
 
 def parity() -> list[str]:
-    """Table of the differences per pair, and of OpenCV's own: with and without IPP, one gray level apart, 4.10 and 5."""
+    """Table of the differences per pair, and of OpenCV's own: with and without IPP, one gray level
+    apart, 4.10 and 5.
+    """
     pairs = {name: middlebury(DATA, name)[0] for name in MIDDLEBURY} | dict(real_pairs())
     flows = {}
     for number, (name, frames) in enumerate(pairs.items()):
@@ -283,7 +276,8 @@ def parity() -> list[str]:
     for name, flow in flow_of_old_opencv(pairs).items():
         flows[name]["old"] = flow
     lines = [
-        "| pair | flow, px | within 0.1 px | median | 99 % | 99.9 % | OpenCV, IPP on and off | OpenCV, one pixel changed | OpenCV 5, 4.10 |",
+        "| pair | flow, px | within 0.1 px | median | 99 % | 99.9 % | OpenCV, IPP on and off | "
+        "OpenCV, one pixel changed | OpenCV 5, 4.10 |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
 
@@ -330,14 +324,17 @@ def parity() -> list[str]:
 def peak_memory() -> float:
     """Peak of a process that computes 1,000 frames of 256x342 in blocks, GB."""
     code = (
-        "import json, resource, sys; sys.path[:0] = sys.argv[1:]\n"
-        "from textures import moving_texture; from flowcpc.pipeline.tvl1.solver import compute_flow, prepare\n"
-        "import numpy as np; prepare('cpu'); frames = np.resize(moving_texture(8, 256, 342, step=(0.2, 0.1)), (32, 256, 342))\n"
+        "import json, resource, benchmarks\n"
+        "from textures import moving_texture; from flowcpc.pipeline.tvl1.solver import "
+        "compute_flow, prepare\n"
+        "import numpy as np; prepare('cpu'); frames = np.resize(moving_texture(8, 256, 342, "
+        "step=(0.2, 0.1)), (32, 256, 342))\n"
         "for start in range(0, 1000, 31): compute_flow(frames, threads=1)\n"
         "print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(ROOT), str(ROOT / "tests")],
+        [sys.executable, "-c", code],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
@@ -355,25 +352,32 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (DATA / "videos.csv").is_file():
         print(
-            f"bench_tvl1 was left out: no real clips at {DATA}; set FLOWCPC_TEST_DATA to a folder that has them"
+            f"bench_tvl1 was left out: no real clips at {DATA}; set FLOWCPC_TEST_DATA to a folder "
+            "that has them"
         )
         return
     prepare("cpu")
     sections = [
         "# TV-L1 on the processor",
-        '`make bench`; `backend="cpu"` beside OpenCV\'s DualTVL1 with the same parameters on the same gray frames.',
+        '`make bench`; `backend="cpu"` beside OpenCV\'s DualTVL1 with the same parameters on the '
+        "same gray frames.",
         "## Speed",
-        f"{arguments.pairs} pairs of each of {len(SPEED_CLIPS)} UCF-101 clips; medians of {arguments.rounds} rounds in turns, ratios within a round.",
+        f"{arguments.pairs} pairs of each of {len(SPEED_CLIPS)} UCF-101 clips; medians of "
+        f"{arguments.rounds} rounds in turns, ratios within a round.",
         "\n".join(speed(arguments.rounds, arguments.pairs)),
         "## Where the time goes",
-        "One pair of each of the same clips at 240x320, one thread. OpenCV's iteration takes 62-69 ns per pixel, the fused loop that a C compiler "
+        "One pair of each of the same clips at 240x320, one thread. OpenCV's iteration takes 62-69 "
+        "ns per pixel, the fused loop that a C compiler "
         "makes of it 2-3 ns (the specification's figures, from another machine).",
         "\n".join(stages(4 * arguments.rounds)),
         f"Peak memory of a process after 1,000 frames of 256x342: {peak_memory():.2f} GB.",
         "## The same flow",
-        "Differences are the larger one of the two components, px; shares are of pixels that differ by less than 0.1 px. The last three columns "
-        "say how far OpenCV's flow is from itself: IPP is Intel's library, the one pixel changes by one gray level. Across a cut nothing of "
-        "one frame is in the other: the flow there is an accident of rounding, OpenCV's as much as ours.",
+        "Differences are the larger one of the two components, px; shares are of pixels that "
+        "differ by less than 0.1 px. The last three columns "
+        "say how far OpenCV's flow is from itself: IPP is Intel's library, the one pixel changes "
+        "by one gray level. Across a cut nothing of "
+        "one frame is in the other: the flow there is an accident of rounding, OpenCV's as much as "
+        "ours.",
         "\n".join(parity()),
         machine_record(),
     ]

@@ -1,6 +1,8 @@
-"""What each encoding costs in bytes and in px, on real flow at 256x342, under the store's own codec and chunks.
+"""What each encoding costs in bytes and in px, on real flow at 256x342, under the store's own codec
+and chunks.
 
-Run by `make bench`. Writes docs/benchmarks/encodings.md.
+Run `python -m benchmarks.storage.bench_encodings`; `make bench` does. Writes
+docs/benchmarks/encodings.md.
 """
 
 import statistics
@@ -53,7 +55,9 @@ def measure(encoding: Encoding, flows: list[np.ndarray]) -> dict[str, float]:
 
 
 def against_the_library(flows: list[np.ndarray]) -> tuple[float, float]:
-    """Bytes and time of our compression of the default's codes, in parts of the LZ4 library's HC compressor at Blosc's level 4."""
+    """Bytes and time of our compression of the default's codes, in parts of the LZ4 library's HC
+    compressor at Blosc's level 4.
+    """
     chunks = [chunk for flow in flows for chunk in DEFAULT.encode(flow)]
 
     def library(chunk: np.ndarray) -> bytes:
@@ -90,13 +94,17 @@ def main() -> None:
     of_bytes, of_time = against_the_library(flows)
     ours, convention = measured["companded8"], measured["uint8-bound20"]
     text = (
-        f"# Encodings\n\n`make bench` (benchmarks/storage/bench_encodings.py): TV-L1 flow of {CLIPS} UCF-101 clips at 256x342 ({sum(map(len, flows))} flows), "
-        f"each compressed as a store compresses it. Slow: pixels below {SLOW_PX:g} px. Decoding is the time that the compressed codes take "
+        f"# Encodings\n\n`python -m benchmarks.storage.bench_encodings`: TV-L1 flow of {CLIPS} "
+        f"UCF-101 clips at 256x342 ({sum(map(len, flows))} flows), "
+        f"each compressed as a store compresses it. Slow: pixels below {SLOW_PX:g} px. Decoding is "
+        "the time that the compressed codes take "
         "against copying the codes.\n\n"
         + "\n".join(lines)
-        + f"\n\ncompanded8 against uint8-bound20: {ours['mean error, px'] / convention['mean error, px']:.2f} of the error at "
+        + "\n\ncompanded8 against uint8-bound20: "
+        f"{ours['mean error, px'] / convention['mean error, px']:.2f} of the error at "
         f"{ours['KB per flow'] / convention['KB per flow']:.2f} of the bytes. "
-        f"Its compression against LZ4 HC (level 4 of Blosc): {of_bytes:.2f} of the bytes in {of_time:.2f} of the time.\n\n{machine_record()}\n"
+        f"Its compression against LZ4 HC (level 4 of Blosc): {of_bytes:.2f} of the bytes in "
+        f"{of_time:.2f} of the time.\n\n{machine_record()}\n"
     )
     print(text)
     (ROOT / "docs" / "benchmarks" / "encodings.md").write_text(text)

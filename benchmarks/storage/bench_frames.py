@@ -1,6 +1,9 @@
-"""What stored frames cost: bytes and error by how they are stored, the time they add to an extraction, and windows read per second.
+"""What stored frames cost: bytes and error by how they are stored, the time they add to an
+extraction, and windows read per second.
 
-Run by `make bench`. Writes docs/benchmarks/frames.md. Times are processor time, also of the decoder's process, so that other load weighs little.
+Run `python -m benchmarks.storage.bench_frames`; `make bench` does. Writes
+docs/benchmarks/frames.md. Times are processor time, also of the decoder's process, so that other
+load weighs little.
 """
 
 import io
@@ -63,7 +66,8 @@ def ways(frames: list[np.ndarray]) -> list[str]:
         size = np.mean([len(jpeg) for jpeg in jpegs]) / 1e3
         milliseconds = [value / len(frames) * 1e3 for value in (encoded - began, decoded - encoded)]
         rows.append(
-            f"| {name} | {size:.1f} | {errors.mean():.2f} | {np.percentile(errors, 99):.0f} | {milliseconds[0]:.2f} | {milliseconds[1]:.2f} |"
+            f"| {name} | {size:.1f} | {errors.mean():.2f} | {np.percentile(errors, 99):.0f} | "
+            f"{milliseconds[0]:.2f} | {milliseconds[1]:.2f} |"
         )
     return rows
 
@@ -116,13 +120,19 @@ def main() -> None:
         flows_rate = windows_per_second(WindowReader(store, names, threads=1), lengths)
     pairs, size = int(lengths.sum()), int(videos["frame_bytes"].sum())
     text = (
-        f"# Stored frames\n\n`make bench` (benchmarks/storage/bench_frames.py). Every tenth frame of {CLIPS} UCF-101 clips at 256x342: KB per frame, "
-        "error of the three colours against the frame before JPEG (of 255), encoding by OpenCV, decoding by Pillow.\n\n"
-        "| JPEG | KB | mean error | p99 | ms to encode | ms to decode |\n|---|---|---|---|---|---|\n"
+        "# Stored frames\n\n`python -m benchmarks.storage.bench_frames`. Every tenth frame of "
+        f"{CLIPS} UCF-101 clips at 256x342: KB per frame, "
+        "error of the three colours against the frame before JPEG (of 255), encoding by OpenCV, "
+        "decoding by Pillow.\n\n"
+        "| JPEG | KB | mean error | p99 | ms to encode | ms to decode |\n"
+        "|---|---|---|---|---|---|\n"
         + "\n".join(rows)
-        + f"\n\n{len(clips)} clips ({pairs} pairs) extracted with `--with-frames`: {having / without:.3f} of the processor time without, "
-        f"{size / (pairs + len(clips)) / 1e3:.1f} KB per frame beside {(videos['bytes'].sum() - size) / pairs / 1e3:.1f} KB per flow.\n\n"
-        f"Random windows of {FRAMES} with a crop of 224x224, on one core: {frames_rate:.0f} windows of frames per second, "
+        + f"\n\n{len(clips)} clips ({pairs} pairs) extracted with `--with-frames`: "
+        f"{having / without:.3f} of the processor time without, "
+        f"{size / (pairs + len(clips)) / 1e3:.1f} KB per frame beside "
+        f"{(videos['bytes'].sum() - size) / pairs / 1e3:.1f} KB per flow.\n\n"
+        f"Random windows of {FRAMES} with a crop of 224x224, on one core: {frames_rate:.0f} "
+        "windows of frames per second, "
         f"{flows_rate:.0f} of flow.\n\n{machine_record()}\n"
     )
     print(text)

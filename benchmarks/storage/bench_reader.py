@@ -1,7 +1,9 @@
-"""Random windows of flow per second: WindowReader on both formats beside the readers that the field uses, on the same flow and one core.
+"""Random windows of flow per second: WindowReader on both formats beside the readers that the field
+uses, on the same flow and one core.
 
-Run by `make bench`. Writes docs/benchmarks/reader.md. All read the same windows of the same real flow, crop them and are timed in turns in one
-process; figures are medians over rounds of ratios within a round.
+Run `python -m benchmarks.storage.bench_reader`; `make bench` does. Writes
+docs/benchmarks/reader.md. All read the same windows of the same real flow, crop them and are timed
+in turns in one process; figures are medians over rounds of ratios within a round.
 """
 
 import argparse
@@ -25,7 +27,7 @@ from flowcpc.stores.codec.checksums import crc32c
 from flowcpc.stores.codec.raw_bytes import SLACK
 from flowcpc.stores.encoding import DEFAULT, ENCODINGS
 from flowcpc.stores.flow_store import FlowStore, create_store
-from flowcpc.stores.video.reader import _open
+from flowcpc.stores.video.open_files import _open
 from flowcpc.stores.window_reader import WindowReader
 
 HEIGHT, WIDTH, CROP, CLIPS, FLOWS, NUM_FLOWS, BATCH = 256, 342, 224, 24, 40, 10, 64
@@ -51,7 +53,7 @@ def draw(rng: np.random.Generator, lengths: list[int]) -> Windows:
 
 
 def one_by_one(read: Callable[[int, int, int, int], np.ndarray]) -> Reader:
-    """A reader of batches from one of windows: read(video, start, top, left) -> (N, 2, CROP, CROP)."""
+    """A batch reader from a window reader: read(video, start, top, left) -> (N, 2, CROP, CROP)."""
     out = np.empty((BATCH, 1, NUM_FLOWS, 2, CROP, CROP), np.uint8)
 
     def batch(windows: Windows) -> np.ndarray:
@@ -147,7 +149,9 @@ def tensorstore_reader(store: FlowStore) -> Reader | None:
 
 
 def litdata_reader(folder: Path, codes: list[np.ndarray]) -> Reader | None:
-    """LitData: a sample per flow in uncompressed chunks, windows by ten items; None where it is not installed."""
+    """LitData: a sample per flow in uncompressed chunks, windows by ten items; None where it is not
+    installed.
+    """
     try:
         from litdata import StreamingDataset
         from litdata.streaming.cache import Cache
@@ -248,8 +252,10 @@ def main() -> None:
         tables = write_tables(seconds, sizes)
         profile = write_profile(stores["zarr"], draw(rng, lengths))
     text = (
-        f"# Window reads\n\n`make bench` (benchmarks/storage/bench_reader.py): random windows of {NUM_FLOWS} flows with a {CROP}x{CROP} crop, real flow of "
-        f"{CLIPS} UCF-101 clips at {HEIGHT}x{WIDTH}, batches of {BATCH} into one array, one core, page cache warm, checksums on, medians of "
+        "# Window reads\n\n`python -m benchmarks.storage.bench_reader`: random windows of "
+        f"{NUM_FLOWS} flows with a {CROP}x{CROP} crop, real flow of "
+        f"{CLIPS} UCF-101 clips at {HEIGHT}x{WIDTH}, batches of {BATCH} into one array, one core, "
+        "page cache warm, checksums on, medians of "
         f"{rounds} rounds in turns.\n\n{profile}\n\n"
         f"{tables}\n\n{machine_record()}\n"
     )

@@ -1,6 +1,7 @@
-"""What storing costs: its share of an extraction's time, the opening of a store of 13,320 videos, and the memory of an hour of video.
+"""What storing costs: its share of an extraction's time, the opening of a store of 13,320 videos,
+and the memory of an hour of video.
 
-Run by `make bench`. Writes docs/benchmarks/store.md.
+Run `python -m benchmarks.storage.bench_store`; `make bench` does. Writes docs/benchmarks/store.md.
 """
 
 import json
@@ -34,12 +35,15 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 began = time.perf_counter()
 videos = flowcpc.stores.flow_store.open_store(sys.argv[1]).videos()
 seconds = time.perf_counter() - began
-print(json.dumps([len(videos), seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3]))
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([len(videos), seconds, (after - before) / 1e3]))
 """
 
 
 def writing_share(folder: Path) -> tuple[float, float]:
-    """Time of encoding, statistics and the committed write against that of the solver on one thread, for both formats."""
+    """Time of encoding, statistics and the committed write against that of the solver on one
+    thread, for both formats.
+    """
     shares = []
     frames = [gray_frames(clip, 256, 342) for clip in spread(3)]
     began = time.perf_counter()
@@ -82,7 +86,9 @@ def store_flow(store: FlowStore, video_id: str, frames: np.ndarray, flow: np.nda
 
 
 def opening(folder: Path) -> tuple[int, float, float, float]:
-    """Synthetic commits of as many videos as UCF-101 has: (videos, seconds, MB) of opening, seconds of rebuilding the index."""
+    """Synthetic commits of as many videos as UCF-101 has: (videos, seconds, MB) of opening, seconds
+    of rebuilding the index.
+    """
     store = create_store(folder / "many", NUMERICS | {"height": 16, "width": 20})
     commit_flow(
         store,
@@ -115,7 +121,9 @@ def opening(folder: Path) -> tuple[int, float, float, float]:
 
 
 def hour_of_video(folder: Path) -> tuple[int, float]:
-    """Write an hour of small flow block by block; (flows, MB that the process grew by while it did)."""
+    """Write an hour of small flow block by block; (flows, MB that the process grew by while it
+    did).
+    """
     store = create_store(folder / "hour", NUMERICS | {"height": 64, "width": 86})
     block = np.random.default_rng(0).normal(0, 1, (250, 2, 64, 86)).astype(np.float32)
     codes = store.encoding.encode(block)
@@ -146,12 +154,15 @@ def main() -> None:
         zarr_share, hdf5_share = writing_share(folder)
         videos, seconds, megabytes, rebuilding = opening(folder)
     text = (
-        "# Storing\n\n`make bench` (benchmarks/storage/bench_store.py).\n\n"
-        f"- Writing at 256x342 (encoding, statistics, cuts, compression, sync, reading back, commit) against the solver on one thread: "
+        "# Storing\n\n`python -m benchmarks.storage.bench_store`.\n\n"
+        "- Writing at 256x342 (encoding, statistics, cuts, compression, sync, reading back, "
+        "commit) against the solver on one thread: "
         f"{zarr_share:.1%} of its time for Zarr, {hdf5_share:.1%} for HDF5.\n"
-        f"- Opening a store of {videos} videos and answering `videos()`: {seconds:.2f} s and {megabytes:.0f} MB beyond the imports; rebuilding its "
+        f"- Opening a store of {videos} videos and answering `videos()`: {seconds:.2f} s and "
+        f"{megabytes:.0f} MB beyond the imports; rebuilding its "
         f"index from the records takes {rebuilding / seconds:.0f} times as long.\n"
-        f"- An hour of video, {flows} flows of 64x86 (991 MB of codes), written in blocks of 250: the process grew by {grown:.0f} MB, most of it the "
+        f"- An hour of video, {flows} flows of 64x86 (991 MB of codes), written in blocks of 250: "
+        f"the process grew by {grown:.0f} MB, most of it the "
         f"record's columns.\n\n{machine_record()}\n"
     )
     print(text)

@@ -1,10 +1,13 @@
-"""Steps of pretraining per second on a CUDA device at the paper's size, beside the same loop on ready-made tensors.
+"""Steps of pretraining per second on a CUDA device at the paper's size, beside the same loop on
+ready-made tensors.
 
     make bench-gpu PYTHON=python3
-    python3 benchmarks/training/bench_gpu_train.py --size tiny     # to its end anywhere, on a CPU too; its figures mean nothing
+    python -m benchmarks.training.bench_gpu_train --size tiny     # to its end anywhere, on a CPU
+    too; its figures mean nothing
 
-Reading a store needs neither zarr nor h5py; making one does. On a machine without them the store comes along: `--make build/train.flow` where they
-are, then carry that folder. Writes docs/benchmarks/train-gpu.md.
+Reading a store needs neither zarr nor h5py; making one does. On a machine without them the store
+comes along: `--make build/train.flow` where they are, then carry that folder. Writes
+docs/benchmarks/train-gpu.md.
 """
 
 import argparse
@@ -32,7 +35,8 @@ def make(path: Path, size: str) -> Path:
         return write_store(path, videos=videos, flows=flows, size=frame)
     except ImportError as error:
         sys.exit(
-            f"bench_gpu_train makes no store here ({error}); make one elsewhere with --make {STORE.relative_to(ROOT)} and bring it along"
+            f"bench_gpu_train makes no store here ({error}); make one elsewhere with --make "
+            f"{STORE.relative_to(ROOT)} and bring it along"
         )
 
 
@@ -88,14 +92,17 @@ def main() -> None:
                 real.append(measure(store, config, execution, ready_made=False))
                 ready.append(measure(store, config, own, ready_made=True))
                 print(
-                    f"{kind}, round {n}: {1 / real[-1].step_time:.2f} steps/s, ready-made {1 / ready[-1].step_time:.2f}",
+                    f"{kind}, round {n}: {1 / real[-1].step_time:.2f} steps/s, ready-made "
+                    f"{1 / ready[-1].step_time:.2f}",
                     flush=True,
                 )
             rows.append(row(kind, real, ready)[0])
     device = torch.cuda.get_device_name() if cuda else "a CPU"
     text = (
-        f"# Steps of pretraining on a GPU\n\n`make bench-gpu PYTHON=python3` (benchmarks/training/bench_gpu_train.py --size {arguments.size}) on {device}: "
-        f"model 1 with Conv3D, B=16, T=8, N={config.num_flows}, {config.size[0]}x{config.size[1]} crops, {config.precision}, "
+        "# Steps of pretraining on a GPU\n\n`python -m benchmarks.training.bench_gpu_train --size "
+        f"{arguments.size}` on {device}: "
+        f"model 1 with Conv3D, B=16, T=8, N={config.num_flows}, {config.size[0]}x{config.size[1]} "
+        f"crops, {config.precision}, "
         f"{arguments.workers} loader processes; "
         f"{arguments.rounds} rounds of {steps} steps in turns, medians.\n\n{HEAD}\n"
         + "\n".join(rows)

@@ -1,7 +1,9 @@
-"""Feeding a training loop: samplers beside their loops, the loader beside the raw reader and beside a loader as DPC's code has it.
+"""Feeding a training loop: samplers beside their loops, the loader beside the raw reader and beside
+a loader as DPC's code has it.
 
-Run by `make bench`. Writes docs/benchmarks/loader.md. What is compared runs in turns in one process; figures are medians over rounds of ratios
-within a round. Real flow is needed.
+Run `python -m benchmarks.training.bench_loader`; `make bench` does. Writes
+docs/benchmarks/loader.md. What is compared runs in turns in one process; figures are medians over
+rounds of ratios within a round. Real flow is needed.
 """
 
 import argparse
@@ -53,7 +55,9 @@ def like_ucf101(count: int) -> Spans:
 
 
 def measure_samplers(rounds: int) -> str:
-    """A row per selection: microseconds a batch, its part of a step, and how many times the loops' rate that is."""
+    """A row per selection: microseconds a batch, its part of a step, and how many times the loops'
+    rate that is.
+    """
     shots = like_ucf101(9_537)
     packed = pack_shots(shots)
     batches = len(shots) // 16
@@ -90,7 +94,9 @@ def measure_samplers(rounds: int) -> str:
 
 
 class Raw:
-    """The windows of one round after another, by the reader alone, into one array: seconds of BATCHES batches at each call."""
+    """The windows of one round after another, by the reader alone, into one array: seconds of
+    BATCHES batches at each call.
+    """
 
     def __init__(self, batches: SequenceReader, reader: WindowReader) -> None:
         self._batches = batches
@@ -111,7 +117,9 @@ class Raw:
 
 
 def steps_of_round(number: int) -> range:
-    """Steps that a loader reads in one round; the first WARM are not timed, so that nothing counts that was read while nobody waited."""
+    """Steps that a loader reads in one round; the first WARM are not timed, so that nothing counts
+    that was read while nobody waited.
+    """
     return range(number * (WARM + BATCHES), (number + 1) * (WARM + BATCHES))
 
 
@@ -152,7 +160,9 @@ def to_pixels(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 class FramesOnDisk(torch.utils.data.Dataset):
-    """A sample: one sequence of one video from a JPEG per frame, by transforms of one image at a time."""
+    """A sample: one sequence of one video from a JPEG per frame, by transforms of one image at a
+    time.
+    """
 
     def __init__(self, folder: Path, steps: list[tuple[Segments, np.ndarray]]) -> None:
         self._folder = folder
@@ -186,7 +196,9 @@ class FramesOnDisk(torch.utils.data.Dataset):
 
 
 def measure_training(segments: SegmentReader, batches: SequenceReader, rounds: int) -> str:
-    """Training steps of a small encoder per second, with each kind of loader, in parts of those on one batch that is ready."""
+    """Training steps of a small encoder per second, with each kind of loader, in parts of those on
+    one batch that is ready.
+    """
     encoder = Encoder(CONFIG)
     tensor = segments.to_device(batches.read(0))
 
@@ -205,7 +217,8 @@ def measure_training(segments: SegmentReader, batches: SequenceReader, rounds: i
                 ready = seconds(lambda: [step(tensor) for _ in range(BATCHES)])
                 ratios.append(ready / timed(row))
         lines.append(
-            f"| {kind_of(workers)} | {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
+            f"| {kind_of(workers)} | {statistics.median(ratios):.2f} ({min(ratios):.2f} to "
+            f"{max(ratios):.2f}) |"
         )
     return "\n".join(lines)
 
@@ -220,7 +233,9 @@ def kind_of(workers: int) -> str:
 
 
 def measure_loaders(rounds: int) -> tuple[str, str, str]:
-    """Our loader in parts of the raw reader, under a training loop, and against a loader from a JPEG per frame."""
+    """Our loader in parts of the raw reader, under a training loop, and against a loader from a
+    JPEG per frame.
+    """
     flows = middle_flows(spread(CLIPS), FLOWS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -258,9 +273,12 @@ def measure_loaders(rounds: int) -> tuple[str, str, str]:
             timed(ready)
             ratios = [timed(iter(data)) / timed(ready) for _ in range(rounds)]
     peer = (
-        "A JPEG of quality 95 per frame and component, PIL, transforms of one image at a time and torch's DataLoader, against ours, "
-        f"{WORKERS} processes each, the same windows, the same crops, float32 tensors on the CPU as result: ours delivers "
-        f"**{statistics.median(ratios):.1f} times** the samples/s ({min(ratios):.1f} to {max(ratios):.1f}). "
+        "A JPEG of quality 95 per frame and component, PIL, transforms of one image at a time and "
+        "torch's DataLoader, against ours, "
+        f"{WORKERS} processes each, the same windows, the same crops, float32 tensors on the CPU "
+        "as result: ours delivers "
+        f"**{statistics.median(ratios):.1f} times** the samples/s ({min(ratios):.1f} to "
+        f"{max(ratios):.1f}). "
         f"The two differ by {difference:.3f} px in the mean (JPEG, and the bound of {BOUND} px)."
     )
     return "\n".join(lines), training, peer
@@ -275,12 +293,16 @@ def main() -> None:
     loaders, training, peer = measure_loaders(rounds)
     size = f"B={CONFIG.batch_size}, T={CONFIG.num_segments}, N={CONFIG.num_flows}"
     text = (
-        f"# Feeding\n\n`make bench` (benchmarks/training/bench_loader.py), medians of {rounds} rounds in turns.\n\n"
-        "**Samplers**: an epoch of batches of B=16, T=8, N=10 out of 9,537 videos of UCF-101's lengths, one in ten with a cut, against the loops "
+        f"# Feeding\n\n`python -m benchmarks.training.bench_loader`, medians of {rounds} rounds in "
+        "turns.\n\n"
+        "**Samplers**: an epoch of batches of B=16, T=8, N=10 out of 9,537 videos of UCF-101's "
+        "lengths, one in ten with a cut, against the loops "
         f"that the tests compare them with, on one thread.\n\n{samplers}\n\n"
-        f"**Loaders**: batches of {size}, crops of {CROP}x{CROP} from {HEIGHT}x{WIDTH}, real flow of {CLIPS} UCF-101 clips, page cache warm: "
+        f"**Loaders**: batches of {size}, crops of {CROP}x{CROP} from {HEIGHT}x{WIDTH}, real flow "
+        f"of {CLIPS} UCF-101 clips, page cache warm: "
         f"batches/s in parts of WindowReader's on the same windows into one array.\n\n{loaders}\n\n"
-        f"**Training**: forward and backward of an encoder of width {CONFIG.width} on these batches, on the CPU with all cores.\n\n{training}\n\n"
+        f"**Training**: forward and backward of an encoder of width {CONFIG.width} on these "
+        f"batches, on the CPU with all cores.\n\n{training}\n\n"
         f"**Against a JPEG per frame.** {peer}\n\n{machine_record()}\n"
     )
     print(text)

@@ -1,6 +1,7 @@
-"""Steps of pretraining per second on a CPU, beside the same loop on ready-made tensors, and what of a step is waiting and drawing.
+"""Steps of pretraining per second on a CPU, beside the same loop on ready-made tensors, and what of
+a step is waiting and drawing.
 
-Run by `make bench`. Writes docs/benchmarks/train.md.
+Run `python -m benchmarks.training.bench_train`; `make bench` does. Writes docs/benchmarks/train.md.
 """
 
 import argparse
@@ -57,10 +58,13 @@ def main() -> None:
     rows = [row(f"batches by {kind}", *some)[0] for kind, some in found.items()]
     share = drawn / min(one.step_time for one in found["a thread"][0])
     text = (
-        f"# Steps of pretraining\n\n`make bench` (benchmarks/training/bench_train.py): model 1 with Conv3D, B=16, T=8, N=5, {config.size[0]}x{config.size[1]} "
-        f"crops of a store of 72x96, width {config.width}, on the CPU with {torch.get_num_threads()} threads; {arguments.rounds} rounds of "
+        "# Steps of pretraining\n\n`python -m benchmarks.training.bench_train`: model 1 with "
+        f"Conv3D, B=16, T=8, N=5, {config.size[0]}x{config.size[1]} "
+        f"crops of a store of 72x96, width {config.width}, on the CPU with "
+        f"{torch.get_num_threads()} threads; {arguments.rounds} rounds of "
         f"{arguments.steps} steps in turns, medians.\n\n{HEAD}\n" + "\n".join(rows) + "\n\n"
-        f"Drawing a batch's segments takes {1e6 * drawn:.0f} microseconds, {share:.3%} of a step.\n\n{machine_record()}\n"
+        f"Drawing a batch's segments takes {1e6 * drawn:.0f} microseconds, {share:.3%} of a step.\n"
+        f"\n{machine_record()}\n"
     )
     print(text)
     arguments.out.mkdir(parents=True, exist_ok=True)

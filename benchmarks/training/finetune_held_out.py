@@ -1,9 +1,10 @@
-"""How settings of finetuning do on videos of the train split that are held out by groups; the test split is never opened.
+"""How settings of finetuning do on videos of the train split that are held out by groups; the test
+split is never opened.
 
-python benchmarks/training/finetune_held_out.py STORE RUN SEED [KEY=VALUE ...]
+python -m benchmarks.training.finetune_held_out STORE RUN SEED [KEY=VALUE ...]
 
-Prints a row of docs/evaluation.md: top-1 (uniform8) of finetune and scratch, each with all labels and with 5 per class, and the losses that training
-began and ended with.
+Prints a row of docs/evaluation.md: top-1 (uniform8) of finetune and scratch, each with all labels
+and with 5 per class, and the losses that training began and ended with.
 """
 
 import sys
@@ -68,7 +69,8 @@ def main(store_path: str, run: str, seed: str, *settings: str) -> None:
             cells.append(f"{share:.1%}")
             losses.append(f"{first:.2f} -> {last:.2f}")
     print(
-        f"| {', '.join(settings) or 'cpu'}, seed {seed} | {' | '.join(cells)} | {len(judged)} clips | {', '.join(losses)}"
+        f"| {', '.join(settings) or 'cpu'}, seed {seed} | {' | '.join(cells)} | {len(judged)} "
+        f"clips | {', '.join(losses)}"
     )
 
 

@@ -1,6 +1,8 @@
-"""What pretraining learns on synthetic motion: unsupervised accuracy on held-out videos, beside what no learning gives.
+"""What pretraining learns on synthetic motion: unsupervised accuracy on held-out videos, beside
+what no learning gives.
 
-Run by `make learning` on a finished run. Writes docs/learning.md and docs/pictures/learning.png.
+Run `python -m benchmarks.training.learn_synth STORE RUN`; `make learning` does. Writes
+docs/learning.md and docs/pictures/learning.png.
 """
 
 import math
@@ -30,8 +32,8 @@ PICTURE = Path("pictures", "learning.png")
 
 
 def descriptions(whole: NDArray[np.float32], flow: Tensor) -> dict[str, Tensor]:
-    """Descriptions (B, T, K) of segments that nothing was learned for; `flow` (B, T, 2N, h, w) is what the encoder sees,
-    `whole` (B, T, N, 2) the means of its whole frames, px."""
+    """Descriptions (B, T, K) of segments that nothing was learned for; `flow` (B, T, 2N, h, w) is
+    what the encoder sees, `whole` (B, T, N, 2) the means of its whole frames, px."""
     uv = flow.unflatten(2, (-1, 2))  # (B, T, N, 2, h, w)
     mean = torch.from_numpy(whole.mean(axis=2))  # (B, T, 2)
     size = uv.square().sum(dim=3).sqrt().mean(dim=(2, 3, 4))[..., None]
@@ -46,7 +48,9 @@ def descriptions(whole: NDArray[np.float32], flow: Tensor) -> dict[str, Tensor]:
 
 
 def nearest(described: Tensor, config: PretrainConfig) -> float:
-    """Share of segments to predict that are nearest to the mean of their observed ones, among the candidates of the loss."""
+    """Share of segments to predict that are nearest to the mean of their observed ones, among the
+    candidates of the loss.
+    """
     wanted = described[:, : config.num_observed].mean(dim=1)  # (B, K)
     # |a - b|^2 is least where 2 a.b - b.b is largest, so the loss's dot products find the nearest.
     predictions = torch.cat([2 * wanted, -torch.ones(len(wanted), 1)], dim=1)[:, None]
@@ -94,15 +98,22 @@ def main() -> None:
     table = "\n".join(f"| {name} | {value:.1%} |" for name, value in rows)
     horizons = ", ".join(f"{value:.1%}" for value in last["held_out_horizon_accuracy"])
     text = (
-        "# What pretraining learns on synthetic motion\n\n`make learning` (benchmarks/training/learn_synth.py).\n\n"
-        f"Batches of {config.batch_size} videos, {config.num_segments} segments of {config.num_flows} flows at "
-        f"{config.size[0]}x{config.size[1]}, model 1 with Conv3D, width {config.width}, {config.steps} steps on 2 cores "
-        f"({minutes:.0f} minutes of steps). The right one of {config.classes} segments has to be picked, on the "
+        "# What pretraining learns on synthetic motion\n\n`python -m "
+        "benchmarks.training.learn_synth`.\n\n"
+        f"Batches of {config.batch_size} videos, {config.num_segments} segments of "
+        f"{config.num_flows} flows at "
+        f"{config.size[0]}x{config.size[1]}, model 1 with Conv3D, width {config.width}, "
+        f"{config.steps} steps on 2 cores "
+        f"({minutes:.0f} minutes of steps). The right one of {config.classes} segments has to be "
+        "picked, on the "
         f"{last['held_out_videos']} videos of the test groups, which the run has not seen.\n\n"
         f"| how | right |\n|---|---|\n{table}\n\n"
-        f"By horizon, nearest first: {horizons}. Held-out loss {last['held_out_loss']:.2f} nats, guessing {math.log(config.classes):.2f}.\n\n"
-        "The nearest neighbours see the same segments and choose among the same candidates: the segment whose description is nearest to the mean of "
-        "the observed ones. Mean flow is that of whole frames, before the mean is subtracted; the cells are of what the encoder sees.\n\n"
+        f"By horizon, nearest first: {horizons}. Held-out loss {last['held_out_loss']:.2f} nats, "
+        f"guessing {math.log(config.classes):.2f}.\n\n"
+        "The nearest neighbours see the same segments and choose among the same candidates: the "
+        "segment whose description is nearest to the mean of "
+        "the observed ones. Mean flow is that of whole frames, before the mean is subtracted; the "
+        "cells are of what the encoder sees.\n\n"
         f"![loss and accuracy over the steps]({PICTURE})\n\n{machine_record()}\n"
     )
     print(text)

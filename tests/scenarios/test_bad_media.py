@@ -1,4 +1,4 @@
-"""Every broken or odd file ends as flow with its decoded count or as a failure with its reason, and docs/bad_media.md says which."""
+"""Every broken or odd file becomes flow or a failure with its reason, as docs/bad_media.md says."""
 
 import csv
 from pathlib import Path

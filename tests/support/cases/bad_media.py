@@ -1,4 +1,6 @@
-"""What becomes of broken and odd files: prints docs/bad_media.md. `python tests/support/cases/bad_media.py > docs/bad_media.md`"""
+"""What becomes of broken and odd files: prints docs/bad_media.md. `python
+tests/support/cases/bad_media.py > docs/bad_media.md`
+"""
 
 import re
 import subprocess
@@ -14,24 +16,27 @@ from flowcpc.stores.flow_store import open_store
 
 HEADER = """# Broken and odd media
 
-What `flowcpc extract-flow` does with each file of a folder of broken and odd media, at 64x86; printed by `.venv/bin/python tests/support/cases/bad_media.py`
-and held by `tests/scenarios/test_bad_media.py`. A file is stored with what it decodes to, or it is a row in `failures` with a reason; none is silently absent
-and none is silently short. *Marked* means that the header claims another number of frames (`decoded_is_header` is false in `videos`); `--strict`
+What `flowcpc extract-flow` does with each file of a folder of broken and odd media, at 64x86;
+printed by `.venv/bin/python tests/support/cases/bad_media.py` and tested by
+`tests/scenarios/test_bad_media.py`. A file is stored with what it decodes to, or it is a row in
+`failures` with a reason; none is silently absent or silently short. *Marked* means that the
+header claims another number of frames (`decoded_is_header` is false in `videos`); `--strict`
 refuses such a video where the difference is above one frame and 1 %.
 """
 
 FOOTER = """
-By hand: the script above prints this page; any one file is extracted, and any one row asked for, with
+By hand: the script above prints this page. These commands extract one file and query its row:
 
 ```
 mkdir one && cp FILE one/
 flowcpc extract-flow one one.flow --size 64x86        # exit code 3 where the file is refused
-flowcpc query one.flow "SELECT video_id, decoded_frames, header_frames, flows, decoded_is_header FROM videos"
+flowcpc query one.flow "SELECT video_id, decoded_frames, header_frames, flows FROM videos"
 flowcpc query one.flow "SELECT video_id, kind, reason FROM failures"
 ```
 
-FILE needs an ending that counts as a video's, or a line in a CSV (`--dataset csv`), as the script gives to all of them. The files are those of
-the folder `bad` in the test data, which `FLOWCPC_TEST_DATA` names.
+FILE needs an extension of a video, or a line in a CSV (`--dataset csv`), as the script writes for
+all of them. The files are those of the folder `bad` in the test data, which `FLOWCPC_TEST_DATA`
+names.
 """
 
 
@@ -84,7 +89,8 @@ def to_markdown(videos: pd.DataFrame, failures: pd.DataFrame) -> str:
         claim = "" if pd.isna(row["header_frames"]) else f", header {row['header_frames']}"
         marked = "" if row["decoded_is_header"] else " (*marked*)"
         rows[row["file"]] = (
-            f"stored: {row['decoded_frames']} frames, {row['flows']} flow{'s' * (row['flows'] > 1)}{claim}{marked}"
+            f"stored: {row['decoded_frames']} frames, {row['flows']} "
+            f"flow{'s' * (row['flows'] > 1)}{claim}{marked}"
         )
     for row in failures.to_dict("records"):
         rows[row["file"]] = f"failed ({row['kind']}): {row['reason']}"

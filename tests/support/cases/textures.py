@@ -9,7 +9,9 @@ Frames = NDArray[np.uint8]
 def moving_texture(
     frames: int, height: int, width: int, *, step: tuple[float, float], seed: int = 0
 ) -> NDArray[np.uint8]:
-    """A smooth random texture that moves by `step` = (dx, dy) px per frame: uint8 (frames, height, width)."""
+    """A smooth random texture that moves by `step` = (dx, dy) px per frame: uint8 (frames, height,
+    width).
+    """
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width].astype(np.float64)
     waves = [
@@ -27,7 +29,7 @@ def moving_texture(
 
 
 def blocks_of_noise(seed: int, height: int, width: int, frames: int = 3) -> Frames:
-    """Smoothed noise that moves by whole pixels, made of integers alone: the same bytes everywhere."""
+    """Smoothed noise that moves by whole pixels, made of integers: the same bytes everywhere."""
     noise = np.random.default_rng(seed).integers(0, 256, (height + 16, width + 32))
     smooth = sum(np.roll(noise, (dy, dx), (0, 1)) for dy in range(4) for dx in range(4)) // 16
     moved = [smooth[t : t + height, 24 - 2 * t : 24 - 2 * t + width] for t in range(frames)]

@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Frames = NDArray[np.uint8]
-# Few levels, warps and iterations, but each of every kind: for backends that are slow where they are tested.
+# Few levels, warps and iterations, but each of every kind: for backends that are slow where they
+# are tested.
 SHORT = {"scales": 2, "warps": 2, "inner_iterations": 3, "outer_iterations": 2}
 
 
 def middlebury(real_data: Path, name: str) -> tuple[Frames, NDArray[np.float32]]:
-    """Frames (2, H, W) and ground-truth flow (2, H, W) px of a Middlebury pair; unknown flow is NaN."""
+    """Frames (2, H, W) and true flow (2, H, W) px of a Middlebury pair; unknown flow is NaN."""
     folder = real_data / "flow_gt" / "middlebury" / name
     frames = np.stack(
         [cv2.imread(str(folder / f"frame{n}.png"), cv2.IMREAD_GRAYSCALE) for n in (10, 11)]

@@ -1,6 +1,7 @@
-"""TV-L1 of both profiles in plain NumPy, one formula a line, as Zach et al. and OpenCV define it: the oracle of the backends.
+"""TV-L1 of both profiles in plain NumPy, as Zach et al. and OpenCV define it: the oracle.
 
-Flow in px, error as a float sum, no tiles, no units of convenience: nothing here is shared with the code it checks.
+Flow in px, error as a float sum, no tiles, no units of convenience: nothing here is shared with the
+code it checks.
 """
 
 import numpy as np
@@ -94,7 +95,7 @@ def cubic(t: Image, a: float) -> Image:
 
 
 def sample(image: Image, at_x: Image, at_y: Image, cuda: bool) -> Image:
-    """Bicubic; outside the image there is nothing (CPU) or the border goes on and weights are normalised (CUDA)."""
+    """Bicubic; outside the image: nothing (CPU), or the border with normalised weights (CUDA)."""
     a = -0.5 if cuda else -0.75
     kind, image, at_x, at_y = (
         image.dtype,
@@ -158,7 +159,7 @@ def one_warp(I0, I1, I1x, I1y, u, p, par, cuda):  # type: ignore[no-untyped-def]
 
 
 def divergence(p: Image) -> Image:
-    """Backward differences with p = 0 before the first row and column, (2, 2, H, W) -> (2, H, W)."""
+    """Backward differences with p = 0 before the image, (2, 2, H, W) -> (2, H, W)."""
     across = p[:, 0].copy()
     across[:, :, 1:] -= p[:, 0, :, :-1]
     down = p[:, 1].copy()
