@@ -24,24 +24,15 @@ ListedUse = tuple[str, str, str, str | None]
 class Video:
     """One video of a data set. Raises ValueError for a path that is not UTF-8.
 
-    Attributes
-    ----------
-    video_id : str
-        The stem for UCF-101 and HMDB-51, the clip's name for Kinetics; otherwise the relative path
-        without suffix.
-    path : str
-        Relative to the videos' folder, with `/`.
-    label, group : str or None
-        Class, and what related clips share: a group is never split between train and test.
-    folds : dict
-        For example {"fold1": "train", "fold2": "test"}; values train, val or test.
+    `video_id` is the stem for UCF-101 and HMDB-51, the clip's name for Kinetics, and otherwise the
+    relative path without suffix.
     """
 
     video_id: str
-    path: str
+    path: str  # relative to the videos' folder, with `/`
     label: str | None
-    group: str | None
-    folds: dict[str, str]
+    group: str | None  # shared by related clips, which are never split between train and test
+    folds: dict[str, str]  # for example {"fold1": "train", "fold2": "test"}
 
     def __post_init__(self) -> None:
         try:

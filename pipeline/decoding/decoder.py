@@ -177,9 +177,8 @@ class DecodedVideo:
             message, length = self._receive()
         if not isinstance(message, Done):
             raise DecoderError("its decoder began another video before the end of this one")
-        self.times = np.array(message.times, np.float64)
-        self.decoded_frames, self.sha256 = message.decoded_frames, message.sha256
-        self.peak_bytes = message.peak_bytes
+        self.decoded_frames, times, self.sha256, self.peak_bytes = message
+        self.times = np.array(times, np.float64)
         self._decoder.idle = True
 
     def take_jpegs(self) -> list[bytes]:
@@ -221,9 +220,8 @@ class DecodedVideo:
                 f"needs more memory to decode than the limit of {self._memory_limit >> 20}M after "
                 f"{self.decoded_frames} frames; give more with --memory-limit, or leave it out"
             )
-        raise DecoderError(
-            f"its decoder failed after {self.decoded_frames} frames: {message.reason}"
-        )
+        after = f"after {self.decoded_frames} frames"
+        raise DecoderError(f"its decoder failed {after}: {message.reason}")
 
 
 _idle: list[Decoder] = []

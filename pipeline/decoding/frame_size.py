@@ -22,17 +22,13 @@ class FrameSize:
     short_side: int | None = None
 
     def __post_init__(self) -> None:
-        name, given = "height and width", (self.height, self.width)
-        if self.short_side is not None:
-            if given != (None, None):
-                raise ValueError("give either height and width, or short_side, not both")
-            name, given = "short_side", (self.short_side, self.short_side)
-        sides = [side for side in given if side is not None]
-        if len(sides) < 2:
-            raise ValueError("give height and width, or short_side")
-        if not all(MIN_SIDE <= side <= MAX_SIDE for side in sides):
-            size = "x".join(map(str, sides[: 1 if self.short_side else 2]))
-            raise ValueError(f"{name} must be {MIN_SIDE} to {MAX_SIDE} px, got {size}")
+        given = {name: side for name, side in vars(self).items() if side is not None}
+        if set(given) not in ({"height", "width"}, {"short_side"}):
+            raise ValueError("give height and width, or short_side alone")
+        if not all(MIN_SIDE <= side <= MAX_SIDE for side in given.values()):
+            size = "x".join(map(str, given.values()))
+            rule = f"must be {MIN_SIDE} to {MAX_SIDE} px, got {size}"
+            raise ValueError(f"{' and '.join(given)} {rule}")
 
     def resolve(self, source_height: int, source_width: int) -> tuple[int, int]:
         """Return (height, width) in px for a video of this size after rotation by its metadata.

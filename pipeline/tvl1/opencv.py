@@ -1,4 +1,4 @@
-"""OpenCV's DualTVL1 as a backend: the reference that the field's data sets were made with."""
+"""OpenCV's DualTVL1 as a backend: the reference with which the field's data sets were made."""
 
 import cv2
 import numpy as np
@@ -8,9 +8,13 @@ from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
 
 
 def compute_flow(frames: NDArray[np.uint8], parameters: TVL1Parameters) -> NDArray[np.float32]:
-    """Return flow between consecutive frames, uint8 (T, H, W) -> float32 (T-1, 2, H, W) px, of the profile "opencv-cpu"."""
-    # OpenCV's object remembers a pyramid that a small frame cut short, so every call gets a fresh one.
-    solver = cv2.optflow.DualTVL1OpticalFlow_create(  # type: ignore[attr-defined]  # missing in OpenCV's stubs
+    """Return flow between consecutive frames, uint8 (T, H, W) -> float32 (T-1, 2, H, W) px.
+
+    Its profile is "opencv-cpu".
+    """
+    create = cv2.optflow.DualTVL1OpticalFlow_create  # type: ignore[attr-defined]  # not in the stubs
+    # OpenCV's object keeps a pyramid that a small frame cut short, so each call makes a new one.
+    solver = create(
         tau=parameters.tau,
         lambda_=parameters.lambda_,
         theta=parameters.theta,

@@ -1,5 +1,6 @@
-"""The pyramid's geometry: sizes of the levels and where every pixel of a resized image comes from. Plain numbers that
-every backend reads, so that none rounds a coordinate in its own way.
+"""The pyramid's geometry: sizes of the levels, and the source of every pixel of a resized image.
+
+All backends read these numbers, so that none rounds a coordinate in its own way.
 """
 
 import dataclasses
@@ -15,23 +16,15 @@ MIN_SIDE = 16
 
 @dataclasses.dataclass(frozen=True)
 class Pyramid:
-    """Geometry of L levels, finest first. Row [level, axis] of a table serves an axis (0 = y, 1 = x) of `level`: pixel
-    d lies at index[d] + fraction[d] in the level that it is resized from.
+    """Geometry of L levels, finest first.
 
-    Attributes
-    ----------
-    sizes : int64 (L, 2)
-        Height and width, px.
-    offsets : int64 (L + 1,)
-        Where a level begins when all of them lie one after the other; the last entry is their total.
-    down_index, down_fraction : int64 and float32 (L, 2, longest side)
-        A level from the finer one before it; level 0 has none.
-    up_index, up_fraction : int64 and float32 (L, 2, longest side)
-        A level from the coarser one after it; the last has none.
+    Row [level, axis] of a table, (L, 2, longest side), serves an axis (0 = y, 1 = x) of `level`:
+    pixel d lies at index[d] + fraction[d] of the level that it is resized from. `down` is from the
+    finer level (level 0 has none), `up` from the coarser one (the last has none).
     """
 
-    sizes: NDArray[np.int64]
-    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]  # (L, 2): height and width, px
+    offsets: NDArray[np.int64]  # (L + 1,): starts of consecutive levels, and their total
     down_index: NDArray[np.int64]
     down_fraction: NDArray[np.float32]
     up_index: NDArray[np.int64]
@@ -45,7 +38,7 @@ class Pyramid:
 
 @functools.lru_cache(maxsize=8)
 def make_pyramid(height: int, width: int, parameters: TVL1Parameters) -> Pyramid:
-    """Return the geometry for frames of `height` x `width`; a level with a side under 16 px ends the pyramid."""
+    """Return the geometry for frames of `height` x `width` px, without levels under 16 px."""
     sizes = [(height, width)]
     for _ in range(parameters.scales - 1):
         # np.rint rounds halves to even, as OpenCV does.
@@ -54,33 +47,28 @@ def make_pyramid(height: int, width: int, parameters: TVL1Parameters) -> Pyramid
             break
         sizes.append((smaller[0], smaller[1]))
     levels, longest = len(sizes), max(height, width)
-    index = {way: np.zeros((levels, 2, longest), np.int64) for way in ("down", "up")}
-    fraction = {way: np.zeros((levels, 2, longest), np.float32) for way in ("down", "up")}
+    index = np.zeros((2, levels, 2, longest), np.int64)
+    fraction = np.zeros((2, levels, 2, longest), np.float32)
     for level, axis in np.ndindex(levels, 2):
         side = sizes[level][axis]
-        for way, other in (("down", level - 1), ("up", level + 1)):
+        for way, other in enumerate((level - 1, level + 1)):
             if 0 <= other < levels:
                 source = sizes[other][axis]
                 # OpenCV shrinks by the step itself and enlarges by the ratio of the rounded sizes.
-                ratio = 1 / parameters.scale_step if way == "down" else source / side
+                ratio = source / side if way else 1 / parameters.scale_step
                 line = _axis(side, source, ratio, parameters.rules.pixel_offset)
-                index[way][level, axis, :side], fraction[way][level, axis, :side] = line
+                index[way, level, axis, :side], fraction[way, level, axis, :side] = line
     offsets = np.concatenate([[0], np.cumsum([h * w for h, w in sizes])]).astype(np.int64)
-    return Pyramid(
-        np.array(sizes, np.int64),
-        offsets,
-        index["down"],
-        fraction["down"],
-        index["up"],
-        fraction["up"],
-    )
+    tables = index[0], fraction[0], index[1], fraction[1]
+    return Pyramid(np.array(sizes, np.int64), offsets, *tables)
 
 
 def _axis(
     side: int, source: int, ratio: float, offset: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Index and fraction of `side` pixels in a line of `source` pixels. Past the first or last pixel: that pixel
-    alone.
+    """Return index and fraction of `side` pixels in a line of `source` pixels.
+
+    Past the first or last pixel, that pixel counts alone.
     """
     # float32 before the floor, as OpenCV does.
     position = ((np.arange(side) + offset) * ratio - offset).astype(np.float32)

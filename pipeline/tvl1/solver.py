@@ -1,4 +1,4 @@
-"""The front door of TV-L1: one function, several backends, the same flow."""
+"""The entry point of TV-L1: one function, several backends, the same flow."""
 
 import functools
 import os
@@ -11,62 +11,62 @@ from numpy.typing import NDArray
 from flowcpc.pipeline.tvl1.parameters import BACKENDS, TVL1Parameters
 from flowcpc.pipeline.tvl1.pyramid import MIN_SIDE
 from flowcpc.stores.base.errors import first_line
+from flowcpc.stores.base.listener import SILENT
 
-_NO_DEVICE = "no CUDA device was found (see `nvidia-smi`), or numba-cuda is missing (pip install 'flowcpc[gpu]')"
+_NO_DEVICE = (
+    "no CUDA device was found (see `nvidia-smi`), "
+    "or numba-cuda is missing (pip install 'flowcpc[gpu]')"
+)
 # Large enough for a pyramid of two levels, so that every kernel is compiled.
 _SMALL_PAIR = np.zeros((2, 20, 20), np.uint8)
 
 
 def check_backend(backend: str, parameters: TVL1Parameters) -> None:
-    """Raise ValueError for an unknown backend, or one that cannot compute with these parameters on any machine."""
+    """Raise ValueError for an unknown backend, or one that cannot compute with `parameters`."""
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
     if backend == "opencv" and parameters.profile != "opencv-cpu":
-        raise ValueError(
-            f"backend='opencv' has no profile={parameters.profile!r}; use 'cpu' or 'cuda'"
-        )
+        profile = parameters.profile
+        raise ValueError(f"backend='opencv' has no profile={profile!r}; use 'cpu' or 'cuda'")
 
 
 def resolve_backend(backend: str) -> str:
-    """Return the backend that computes here: for "auto", "cuda" where a device works, else "cpu".
+    """Return the backend that computes here: for "auto", "cuda" if a device works, else "cpu".
 
-    A device works when it has computed the flow of a small pair, which is tried once. Raises ValueError for an unknown
-    backend, or "cuda" where none works.
+    A device works if it has computed the flow of a small pair, which is tried once. Raises
+    ValueError for an unknown backend, or for "cuda" if none works.
     """
     check_backend(backend, TVL1Parameters())
     if backend not in ("auto", "cuda"):
         return backend
-    why_not = _why_not_cuda() if backend == "auto" or devices() else _NO_DEVICE
-    if backend == "cuda" and why_not:
+    problem = _cuda_problem() if backend == "auto" or devices() else _NO_DEVICE
+    if backend == "cuda" and problem:
         raise ValueError(
-            f"backend='cuda' does not work here: {why_not}; use backend='cpu' or 'auto'"
+            f"backend='cuda' does not work here: {problem}; use backend='cpu' or 'auto'"
         )
-    return "cpu" if why_not or (backend == "auto" and _simulated()) else "cuda"
+    return "cpu" if problem or (backend == "auto" and _is_simulated()) else "cuda"
 
 
 @functools.cache
-def _why_not_cuda() -> str:
-    """Why CUDA does not compute here; empty where it does."""
+def _cuda_problem() -> str:
+    """Return why CUDA does not compute here; empty if it does."""
     try:
-        from flowcpc.pipeline.tvl1.cuda import (
-            solve as cuda,  # numba's CUDA loads here, where a device is asked for
-        )
+        # Numba's CUDA loads only here, where a device is asked for.
+        from flowcpc.pipeline.tvl1.cuda import solve as cuda
 
         if not cuda.device_names():
             return _NO_DEVICE
-        if not _simulated():
+        if not _is_simulated():
             cuda.compute_flow(_SMALL_PAIR, TVL1Parameters())
-    except (
-        Exception
-    ) as error:  # drivers, compilers and devices fail in their own ways, and the processor is there
+    except Exception as error:  # drivers, compilers and devices fail in their own ways
         return f"{type(error).__name__}: {first_line(error)}"
     return ""
 
 
-def _simulated() -> bool:
-    from flowcpc.pipeline.tvl1.cuda import arithmetic as cuda_arithmetic
+def _is_simulated() -> bool:
+    from flowcpc.pipeline.tvl1.cuda import arithmetic
 
-    return cuda_arithmetic.SIMULATED
+    return arithmetic.SIMULATED
 
 
 def available_threads() -> int:
@@ -82,11 +82,10 @@ def compute_flow(
     threads: int | None = None,
     device: int = 0,
 ) -> NDArray[np.float32]:
-    """Return TV-L1 optical flow between consecutive frames, float32 (T-1, 2, H, W), px per frame, components (u, v) =
-    (x, y).
+    """Return TV-L1 flow between consecutive frames, float32 (T-1, 2, H, W), px, (u, v) = (x, y).
 
-    A point at (x, y) in frame t is at (x + u, y + v) in frame t+1. Identical frames give exactly zero. The flow of a pair depends on its
-    two frames and the parameters alone.
+    A point at (x, y) in frame t is at (x + u, y + v) in frame t+1. Identical frames give exactly
+    zero. The flow of a pair depends only on its two frames and the parameters.
 
     Parameters
     ----------
@@ -95,52 +94,48 @@ def compute_flow(
     parameters : TVL1Parameters
         Decide the result; part of a store's numerics.
     backend : str
-        Decides where it is computed: "cuda" (a GPU, all pairs at a time), "cpu" (compiled for this processor), "opencv"
-        (OpenCV's DualTVL1, the reference), or "auto": cuda where a device works, else cpu.
+        "cuda" (a GPU, all pairs at a time), "cpu" (compiled for this processor), "opencv" (OpenCV's
+        DualTVL1, the reference), or "auto": cuda if a device works, else cpu.
     threads : int or None
-        Threads that "cpu" shares the pairs among, each with some 200 bytes of memory per pixel; None means all cores that
-        this process may use.
+        Threads among which "cpu" shares the pairs, each with some 200 bytes of memory per pixel;
+        None means all cores that this process may use.
     device : int
         Index of the GPU that "cuda" uses.
 
     Raises
     ------
     ValueError
-        Another dtype or shape, an unknown backend or one that cannot compute this here, or a number out of range.
+        Another dtype or shape, a number out of range, or a backend that is unknown or cannot
+        compute this here.
     MemoryError
         Not even one pair fits the GPU.
 
     Source: Zach, Pock, Bischof 2007; Sanchez, Meinhardt-Llopis, Facciolo, IPOL 2013.
     """
+    rule = "frames must be a NumPy array, uint8 (T, H, W), gray"
     if not isinstance(frames, np.ndarray):
-        raise ValueError(
-            f"frames are a {type(frames).__name__}; they must be a NumPy array, uint8 (T, H, W), gray"
-        )
+        raise ValueError(f"{rule}, got a {type(frames).__name__}")
     if frames.dtype != np.uint8 or frames.ndim != 3:
-        raise ValueError(
-            f"frames are {frames.dtype} {frames.shape}; they must be uint8 (T, H, W), gray"
-        )
+        raise ValueError(f"{rule}, got {frames.dtype} {frames.shape}")
     if len(frames) < 2:
-        raise ValueError(f"{len(frames)} frame was given; flow needs at least 2")
-    if min(frames.shape[1:]) < MIN_SIDE:
-        raise ValueError(
-            f"frames are {frames.shape[1]}x{frames.shape[2]}; both sides must be at least {MIN_SIDE} px"
-        )
+        raise ValueError(f"flow needs at least 2 frames, got {len(frames)}")
+    height, width = frames.shape[1:]
+    if min(height, width) < MIN_SIDE:
+        raise ValueError(f"frames must be at least {MIN_SIDE}x{MIN_SIDE} px, got {height}x{width}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads={threads} must be at least 1, or None for all cores")
     check_backend(backend, parameters)
     frames = np.ascontiguousarray(frames)
-    chosen = resolve_backend(backend)
+    backend = resolve_backend(backend)
     # Each backend's library loads here, where it is needed.
-    if chosen == "cuda":
+    if backend == "cuda":
         from flowcpc.pipeline.tvl1.cuda import solve as cuda
 
-        if not 0 <= device < len(cuda.device_names()):
-            raise ValueError(
-                f"device={device} is not there; this machine has {len(cuda.device_names())} CUDA device(s)"
-            )
+        count = len(cuda.device_names())
+        if not 0 <= device < count:
+            raise ValueError(f"device={device} does not exist; this machine has {count} device(s)")
         return cuda.compute_flow(frames, parameters, device)
-    if chosen == "opencv":
+    if backend == "opencv":
         from flowcpc.pipeline.tvl1 import opencv
 
         return opencv.compute_flow(frames, parameters)
@@ -149,21 +144,19 @@ def compute_flow(
     return cpu.compute_flow(frames, parameters, threads or available_threads())
 
 
-def prepare(backend: str, announce: Callable[[str], None] = lambda message: None) -> str:
-    """Make a backend ready in this process and return its name: compile its kernels, or load them from where an earlier
-    process left them ("cpu" keeps them on disk for all processes of a machine).
+def prepare(backend: str, announce: Callable[[str], None] = SILENT.announce) -> str:
+    """Compile a backend's kernels in this process, or load them, and return the backend's name.
 
-    `announce` is told when it takes more than a moment, before and after, and when a device is there but does not work.
-    Raises ValueError as `compute_flow` does.
+    Those of "cpu" stay on disk for all processes of a machine. `announce` is called before and
+    after compilation, and when a device exists but does not work. Raises as `compute_flow`.
     """
     began = time.perf_counter()
     if backend in ("auto", "cuda") and devices():
         announce(f"compiling the flow solver for {devices()[0]} ...")
     chosen = resolve_backend(backend)
     if backend == "auto" and devices() and chosen == "cpu":
-        announce(
-            f"flow is computed on the processor, because CUDA does not work here: {_why_not_cuda() or 'simulated'}"
-        )
+        problem = _cuda_problem() or "simulated"
+        announce(f"computing flow on the CPU, because CUDA does not work here: {problem}")
     compiles = chosen == "cuda"
     if chosen == "cpu":
         from flowcpc.stores.base import compiled
@@ -179,9 +172,9 @@ def prepare(backend: str, announce: Callable[[str], None] = lambda message: None
 
 
 def devices() -> list[str]:
-    """Return the names of the CUDA devices here; empty where there is none, or numba-cuda is missing."""
+    """Return the names of the CUDA devices here; empty without any, or without numba-cuda."""
     try:
         from flowcpc.pipeline.tvl1.cuda import solve as cuda
-    except Exception:  # as in _why_not_cuda, which says so
+    except Exception:  # _cuda_problem reports it
         return []
     return cuda.device_names()

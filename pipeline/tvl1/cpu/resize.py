@@ -1,4 +1,4 @@
-"""Bilinear resizing on the processor: the pyramid of a frame, and flow from a level to the next finer one."""
+"""Bilinear resizing on the processor: a frame's pyramid, and flow from a level to the finer one."""
 
 import numpy as np
 
@@ -7,8 +7,9 @@ from flowcpc.stores.base.compiled import kernel
 
 @kernel
 def resize(source, target, index, fraction, gain, offset):
-    """Write `source`, float32 (h, w), to `target`, (H, W), times `gain` plus `offset`; the tables are a Pyramid's, for
-    one level.
+    """Write `source`, float32 (h, w), to `target`, (H, W), times `gain` plus `offset`.
+
+    index, fraction: the tables of a Pyramid for one level.
     """
     one = np.float32(1)
     bottom = source.shape[0] - 1
@@ -33,9 +34,9 @@ def build_levels(frame, sizes, offsets, index, fraction, out):
     for y in range(height):
         for x in range(width):
             out[y * width + x] = frame[y, x]
+    finer = out[: height * width].reshape(height, width)
     for level in range(1, len(sizes)):
-        finer = out[offsets[level - 1] : offsets[level]].reshape(
-            sizes[level - 1, 0], sizes[level - 1, 1]
-        )
-        coarser = out[offsets[level] : offsets[level + 1]].reshape(sizes[level, 0], sizes[level, 1])
+        height, width = sizes[level]
+        coarser = out[offsets[level] : offsets[level + 1]].reshape(height, width)
         resize(finer, coarser, index[level], fraction[level], np.float32(1), np.float32(0))
+        finer = coarser

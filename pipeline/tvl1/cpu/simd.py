@@ -1,15 +1,17 @@
-"""Sixteen float32 values as one Numba value, so that a kernel's speed does not hang on a compiler's guess.
+"""Sixteen float32 values as one Numba value, so that speed does not depend on auto-vectorisation.
 
-LLVM turns the vector operations below into whatever the processor has: one AVX-512 instruction, two of AVX, four of SSE. None of them may
-be reordered, contracted or approximated, so the bits of a result are the same on every processor.
+LLVM turns these operations into what the processor has: one AVX-512 instruction, two of AVX, four
+of SSE. None may be reordered, contracted or approximated, so every processor gives the same bits.
 """
 
+import functools
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba import types
+from numba.core import cgutils
 from numba.core.extending import intrinsic, models, overload, register_model
 
 from flowcpc.pipeline.tvl1.constants import LARGEST_COUNT
@@ -17,8 +19,9 @@ from flowcpc.pipeline.tvl1.constants import LARGEST_COUNT
 LANES = 16
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _LONGS = ir.VectorType(ir.IntType(64), LANES)
-_FOUR = ir.VectorType(ir.FloatType(), 4)
 _INTS = ir.VectorType(ir.IntType(32), LANES)
+_FOUR = ir.VectorType(ir.FloatType(), 4)
+_INTERLEAVED = ir.VectorType(ir.FloatType(), 4 * LANES)
 
 
 class VectorType(types.Type):
@@ -29,80 +32,84 @@ class VectorType(types.Type):
         super().__init__(name=name)
 
 
-floats = VectorType(f"float32x{LANES}", _FLOATS)
-longs = VectorType(f"int64x{LANES}", _LONGS)
+floats, longs = VectorType("floats", _FLOATS), VectorType("longs", _LONGS)
+register_model(VectorType)(lambda manager, kind: models.PrimitiveModel(manager, kind, kind.llvm))
 
 
-@register_model(VectorType)
-class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, fe_type: VectorType) -> None:
-        super().__init__(manager, fe_type, fe_type.llvm)
+def _typed(result: Any, *parameters: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Let kernels call a function that builds LLVM code from (builder, *values).
+
+    Of a C-contiguous float32 array, it gets the address of the data; nothing checks the bounds.
+    """
+
+    def decorate(build: Callable[..., Any]) -> Any:
+        @functools.wraps(build)
+        def typed(typingctx, *given):
+            def codegen(context, builder, signature, values):
+                values = [
+                    context.make_array(kind)(context, builder, value=value).data
+                    if isinstance(kind, types.Array)
+                    else value
+                    for kind, value in zip(signature.args, values, strict=True)
+                ]
+                built = build(builder, *values)
+                if built is None:
+                    return context.get_dummy_value()
+                return context.make_tuple(builder, result, built) if type(built) is list else built
+
+            pairs = zip(parameters, given, strict=True)
+            kinds = [own if kind is types.Array else kind for kind, own in pairs]
+            return result(*kinds), codegen
+
+        return intrinsic(typed)
+
+    return decorate
 
 
-def _pointer(
-    context: Any, builder: ir.IRBuilder, array_type: Any, array: ir.Value, index: ir.Value
-) -> ir.Value:
-    data = context.make_array(array_type)(context, builder, value=array).data
-    return builder.bitcast(builder.gep(data, [index]), _FLOATS.as_pointer())
-
-
-@intrinsic
-def load(typingctx, array, index):
-    """Return the LANES values of a C-contiguous float32 array from flat `index` on; nothing checks the bounds."""
-
-    def codegen(context, builder, signature, args):
-        return builder.load(_pointer(context, builder, signature.args[0], *args), align=4)
-
-    return floats(array, types.intp), codegen
-
-
-@intrinsic
-def store(typingctx, array, index, value):
-    """Write LANES values to a C-contiguous float32 array from flat `index` on; nothing checks the bounds."""
-
-    def codegen(context, builder, signature, args):
-        builder.store(args[2], _pointer(context, builder, signature.args[0], *args[:2]), align=4)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, floats), codegen
+def _address(builder: ir.IRBuilder, data: ir.Value, index: ir.Value, kind: ir.Type) -> ir.Value:
+    return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
 
 
 def _shuffle(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, lanes: Iterable[int]) -> ir.Value:
-    chosen = list(lanes)
-    return builder.shuffle_vector(
-        a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(chosen)), chosen)
-    )
+    order = list(lanes)
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)
+    return builder.shuffle_vector(a, b, mask)
 
 
 def _broadcast(builder: ir.IRBuilder, scalar: ir.Value, vector: ir.VectorType) -> ir.Value:
-    single = builder.insert_element(
-        ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0)
-    )
+    undefined, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+    single = builder.insert_element(undefined, scalar, first)
     return _shuffle(builder, single, single, [0] * LANES)
 
 
-@intrinsic
-def splat(typingctx, scalar):
+def _call(builder: ir.IRBuilder, name: str, result: ir.Type, args: Any) -> ir.Value:
+    function = ir.FunctionType(result, [arg.type for arg in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
+
+
+def _constant(value: float) -> ir.Constant:
+    return ir.Constant(_FLOATS, [value] * LANES)
+
+
+@_typed(floats, types.Array, types.intp)
+def load(builder, data, index):
+    """Return the LANES values of an array from flat `index` on."""
+    return builder.load(_address(builder, data, index, _FLOATS), align=4)
+
+
+@_typed(types.void, types.Array, types.intp, floats)
+def store(builder, data, index, value):
+    """Write LANES values to an array from flat `index` on."""
+    builder.store(value, _address(builder, data, index, _FLOATS), align=4)
+
+
+@_typed(floats, types.float32)
+def splat(builder, scalar):
     """Return a vector whose lanes are all `scalar`."""
-
-    def codegen(context, builder, signature, args):
-        return _broadcast(builder, args[0], _FLOATS)
-
-    return floats(types.float32), codegen
+    return _broadcast(builder, scalar, _FLOATS)
 
 
-def _binary(build: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]) -> Any:
-    def operation(typingctx, a, b):
-        def codegen(context, builder, signature, args):
-            return build(builder, *args)
-
-        if a == floats and b == floats:
-            return floats(floats, floats), codegen
-        return None
-
-    return intrinsic(operation)
-
-
+_binary, _unary = _typed(floats, floats, floats), _typed(floats, floats)
 _OPERATORS = {
     operator.add: _binary(lambda builder, a, b: builder.fadd(a, b)),
     operator.sub: _binary(lambda builder, a, b: builder.fsub(a, b)),
@@ -111,172 +118,83 @@ _OPERATORS = {
 }
 minimum = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b))
 maximum = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
+sqrt = _unary(lambda builder, value: _call(builder, f"llvm.sqrt.v{LANES}f32", _FLOATS, [value]))
+floor = _unary(lambda builder, value: _call(builder, f"llvm.floor.v{LANES}f32", _FLOATS, [value]))
 
 
 def _overload(symbol: Any, function: Any) -> None:
     @overload(symbol)
     def typed(a, b):
-        if a == floats and b == floats:
-            return lambda a, b: function(a, b)
-        return None
+        return (lambda a, b: function(a, b)) if a == floats and b == floats else None
 
 
 for _symbol, _function in _OPERATORS.items():
     _overload(_symbol, _function)
 
 
-def _call(builder: ir.IRBuilder, name: str, result: ir.Type, args: Any) -> ir.Value:
-    function = ir.FunctionType(result, [arg.type for arg in args])
-    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
+# ramp(): 0, 1, 2 and so on. no_count(): zero lanes of int64, to add to with `count`.
+ramp = _typed(floats)(lambda builder: ir.Constant(_FLOATS, [float(k) for k in range(LANES)]))
+no_count = _typed(longs)(lambda builder: ir.Constant(_LONGS, [0] * LANES))
 
 
-def _unary(name: str) -> Any:
-    def operation(typingctx, value):
-        def codegen(context, builder, signature, args):
-            return _call(builder, f"llvm.{name}.v{LANES}f32", _FLOATS, args)
-
-        return floats(floats), codegen
-
-    return intrinsic(operation)
-
-
-sqrt = _unary("sqrt")
-floor = _unary("floor")
-
-
-@intrinsic
-def ramp(typingctx):
-    """Return 0, 1, 2 and so on."""
-
-    def codegen(context, builder, signature, args):
-        return ir.Constant(_FLOATS, [float(lane) for lane in range(LANES)])
-
-    return floats(), codegen
-
-
-@intrinsic
-def inverse_above(typingctx, value, limit):
+@_binary
+def inverse_above(builder, value, limit):
     """Return 1 / value where value > limit, else 0."""
-
-    def codegen(context, builder, signature, args):
-        above = builder.fcmp_ordered(">", *args)
-        inverse = builder.fdiv(ir.Constant(_FLOATS, [1.0] * LANES), args[0])
-        return builder.select(above, inverse, ir.Constant(_FLOATS, [0.0] * LANES))
-
-    return floats(floats, floats), codegen
+    inverse = builder.fdiv(_constant(1.0), value)
+    return builder.select(builder.fcmp_ordered(">", value, limit), inverse, _constant(0.0))
 
 
-@intrinsic
-def store_addresses(typingctx, array, index, rows, columns, row_step, column_step):
-    """Write rows * row_step + columns * column_step, of whole numbers in float lanes, to an int32 array."""
-
-    def codegen(context, builder, signature, args):
-        array, index, rows, columns, *steps = args
-        row_step, column_step = (_broadcast(builder, step, _INTS) for step in steps)
-        down = builder.mul(builder.fptosi(rows, _INTS), row_step)
-        addresses = builder.add(down, builder.mul(builder.fptosi(columns, _INTS), column_step))
-        pointer = builder.bitcast(
-            _pointer(context, builder, signature.args[0], array, index), _INTS.as_pointer()
-        )
-        builder.store(addresses, pointer, align=4)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, floats, floats, types.int32, types.int32), codegen
+@_typed(types.void, types.Array, types.intp, floats, floats, types.int32, types.int32)
+def store_addresses(builder, data, index, rows, columns, row_step, column_step):
+    """Write rows * row_step + columns * column_step, of whole numbers in floats, as int32."""
+    row_steps, column_steps = (_broadcast(builder, step, _INTS) for step in (row_step, column_step))
+    down = builder.mul(builder.fptosi(rows, _INTS), row_steps)
+    addresses = builder.add(down, builder.mul(builder.fptosi(columns, _INTS), column_steps))
+    builder.store(addresses, _address(builder, data, index, _INTS), align=4)
 
 
-@intrinsic
-def no_count(typingctx):
-    """Return zero lanes of int64, to add to with `count`."""
-
-    def codegen(context, builder, signature, args):
-        return ir.Constant(_LONGS, [0] * LANES)
-
-    return longs(), codegen
+@_typed(longs, longs, floats)
+def count(builder, total, value):
+    """Return total + value, int64; `value` >= 0 is truncated, and capped just below 2^31."""
+    cap = _constant(LARGEST_COUNT)
+    capped = builder.select(builder.fcmp_ordered("<", value, cap), value, cap)
+    return builder.add(total, builder.zext(builder.fptosi(capped, _INTS), _LONGS))
 
 
-@intrinsic
-def count(typingctx, total, value):
-    """Return total + value, int64 lanes; `value` >= 0 is truncated to an integer and capped just below 2^31."""
-
-    def codegen(context, builder, signature, args):
-        total, value = args
-        cap = ir.Constant(_FLOATS, [LARGEST_COUNT] * LANES)
-        capped = builder.select(builder.fcmp_ordered("<", value, cap), value, cap)
-        return builder.add(total, builder.zext(builder.fptosi(capped, _INTS), _LONGS))
-
-    return longs(longs, floats), codegen
-
-
-@intrinsic
-def counted(typingctx, total):
+@_typed(types.int64, longs)
+def counted(builder, total):
     """Return the sum of the lanes of a count, int64."""
-
-    def codegen(context, builder, signature, args):
-        return _call(builder, f"llvm.vector.reduce.add.v{LANES}i64", ir.IntType(64), args)
-
-    return types.int64(longs), codegen
+    return _call(builder, f"llvm.vector.reduce.add.v{LANES}i64", ir.IntType(64), [total])
 
 
-@intrinsic
-def load_spread(typingctx, array, index):
-    """Return four values of a float32 array, a b c d, each in four lanes: a a a a b b b b c c c c d d d d."""
-
-    def codegen(context, builder, signature, args):
-        pointer = builder.bitcast(
-            _pointer(context, builder, signature.args[0], *args), _FOUR.as_pointer()
-        )
-        four = builder.load(pointer, align=4)
-        return _shuffle(builder, four, four, (lane // 4 for lane in range(LANES)))
-
-    return floats(array, types.intp), codegen
+@_typed(floats, types.Array, types.intp)
+def load_spread(builder, data, index):
+    """Return four values of an array, a b c d, each in four lanes: a a a a b b b b ..."""
+    four = builder.load(_address(builder, data, index, _FOUR), align=4)
+    return _shuffle(builder, four, four, (lane // 4 for lane in range(LANES)))
 
 
-@intrinsic
-def store_folded(typingctx, array, index, value):
-    """Write four sums to a float32 array: of lanes 0 4 8 12, then 1 5 9 13 and so on, each as (0 + 8) + (4 + 12)."""
-
-    def codegen(context, builder, signature, args):
-        array, index, value = args
-        for lanes in (8, 4):
-            low = _shuffle(builder, value, value, range(lanes))
-            value = builder.fadd(low, _shuffle(builder, value, value, range(lanes, 2 * lanes)))
-        pointer = builder.bitcast(
-            _pointer(context, builder, signature.args[0], array, index), _FOUR.as_pointer()
-        )
-        builder.store(value, pointer, align=4)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, floats), codegen
+@_typed(types.void, types.Array, types.intp, floats)
+def store_folded(builder, data, index, value):
+    """Write four sums: of lanes 0 4 8 12, then 1 5 9 13 and so on, each as (0 + 8) + (4 + 12)."""
+    for lanes in (8, 4):
+        low = _shuffle(builder, value, value, range(lanes))
+        value = builder.fadd(low, _shuffle(builder, value, value, range(lanes, 2 * lanes)))
+    builder.store(value, _address(builder, data, index, _FOUR), align=4)
 
 
-@intrinsic
-def store_interleaved(typingctx, array, index, a, b, c, d):
+@_typed(types.void, types.Array, types.intp, floats, floats, floats, floats)
+def store_interleaved(builder, data, index, a, b, c, d):
     """Write 4 * LANES values: a's first, b's first, c's first, d's first, a's second and so on."""
-
-    def codegen(context, builder, signature, args):
-        array, index, *four = args
-        low = _shuffle(builder, four[0], four[1], range(2 * LANES))
-        high = _shuffle(builder, four[2], four[3], range(2 * LANES))
-        order = [which * LANES + lane for lane in range(LANES) for which in range(4)]
-        mixed = _shuffle(builder, low, high, order)
-        pointer = _pointer(context, builder, signature.args[0], array, index)
-        builder.store(mixed, builder.bitcast(pointer, mixed.type.as_pointer()), align=4)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, floats, floats, floats, floats), codegen
+    low = _shuffle(builder, a, b, range(2 * LANES))
+    high = _shuffle(builder, c, d, range(2 * LANES))
+    order = [vector * LANES + lane for lane in range(LANES) for vector in range(4)]
+    mixed = _shuffle(builder, low, high, order)
+    builder.store(mixed, _address(builder, data, index, _INTERLEAVED), align=4)
 
 
-@intrinsic
-def load_interleaved(typingctx, array, index):
+@_typed(types.UniTuple(floats, 4), types.Array, types.intp)
+def load_interleaved(builder, data, index):
     """Return the four vectors that `store_interleaved` wrote."""
-    four = types.UniTuple(floats, 4)
-
-    def codegen(context, builder, signature, args):
-        pointer = _pointer(context, builder, signature.args[0], *args)
-        mixed = builder.load(
-            builder.bitcast(pointer, ir.VectorType(ir.FloatType(), 4 * LANES).as_pointer()), align=4
-        )
-        parts = [_shuffle(builder, mixed, mixed, range(which, 4 * LANES, 4)) for which in range(4)]
-        return context.make_tuple(builder, four, parts)
-
-    return four(array, types.intp), codegen
+    mixed = builder.load(_address(builder, data, index, _INTERLEAVED), align=4)
+    return [_shuffle(builder, mixed, mixed, range(first, 4 * LANES, 4)) for first in range(4)]

@@ -1,4 +1,4 @@
-"""TV-L1 on the processor: one compiled function solves a pair, and threads share the pairs of a block of frames."""
+"""TV-L1 on the processor: a compiled function solves a pair, and threads share the pairs."""
 
 import concurrent.futures
 from collections.abc import Callable
@@ -17,118 +17,104 @@ from flowcpc.pipeline.tvl1.pyramid import Pyramid, make_pyramid
 from flowcpc.stores.base.compiled import kernel
 
 Floats = NDArray[np.float32]
-# Pyramids of one block of frames; more of them at a time would cost memory and gain nothing.
+# Pyramids of one block of frames; more at a time would cost memory and gain nothing.
 _BLOCK_BYTES = 64 << 20
 _CACHE_LINE = 64
 
 
 def compute_flow(frames: NDArray[np.uint8], parameters: TVL1Parameters, threads: int) -> Floats:
-    """Return flow between consecutive frames, uint8 (T, H, W) -> float32 (T-1, 2, H, W) px, on up to `threads` threads.
+    """Return flow between consecutive frames, uint8 (T, H, W) -> float32 (T-1, 2, H, W) px.
 
-    The result does not depend on `threads`, nor on the other frames of a pair's block.
+    The result does not depend on `threads`, nor on the other frames of a block.
     """
     pyramid = make_pyramid(*frames.shape[1:], parameters)
     solve_pair = pair_solver(pyramid, parameters)
+    tables = pyramid.sizes, pyramid.offsets, pyramid.down_index, pyramid.down_fraction
     flow = np.empty((len(frames) - 1, 2, *frames.shape[1:]), np.float32)
     threads = min(threads, len(flow))
-    rooms = [Room(pyramid) for _ in range(threads)]
+    free_buffers = [Buffers(pyramid) for _ in range(threads)]
     total = int(pyramid.offsets[-1])
     step = max(threads, _BLOCK_BYTES // (4 * total))
+
+    def solve(first: Floats, second: Floats, out: Floats) -> None:
+        buffers = free_buffers.pop()
+        solve_pair(first, second, buffers, out)
+        free_buffers.append(buffers)
+
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(flow), step):
             block = frames[start : start + step + 1]
-            levels = np.zeros(
-                (len(block), total + LANES), np.float32
-            )  # whole vectors may be read past the end
-
-            def build(t: int, block: NDArray[np.uint8] = block, levels: Floats = levels) -> None:
-                tables = pyramid.down_index, pyramid.down_fraction
-                build_levels(block[t], pyramid.sizes, pyramid.offsets, *tables, levels[t])
-
-            def solve(t: int, start: int = start, levels: Floats = levels) -> None:
-                room = rooms.pop()
-                solve_pair(levels[t], levels[t + 1], room, flow[start + t])
-                rooms.append(room)
-
-            list(pool.map(build, range(len(block))))
-            list(pool.map(solve, range(len(block) - 1)))
+            # Whole vectors may be read past the end.
+            levels = np.zeros((len(block), total + LANES), np.float32)
+            list(pool.map(lambda frame, out: build_levels(frame, *tables, out), block, levels))
+            list(pool.map(solve, levels, levels[1:], flow[start : start + step]))
     return flow
 
 
-class Room:
-    """Memory that one thread needs to solve pairs of the pyramid's size: what `_solve` calls `rooms`."""
+class Buffers:
+    """Memory in which one thread solves pairs; `arrays` in the order that `_solve` names them."""
 
     def __init__(self, pyramid: Pyramid) -> None:
         height, width = (int(side) for side in pyramid.sizes[0])
         stride = int(line_stride(width))
         state = (height + 2) * STATE_LINES * stride
-        sizes = (
-            state,
-            state,
+        interleaved = (height + 2 * BORDER) * (width + 2 * BORDER) * CHANNELS
+        coefficients, scratch = (
             height * COEFFICIENT_LINES * stride,
-            (height + 2 * BORDER) * (width + 2 * BORDER) * CHANNELS,
             int(scratch_size(height, width)),
-            stride,
-            12 * stride,
         )
+        sizes = (state, state, coefficients, interleaved, scratch, stride, 12 * stride)
         coarser = np.zeros(2 * height * width, np.float32)
-        self.arrays = (*(_aligned(size) for size in sizes), np.zeros(stride, np.int32), coarser)
+        self.arrays = (*map(_aligned, sizes), np.zeros(stride, np.int32), coarser)
 
 
 def _aligned(size: int) -> Floats:
-    """Zeros from the beginning of a cache line on, and a vector to spare: loads that straddle lines cost a third."""
+    """Return zeros from the start of a cache line on, with a vector to spare.
+
+    Loads that straddle cache lines cost a third.
+    """
     spare = _CACHE_LINE // 4
-    room = np.zeros(size + 2 * spare, np.float32)
-    start = -room.ctypes.data % _CACHE_LINE // 4
-    return room[start : start + size + LANES]
+    array = np.zeros(size + 2 * spare, np.float32)
+    start = -array.ctypes.data % _CACHE_LINE // 4
+    return array[start : start + size + LANES]
 
 
 def pair_solver(
     pyramid: Pyramid, parameters: TVL1Parameters
-) -> Callable[[Floats, Floats, Room, Floats], tuple[int, int]]:
-    """A function of (levels of the first frame, of the second, room, flow to be written) that returns what
-    `_solve` does."""
-    constants = make_constants(parameters, pyramid)
-    numbers = (
-        constants.tau,
-        constants.bound,
-        constants.cubic,
-        constants.to_pixels,
-        constants.smallest_gradient,
-        constants.counts,
-        constants.enlarge,
-    )
-    counts = (
-        parameters.rules.repeats_border,
-        int(parameters.warps),
-        int(parameters.inner_iterations),
-        int(parameters.outer_iterations),
-        int(parameters.median or 1),
-        constants.limits,
-    )
+) -> Callable[[Floats, Floats, Buffers, Floats], tuple[int, int]]:
+    """Return a function (levels of the first frame, of the second, buffers, flow to be written).
+
+    It returns the pixels that were iterated and those that were median-filtered, on all levels.
+    """
+    c, rules = make_constants(parameters, pyramid), parameters.rules
+    numbers = (c.tau, c.bound, c.cubic, c.to_pixels, c.smallest_gradient, c.counts, c.enlarge)
+    inner, outer = int(parameters.inner_iterations), int(parameters.outer_iterations)
+    median, warps = int(parameters.median or 1), int(parameters.warps)
+    settings = (rules.repeats_border, warps, inner, outer, median, c.limits)
     tables = (pyramid.sizes, pyramid.offsets, pyramid.up_index, pyramid.up_fraction)
 
-    def solve(first: Floats, second: Floats, room: Room, flow: Floats) -> tuple[int, int]:
-        iterated, filtered = _solve(first, second, *tables, numbers, counts, room.arrays, flow)
-        return int(iterated), int(filtered)
+    def solve(first: Floats, second: Floats, buffers: Buffers, flow: Floats) -> tuple[int, int]:
+        pixels = _solve(first, second, tables, numbers, settings, buffers.arrays, flow)
+        return int(pixels[0]), int(pixels[1])
 
     return solve
 
 
 @kernel
-def _solve(first, second, sizes, offsets, index, fraction, numbers, counts, rooms, flow):
-    """Solve one pair, levels `first` and `second` -> `flow`, float32 (2, H, W); return the pixels that were
-    iterated and those that were median-filtered, on all levels.
+def _solve(first, second, tables, numbers, settings, buffers, flow):
+    """Solve one pair, levels `first` and `second` -> `flow`, float32 (2, H, W).
 
-    sizes, offsets, index, fraction: of the Pyramid. numbers, counts: of `pair_solver`. rooms: of a Room, in its order.
+    tables: of the Pyramid. numbers, settings and the result: as in `pair_solver`.
     """
+    sizes, offsets, index, fraction = tables
     tau, bound, cubic, to_pixels, smallest, counts_per_unit, enlarge = numbers
-    repeat, warps, inner, outer, median, limits = counts
-    here, there, coefficients, interleaved, scratch, weights, taps, addresses, upper = rooms
+    repeat, warps, inner, outer, median, limits = settings
+    here, there, coefficients, interleaved, scratch, weights, taps, addresses, upper = buffers
     iterated = 0
     filtered = 0
     for level in range(len(sizes) - 1, -1, -1):
         height, width = sizes[level]
+        size = height, width
         begin, end = offsets[level], offsets[level + 1]
         stride = line_stride(width)
         row = STATE_LINES * stride
@@ -138,41 +124,22 @@ def _solve(first, second, sizes, offsets, index, fraction, numbers, counts, room
         # The padding of a line serves the next one as p = 0 left of the image, so it stays 0.
         lines[:, :2, :width] = REST
         if level < len(sizes) - 1:
-            coarse_height, coarse_width = sizes[level + 1]
-            coarse = upper[: 2 * coarse_height * coarse_width].reshape(
-                2, coarse_height, coarse_width
-            )
+            h, w = sizes[level + 1]
+            coarse = upper[: 2 * h * w].reshape(2, h, w)
             for component in range(2):
-                resize(
-                    coarse[component],
-                    lines[:, component, :width],
-                    index[level],
-                    fraction[level],
-                    enlarge,
-                    REST,
-                )
+                finer = lines[:, component, :width]
+                resize(coarse[component], finer, index[level], fraction[level], enlarge, REST)
         weights[:width] = counts_per_unit
         weights[width:] = 0
         taps[:] = 0
-        interleave(second[begin:end], height, width, repeat, interleaved)
+        interleave(second[begin:end], size, repeat, interleaved)
         warping = (cubic, to_pixels, smallest)
         relaxing = (tau, bound, limits[level], inner, outer, median)
+        frame = first[begin : end + LANES]
         for _ in range(warps):
-            frame = first[begin : end + LANES]
-            warp(
-                frame,
-                interleaved,
-                here,
-                height,
-                width,
-                stride,
-                warping,
-                taps,
-                addresses,
-                coefficients,
-            )
+            warp(frame, interleaved, here, size, warping, (taps, addresses), coefficients)
             here, there, done, medians = relax(
-                coefficients, here, there, height, width, relaxing, weights, scratch
+                coefficients, here, there, size, relaxing, weights, scratch
             )
             iterated += done * height * width
             filtered += medians * height * width

@@ -1,7 +1,7 @@
-"""Arithmetic of the CUDA kernels that rounds as the processor does, on a device or in Numba's simulator.
+"""Arithmetic that rounds as the processor does, on a CUDA device or in Numba's simulator.
 
-A device's compiler may fuse a product and a sum into one rounding; products made by `multiply` are never fused. Sums, divisions and square
-roots are correctly rounded by themselves.
+A device's compiler may fuse a product and a sum into one rounding, but not products by `multiply`.
+Sums, divisions and square roots are correctly rounded by themselves.
 """
 
 import math
@@ -58,13 +58,13 @@ def floor(a):
 
 
 def on_device(functions: list[Any], **replaced: Any) -> dict[str, Any]:
-    """Compile the Python functions behind processor kernels for the device, with other functions under the names in
-    `replaced` and one another under their own: the same text on vectors and on single values.
+    """Return processor kernels compiled for the device, by name: one source for vectors and values.
+
+    They see one another, and the functions `replaced` by name.
     """
     compiled: dict[str, Any] = dict(replaced)
     for function in functions:
         python = function.py_func
-        compiled[python.__name__] = cuda.jit(device=True)(
-            types.FunctionType(python.__code__, compiled, python.__name__)
-        )
+        copy = types.FunctionType(python.__code__, compiled, python.__name__)
+        compiled[python.__name__] = cuda.jit(device=True)(copy)
     return compiled

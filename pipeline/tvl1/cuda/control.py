@@ -1,6 +1,7 @@
-"""How far each pair of a batch is, kept on the device, so that a pair's end needs no word with the host.
+"""The progress of each pair of a batch, kept on the device, so that the host need not be asked.
 
-`control` has a row per field and a column per pair. `lists` and `counts` hold the pairs that still iterate, in three turns: a round
+The state is (control, sums, before, tickets, lists, counts). `control` has a row per field and a
+column per pair. `lists` and `counts` hold the pairs that still iterate, in three turns: a round
 reads one, fills the next and empties the third.
 """
 
@@ -10,9 +11,9 @@ from numba import cuda
 from flowcpc.pipeline.tvl1.cpu import iterate
 from flowcpc.pipeline.tvl1.cuda.arithmetic import on_device
 
-# Which of two buffers holds a pair's u and p.
+# Which of two sides holds a pair's u and p.
 SIDE_U, SIDE_P = 0, 1
-# Iterations of the next pass, those left before the next median filter, and outer iterations left.
+# Iterations of the next pass, those before the next median filter, and remaining outer iterations.
 PLANNED, LEFT, OUTER = 2, 3, 4
 # 1: the median filter runs before the next pass, and its result is on the other side.
 FILTER = 5
@@ -30,10 +31,9 @@ def reset_sides(control, pairs):
 
 
 @cuda.jit
-def begin_warp(
-    control, sums, before, tickets, lists, counts, pairs, longest, inner, outer, filters
-):
-    """Begin a warp: every pair is to iterate."""
+def begin_warp(state, pairs, longest, inner, outer, filters):
+    """Begin a warp: every pair iterates."""
+    control, sums, before, tickets, lists, counts = state
     pair = cuda.grid(1)
     if pair < pairs:
         control[PLANNED, pair] = min(longest, inner)
@@ -46,22 +46,19 @@ def begin_warp(
         for k in range(longest):
             sums[pair, k] = 0
     if pair == 0:
-        counts[0] = pairs
-        counts[1] = 0
-        counts[2] = 0
+        counts[0], counts[1], counts[2] = pairs, 0, 0
 
 
 _next_pass = on_device([iterate.next_pass], np=np)["next_pass"]
 
 
 @cuda.jit(device=True)
-def judge(
-    control, sums, before, tickets, lists, counts, turn, pair, limit, longest, inner, filters
-):
-    """After a pass of `pair`: accept it, or have it replayed up to the iteration that converged, or begin the next.
+def judge(state, turn, pair, limit, longest, inner, filters):
+    """Accept a pass of `pair`, or replay it up to the iteration that converged, or plan the next.
 
-    Sums of other blocks are read by atomics, which no first-level cache answers.
+    Sums of other blocks are read by atomics, which bypass the first-level cache.
     """
+    control, sums, before, tickets, lists, counts = state
     planned = control[PLANNED, pair]
     needed = planned
     converged = False

@@ -1,7 +1,8 @@
-"""The iterations of TV-L1 on a CUDA device: several of them per launch, on tiles in shared memory with halos.
+"""The iterations of TV-L1 on a CUDA device, several per launch, on tiles in shared memory.
 
-A block loads u and p of a tile and of a halo as wide as the pass has iterations; every iteration makes one more ring of the halo stale, and
-what is left at the end is the tile. Arithmetic and its order are those of iterate.py.
+A block loads u and p of a tile and of a halo as wide as the pass has iterations. Every iteration
+makes one more ring of the halo stale, until only the tile is valid. The arithmetic and its order
+are those of cpu/iterate.py.
 """
 
 import dataclasses
@@ -23,9 +24,11 @@ _SHARED_BYTES = 48 << 10
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """Shape of the work of a block: a region of `width` x `height` pixels, halo included, in shared memory (24 bytes a
-    pixel, static, so at most 48 KB with the sums), `width` x `rows` threads of up to `registers` registers, and up to
-    `iterations` per launch. It decides the speed and never the flow.
+    """Shape of a block's work, which decides the speed and never the flow.
+
+    A region of `width` x `height` pixels, halo included, in shared memory (24 bytes a pixel, at
+    most 48 KB with the sums); `width` x `rows` threads of up to `registers` registers; up to
+    `iterations` per launch. Raises ValueError for a tile that is too small or too large.
     """
 
     width: int
@@ -36,14 +39,10 @@ class Tile:
 
     def __post_init__(self) -> None:
         if min(self.inner) < 1:
-            raise ValueError(
-                f"{self} leaves nothing inside its halo; make it larger or its iterations fewer"
-            )
+            raise ValueError(f"{self} has nothing inside its halo; enlarge it")
         shared = 4 * _FIELDS * self.width * self.height + 8 * self.width * self.rows
         if shared > _SHARED_BYTES:
-            raise ValueError(
-                f"{self} needs {shared} bytes of shared memory; at most {_SHARED_BYTES} are there"
-            )
+            raise ValueError(f"{self} needs {shared} bytes of shared memory of {_SHARED_BYTES}")
 
     @property
     def inner(self) -> tuple[int, int]:
@@ -57,7 +56,7 @@ DEFAULT_TILE = Tile(12, 11, 1, 2, 0) if SIMULATED else Tile(64, 28, 7, 3, 72)
 
 @functools.cache
 def make_pass(tile: Tile) -> Any:
-    """Return the kernel of a pass for `tile`; its shape is compiled in."""
+    """Return the kernel of a pass for `tile`, whose shape is compiled in."""
     tile_width, tile_height, rows, longest = tile.width, tile.height, tile.rows, tile.iterations
     inner_width, inner_height = tile.inner
     threads = tile_width * rows
@@ -67,7 +66,7 @@ def make_pass(tile: Tile) -> Any:
 
     @cuda.jit(**options)
     def iterate(u, p, coefficients, state, turn, size, numbers, limits):
-        control, sums, before, tickets, lists, counts = state
+        control, sums, _, tickets, lists, counts = state
         height, width, pairs, filters = size
         tau, bound, counts_per_unit = numbers
         limit, inner = limits
@@ -102,12 +101,10 @@ def make_pass(tile: Tile) -> Any:
             at = y * width + x
             for field in range(_FIELDS):
                 value = np.float32(0)
-                if inside:
-                    value = (
-                        u[from_u + field * plane + at]
-                        if field < 2
-                        else p[from_p + (field - 2) * plane + at]
-                    )
+                if inside and field < 2:
+                    value = u[from_u + field * plane + at]
+                elif inside:
+                    value = p[from_p + (field - 2) * plane + at]
                 shared[field, row, column] = value
         cuda.syncthreads()
         one = np.float32(1)
@@ -117,16 +114,12 @@ def make_pass(tile: Tile) -> Any:
                 y = top + row
                 if in_columns and column > 0 and row > 0 and 0 <= y < height:
                     c = from_c + y * width + x
-                    old1 = shared[0, row, column]
-                    old2 = shared[1, row, column]
-                    gradient_x = coefficients[c]
-                    gradient_y = coefficients[c + plane]
-                    rho = coefficients[c + 2 * plane] + (
-                        multiply(gradient_x, old1) + multiply(gradient_y, old2)
-                    )
-                    step = maximum(
-                        minimum(multiply(rho, coefficients[c + 3 * plane]), bound), -bound
-                    )
+                    old1, old2 = shared[0, row, column], shared[1, row, column]
+                    gradient_x, gradient_y = coefficients[c], coefficients[c + plane]
+                    linear = multiply(gradient_x, old1) + multiply(gradient_y, old2)
+                    rho = coefficients[c + 2 * plane] + linear
+                    step = minimum(multiply(rho, coefficients[c + 3 * plane]), bound)
+                    step = maximum(step, -bound)
                     across1 = shared[2, row, column] - shared[2, row, column - 1]
                     down1 = shared[3, row, column] - shared[3, row - 1, column]
                     across2 = shared[4, row, column] - shared[4, row, column - 1]
@@ -134,12 +127,10 @@ def make_pass(tile: Tile) -> Any:
                     new1 = (old1 + multiply(step, gradient_x)) + multiply(tau, across1 + down1)
                     new2 = (old2 + multiply(step, gradient_y)) + multiply(tau, across2 + down2)
                     if own_column and longest <= row < tile_height - longest:
-                        change1 = new1 - old1
-                        change2 = new2 - old2
+                        change1, change2 = new1 - old1, new2 - old2
                         square = multiply(change1, change1) + multiply(change2, change2)
-                        total += int(
-                            minimum(multiply(square, counts_per_unit), np.float32(LARGEST_COUNT))
-                        )
+                        counted = multiply(square, counts_per_unit)
+                        total += int(minimum(counted, np.float32(LARGEST_COUNT)))
                     shared[0, row, column] = new1
                     shared[1, row, column] = new2
             partial[thread] = total
@@ -147,12 +138,8 @@ def make_pass(tile: Tile) -> Any:
             for row in range(cuda.threadIdx.y, tile_height - 1, rows):
                 y = top + row
                 if in_columns and column < tile_width - 1 and 0 <= y < height:
-                    u1 = shared[0, row, column]
-                    u2 = shared[1, row, column]
-                    dx1 = np.float32(0)
-                    dx2 = np.float32(0)
-                    dy1 = np.float32(0)
-                    dy2 = np.float32(0)
+                    u1, u2 = shared[0, row, column], shared[1, row, column]
+                    dx1 = dx2 = dy1 = dy2 = np.float32(0)
                     if x < width - 1:
                         dx1 = shared[0, row, column + 1] - u1
                         dx2 = shared[1, row, column + 1] - u2
@@ -179,25 +166,12 @@ def make_pass(tile: Tile) -> Any:
                     u[to_u + field * plane + at] = shared[field, row, column]
                 for field in range(4):
                     p[to_p + field * plane + at] = shared[field + 2, row, column]
-        # The last block of a pair to finish judges it: its own sums and, after the fence, those of all others are complete.
+        # The last block of a pair to finish judges it: after the fence, all sums are complete.
         cuda.syncthreads()
         if thread == 0:
             cuda.threadfence()
             blocks = cuda.gridDim.x * cuda.gridDim.y
             if cuda.atomic.add(tickets, pair, 1) == blocks - 1:
-                judge(
-                    control,
-                    sums,
-                    before,
-                    tickets,
-                    lists,
-                    counts,
-                    turn,
-                    pair,
-                    limit,
-                    longest,
-                    inner,
-                    filters,
-                )
+                judge(state, turn, pair, limit, longest, inner, filters)
 
     return iterate

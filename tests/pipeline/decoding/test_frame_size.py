@@ -64,7 +64,7 @@ def test_a_strip_is_no_video_for_flow() -> None:
     [
         ({}, "give height and width, or short_side"),
         ({"height": 24}, "give height and width, or short_side"),
-        ({"height": 24, "width": 32, "short_side": 24}, "not both"),
+        ({"height": 24, "width": 32, "short_side": 24}, "short_side alone"),
         ({"height": 8, "width": 32}, "height and width must be 16 to 8192 px, got 8x32"),
         ({"height": 24, "width": 9000}, "must be 16 to 8192 px, got 24x9000"),
         ({"short_side": 8}, "short_side must be 16 to 8192 px, got 8"),

@@ -22,7 +22,7 @@ def blocks_of(lengths: list[int], height: int = 4, width: int = 5) -> list[np.nd
 
 
 class Counted:
-    """Counts the calls of a solver and its frames, and that it is called by one thread at a time."""
+    """Counts the frames of each call, and checks that one thread calls at a time."""
 
     def __init__(self) -> None:
         self.frames: list[int] = []
@@ -39,15 +39,15 @@ class Counted:
 
 @settings(max_examples=30)
 @given(st.lists(st.integers(2, 9), min_size=1, max_size=40), st.integers(1, 8), st.integers(2, 30))
-def test_every_thread_gets_its_own_flow(lengths: list[int], threads: int, most_frames: int) -> None:
+def test_every_thread_gets_its_own_flow(lengths: list[int], threads: int, max_frames: int) -> None:
     blocks = blocks_of(lengths)
     solve = Counted()
-    shared = SharedSolver(solve, most_frames)
+    shared = SharedSolver(solve, max_frames)
     with ThreadPoolExecutor(threads) as pool:
         for block, flow in zip(blocks, pool.map(shared.compute, blocks), strict=True):
             np.testing.assert_array_equal(flow, differences(block))
     assert sum(solve.frames) == sum(lengths)
-    assert max(solve.frames) <= max(most_frames, *lengths)
+    assert max(solve.frames) <= max(max_frames, *lengths)
 
 
 def test_blocks_that_wait_are_computed_together() -> None:
@@ -128,9 +128,9 @@ def test_what_one_block_of_a_batch_brings_about_is_not_the_others() -> None:
 
 def test_the_solver_s_own_words_for_what_is_no_pair() -> None:
     shared = SharedSolver(compute_flow, 100)
-    with pytest.raises(ValueError, match="1 frame was given"):
+    with pytest.raises(ValueError, match="at least 2 frames, got 1"):
         shared.compute(np.zeros((1, 20, 20), np.uint8))
-    with pytest.raises(ValueError, match="most_frames=1"):
+    with pytest.raises(ValueError, match="max_frames=1"):
         SharedSolver(compute_flow, 1)
 
 

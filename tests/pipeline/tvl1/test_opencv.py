@@ -1,4 +1,7 @@
-"""Our flow beside OpenCV's and beside ground truth, on real frames. benchmarks/flow/bench_tvl1.py measures the same on many more."""
+"""Our flow next to OpenCV's and to ground truth, on real frames.
+
+benchmarks/flow/bench_tvl1.py measures the same on many more.
+"""
 
 from pathlib import Path
 

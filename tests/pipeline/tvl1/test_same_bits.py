@@ -1,4 +1,4 @@
-"""One flow everywhere: the same bits for every processor, held against hashes that were written down."""
+"""One flow everywhere: the same bits on every processor, compared with recorded hashes."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tvl1_cases import middlebury
 from flowcpc.pipeline.decoding.frame_size import FrameSize
 from flowcpc.pipeline.decoding.frames import FrameReader
 
-# A change of these values is a change of the numerics: stores written before and after must not be mixed.
+# Whoever changes these values changes the numerics, and raises SOLVER_VERSION.
 NOISE_SHA256 = {
     "opencv-cpu": "b872eb2eb06292c1d40dbee2fe3834594182578afb84a87dca6367fe42d05f65",
     "opencv-cuda": "7c61c0a3a91d5995059c38e2d00078651ab4213c5591af4bff9995152d74e9a7",
@@ -39,7 +39,8 @@ from flowcpc.pipeline.tvl1.solver import compute_flow
 frames = np.load(sys.argv[1])
 for name in frames:
     profile = name.partition(" ")[0]
-    flow = compute_flow(frames[name], parameters=TVL1Parameters(profile=profile), backend="cpu", threads=1)
+    parameters = TVL1Parameters(profile=profile)
+    flow = compute_flow(frames[name], parameters=parameters, backend="cpu", threads=1)
     print(json.dumps([name, hashlib.sha256(flow.tobytes()).hexdigest()]))
 """
 

@@ -2,6 +2,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from recorder import Recorder
 from textures import moving_texture, odd_frames
 from tvl1_cases import SHORT
 
@@ -88,11 +89,11 @@ def test_frames_that_are_a_view_give_the_same_flow() -> None:
 @pytest.mark.parametrize(
     ("frames", "words"),
     [
-        ([[[0] * 32] * 32] * 2, "frames are a list; they must be a NumPy array"),
-        (np.zeros((2, 32, 32), np.float32), "must be uint8"),
-        (np.zeros((2, 32, 32, 3), np.uint8), r"must be uint8 \(T, H, W\)"),
+        ([[[0] * 32] * 32] * 2, "must be a NumPy array, .* got a list"),
+        (np.zeros((2, 32, 32), np.float32), r"must be .* uint8 \(T, H, W\), gray, got float32"),
+        (np.zeros((2, 32, 32, 3), np.uint8), r"got uint8 \(2, 32, 32, 3\)"),
         (np.zeros((1, 32, 32), np.uint8), "at least 2"),
-        (np.zeros((2, 15, 32), np.uint8), "at least 16 px"),
+        (np.zeros((2, 15, 32), np.uint8), "at least 16x16 px, got 15x32"),
     ],
 )
 def test_wrong_frames_are_refused_in_words(frames: np.ndarray, words: str) -> None:
@@ -115,9 +116,9 @@ def test_wrong_backends_are_refused_in_words() -> None:
 @pytest.fixture
 def no_memory_of_devices() -> Iterator[None]:
     """What was found out about this machine's devices is forgotten before and after."""
-    solver._why_not_cuda.cache_clear()
+    solver._cuda_problem.cache_clear()
     yield
-    solver._why_not_cuda.cache_clear()
+    solver._cuda_problem.cache_clear()
 
 
 @pytest.mark.usefixtures("no_memory_of_devices")
@@ -144,12 +145,12 @@ def test_a_device_is_used_once_it_has_computed(monkeypatch: pytest.MonkeyPatch) 
     tried: list[tuple[int, ...]] = []
     monkeypatch.setattr(cuda, "device_names", lambda: ["one"])
     monkeypatch.setattr(cuda, "compute_flow", lambda frames, *rest: tried.append(frames.shape))
-    said: list[str] = []
-    assert prepare("auto", said.append) == "cuda"
-    assert [line.split(" ")[0] for line in said] == ["compiling", "compiled"]
+    recorder = Recorder()
+    assert prepare("auto", recorder.announce) == "cuda"
+    assert [line.split(" ")[0] for line in recorder.said] == ["compiling", "compiled"]
     assert resolve_backend("cuda") == "cuda"
     assert tried == [(2, 20, 20)]
-    with pytest.raises(ValueError, match=r"device=1 is not there; this machine has 1 CUDA device"):
+    with pytest.raises(ValueError, match=r"device=1 does not exist; this machine has 1 device"):
         compute_flow(np.zeros((2, 32, 32), np.uint8), backend="cuda", device=1)
 
 
@@ -160,9 +161,10 @@ def test_a_broken_device_leaves_the_work_to_the_processor(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(cuda, "device_names", lambda: ["one"])
     monkeypatch.setattr(cuda, "compute_flow", broken)
-    said: list[str] = []
-    assert prepare("auto", said.append) == "cpu"
-    assert "because CUDA does not work here: RuntimeError: the driver is too old" in " ".join(said)
+    recorder = Recorder()
+    assert prepare("auto", recorder.announce) == "cpu"
+    words = "because CUDA does not work here: RuntimeError: the driver is too old"
+    assert words in " ".join(recorder.said)
     with pytest.raises(
         ValueError, match="does not work here: RuntimeError: the driver is too old; use"
     ):
@@ -172,15 +174,15 @@ def test_a_broken_device_leaves_the_work_to_the_processor(monkeypatch: pytest.Mo
 def test_prepare_names_the_backend_and_says_when_it_compiles(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said: list[str] = []
-    assert prepare("opencv", said.append) == "opencv"
+    recorder = Recorder()
+    assert prepare("opencv", recorder.announce) == "opencv"
     assert prepare("cpu") == "cpu"
     monkeypatch.setattr(compiled, "is_complete", lambda package: True)
-    prepare("cpu", said.append)
-    assert said == []
+    prepare("cpu", recorder.announce)
+    assert recorder.said == []
     monkeypatch.setattr(compiled, "is_complete", lambda package: False)
-    prepare("cpu", said.append)
-    assert [line.split(" ")[0] for line in said] == ["compiling", "compiled"]
+    prepare("cpu", recorder.announce)
+    assert [line.split(" ")[0] for line in recorder.said] == ["compiling", "compiled"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The processor's solver against plain NumPy, against itself in other batches and threads, and its kernels one by one."""
+"""The processor's solver against plain NumPy, and against itself in other batches and threads."""
 
 import itertools
 
@@ -36,7 +36,7 @@ def naive(frames: np.ndarray, parameters: TVL1Parameters) -> np.ndarray:
 @pytest.mark.parametrize("profile", ["opencv-cpu", "opencv-cuda"])
 @pytest.mark.parametrize("size", [(48, 64), (61, 47), (16, 90)])
 def test_flow_is_that_of_plain_numpy(profile: str, size: tuple[int, int]) -> None:
-    """Up to the warps that rounding ends one iteration earlier or later, as it does between NumPy and OpenCV."""
+    """Except for warps that rounding ends an iteration earlier or later, as in OpenCV."""
     frames = moving_texture(3, *size, step=(1.3, -0.7), seed=3)
     parameters = TVL1Parameters(profile=profile)
     ours, theirs = cpu.compute_flow(frames, parameters, 1), naive(frames, parameters)
@@ -51,7 +51,7 @@ def test_flow_is_that_of_plain_numpy(profile: str, size: tuple[int, int]) -> Non
 def test_a_short_solve_is_that_of_plain_numpy_everywhere(
     profile: str, changed: dict[str, float]
 ) -> None:
-    """With a fixed number of iterations no rounding can move the end of a warp: even the largest difference is small."""
+    """With a fixed number of iterations no rounding can move the end of a warp."""
     parameters = TVL1Parameters(profile=profile, epsilon=1e-3, **SHORT, **changed)
     for name, frames in odd_frames().items():
         difference = np.abs(cpu.compute_flow(frames, parameters, 1) - naive(frames, parameters))
@@ -120,9 +120,8 @@ class Level:
         target, updates = self.new_state(), np.zeros(iterate.LONGEST_PASS, np.int64)
         c = self.constants
         arrays = self.coefficients.ravel(), state, target
-        iterate._pass(
-            *arrays, self.height, self.width, c.tau, c.bound, self.weights, iterations, updates
-        )
+        size, step = (self.height, self.width), (c.tau, c.bound)
+        iterate._pass(*arrays, size, step, self.weights, iterations, updates)
         return target, updates[:iterations]
 
 
@@ -193,7 +192,7 @@ def test_a_warp_ends_with_the_first_small_update(seed: int, share: float, inner:
     scratch = np.zeros(int(median.scratch_size(20, 37)), np.float32)
     arrays = level.coefficients.ravel(), level.state.copy(), level.new_state()
     numbers = (c.tau, c.bound, np.int64(limit), inner, 2, 1)
-    result, _, done, _ = iterate.relax(*arrays, 20, 37, numbers, level.weights, scratch)
+    result, _, done, _ = iterate.relax(*arrays, (20, 37), numbers, level.weights, scratch)
     assert done == expected
     np.testing.assert_array_equal(level.view(result), level.view(states[expected]))
 
@@ -208,9 +207,8 @@ def test_the_median_is_that_of_a_sort(
         level.view(level.state)[:] = np.round(level.view(level.state))
     before = level.view(level.state).copy()
     scratch = np.zeros(int(median.scratch_size(*size)), np.float32)
-    median.median_filter(
-        level.state, *size, level.stride, iterate.STATE_LINES * level.stride, side, scratch
-    )
+    row = iterate.STATE_LINES * level.stride
+    median.median_filter(level.state, size, level.stride, row, side, scratch)
     after = level.view(level.state)
     for component in range(2):
         np.testing.assert_array_equal(
@@ -243,11 +241,11 @@ def test_the_warp_is_the_sum_of_sixteen_taps(
     interleaved = np.zeros(
         (height + 2 * warp.BORDER) * (width + 2 * warp.BORDER) * warp.CHANNELS, np.float32
     )
-    warp.interleave(second[:-LANES], height, width, repeat, interleaved)
+    warp.interleave(second[:-LANES], size, repeat, interleaved)
     out = np.zeros_like(level.coefficients).ravel()
     scratch = np.zeros(12 * level.stride, np.float32), np.zeros(level.stride, np.int32)
     numbers = (c.cubic, c.to_pixels, c.smallest_gradient)
-    warp.warp(first, interleaved, level.state, height, width, level.stride, numbers, *scratch, out)
+    warp.warp(first, interleaved, level.state, size, numbers, scratch, out)
     gradient_x, gradient_y, rho, inverse = out.reshape(height, 4, level.stride)[
         :, :, :width
     ].transpose(1, 0, 2)

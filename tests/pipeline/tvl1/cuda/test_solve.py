@@ -1,4 +1,4 @@
-"""The CUDA solver: on tiny images under Numba's simulator everywhere, and on real ones where there is a device."""
+"""The CUDA solver: tiny images in Numba's simulator, and real ones where there is a device."""
 
 import json
 import os
@@ -42,7 +42,7 @@ TINY = {
 
 
 def simulate(name: str) -> None:
-    """Print whether the simulated device gives the processor's bits. Runs in a process of its own."""
+    """Print whether the simulated device gives the processor's bits; in its own process."""
     from flowcpc.pipeline.tvl1.cpu import solve as cpu
     from flowcpc.pipeline.tvl1.cuda import solve as cuda
     from flowcpc.pipeline.tvl1.cuda.iterate import DEFAULT_TILE, Tile
@@ -53,7 +53,7 @@ def simulate(name: str) -> None:
         frames[1] = frames[0]
     parameters = TVL1Parameters(**changed)
     if pairs:
-        cuda._MOST_PAIRS = pairs
+        cuda._MAX_PAIRS = pairs
     flow = cuda.compute_flow(frames, parameters, tile=Tile(*tile) if tile else DEFAULT_TILE)
     expected = cpu.compute_flow(frames, parameters, 1)
     print(
@@ -62,7 +62,7 @@ def simulate(name: str) -> None:
 
 
 def run_out_of_memory() -> None:
-    """Print the batch sizes that are tried on a simulated device whose memory holds two pairs, then none."""
+    """Print the batch sizes tried on a simulated device with memory for two pairs, then none."""
     from flowcpc.pipeline.tvl1.cpu import solve as cpu
     from flowcpc.pipeline.tvl1.cuda import solve as cuda
 
@@ -72,14 +72,14 @@ def run_out_of_memory() -> None:
     tried: list[int] = []
     fits = 2
 
-    class Room(cuda._Room):
+    class Limited(cuda.Batch):
         def __init__(self, parameters, pyramid, tile, pairs):  # type: ignore[no-untyped-def]
             tried.append(pairs)
             if pairs > fits:
                 raise Full("CUDA_ERROR_OUT_OF_MEMORY")
             super().__init__(parameters, pyramid, tile, pairs)
 
-    cuda._Room = Room
+    cuda.Batch = Limited
     frames = blocks_of_noise(4, 16, 16, frames=6)
     parameters = TVL1Parameters(scales=1, warps=1, inner_iterations=2, outer_iterations=1)
     flow = cuda.compute_flow(frames, parameters)
@@ -133,7 +133,8 @@ def test_the_simulator_is_never_chosen_by_itself() -> None:
         [
             sys.executable,
             "-c",
-            "from flowcpc.pipeline.tvl1.solver import resolve_backend as r; print(r('auto'), r('cuda'))",
+            "from flowcpc.pipeline.tvl1.solver import resolve_backend as r;"
+            "print(r('auto'), r('cuda'))",
         ],
         env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
         cwd=ROOT,
@@ -205,7 +206,7 @@ def test_the_batch_decides_nothing_on_the_device(
     whole = compute_flow(frames, backend="cuda", device=device)
     for pairs in (1, 7, 16):
         cuda._kept.clear()
-        monkeypatch.setattr(cuda, "_MOST_PAIRS", pairs)
+        monkeypatch.setattr(cuda, "_MAX_PAIRS", pairs)
         np.testing.assert_array_equal(compute_flow(frames, backend="cuda", device=device), whole)
     cuda._kept.clear()
 
