@@ -4,18 +4,12 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flowcpc.commands import console
-from flowcpc.commands.console import (
-    CommandListener,
-    as_json_text,
-    json_option,
-    list_videos,
-    say,
-)
+from flowcpc.commands.console import CommandListener, as_json_text, json_option, list_videos, say
 from flowcpc.pipeline.datasets.sources import DATASETS
 from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.layout import ARRAY_FORMATS, ENCODING_NAMES
@@ -234,13 +228,10 @@ def import_command(
     folder: Path,
     store: Path,
     layout: str,
-    bound: float,
     fps: float | None,
     dataset: str,
     annotations: Path | None,
-    short_side: int | None,
-    encoding: str,
-    array_format: str | None,
+    **options: Any,
 ) -> None:
     """Import flow that other programs wrote as JPEGs.
 
@@ -262,11 +253,8 @@ def import_command(
             store,
             chosen,
             videos.videos,
-            bound=bound,
             fps=fps,
-            short_side=short_side,
-            encoding=encoding,
-            array_format=array_format,
+            **options,
             progress=listener.progress,
             announce=listener.announce,
             should_stop=listener.should_stop,

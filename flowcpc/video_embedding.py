@@ -40,6 +40,8 @@ class EmbeddedVideos:
 
     Attributes
     ----------
+    path : Path
+        The table.
     finished : bool
         False after a stop; then there is no table.
     videos, rows : int
@@ -48,10 +50,11 @@ class EmbeddedVideos:
         Video files without embeddings, each with the reason.
     """
 
+    path: Path
     finished: bool
     videos: int
+    failed: list[tuple[Path, str]]
     rows: int = 0
-    failed: Sequence[tuple[Path, str]] = ()
 
 
 def embed_videos(
@@ -128,13 +131,13 @@ def embed_videos(
         )
         failed = [(files[video_id], reason) for video_id, reason in extraction.failed]
         if not extraction.finished or len(failed) == len(files):
-            return EmbeddedVideos(extraction.finished, len(files), failed=failed)
+            return EmbeddedVideos(out, extraction.finished, len(files), failed)
         listener.begin("embed")
         embedding = embed_store(settings.store, run, batch_size=batch_size, listener=listener)
         if not embedding.finished:
-            return EmbeddedVideos(False, len(files), failed=failed)
+            return EmbeddedVideos(out, False, len(files), failed)
         rows = export_embeddings(store, run, out, failures=dict(extraction.failed))
-        return EmbeddedVideos(True, len(files), rows, failed)
+        return EmbeddedVideos(out, True, len(files), failed, rows)
 
 
 def _check_space(
