@@ -143,7 +143,13 @@ def _configurations(
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=console.PATH, metavar="RUN...")
-@click.option("--out", type=console.OUT_FILE, default="report.html", show_default=True)
+@click.option(
+    "--out",
+    type=console.OUT_FILE,
+    default="report.html",
+    show_default=True,
+    help="The page to write.",
+)
 @click.option("--store", type=console.PATH, help="Show the embeddings and data of this store too.")
 def report(runs: tuple[Path, ...], out: Path, store: Path | None) -> None:
     """Write one HTML page about RUNs.
