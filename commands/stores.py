@@ -107,18 +107,10 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
 
     listener.begin("repair")
     with listener:
-        result = repair(
-            opened,
-            videos,
-            report,
-            workers=count,
-            progress=listener.progress,
-            announce=listener.announce,
-            should_stop=listener.should_stop,
-        )
+        result = repair(opened, videos, report, workers=count, listener=listener)
     if result.summary is not None and not result.summary.finished:
         listener.leave()
-    failed = [*result.left, *(result.summary.failed if result.summary else [])]
+    failed = [*result.skipped, *(result.summary.failed if result.summary else [])]
     list_videos(failed, err=as_json)
     after = verify_store(opened, workers=count)
     for finding in after.harmful:

@@ -121,14 +121,7 @@ def embed_videos(
         if len(files) >= MANY_VIDEOS:
             _check_space(settings, dataset.videos, place, scratch, listener)
         listener.begin("flow")
-        extraction = run_extraction(
-            settings,
-            dataset.videos,
-            place,
-            progress=listener.progress,
-            announce=listener.announce,
-            should_stop=listener.should_stop,
-        )
+        extraction = run_extraction(settings, dataset.videos, place, listener=listener)
         failed = [(files[video_id], reason) for video_id, reason in extraction.failed]
         if not extraction.finished or len(failed) == len(files):
             return EmbeddedVideos(out, extraction.finished, len(files), failed)
@@ -148,7 +141,7 @@ def _check_space(
     listener: Listener,
 ) -> None:
     """Announce how much time and disk space many videos need; refuse a disk that is too full."""
-    expected = estimate(settings, videos, place, listener.announce)
+    expected = estimate(settings, videos, place, listener)
     hours = sum(expected.seconds.values()) / 3600 / (expected.workers or 1)
     gigabytes, free = expected.bytes / 1e9, shutil.disk_usage(scratch).free
     listener.announce(

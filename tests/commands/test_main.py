@@ -222,7 +222,6 @@ def test_no_output_is_written_into_a_store(videos: Path, tmp_path: Path) -> None
             ["export", store, out, "--layout", "tsn"],
             ["pretrain", store, out],
             ["synth", out],
-            ["extract-flow", videos, tmp_path / "t", "--log-json", out],
         ):
             refused(flowcpc(*words), "lies in the store", "give a path outside of it")
     assert sorted((path, path.stat().st_mtime_ns) for path in store.rglob("*")) == before
