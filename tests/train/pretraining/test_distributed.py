@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from loop_cases import assert_same_run
+from recorder import Recorder
 from records import ROOT
 from train_cases import CONFIG, StopAfter
 from two_ranks import GRADIENT_CASES, gradient_config, gradients
@@ -22,7 +23,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 
 def two_processes(*words: object) -> subprocess.CompletedProcess[str]:
     """Run Python's `words` in two processes that know of each other."""
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests/support/helpers'}", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [*TORCHRUN, *map(str, words)],
         capture_output=True,
@@ -76,7 +77,7 @@ def test_a_run_goes_on_with_another_number_of_processes(store: Path, tmp_path: P
     """Begun alone, gone on with two processes through the command line, against all of it alone."""
     config = dataclasses.replace(CONFIG, norm="gn", negatives="global")
     pretrain(store, tmp_path / "whole", config)
-    pretrain(store, tmp_path / "parts", config, should_stop=StopAfter(4))
+    pretrain(store, tmp_path / "parts", config, listener=Recorder(stop=StopAfter(4)))
     words = [
         word for name, value in settings_of(config).items() for word in ("--set", f"{name}={value}")
     ]
