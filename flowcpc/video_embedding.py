@@ -40,8 +40,6 @@ class EmbeddedVideos:
 
     Attributes
     ----------
-    path : Path
-        The table.
     finished : bool
         False after a stop; then there is no table.
     videos, rows : int
@@ -50,11 +48,10 @@ class EmbeddedVideos:
         Video files without embeddings, each with the reason.
     """
 
-    path: Path
     finished: bool
     videos: int
-    failed: list[tuple[Path, str]]
     rows: int = 0
+    failed: Sequence[tuple[Path, str]] = ()
 
 
 def embed_videos(
@@ -121,16 +118,23 @@ def embed_videos(
         if len(files) >= MANY_VIDEOS:
             _check_space(settings, dataset.videos, place, scratch, listener)
         listener.begin("flow")
-        extraction = run_extraction(settings, dataset.videos, place, listener=listener)
+        extraction = run_extraction(
+            settings,
+            dataset.videos,
+            place,
+            progress=listener.progress,
+            announce=listener.announce,
+            should_stop=listener.should_stop,
+        )
         failed = [(files[video_id], reason) for video_id, reason in extraction.failed]
         if not extraction.finished or len(failed) == len(files):
-            return EmbeddedVideos(out, extraction.finished, len(files), failed)
+            return EmbeddedVideos(extraction.finished, len(files), failed=failed)
         listener.begin("embed")
         embedding = embed_store(settings.store, run, batch_size=batch_size, listener=listener)
         if not embedding.finished:
-            return EmbeddedVideos(out, False, len(files), failed)
+            return EmbeddedVideos(False, len(files), failed=failed)
         rows = export_embeddings(store, run, out, failures=dict(extraction.failed))
-        return EmbeddedVideos(out, True, len(files), failed, rows)
+        return EmbeddedVideos(True, len(files), rows, failed)
 
 
 def _check_space(
@@ -141,7 +145,7 @@ def _check_space(
     listener: Listener,
 ) -> None:
     """Announce how much time and disk space many videos need; refuse a disk that is too full."""
-    expected = estimate(settings, videos, place, listener)
+    expected = estimate(settings, videos, place, listener.announce)
     hours = sum(expected.seconds.values()) / 3600 / (expected.workers or 1)
     gigabytes, free = expected.bytes / 1e9, shutil.disk_usage(scratch).free
     listener.announce(

@@ -1,4 +1,4 @@
-"""Seconds that each stage of an extraction takes."""
+"""Where the seconds of one video go."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ class Stages:
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the time that the block takes to `stage`."""
+        """Count what the block takes under `stage`."""
         began = time.perf_counter()
         try:
             yield
@@ -29,20 +29,25 @@ class Stages:
             self.seconds[stage] += time.perf_counter() - began
 
     def waiting(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield `items` and add the time spent waiting for them to `stage`."""
-        iterator, end = iter(items), object()
+        """Yield `items`, and count the wait for each under `stage`."""
+        iterator = iter(items)
         while True:
             with self.timed(stage):
-                item = next(iterator, end)
-            if item is end:
-                return
-            yield item  # type: ignore[misc]
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
 
     def columns(self, flows: int, seconds: float, decoder_peak_bytes: int) -> dict[str, Any]:
         """Return what a video of `flows` took so far, as columns of the videos table.
 
-        `seconds` is the time since its beginning, `decoder_peak_bytes` the largest memory of the
-        decoding process.
+        Parameters
+        ----------
+        seconds : float
+            From its beginning; what the stages do not account for is opening and looking up.
+        decoder_peak_bytes : int
+            Most memory that the decoding process has held.
         """
         return {
             "host": platform.node(),

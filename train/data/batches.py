@@ -1,11 +1,10 @@
 """Store + selection -> batches on the device: dequantise, subtract the mean, resize, flip."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,8 +18,6 @@ from flowcpc.train.data.shots import shots_of
 from flowcpc.train.settings.config import PretrainConfig
 
 Integers = NDArray[np.int64]
-
-TABLES = ("videos", "shots", "frames")  # of a store, which a SegmentReader needs
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,6 @@ class SegmentReader:
     config : PretrainConfig
         Whose `num_flows`, `size`, `framing` and `rescale_vectors` say what the encoder sees.
     device : torch.device
-    tables : mapping of str to DataFrame, optional
-        `store.tables(*TABLES)`, so that several readers share them.
 
     Attributes
     ----------
@@ -86,9 +81,12 @@ class SegmentReader:
         video_ids: Sequence[str],
         config: PretrainConfig,
         device: torch.device,
-        tables: Mapping[str, pd.DataFrame] | None = None,
     ) -> None:
-        tables = tables or store.tables(*TABLES)
+        columns = {
+            "shots": ["video_id", "start", "stop"],
+            "frames": ["video_id", "mean_u", "mean_v"],
+        }
+        tables = store.tables("videos", "shots", "frames", columns=columns)
         sizes = (
             tables["videos"]
             .set_index("video_id")
