@@ -34,7 +34,6 @@ from flowcpc.stores.base.errors import OperationError, UnknownVideoError
 from flowcpc.stores.base.listener import Fields, Listener
 from flowcpc.stores.base.signals import STOPS
 from flowcpc.stores.layout import find_store_above
-from flowcpc.stores.records.contract import WorkerState
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -342,18 +341,6 @@ class Bar:
     def __call__(self, done: int, total: int, fields: Fields) -> None:
         """Update the bar."""
         self._listener.progress(done, total, fields)
-
-    def show_workers(self, workers: Sequence[WorkerState]) -> None:
-        """Show a line for each worker."""
-        self._listener.show_lines([_worker_line(worker) for worker in workers])
-
-
-def _worker_line(worker: WorkerState) -> str:
-    more = f" and {len(worker.videos) - 1} more" if len(worker.videos) > 1 else ""
-    does = "idle"
-    if worker.videos:
-        does = f"{worker.videos[0]}{more}, {max(0.0, time.time() - worker.since):.0f} s"
-    return f"  {worker.host} {worker.pid}: {does}, {worker.pairs_per_second:.3g} pairs/s"
 
 
 class Stop:

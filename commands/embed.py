@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -46,20 +47,13 @@ from flowcpc.stores.base.plurals import counted
     type=click.IntRange(min=0),
     help="With --weights: processes that compute flow; 0 is this one.  [default: one per core]",
 )
-@click.option(
-    "--backend",
-    type=click.Choice(BACKENDS),
-    help="With --weights: the flow solver.  [default: auto]",
-)
+@click.option("--backend", type=click.Choice(BACKENDS), help="With --weights: flow solver.")
 def embed(
     paths: tuple[Path, ...],
     splits: str | None,
     batch_size: int,
     weights: Path | None,
-    out: Path | None,
-    work_dir: Path | None,
-    workers: int | None,
-    backend: str | None,
+    **further: Any,
 ) -> None:
     """Compute embeddings of a store, or of video files.
 
@@ -69,21 +63,14 @@ def embed(
     flowcpc embed VIDEO... --weights RUN needs no store: it writes embeddings of video files to the
     Parquet file --out. It lists videos that it cannot use and then exits with code 3.
     """
+    given = {name: value for name, value in further.items() if value is not None}
     if weights is not None:
         if splits is not None:
             raise ValueError("--splits needs a store: video files have no splits; leave it out")
-        out, backend = out or Path("embeddings.parquet"), backend or "auto"
-        return _embed_files(paths, weights, out, work_dir, workers, backend, batch_size)
-    for option, value in {
-        "--out": out,
-        "--work-dir": work_dir,
-        "--workers": workers,
-        "--backend": backend,
-    }.items():
-        if value is not None:
-            raise ValueError(
-                f"{option} is for video files; give --weights RUN too, or leave it out"
-            )
+        return _embed_files(paths, weights, batch_size=batch_size, **given)
+    for name in given:
+        option = f"--{name.replace('_', '-')}"
+        raise ValueError(f"{option} is for video files; give --weights RUN too, or leave it out")
     if len(paths) != 2:
         raise ValueError(
             f"got {counted(len(paths), 'path')}; write flowcpc embed STORE RUN, "
@@ -92,52 +79,32 @@ def embed(
     listener = CommandListener("embed")
     from flowcpc.train.runs.embed import embed_store
 
+    parts = splits and [name.strip() for name in splits.split(",")]
     with listener:
-        result = embed_store(
-            *paths,
-            splits=None if splits is None else [name.strip() for name in splits.split(",")],
-            batch_size=batch_size,
-            listener=listener,
-        )
+        result = embed_store(*paths, splits=parts, batch_size=batch_size, listener=listener)
     if not result.finished:
         listener.leave()
     videos = counted(result.videos, "video")
     say(f"embeddings of {videos} ({result.made} new) are in {result.path}")
 
 
-def _embed_files(
-    paths: tuple[Path, ...],
-    run: Path,
-    out: Path,
-    work_dir: Path | None,
-    workers: int | None,
-    backend: str,
-    batch_size: int,
-) -> None:
+def _embed_files(paths: tuple[Path, ...], run: Path, **options: Any) -> None:
     listener = CommandListener("embed")
     from flowcpc.video_embedding import embed_videos
 
     with listener:
-        result = embed_videos(
-            paths,
-            run,
-            out,
-            batch_size=batch_size,
-            backend=backend,
-            workers=workers,
-            work_dir=work_dir,
-            listener=listener,
-        )
+        result = embed_videos(paths, run, **options, listener=listener)
     if not result.finished:
         say("the temporary flow was removed, so the command starts from the beginning")
         listener.leave()
     list_videos(result.failed)
-    embedded = result.videos - len(result.failed)
-    if embedded:
-        say(f"wrote {out}: {counted(result.rows, 'row')} of {counted(embedded, 'video')}")
+    videos = counted(result.videos, "video")
+    if result.rows:
+        embedded = counted(result.videos - len(result.failed), "video")
+        say(f"wrote {result.path}: {counted(result.rows, 'row')} of {embedded}")
     if result.failed:
-        say(f"{len(result.failed)} of {counted(result.videos, 'video')} could not be embedded")
-        sys.exit(console.DONE_IN_PART if embedded else console.FAILED)
+        say(f"{len(result.failed)} of {videos} could not be embedded")
+        sys.exit(console.DONE_IN_PART if result.rows else console.FAILED)
 
 
 @click.command("export-encoder")

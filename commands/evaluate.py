@@ -3,30 +3,43 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flowcpc.commands import console
 from flowcpc.commands.console import CommandListener, as_json_text, json_option, say
+from flowcpc.train.evaluation.config import SCHEDULES
 
 if TYPE_CHECKING:
     from flowcpc.train.evaluation.config import EvaluationConfig
     from flowcpc.train.settings.config import PretrainConfig
 
 _MODES = {
-    "linear": "a dense layer on the frozen encoder, beside one on an untrained encoder",
+    "linear": "a dense layer on the frozen encoder",
     "finetune": "encoder and dense layer together",
-    "scratch": "the same from initial weights",
+    "scratch": "the same from random weights",
     "random": "a dense layer on an untrained encoder",
-    "probe": "logistic regression on features that are made once (seconds)",
+    "probe": "logistic regression on stored features (takes seconds)",
     "knn": "votes of the nearest training videos",
-    "retrieval": "whether one of the 1, 5, 10, 20, 50 nearest training videos is of the class",
+    "retrieval": "whether one of the 1, 5, 10, 20, 50 nearest videos has the class",
 }
+_folds_option = click.option(
+    "--folds",
+    callback=console.numbers,
+    default="1",
+    show_default=True,
+    help="Splits of the data set, such as 1,2,3.",
+)
+_allow_missing_option = click.option(
+    "--allow-missing", is_flag=True, help="Evaluate even if some test videos have no flow."
+)
 
 
-def _words(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(","))
+def _seeds_option(text: str) -> Any:
+    return click.option(
+        "--seeds", callback=console.numbers, default="0", show_default=True, help=text
+    )
 
 
 @click.command()
@@ -37,71 +50,54 @@ def _words(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str,
     type=click.Choice(list(_MODES)),
     default="linear",
     show_default=True,
-    help="; ".join(f"{name}: {what}" for name, what in _MODES.items()) + ".",
+    help="; ".join(f"{name}: {text}" for name, text in _MODES.items()) + ".",
 )
 @click.option(
     "--labels-per-class",
     "labels",
     metavar="all|N[,...]",
-    callback=_words,
+    callback=console.words,
     default="all",
     show_default=True,
-    help="How many training videos of a class have labels; several as all,18,5.",
+    help="Labelled training videos per class; a list such as all,18,5.",
 )
-@click.option(
-    "--folds",
-    callback=console.numbers,
-    default="1",
-    show_default=True,
-    help="Splits of the data set, as 1,2,3.",
-)
-@click.option(
-    "--seeds",
-    callback=console.numbers,
-    default="0",
-    show_default=True,
-    help="What decides all draws, as 0,1,2.",
-)
+@_folds_option
+@_seeds_option("Seeds of all random draws, such as 0,1,2.")
 @click.option(
     "--out",
     type=console.OUT_FOLDER,
-    help="Folder of the results: of a second data set, or without RUN.  [default: RUN]",
+    help="Folder of the results, for a second data set or without RUN.  [default: RUN]",
 )
-@click.option("--preset", help="Settings of the encoder of scratch and random without RUN.")
+@click.option("--preset", help="Encoder settings of scratch and random without RUN.")
 @click.option(
     "--schedule",
-    type=click.Choice(["paper", "cpu"]),
-    help="Steps and rates: the paper's, or few; by the preset unless given.",
+    type=click.Choice(list(SCHEDULES)),
+    help="Training steps and rates.  [default: decided by the preset of the encoder]",
 )
 @click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change one setting of the evaluation; may be repeated.",
+    help="Change a setting of the evaluation; may be repeated.",
 )
-@click.option(
-    "--allow-missing", is_flag=True, help="Evaluate although some test videos have no flow."
-)
+@_allow_missing_option
 @json_option
 def evaluate(
     store: Path,
     run: Path | None,
     mode: str,
-    labels: tuple[str, ...],
-    folds: tuple[int, ...],
-    seeds: tuple[int, ...],
-    out: Path | None,
     preset: str | None,
     schedule: str | None,
     settings: tuple[str, ...],
-    allow_missing: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
-    """Evaluate the encoder of RUN on action recognition, beside untrained encoders, motion statistics and chance.
+    """Evaluate the encoder of RUN on action recognition.
 
-    Tables go to RUN/evaluate, or OUT/evaluate. The same command again goes on where it stopped, and reads what is finished. --labels-per-class,
-    --folds and --seeds are lists; every combination is evaluated.
+    Scores stand next to chance, untrained encoders, shuffled labels and motion statistics. Tables
+    go to RUN/evaluate, or OUT/evaluate. --labels-per-class, --folds and --seeds are lists; every
+    combination is evaluated. Run the same command again to resume, or to read finished results.
     """
     listener = CommandListener(f"evaluate {mode}")
     from flowcpc.train.evaluation.evaluate import evaluate as run_evaluation
@@ -112,13 +108,9 @@ def evaluate(
             store,
             run,
             mode=mode,
-            labels=labels,
-            folds=folds,
-            seeds=seeds,
-            out=out,
             encoder=encoder,
             evaluation=evaluation,
-            allow_missing=allow_missing,
+            **options,
             progress=listener.progress,
             announce=listener.announce,
             should_stop=listener.should_stop,
@@ -133,7 +125,7 @@ def _configurations(
 ) -> "tuple[PretrainConfig | None, EvaluationConfig]":
     """Return the settings of the encoder where there is no run, and those of the evaluation."""
     from flowcpc.commands.settings import parse_settings
-    from flowcpc.train.evaluation.config import SCHEDULES, EvaluationConfig, schedule_of
+    from flowcpc.train.evaluation.config import EvaluationConfig, schedule_of
     from flowcpc.train.runs.checkpoint import require_checkpoint
     from flowcpc.train.settings.config import PretrainConfig
     from flowcpc.train.settings.presets import find_preset
@@ -158,13 +150,12 @@ def _configurations(
     show_default=True,
     help="The page to write.",
 )
-@click.option(
-    "--store",
-    type=console.PATH,
-    help="Show its embeddings of the runs, their neighbours and its health too.",
-)
+@click.option("--store", type=console.PATH, help="Show the embeddings and data of this store too.")
 def report(runs: tuple[Path, ...], out: Path, store: Path | None) -> None:
-    """Write one HTML page about RUNs: settings, curves, results beside the paper's, classes, embeddings, the data's health."""
+    """Write one HTML page about RUNs.
+
+    It shows settings, curves, results next to the paper's, classes, embeddings and the data.
+    """
     from flowcpc.train.report.report import write_report
 
     say(f"wrote {write_report(runs, out, store_path=store, announce=say)}")
@@ -177,61 +168,43 @@ def report(runs: tuple[Path, ...], out: Path, store: Path | None) -> None:
     "--table",
     type=click.Choice(["1", "2", "3", "4", "5", "findings"]),
     required=True,
-    help="Which table of the paper; findings: the pairs of rows that its findings compare.",
+    help="Table of the paper; findings: the comparisons behind its findings.",
 )
 @click.option(
     "--scale",
-    type=click.Choice(["paper", "cpu"]),
+    type=click.Choice(list(SCHEDULES)),
     default="paper",
     show_default=True,
-    help="paper: its settings; cpu: a small encoder and few steps, the same for all rows.",
+    help="paper: its settings; cpu: a small encoder and few steps in all rows.",
 )
+@_folds_option
+@_seeds_option("Pretrain and evaluate with each of these seeds.")
 @click.option(
-    "--folds",
-    callback=console.numbers,
-    default="1",
-    show_default=True,
-    help="Splits of the data set, as 1,2,3.",
-)
-@click.option(
-    "--seeds",
-    callback=console.numbers,
-    default="0",
-    show_default=True,
-    help="A run and its evaluations for each.",
-)
-@click.option(
-    "--steps",
-    type=click.IntRange(min=1),
-    help="Iterations of every pretraining.  [default: the scale's]",
+    "--steps", type=click.IntRange(min=1), help="Pretraining steps.  [default: those of --scale]"
 )
 @click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change one setting of every pretraining.",
+    help="Change a setting of every pretraining; may be repeated.",
 )
 @click.option(
     "--evaluation-set",
     "evaluation",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change one setting of every evaluation.",
+    help="Change a setting of every evaluation; may be repeated.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Processes that read batches of every pretraining; 0: a thread of this one.",
+    help="Processes that read batches; 0: a thread of this process.",
 )
-@click.option(
-    "--allow-missing", is_flag=True, help="Evaluate although some test videos have no flow."
-)
-@click.option(
-    "--dry-run", is_flag=True, help="Say which runs and evaluations there are, and how many steps."
-)
+@_allow_missing_option
+@click.option("--dry-run", is_flag=True, help="Print runs, evaluations and steps; run nothing.")
 def reproduce(
     store: Path,
     out: Path,
@@ -246,14 +219,14 @@ def reproduce(
     allow_missing: bool,
     dry_run: bool,
 ) -> None:
-    """Run all rows of a table of the paper, or of its findings, on STORE into the folder OUT, and print ours beside the paper's numbers.
+    """Reproduce a table of the paper on STORE, next to the paper's numbers.
 
-    The same command again goes on where it stopped. Exit code 3 when a row failed; its reason is in the table.
+    Runs and results go to the folder OUT. Run the same command again to resume. The exit code is 3
+    if a row failed; the table has its reason.
     """
     listener = CommandListener("findings" if table == "findings" else f"table {table}")
     from flowcpc.commands.settings import parse_settings, with_settings
     from flowcpc.stores.flow_store import open_store
-    from flowcpc.train.evaluation.config import SCHEDULES
     from flowcpc.train.pretraining.execution import Execution
     from flowcpc.train.reproduction.plan import make_plan
     from flowcpc.train.reproduction.reproduce import reproduce as run_table
@@ -261,16 +234,13 @@ def reproduce(
 
     (changes,) = parse_settings(settings, PretrainConfig)
     if steps is not None and changes.setdefault("steps", steps) != steps:
-        raise ValueError(
-            f"--steps {steps} and --set steps={changes['steps']} contradict each other; give one"
-        )
+        raise ValueError(f"--steps {steps} contradicts --set steps={changes['steps']}; give one")
     chosen = with_settings(SCHEDULES[scale], evaluation)
     if dry_run:
         plan = make_plan(
             open_store(store), table, scale=scale, folds=folds, seeds=seeds, changes=changes
         )
-        click.echo(plan.to_text())
-        return
+        return click.echo(plan.to_text())
     with listener:
         result = run_table(
             store,

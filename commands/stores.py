@@ -4,18 +4,12 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flowcpc.commands import console
-from flowcpc.commands.console import (
-    CommandListener,
-    as_json_text,
-    json_option,
-    list_videos,
-    say,
-)
+from flowcpc.commands.console import CommandListener, as_json_text, json_option, list_videos, say
 from flowcpc.pipeline.datasets.sources import DATASETS
 from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.layout import ARRAY_FORMATS, ENCODING_NAMES
@@ -113,18 +107,10 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
 
     listener.begin("repair")
     with listener:
-        result = repair(
-            opened,
-            videos,
-            report,
-            workers=count,
-            progress=listener.progress,
-            announce=listener.announce,
-            should_stop=listener.should_stop,
-        )
+        result = repair(opened, videos, report, workers=count, listener=listener)
     if result.summary is not None and not result.summary.finished:
         listener.leave()
-    failed = [*result.left, *(result.summary.failed if result.summary else [])]
+    failed = [*result.skipped, *(result.summary.failed if result.summary else [])]
     list_videos(failed, err=as_json)
     after = verify_store(opened, workers=count)
     for finding in after.harmful:
@@ -234,13 +220,10 @@ def import_command(
     folder: Path,
     store: Path,
     layout: str,
-    bound: float,
     fps: float | None,
     dataset: str,
     annotations: Path | None,
-    short_side: int | None,
-    encoding: str,
-    array_format: str | None,
+    **options: Any,
 ) -> None:
     """Import flow that other programs wrote as JPEGs.
 
@@ -262,11 +245,8 @@ def import_command(
             store,
             chosen,
             videos.videos,
-            bound=bound,
             fps=fps,
-            short_side=short_side,
-            encoding=encoding,
-            array_format=array_format,
+            **options,
             progress=listener.progress,
             announce=listener.announce,
             should_stop=listener.should_stop,

@@ -40,6 +40,8 @@ class EmbeddedVideos:
 
     Attributes
     ----------
+    path : Path
+        The table.
     finished : bool
         False after a stop; then there is no table.
     videos, rows : int
@@ -48,10 +50,11 @@ class EmbeddedVideos:
         Video files without embeddings, each with the reason.
     """
 
+    path: Path
     finished: bool
     videos: int
+    failed: list[tuple[Path, str]]
     rows: int = 0
-    failed: Sequence[tuple[Path, str]] = ()
 
 
 def embed_videos(
@@ -118,23 +121,16 @@ def embed_videos(
         if len(files) >= MANY_VIDEOS:
             _check_space(settings, dataset.videos, place, scratch, listener)
         listener.begin("flow")
-        extraction = run_extraction(
-            settings,
-            dataset.videos,
-            place,
-            progress=listener.progress,
-            announce=listener.announce,
-            should_stop=listener.should_stop,
-        )
+        extraction = run_extraction(settings, dataset.videos, place, listener=listener)
         failed = [(files[video_id], reason) for video_id, reason in extraction.failed]
         if not extraction.finished or len(failed) == len(files):
-            return EmbeddedVideos(extraction.finished, len(files), failed=failed)
+            return EmbeddedVideos(out, extraction.finished, len(files), failed)
         listener.begin("embed")
         embedding = embed_store(settings.store, run, batch_size=batch_size, listener=listener)
         if not embedding.finished:
-            return EmbeddedVideos(False, len(files), failed=failed)
+            return EmbeddedVideos(out, False, len(files), failed)
         rows = export_embeddings(store, run, out, failures=dict(extraction.failed))
-        return EmbeddedVideos(True, len(files), rows, failed)
+        return EmbeddedVideos(out, True, len(files), failed, rows)
 
 
 def _check_space(
@@ -145,7 +141,7 @@ def _check_space(
     listener: Listener,
 ) -> None:
     """Announce how much time and disk space many videos need; refuse a disk that is too full."""
-    expected = estimate(settings, videos, place, listener.announce)
+    expected = estimate(settings, videos, place, listener)
     hours = sum(expected.seconds.values()) / 3600 / (expected.workers or 1)
     gigabytes, free = expected.bytes / 1e9, shutil.disk_usage(scratch).free
     listener.announce(

@@ -13,17 +13,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from real_flow import spread
 from records import ROOT, machine_record
 
-from flowcpc.pipeline.cluster.places import ExistingScheduler, InProcess, LocalProcesses, Place
+from flowcpc.pipeline.cluster.places import ExistingScheduler, LocalProcesses, Place
 from flowcpc.pipeline.datasets.sources import Video, read_dataset
-from flowcpc.pipeline.extraction.extract import STORED, ExtractionSettings, Outcome, extract_video
+from flowcpc.pipeline.extraction.extract import STORED, ExtractionSettings, Outcome
 from flowcpc.pipeline.run import run_extraction
+from flowcpc.stores.base.listener import Fields, Listener
 
 MANY, FEW = 13_320, 1_000
 CLIPS, ROUNDS = 6, 3
@@ -95,20 +95,21 @@ def no_ops(folder: Path) -> dict[int, Mark]:
             str(folder / "dask"),
         ]
         daemons += [subprocess.Popen([*worker, "--no-dashboard"], **quiet) for _ in range(2)]
-        through = 0
 
-        def note(event: str, **values: Any) -> None:
-            nonlocal through
-            through += event == "video"
-            if event == "video" and through in (FEW, MANY):
-                marks[through] = Mark(
-                    time.perf_counter(), megabytes(os.getpid()), megabytes(daemons[0].pid)
-                )
+        class Marker(Listener):
+            """Marks how far the run is."""
+
+            def progress(self, done: int, total: int, fields: Fields) -> None:
+                settled = int(str(fields["videos"]).partition("/")[0])
+                if settled in (FEW, MANY) and settled not in marks:
+                    marks[settled] = Mark(
+                        time.perf_counter(), megabytes(os.getpid()), megabytes(daemons[0].pid)
+                    )
 
         settings = ExtractionSettings(str(folder / "videos"), str(folder / "store"), 24, 32)
         found = read_dataset(folder / "videos", "folder").videos
         run_extraction(
-            settings, found, ExistingScheduler(file=str(file)), extract=nothing, note=note
+            settings, found, ExistingScheduler(file=str(file)), extract=nothing, listener=Marker()
         )
     finally:
         for daemon in daemons:
@@ -123,38 +124,29 @@ def processor_seconds(pids: set[int]) -> float:
     return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")
 
 
+class Watch(Listener):
+    """Notes times and processor seconds when the workers are ready and when the last video ends."""
+
+    def __init__(self) -> None:
+        self.pids = {os.getpid()}
+        self.ready = self.ended = (0.0, 0.0)
+
+    def progress(self, done: int, total: int, fields: Fields) -> None:
+        self.ended = time.perf_counter(), processor_seconds(self.pids)
+
+    def show_lines(self, lines: Sequence[str]) -> None:
+        pids = {int(line.split()[1].rstrip(":")) for line in lines}
+        if pids - self.pids or self.ready == (0.0, 0.0):
+            self.pids |= pids
+            self.ready = time.perf_counter(), processor_seconds(self.pids)
+
+
 def working_seconds(videos: Path, store: Path, place: Place) -> tuple[float, float]:
-    """Seconds, and seconds of processors, from the moment when the workers are ready to the last
-    commit.
-    """
-    pids = {os.getpid()}
-    marks: dict[str, tuple[float, float]] = {}
-
-    def mark(name: str) -> None:
-        marks[name] = time.perf_counter(), processor_seconds(pids)
-
-    def note(event: str, **values: Any) -> None:
-        if event == "worker" and values["state"] == "joined":
-            pids.add(values["pid"])
-            mark("ready")
-        elif event == "video":
-            mark("ended")
-
-    def extract(
-        settings: ExtractionSettings, video: Video, on_pairs: Callable[[int], None], **options: Any
-    ) -> Outcome:
-        if not marks:
-            mark("ready")
-        return extract_video(settings, video, on_pairs, **options)
-
+    """Seconds, and seconds of processors, from the moment when the workers are ready to the last commit."""
     found = read_dataset(videos, "folder").videos
-    own = {"extract": extract} if isinstance(place, InProcess) else {}
-    run_extraction(
-        ExtractionSettings(str(videos), str(store), backend="cpu"), found, place, note=note, **own
-    )
-    wall, used = (
-        ended - ready for ready, ended in zip(marks["ready"], marks["ended"], strict=True)
-    )
+    settings, watch = ExtractionSettings(str(videos), str(store), backend="cpu"), Watch()
+    run_extraction(settings, found, place, listener=watch)
+    wall, used = (ended - ready for ready, ended in zip(watch.ready, watch.ended, strict=True))
     return wall, used
 
 
@@ -164,9 +156,10 @@ def plain(folders: list[Path], store: Path) -> tuple[float, float]:
     """
     cores = sorted(os.sched_getaffinity(0))
     code = (
-        "import os, sys, benchmarks.flow.bench_cluster as b; os.sched_setaffinity(0, "
-        "{int(sys.argv[3])}); "
-        "print(*b.working_seconds(b.Path(sys.argv[1]), b.Path(sys.argv[2]), b.InProcess()))"
+        "import os, sys, benchmarks.flow.bench_cluster as b; "
+        "from flowcpc.pipeline.cluster.places import InProcess; "
+        "os.sched_setaffinity(0, {int(sys.argv[3])}); "
+        "print(*b.working_seconds(b.Path(sys.argv[1]), b.Path(sys.argv[2]), InProcess()))"
     )
     running = [
         subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Whether every process of a cluster has the same software and sees the same files, asked before the first video."""
+"""Checks before the first video: every process has the same software and sees the same files."""
 
 import contextlib
 import dataclasses
@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import cv2
 
@@ -22,17 +21,17 @@ from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX
 from flowcpc.stores.base.errors import OperationError
 
 _PACKAGES = ("numpy", "numba", "zarr", "h5py", "distributed")
-_ONE_PATH = "store and videos must be the same folders, under the same paths, on every machine"
-_PATIENCE_S = 5.0  # what one machine wrote may take moments to be seen on another
+_SAME_PATHS = "every machine must see the store and the videos under the same paths"
+_PATIENCE_S = 5.0  # until one machine sees what another one wrote
 
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Return what has to be the same everywhere; flowcpc's version names its source files too."""
-    package = Path(__file__).parents[2]  # flowcpc: the folders of both the stage and the store
-    rooms = package / "pipeline", package / "stores"
+    """Return the versions that must agree; flowcpc's includes a hash of its source files."""
+    package = Path(__file__).parents[2]
+    folders = package / "pipeline", package / "stores"
     sources = hashlib.sha256()
-    for file in sorted(file for room in rooms for file in room.rglob("*.py")):
+    for file in sorted(file for folder in folders for file in folder.rglob("*.py")):
         sources.update(file.name.encode() + file.read_bytes())
     return {
         "flowcpc": f"{metadata.version('flowcpc')} ({sources.hexdigest()[:8]})",
@@ -42,36 +41,36 @@ def versions() -> dict[str, str]:
     }
 
 
-def differences(there: Mapping[str, str]) -> str:
-    """Return how the versions of another process differ from this one's, in words; empty where they do not."""
-    here = versions()
-    found = [
-        f"{name} is {there.get(name)} there and {here[name]} here"
-        for name in here
-        if there.get(name) != here[name]
-    ]
-    return ", ".join(found)
+def differences(remote: Mapping[str, str]) -> str:
+    """Return how the versions of another process differ from this one's, in words; else ""."""
+    return ", ".join(
+        f"{name} is {remote.get(name)} there and {version} here"
+        for name, version in versions().items()
+        if remote.get(name) != version
+    )
 
 
-def check_scheduler(address: str, ask: Callable[[], Mapping[str, str]]) -> None:
-    """Raise OperationError where the scheduler could not read our tasks, for which a run would else wait in vain; `ask` returns its `versions`."""
+def check_scheduler(address: str, remote_versions: Callable[[], Mapping[str, str]]) -> None:
+    """Raise OperationError if a scheduler could not read our tasks, which would wait for ever."""
     try:
-        different = differences(ask())
+        different = differences(remote_versions())
     except Exception as error:
         raise OperationError(
-            f"the scheduler at {address} cannot load flowcpc ({type(error).__name__}: {error}); install the same flowcpc there"
+            f"the scheduler at {address} cannot load flowcpc ({type(error).__name__}: {error}); "
+            "install the same flowcpc there"
         ) from error
     if different:
         raise OperationError(
-            f"the scheduler at {address} has other software ({different}); install the same there and start it again"
+            f"the scheduler at {address} has other software ({different}); "
+            "install the same versions there and restart it"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """A file in the store with a random token, and a video that every worker must see as it is here.
+    """A file in the store with a random token, and a video, which every worker must see.
 
-    A run that dies leaves the file behind as a temporary one, which the next run collects.
+    A killed run leaves the file as a temporary one, and the next run collects it.
     """
 
     store: str
@@ -81,13 +80,13 @@ class Probe:
 
     @property
     def file(self) -> Path:
-        """Where the token is."""
+        """Path of the file with the token."""
         return Path(self.store, f".{self.token}{TEMPORARY_SUFFIX}")
 
 
 @contextlib.contextmanager
 def made_probe(settings: ExtractionSettings, task: VideoTask) -> Iterator[Probe]:
-    """Write a probe into the store, whose workers must see the video of `task`, and yield it."""
+    """Write a probe into the store for workers that must see the video of `task`, and yield it."""
     video = Path(settings.videos, task.video.path)
     probe = Probe(settings.store, uuid.uuid4().hex, str(video), task.source_bytes)
     probe.file.write_text(probe.token)
@@ -97,64 +96,80 @@ def made_probe(settings: ExtractionSettings, task: VideoTask) -> Iterator[Probe]
         probe.file.unlink(missing_ok=True)
 
 
-def examine(probe: Probe, backend: str) -> dict[str, Any]:
-    """Return what a worker finds: host, pid, versions, the `answer` file that it wrote into the store, and the
-    `problem` that keeps it from working, in words.
+@dataclasses.dataclass(frozen=True)
+class WorkerReport:
+    """What a worker says about itself before its first video.
+
+    `answer` is the file that it wrote into the store, "" if none; `problem` says, in words, why it
+    cannot work. `slots` is how many videos it processes at a time, `nanny` the address of the
+    process that restarts it.
     """
-    report: dict[str, Any] = {"host": platform.node(), "pid": os.getpid(), "versions": versions()}
-    answer = Path(probe.store, f".{probe.token}-{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
-    if not _comes_to_hold(probe.file, probe.token):
-        return report | {
-            "problem": f"does not see the store {probe.store} that is seen here; {_ONE_PATH}"
-        }
+
+    host: str
+    pid: int
+    versions: dict[str, str]
+    answer: str = ""
+    problem: str = ""
+    nanny: str | None = None
+    slots: int = 1
+    has_gpu: bool = False
+
+
+def examine(probe: Probe, backend: str) -> WorkerReport:
+    """Return the report of this worker process, after compiling or loading the solver."""
+    answer, problem = "", ""
     try:
-        answer.write_text(probe.token)
+        if not _will_hold(probe.file, probe.token):
+            raise ValueError(f"does not see the client's store {probe.store}; {_SAME_PATHS}")
+        answer = f".{probe.token}-{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+        _check_files(probe, answer)
+        prepare(backend)
+    except ValueError as error:
+        problem = str(error)
+    return WorkerReport(platform.node(), os.getpid(), versions(), answer, problem)
+
+
+def _check_files(probe: Probe, answer: str) -> None:
+    """Write the answer into the store and compare the video; raise ValueError with a problem."""
+    try:
+        Path(probe.store, answer).write_text(probe.token)
     except OSError as error:
-        return report | {"problem": f"cannot write into the store {probe.store} ({error.strerror})"}
+        raise ValueError(f"cannot write into the store {probe.store} ({error.strerror})") from error
     try:
         size = os.stat(probe.video).st_size
     except OSError as error:
-        return report | {
-            "answer": answer.name,
-            "problem": f"does not see {probe.video} ({error.strerror}); {_ONE_PATH}",
-        }
+        raise ValueError(f"does not see {probe.video} ({error.strerror}); {_SAME_PATHS}") from error
     if size != probe.video_bytes:
-        problem = (
-            f"sees {size} bytes in {probe.video}, which has {probe.video_bytes} here; {_ONE_PATH}"
-        )
-        return report | {"answer": answer.name, "problem": problem}
-    try:
-        prepare(backend)  # compiled, or loaded, now, so that no video waits for it
-    except ValueError as error:
-        return report | {"answer": answer.name, "problem": f"cannot compute ({error})"}
-    return report | {"answer": answer.name}
+        sees = f"sees {size} bytes in {probe.video}, which has {probe.video_bytes} here"
+        raise ValueError(f"{sees}; {_SAME_PATHS}")
 
 
-def judge(probe: Probe, report: Mapping[str, Any]) -> str:
-    """Return why the worker of this `report` cannot be used, in words; empty where it can. Removes its answer."""
-    answer = Path(probe.store, report["answer"]) if "answer" in report else None
+def judge(probe: Probe, report: WorkerReport) -> str:
+    """Return why the worker of `report` cannot be used, in words; else "". Removes its answer."""
+    answer = Path(probe.store, report.answer) if report.answer else None
     try:
-        different = differences(report["versions"])
-        if different:
-            return f"has other software ({different}); install the same there"
-        if "problem" in report:
-            return str(report["problem"])
-        if answer is not None and not _comes_to_hold(answer, probe.token):
-            return f"wrote into another {probe.store} than this one; the store must be one folder that all machines share"
+        if different := differences(report.versions):
+            return f"has other software ({different}); install the same versions there"
+        if report.problem or answer is None:
+            return report.problem
+        if not _will_hold(answer, probe.token):
+            return (
+                f"wrote into another {probe.store} than this one; "
+                "the store must be one folder that all machines share"
+            )
         return ""
     finally:
         if answer is not None:
             answer.unlink(missing_ok=True)
 
 
-def _comes_to_hold(file: Path, token: str) -> bool:
+def _will_hold(file: Path, token: str) -> bool:
+    """Return whether `file` holds `token` now or soon."""
     deadline = time.monotonic() + _PATIENCE_S
     while True:
-        try:
+        with contextlib.suppress(OSError):
             if file.read_text() == token:
                 return True
-        except OSError:
-            pass
         if time.monotonic() > deadline:
             return False
         time.sleep(0.1)

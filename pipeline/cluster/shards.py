@@ -1,4 +1,4 @@
-"""Division of a data set among jobs that know nothing of each other."""
+"""Division of a data set among jobs that do not communicate."""
 
 import heapq
 import re
@@ -19,25 +19,26 @@ def parse_shard(text: str) -> Shard:
     """
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise ValueError(f"--shard {text!r} is not I/N with I from 1 to N; write for example 3/8")
+        raise ValueError(f"--shard {text!r} is not I/N with I from 1 to N; give for example 3/8")
     return int(match[1]), int(match[2])
 
 
 def videos_of_shard(videos: Sequence[Video], folder: Path, shard: Shard) -> list[Video]:
     """Return the videos of shard (I, N) of `videos`, whose paths are relative to `folder`.
 
-    Every video is in exactly one of the N. The largest file goes first to the shard that has the fewest bytes so far, so that the shards weigh
-    nearly the same. What a store holds plays no part: the same files are divided alike in every job and in every rerun.
+    Every video is in exactly one of N shards. The largest file goes first, to the shard with the
+    fewest bytes so far, so that shards have nearly the same size. The contents of the store do not
+    matter: every job, and every rerun, divides the same files in the same way.
     """
-    chosen, count = shard
+    shard_number, count = shard
     sizes = {
         video.video_id: source_stamp(folder / video.path)["source_bytes"] or 0 for video in videos
     }
     loads = [(0, number) for number in range(1, count + 1)]
-    mine = []
+    chosen = []
     for video in sorted(videos, key=lambda video: (-sizes[video.video_id], video.video_id)):
         load, number = heapq.heappop(loads)
         heapq.heappush(loads, (load + max(1, sizes[video.video_id]), number))
-        if number == chosen:
-            mine.append(video)
-    return sorted(mine, key=lambda video: video.video_id)
+        if number == shard_number:
+            chosen.append(video)
+    return sorted(chosen, key=lambda video: video.video_id)

@@ -1,8 +1,8 @@
-"""Where one shot ends and another begins, from the frames and their flow alone.
+"""Detection of cuts between shots, from the frames and their flow alone.
 
-Within a shot the next frame is the last one displaced: its pixels are where the flow says. Across a cut nothing is, whatever flow the solver
-finds. The residual of that prediction is high in fast or blurred motion too, but there it is high for many flows on end; at a cut it stands
-alone. A flash stands alone with its own end beside it.
+Within a shot, flow predicts the next frame from the last one; across a cut no flow does. The
+residual of that prediction is high in fast or blurred motion too, but there it stays high for many
+flows; at a cut it is a single peak. A flash has a second peak, its end, next to it.
 """
 
 import numpy as np
@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 
 from flowcpc.stores.base.compiled import kernel
 
-# Chosen on half of the clips and tried on the other half: docs/benchmarks/cuts.md.
+# Chosen on half of the clips and tested on the other half: docs/benchmarks/cuts.md.
 _RESIDUAL = 0.3
 _PEAK = 2.0
 _NEIGHBOURS = 3
-_PIXELS = 3  # every third row and column tells as much as all
+_PIXELS = 3  # every third row and column is enough
 
 
 def cut_scores(frames: NDArray[np.uint8], flow: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return for every flow what the next frame keeps unexplained, in parts of its own contrast, float32 (n,): 0 is foreseen, 1 is news.
+    """Return the residual of every flow's prediction relative to the contrast, float32 (n,).
+
+    0 is a perfect prediction, 1 an unrelated frame.
 
     Parameters
     ----------
@@ -38,7 +40,7 @@ def _measure(
 ) -> None:
     height, width = frames.shape[1:]
     for n in range(len(flow)):
-        # Means first: a change of exposure is no cut.
+        # Means are subtracted: a change of exposure is no cut.
         count, before, after = 0, 0.0, 0.0
         for y in range(0, height, _PIXELS):
             for x in range(0, width, _PIXELS):
@@ -59,7 +61,8 @@ def _measure(
                 moved += abs(frames[n + 1, to_y, to_x] - after - old)
                 stayed += abs(new - old)
                 contrast += abs(old) + abs(new)
-        # Where the light changes the flow is astray, but the image stays. Two unrelated images differ by about as much as the one varies.
+        # Where the light changes, the flow is wrong but the image stays the same. The difference
+        # of two unrelated images is about as large as the contrast of one.
         scores[n] = 2 * min(moved, stayed) / (contrast + 2 * count)
 
 
@@ -67,8 +70,6 @@ def find_cuts(scores: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return which flows span a cut, bool (n,), from the scores of all flows of a video."""
     cuts = np.zeros(len(scores), bool)
     for t in np.flatnonzero(scores > _RESIDUAL):
-        around = np.concatenate(
-            [scores[max(0, t - _NEIGHBOURS) : t], scores[t + 1 : t + 1 + _NEIGHBOURS]]
-        )
+        around = np.r_[scores[max(0, t - _NEIGHBOURS) : t], scores[t + 1 : t + 1 + _NEIGHBOURS]]
         cuts[t] = scores[t] > _PEAK * around.max(initial=0)
     return cuts

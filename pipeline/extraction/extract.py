@@ -1,4 +1,4 @@
-"""One video -> one committed entry of a store, or one failure record. Knows nothing of Dask."""
+"""Extraction of one video: one committed entry of a store, or one failure record. Needs no Dask."""
 
 import dataclasses
 import functools
@@ -20,7 +20,6 @@ from flowcpc.pipeline.decoding.decoder import DecodedVideo, Decoder, DecoderErro
 from flowcpc.pipeline.decoding.frame_size import FrameSize
 from flowcpc.pipeline.decoding.frames import FRAME_CODEC, RESIZE_RULE, VideoError
 from flowcpc.pipeline.decoding.limits import LimitError, Preempted, Watch
-from flowcpc.pipeline.decoding.memory import peak_bytes
 from flowcpc.pipeline.decoding.messages import Request
 from flowcpc.pipeline.extraction.cuts import cut_scores, find_cuts
 from flowcpc.pipeline.extraction.segmentation import (
@@ -37,14 +36,13 @@ from flowcpc.pipeline.tvl1.solver import check_backend, compute_flow, resolve_ba
 from flowcpc.stores.base.errors import DamagedStoreError, OperationError, first_line
 from flowcpc.stores.encoding import DEFAULT, encoding_by_name
 from flowcpc.stores.flow_store import FlowStore, open_store
-from flowcpc.stores.records.contract import SourceStamp
 
-_MOST_FRAMES = 32
-_MOST_FRAMES_CUDA = 256
+_MAX_FRAMES = {"cuda": 256}  # in a block; with other backends:
+_MAX_FRAMES_CPU = 32
 STORED = "stored"
 FAILED = "failed"
-KIND_MISSING = "missing"  # a listed video that is not there
-KIND_FILE = "file"  # the video is to blame: trying again gives the same
+KIND_MISSING = "missing"  # a listed video that does not exist
+KIND_FILE = "file"  # the video is to blame: another try gives the same result
 KIND_MACHINE = "machine"  # memory, time, a crash: the next run tries again
 STRICT_FRAMES = 1
 STRICT_SHARE = 0.01
@@ -53,7 +51,7 @@ MIN_MEMORY = 256 << 20  # half of it is the decoder itself
 
 @dataclasses.dataclass(frozen=True)
 class ExtractionSettings:
-    """How videos become flow; travels to worker processes.
+    """How videos become flow; sent to worker processes.
 
     Attributes
     ----------
@@ -61,26 +59,27 @@ class ExtractionSettings:
         Folder that the videos' paths are relative to.
     store : str
     height, width : int
-        Size that frames are brought to before flow, px; not used where there is a `short_side`.
-    short_side : int, optional
-        px of the shorter side of frames, the longer one by each video's aspect ratio, instead of one size for all.
+        Size of the frames that flow is computed of, px; unused with `short_side`.
     parameters : TVL1Parameters
     backend : str
         Flow solver; recorded per video, no part of the numerics.
     encoding : str
         Name of the store's encoding.
-    with_frames : bool
-        Whether the frames are stored too; part of the numerics.
     array_format : str, optional
-        "zarr" (that of a new store unless given) or "hdf5"; no part of the numerics.
+        "zarr" (default of a new store) or "hdf5"; no part of the numerics.
     threads : int
-        Threads of the processor's solver, and of the decoder, in one process.
+        Threads of the solver and the decoder, in one process.
+    short_side : int, optional
+        Length of the shorter side of the frames, px; the longer one keeps the aspect ratio.
     time_limit : float, optional
-        Seconds that a video may take; none unless given, because a long one takes long.
+        Seconds that a video may take; no limit by default, because a long video takes long.
     memory_limit : int
         Bytes that decoding a video may take.
     strict : bool
-        Refuse a video that decodes to more than STRICT_FRAMES and STRICT_SHARE of other frames than its header says.
+        Refuse a video whose number of decoded frames differs from its header by more than
+        STRICT_FRAMES and STRICT_SHARE.
+    with_frames : bool
+        Store the frames too; part of the numerics.
     """
 
     videos: str
@@ -99,31 +98,26 @@ class ExtractionSettings:
     with_frames: bool = False
 
     def __post_init__(self) -> None:
-        self.size  # noqa: B018  (it refuses what cannot be)
+        self.size  # noqa: B018  (raises ValueError for an impossible size)
         if self.time_limit is not None and not self.time_limit > 0:
+            raise ValueError(f"time limit must be above 0 seconds, got {self.time_limit:g}")
+        if not MIN_MEMORY <= self.memory_limit <= sys.maxsize:
             raise ValueError(
-                f"time limit {self.time_limit:g} is too short; give seconds above 0, or leave it out"
-            )
-        if self.memory_limit > sys.maxsize:
-            raise ValueError(
-                f"memory limit {self.memory_limit} bytes is more than there can be; give fewer, as 4G"
-            )
-        if self.memory_limit < MIN_MEMORY:
-            raise ValueError(
-                f"memory limit {self.memory_limit >> 20}M is too small; decoding needs at least {MIN_MEMORY >> 20}M"
+                f"memory limit must be at least {MIN_MEMORY >> 20}M and at most "
+                f"{sys.maxsize >> 30}G, got {self.memory_limit >> 20}M; give for example 4G"
             )
         check_backend(self.backend, self.parameters)
         encoding_by_name(self.encoding)
 
     @property
     def size(self) -> FrameSize:
-        """How large frames become."""
+        """Size of the frames."""
         if self.short_side is None:
             return FrameSize(self.height, self.width)
         return FrameSize(short_side=self.short_side)
 
     def numerics(self) -> dict[str, Any]:
-        """Return everything that decides a stored value, as store.json keeps it."""
+        """Return everything that decides a stored value, in the form of store.json."""
         return {
             **self.size.to_json(),
             "resize": RESIZE_RULE,
@@ -136,27 +130,36 @@ class ExtractionSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one video: `status` is STORED or FAILED, `reason` says why it failed, `flows` and `seconds` what it took, `stages` the
-    seconds of each stage, `peak_bytes` the most memory that this process and its decoder have held so far. `may_pass` says that a failure
-    need not be the next one's: a crash, or memory that was short; what took too much takes it again.
+    """Result of one video.
+
+    Attributes
+    ----------
+    video_id : str
+    status : str
+        STORED or FAILED.
+    flows : int
+    reason : str
+        Why it failed.
+    may_pass : bool
+        Whether another try may succeed: after a crash or a lack of memory, not after a limit.
+    stages : dict of float
+        Seconds of each stage.
     """
 
     video_id: str
     status: str
     flows: int = 0
-    seconds: float = 0.0
     reason: str = ""
     may_pass: bool = False
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
-    peak_bytes: int = 0
 
 
 class StoreWriteError(OperationError):
-    """The store cannot be written (disk full, read-only): no video's fault, so the whole extraction stops."""
+    """The store cannot be written (disk full, read-only), so the whole extraction stops."""
 
 
-def source_stamp(path: Path) -> SourceStamp:
-    """Return size (bytes) and mtime (ns) of a source, by which a changed one is recognised; None for an absent one."""
+def source_stamp(path: Path) -> dict[str, int | None]:
+    """Return size (bytes) and mtime (ns) of a source, which tell a changed one; None if absent."""
     try:
         status = path.stat()
     except OSError:
@@ -171,10 +174,11 @@ def extract_video(
     *,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Decode `video`, compute its flow and commit it; a video that cannot be used is recorded in failures.
+    """Decode `video`, compute its flow and commit it; record a video that cannot be used as failed.
 
-    `on_pairs` is told how many more pairs are done, several times per video. Raises StoreWriteError when the store cannot be written, and
-    Preempted, with nothing recorded, soon after `should_stop` returns true.
+    `on_pairs` receives the number of newly computed pairs, several times per video. Raises
+    StoreWriteError when the store cannot be written, and Preempted, with nothing recorded, soon
+    after `should_stop` returns true.
     """
     watch = Watch(settings.time_limit, should_stop)
     cv2.setNumThreads(1)  # OpenCV ignores OMP_NUM_THREADS; workers share the cores already
@@ -195,14 +199,14 @@ def extract_video(
         kind, reason, may_pass = KIND_MACHINE, str(error), True
     except (OSError, DamagedStoreError) as error:
         raise _unwritable(store, error) from error
-    except Exception as error:  # whatever one video brings about, the others go on
+    except Exception as error:  # whatever happens to one video, the others continue
         kind, reason, may_pass = KIND_MACHINE, f"{type(error).__name__}: {_reason(error)}", True
     seconds = round(watch.seconds, 3)
     try:
         record_failure(store, video, kind, reason, stamp, host=platform.node(), seconds=seconds)
     except OSError as error:
         raise _unwritable(store, error) from error
-    return Outcome(video.video_id, FAILED, seconds=seconds, reason=reason, may_pass=may_pass)
+    return Outcome(video.video_id, FAILED, reason=reason, may_pass=may_pass)
 
 
 def record_failure(
@@ -210,31 +214,25 @@ def record_failure(
     video: Video,
     kind: str,
     reason: str,
-    stamp: SourceStamp,
+    stamp: dict[str, int | None],
     *,
     host: str | None = None,
     seconds: float | None = None,
 ) -> None:
-    """Write down that `video` has no flow and why, counting the attempts; `host` tried the last for `seconds`."""
+    """Record that `video` has no flow, why, and the number of attempts.
+
+    `host` made the last one, which took `seconds`.
+    """
     earlier = store.failure_of(video.video_id)
     attempts = 1 + (earlier["attempts"] if earlier else 0)
-    store.record_failure(
-        {
-            **video.to_record(),
-            **stamp,
-            "kind": kind,
-            "reason": reason,
-            "attempts": attempts,
-            "time": time.time(),
-            "host": host,
-            "seconds": seconds,
-        }
-    )
+    attempt = {"attempts": attempts, "time": time.time(), "host": host, "seconds": seconds}
+    store.record_failure({**video.to_record(), "kind": kind, "reason": reason, **attempt, **stamp})
 
 
 def _unwritable(store: FlowStore, error: BaseException) -> StoreWriteError:
     return StoreWriteError(
-        f"store {store.path} cannot be written ({_reason(error)}); what was committed is safe: mend it and run again"
+        f"store {store.path} cannot be written ({_reason(error)}); committed videos are safe: "
+        "fix it and run again"
     )
 
 
@@ -246,7 +244,7 @@ class _Extraction:
     store: FlowStore
     video: Video
     path: Path
-    stamp: SourceStamp
+    stamp: dict[str, int | None]
     decoder: Decoder
     watch: Watch
 
@@ -256,7 +254,7 @@ class _Extraction:
         request = Request(
             self.path,
             settings.size,
-            block=_MOST_FRAMES_CUDA if backend == "cuda" else _MOST_FRAMES,
+            block=_MAX_FRAMES.get(backend, _MAX_FRAMES_CPU),
             threads=settings.threads,
             memory_limit=settings.memory_limit,
             with_jpegs=settings.with_frames,
@@ -273,7 +271,7 @@ class _Extraction:
                 with stages.timed("encode"):
                     if not np.isfinite(flow).all():
                         raise VideoError(
-                            f"its flow has values that are not finite near frame {source.decoded_frames}"
+                            f"its flow is not finite near frame {source.decoded_frames}"
                         )
                     scores.append(cut_scores(frames, flow))
                     codes = encoding.encode(flow)
@@ -302,38 +300,24 @@ class _Extraction:
                 "versions": _versions(),
                 **stages.columns(flows, self.watch.seconds, source.peak_bytes),
             }
+            record = self.video.to_record()
             with stages.timed("write"):
-                writer.commit(
-                    self.video.to_record(),
-                    described,
-                    frames=columns,
-                    shots=shots,
-                    segments=segments,
-                )
-        return Outcome(
-            self.video.video_id,
-            STORED,
-            flows,
-            self.watch.seconds,
-            stages=stages.seconds,
-            peak_bytes=peak_bytes() + source.peak_bytes,
-        )
+                writer.commit(record, described, frames=columns, shots=shots, segments=segments)
+        return Outcome(self.video.video_id, STORED, flows, stages=stages.seconds)
 
     def _check(self, source: DecodedVideo) -> None:
-        """Raise VideoError unless the whole video was read and is what it was when it was begun."""
+        """Raise VideoError unless the whole video was read and did not change meanwhile."""
         decoded, header = source.decoded_frames, source.header_frames
         if decoded < 2:
             raise VideoError("has 1 frame; flow needs at least 2")
         if source_stamp(self.path) != self.stamp:
             raise VideoError("changed while it was read")
-        if (
-            self.settings.strict
-            and header is not None
-            and abs(decoded - header) > max(STRICT_FRAMES, STRICT_SHARE * header)
-        ):
+        difference = 0 if header is None else abs(decoded - header)
+        if self.settings.strict and difference > max(STRICT_FRAMES, STRICT_SHARE * (header or 0)):
             raise VideoError(
-                f"decodes to {decoded} frames and its header says {header}, and --strict allows {STRICT_FRAMES} frame or "
-                f"{STRICT_SHARE:.0%} of difference; to store it marked, leave --strict out and give --retry-failed"
+                f"decodes to {decoded} frames and its header says {header}; --strict allows a "
+                f"difference of {STRICT_FRAMES} frame or {STRICT_SHARE:.0%}; to store it marked, "
+                "leave --strict out and give --retry-failed"
             )
 
 
@@ -349,9 +333,8 @@ def _solver(
 
 def _versions() -> str:
     names = ("flowcpc", "numpy", "numba")
-    return ", ".join(
-        [*(f"{name} {metadata.version(name)}" for name in names), f"opencv {cv2.__version__}"]
-    )
+    versions = [f"{name} {metadata.version(name)}" for name in names]
+    return ", ".join([*versions, f"opencv {cv2.__version__}"])
 
 
 def _reason(error: BaseException) -> str:

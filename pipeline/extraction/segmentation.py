@@ -1,4 +1,4 @@
-"""Statistics of a video's flow: a row per flow, per shot (a run without a cut or a gap) and per segment of ten flows."""
+"""Statistics of a video's flow: one row per flow, per shot and per segment of ten flows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +11,11 @@ from flowcpc.stores.encoding import Encoding
 
 SEGMENT_FLOWS = 10
 _MEANS = ("mean_u", "mean_v", "magnitude", "clip_rate")
-_DIGITS = {"clip_rate": 9}  # one value of a large frame shows
+_DIGITS = {"clip_rate": 9}  # a single value of a large frame still counts
 _MICRO = 6  # a micro-pixel, a microsecond; keeps the records small
-# Variable frame rates are ordinary: an encoder leaves frames out where little happens, two or three in a row. A pause that is many times the
-# usual interval, and long enough to see, is a hole in the recording: what lies before and after it is no motion.
+# Variable frame rates are ordinary: an encoder drops two or three frames where little happens. A
+# pause many times the usual interval, and long enough to see, is a hole in the recording: there is
+# no motion across it.
 _GAP_INTERVALS, _GAP_SECONDS = 8.0, 0.5
 
 Columns = dict[str, list[Any]]
@@ -34,12 +35,12 @@ def frame_statistics(
     encoding : Encoding
         Of the codes.
     bound : float, optional
-        Magnitude from which a component counts as clipped, px; what the encoding reaches unless given.
+        Magnitude from which a component counts as clipped, px; by default the encoding's.
 
     Returns
     -------
     mean_u, mean_v, magnitude
-        Means over the decoded codes, px, so that a mean subtraction with them is exact for what is read back.
+        Means over the decoded codes, px: subtracting them is exact for what is read back.
     clip_rate
         Share of the components of `flow` beyond +-`bound`.
     error
@@ -47,24 +48,23 @@ def frame_statistics(
     """
     bound = encoding.bound if bound is None else bound
     sums = np.zeros((len(flow), 5))
-    for n in range(len(flow)):  # one at a time stays in the processor's cache
-        _sum_up(np.ascontiguousarray(flow[n]), encoding.decode(codes[n]), bound, sums[n])
+    for n in range(len(flow)):  # one flow at a time stays in the processor's cache
+        _add_up(np.ascontiguousarray(flow[n]), encoding.decode(codes[n]), bound, sums[n])
     pixels = flow.shape[2] * flow.shape[3]
     means = sums / (pixels, pixels, pixels, 2 * pixels, 2 * pixels)
-    names = (*_MEANS, "error")
     return {
         name: [round(float(value), _DIGITS.get(name, _MICRO)) for value in means[:, k]]
-        for k, name in enumerate(names)
+        for k, name in enumerate((*_MEANS, "error"))
     }
 
 
 @kernel
-def _sum_up(
+def _add_up(
     flow: NDArray[np.float32], decoded: NDArray[np.float32], bound: float, sums: NDArray[np.float64]
 ) -> None:
     """Set (u, v, |(u, v)|, clipped components, |error|) of one flow, (2, H, W).
 
-    Each column is summed up for itself first: sums that do not wait for one another are vectors.
+    Each column is added up separately first: independent sums can be vectorised.
     """
     columns = np.zeros((5, flow.shape[2]))
     for y in range(flow.shape[1]):
@@ -81,7 +81,7 @@ def _sum_up(
 
 
 def find_gaps(time_s: Sequence[float] | NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which flows span a hole in the presentation times, bool (n,); `time_s` are those of all n + 1 frames, s."""
+    """Return which flows span a hole in the recording, bool (n,), from n + 1 frame times, s."""
     intervals = np.diff(np.asarray(time_s, np.float64))
     if not len(intervals):
         return np.zeros(0, bool)
@@ -91,16 +91,18 @@ def find_gaps(time_s: Sequence[float] | NDArray[np.float64]) -> NDArray[np.bool_
 def find_shots(
     frames: Mapping[str, Sequence[Any]], breaks: Sequence[bool] | NDArray[np.bool_]
 ) -> Columns:
-    """Return the maximal runs of flows without a break as equally long lists: start and stop (half open, flows), their times, means.
+    """Return the maximal runs of flows without a break as equally long lists.
+
+    The columns are start and stop (half open, flows), their times in seconds, and means.
 
     Parameters
     ----------
     frames : mapping
-        Columns of `frame_statistics` and time_s, the presentation time of each flow's first frame in seconds.
+        Columns of `frame_statistics`, and time_s, the time of each flow's first frame in seconds.
     breaks : bool (n,)
         Flows that span a cut or a gap; they belong to no shot.
     """
-    broken = np.concatenate([[True], np.asarray(breaks, bool), [True]])
+    broken = np.r_[True, np.asarray(breaks, bool), True]
     edges = np.flatnonzero(broken[1:] != broken[:-1])
     return _spans(frames, edges[::2].tolist(), edges[1::2].tolist())
 
@@ -110,19 +112,22 @@ def find_segments(
     shots: Mapping[str, Sequence[int]],
     length: int = SEGMENT_FLOWS,
 ) -> Columns:
-    """Return windows of `length` flows within each shot, the last of a shot shorter, with the number of their shot; else as `find_shots`."""
-    starts, stops, owners = [], [], []
-    for shot, (first, last) in enumerate(zip(shots["start"], shots["stop"], strict=True)):
-        for start in range(first, last, length):
-            starts.append(start)
-            stops.append(min(start + length, last))
-            owners.append(shot)
+    """Return windows of `length` flows within each shot, with the index of the shot.
+
+    The last window of a shot may be shorter. The other columns are those of `find_shots`.
+    """
+    windows = [
+        (shot, start, min(start + length, last))
+        for shot, (first, last) in enumerate(zip(shots["start"], shots["stop"], strict=True))
+        for start in range(first, last, length)
+    ]
+    owners, starts, stops = ([window[k] for window in windows] for k in range(3))
     return {"shot": owners, **_spans(frames, starts, stops)}
 
 
 def _spans(frames: Mapping[str, Sequence[Any]], starts: list[int], stops: list[int]) -> Columns:
     times = frames["time_s"]
-    # The last flow is taken to last as long as the one before it.
+    # The last flow is assumed to last as long as the one before it.
     last_interval = times[-1] - times[-2] if len(times) > 1 else 0.0
     ends = [*times[1:], times[-1] + last_interval]
     columns: Columns = {
@@ -132,9 +137,6 @@ def _spans(frames: Mapping[str, Sequence[Any]], starts: list[int], stops: list[i
         "stop_s": [round(ends[stop - 1], _MICRO) for stop in stops],
     }
     for name in _MEANS:
-        values = frames[name]
-        means = [
-            float(np.mean(values[start:stop])) for start, stop in zip(starts, stops, strict=True)
-        ]
-        columns[name] = [round(mean, _DIGITS.get(name, _MICRO)) for mean in means]
+        spans = (frames[name][a:b] for a, b in zip(starts, stops, strict=True))
+        columns[name] = [round(float(np.mean(s)), _DIGITS.get(name, _MICRO)) for s in spans]
     return columns

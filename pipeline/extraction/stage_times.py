@@ -1,4 +1,4 @@
-"""Where the seconds of one video go."""
+"""Seconds that each stage of an extraction takes."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ class Stages:
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Count what the block takes under `stage`."""
+        """Add the time that the block takes to `stage`."""
         began = time.perf_counter()
         try:
             yield
@@ -29,25 +29,20 @@ class Stages:
             self.seconds[stage] += time.perf_counter() - began
 
     def waiting(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield `items`, and count the wait for each under `stage`."""
-        iterator = iter(items)
+        """Yield `items` and add the time spent waiting for them to `stage`."""
+        iterator, end = iter(items), object()
         while True:
             with self.timed(stage):
-                try:
-                    item = next(iterator)
-                except StopIteration:
-                    return
-            yield item
+                item = next(iterator, end)
+            if item is end:
+                return
+            yield item  # type: ignore[misc]
 
     def columns(self, flows: int, seconds: float, decoder_peak_bytes: int) -> dict[str, Any]:
         """Return what a video of `flows` took so far, as columns of the videos table.
 
-        Parameters
-        ----------
-        seconds : float
-            From its beginning; what the stages do not account for is opening and looking up.
-        decoder_peak_bytes : int
-            Most memory that the decoding process has held.
+        `seconds` is the time since its beginning, `decoder_peak_bytes` the largest memory of the
+        decoding process.
         """
         return {
             "host": platform.node(),

@@ -1,5 +1,6 @@
 """Commands as a user types them: what they print, where, and with which exit code."""
 
+import importlib
 import json
 import os
 import re
@@ -221,7 +222,6 @@ def test_no_output_is_written_into_a_store(videos: Path, tmp_path: Path) -> None
             ["export", store, out, "--layout", "tsn"],
             ["pretrain", store, out],
             ["synth", out],
-            ["extract-flow", videos, tmp_path / "t", "--log-json", out],
         ):
             refused(flowcpc(*words), "lies in the store", "give a path outside of it")
     assert sorted((path, path.stat().st_mtime_ns) for path in store.rglob("*")) == before
@@ -343,3 +343,28 @@ def test_odd_names_survive_the_way_through(tmp_path: Path) -> None:
     assert sorted(store.videos()["video_id"]) == sorted(f"X/{name}" for name in names)
     for video_id in store.videos()["video_id"]:
         assert store.read_flow(video_id).shape == (2, 2, 24, 32)
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "module", "constant"),
+    [
+        ("import", "layout", "flowcpc.pipeline.exchange.layouts", "LAYOUTS"),
+        ("export", "layout", "flowcpc.pipeline.exchange.layouts", "LAYOUTS"),
+        ("evaluate", "mode", "flowcpc.train.evaluation.modes", "MODES"),
+        ("export-encoder", "form", "flowcpc.train.runs.export", "FORMS"),
+        ("import", "encoding", "flowcpc.stores.encoding", "ENCODINGS"),
+    ],
+)
+def test_choices_of_an_option_are_those_of_the_code(
+    command: str, option: str, module: str, constant: str
+) -> None:
+    """Where a command cannot import the constant, because its module takes seconds to load."""
+    (parameter,) = (each for each in main.main.commands[command].params if each.name == option)
+    assert set(parameter.type.choices) == set(getattr(importlib.import_module(module), constant))
+
+
+@pytest.mark.parametrize("command", main.main.commands.values(), ids=main.main.commands)
+def test_help_fits_80_columns(command: click.Command) -> None:
+    result = flowcpc(command.name, "--help")
+    assert result.exit_code == 0
+    assert max(map(len, result.output.splitlines())) <= 80

@@ -17,6 +17,7 @@ from records import ROOT
 from flowcpc.commands import console, main, train
 from flowcpc.train.pretraining import loop
 from flowcpc.train.pretraining.execution import Execution
+from flowcpc.train.pretraining.training_run import PretrainResult
 from flowcpc.train.runs.checkpoint import load_checkpoint, require_checkpoint
 from flowcpc.train.settings.config import PretrainConfig
 
@@ -129,9 +130,9 @@ def test_a_second_ctrl_c_ends_it(store: Path, tmp_path: Path) -> None:
 def test_options_reach_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[tuple[object, ...]] = []
 
-    def pretrain(*words: object, **named: object) -> loop.PretrainResult:
+    def pretrain(*words: object, **named: object) -> PretrainResult:
         called.append(words)
-        return loop.PretrainResult(False, 0, 1, 0.0, 0.0, 2, 0.5, None, 2)
+        return PretrainResult(False, 0, 1, 0.0, 0.0, 2, 0.5, None, 2)
 
     monkeypatch.setattr(loop, "pretrain", pretrain)
     (tmp_path / "settings.yaml").write_text("preset: tiny\nbatch_size: 8\n")
@@ -179,7 +180,7 @@ def test_a_run_goes_on_with_its_own_settings(store: Path, tmp_path: Path) -> Non
             main.main, ["pretrain", str(store), str(tmp_path / "run"), *words]
         )
         assert result.exit_code == 0, result.output
-    assert "settings: those of" in result.stderr
+    assert "Using settings from" in result.stderr
     assert "step 3 of 3" in result.stdout
     (tmp_path / "run" / "metrics.jsonl").unlink()
     result = CliRunner().invoke(main.main, ["pretrain", str(store), str(tmp_path / "run")])

@@ -1,7 +1,6 @@
-"""A whole run: when it tries again, when it gives up, and what programs hear of it."""
+"""A whole run: when it tries again, when it gives up, and what it tells the user."""
 
 import errno
-import json
 import re
 import shlex
 import threading
@@ -12,11 +11,11 @@ from pathlib import Path
 import pytest
 from builders import assert_same_store, write_class_folders
 from command_cases import SMALL, flowcpc, refused
+from recorder import Recorder
 
 from flowcpc.commands import console
 from flowcpc.pipeline import run
-from flowcpc.pipeline.cluster.backlog import TRIES
-from flowcpc.pipeline.cluster.event_log import EventLog
+from flowcpc.pipeline.cluster import workers
 from flowcpc.pipeline.cluster.places import InProcess, LocalProcesses
 from flowcpc.pipeline.datasets.sources import Video, read_dataset
 from flowcpc.pipeline.decoding.limits import Preempted
@@ -29,9 +28,10 @@ from flowcpc.pipeline.extraction.extract import (
     record_failure,
 )
 from flowcpc.pipeline.extraction.ledger import ExtractionSummary
-from flowcpc.pipeline.run import run_extraction
+from flowcpc.pipeline.run import TRIES, run_extraction
 from flowcpc.stores.base.errors import OperationError
 from flowcpc.stores.flow_store import open_store
+from flowcpc.stores.records.run_files import WorkerState
 
 CLASSES = {"Left": (-1.0, 0.0), "Right": (1.0, 0.0)}
 
@@ -73,8 +73,8 @@ def test_several_videos_at_a_time_give_the_same_store(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_a_time: int
 ) -> None:
     extract(videos, tmp_path / "calm")
-    monkeypatch.setattr(run, "videos_at_a_time", lambda backend, cores: at_a_time)
-    monkeypatch.setattr(run, "available_threads", lambda: at_a_time)
+    monkeypatch.setattr(workers, "videos_at_a_time", lambda backend, cores: at_a_time)
+    monkeypatch.setattr(workers, "available_threads", lambda: at_a_time)
     together, most = threading.Semaphore(0), []
 
     def met(
@@ -88,24 +88,19 @@ def test_several_videos_at_a_time_give_the_same_store(
         finally:
             together.acquire()
 
-    pairs: list[float] = []
-    summary = extract(
-        videos,
-        tmp_path / "s",
-        extract=met,
-        progress=lambda done, total, fields: pairs.append(fields["pairs/s"]),
-    )
+    listener = Recorder()
+    summary = extract(videos, tmp_path / "s", extract=met, listener=listener)
     assert (summary.finished, summary.stored, summary.failed) == (True, 6, [])
     assert 1 < max(most) <= at_a_time
-    assert pairs[-1] > 0
+    assert listener.calls[-1][2]["pairs/s"] > 0
     assert_same_store(tmp_path / "s", tmp_path / "calm")
 
 
 def test_a_stop_drops_all_videos_in_hand(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "videos_at_a_time", lambda backend, cores: 3)
-    monkeypatch.setattr(run, "available_threads", lambda: 3)
+    monkeypatch.setattr(workers, "videos_at_a_time", lambda backend, cores: 3)
+    monkeypatch.setattr(workers, "available_threads", lambda: 3)
     all_there, gone = threading.Barrier(3), threading.Event()
 
     def waits(
@@ -121,7 +116,7 @@ def test_a_stop_drops_all_videos_in_hand(
             time.sleep(0.01)
         raise Preempted
 
-    summary = extract(videos, tmp_path / "s", extract=waits, should_stop=gone.is_set)
+    summary = extract(videos, tmp_path / "s", extract=waits, listener=Recorder(gone.is_set))
     assert (summary.finished, summary.stored, summary.failed) == (False, 0, [])
     assert open_store(tmp_path / "s").failures()["kind"].tolist() == ["pending"] * 6
 
@@ -169,7 +164,9 @@ def test_options_of_places_reach_the_user_in_words(videos: Path, tmp_path: Path)
         flowcpc("extract-flow", videos, store, "--fail-fast", "--max-failures", "3"),
         "--fail-fast is",
     )
-    refused(flowcpc("extract-flow", videos, store, "--queue", "short"), "goes with --cluster slurm")
+    refused(
+        flowcpc("extract-flow", videos, store, "--queue", "short"), "--queue", "--cluster slurm"
+    )
     refused(flowcpc("extract-flow", videos, store, "--shard", "5/4"), "5/4", "I from 1 to N")
     refused(
         flowcpc("extract-flow", videos, store, "--scheduler-file", tmp_path / "no"),
@@ -178,41 +175,11 @@ def test_options_of_places_reach_the_user_in_words(videos: Path, tmp_path: Path)
     assert not store.exists()
 
 
-def test_programs_hear_of_every_video_and_runs_follow_in_one_file(
-    videos: Path, tmp_path: Path
-) -> None:
-    (videos / "Left" / "broken.avi").write_bytes(b"")
-    log = tmp_path / "log.json"
-    for _ in range(2):
-        flowcpc("extract-flow", videos, tmp_path / "s", "--log-json", log, *SMALL)
-    events = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [event["event"] for event in events] == [
-        "start",
-        *["video"] * 7,
-        "stop",
-        "start",
-        "stop",
-    ]
-    outcomes = {event["video_id"]: event for event in events if event["event"] == "video"}
-    assert outcomes["Left/broken"]["status"] == "failed"
-    assert outcomes["Left/broken"]["reason"] == "the file is empty (0 bytes)"
-    assert outcomes["Left/v_Left_g01_c01"]["flows"] == 5
-    stop = events[8]
-    assert (stop["finished"], stop["stored"], stop["failed"], stop["pairs"]) == (True, 6, 1, 30)
-
-
-def test_a_log_that_cannot_be_written_is_named(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(OperationError, match=r"--log-json .* cannot be written"):
-        EventLog(tmp_path / "absent" / "log.json")
-    result = flowcpc(
-        "extract-flow",
-        videos,
-        tmp_path / "s",
-        "--log-json",
-        tmp_path / "absent" / "log.json",
-        *SMALL,
-    )
-    refused(result, "--log-json", "cannot be written", code=console.FAILED)
+def test_a_line_for_each_worker() -> None:
+    now = time.time()
+    busy = WorkerState("n1", 8, ("p", "q"), now - 12, 3.0)
+    assert run._worker_line(busy) == "  n1 8: p and 1 more, 12 s, 3 pairs/s"
+    assert run._worker_line(WorkerState("n2", 9, (), now, 0.5)) == "  n2 9: idle, 0.5 pairs/s"
 
 
 def test_cores_that_are_over_are_threads_of_the_videos_that_are_left(
@@ -242,8 +209,8 @@ def test_a_run_that_fails_before_its_first_video_fixes_nothing(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr("flowcpc.pipeline.cluster.dask_hub.devices", lambda: [])
-    monkeypatch.setattr("flowcpc.pipeline.cluster.dask_hub._CONNECT_S", 0.5)
+    monkeypatch.setattr("flowcpc.pipeline.cluster.dask_cluster.devices", lambda: [])
+    monkeypatch.setattr("flowcpc.pipeline.cluster.dask_cluster._CONNECT_S", 0.5)
     result = flowcpc("extract-flow", videos, tmp_path / "s", "--size", "16x16", *words)
     assert result.exit_code in (console.FAILED, console.USAGE), result.stderr
     assert [path.name for path in (tmp_path / "s").iterdir()] == [".lock"]

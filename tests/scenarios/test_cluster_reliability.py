@@ -80,9 +80,7 @@ def test_a_cluster_started_by_hand_and_videos_that_kill_its_workers(site: Site) 
     assert len(reasons) == 2
     assert "Traceback" not in stderr
     assert set(open_store(site.store).failures()["kind"]) == {"machine"}
-    assert len(site.events("video")) == 14, "one event per video"
-    died = [event["video_ids"] for event in site.events("worker") if event["state"] == "died"]
-    assert sorted(died) == [["Left/exit"]] * 3 + [["Left/segfault"]] * 3, "nobody else is blamed"
+    assert "stored 12 videos" in stderr, "nobody else is blamed"
     for name in ("segfault", "exit"):
         (site.videos / "Left" / f"{name}.avi").unlink()
     site.run_again()
@@ -102,13 +100,12 @@ def test_a_storm_of_kills_of_workers(tmp_path: Path) -> None:
             live = site.live()
             if live:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(live[rng.choice(sorted(live))], signal.SIGKILL)
+                    os.kill(rng.choice(sorted(live)), signal.SIGKILL)
                     kills += 1
                 until(lambda live=live: site.live() != live or process.poll() is not None)
         stderr = process.communicate(timeout=600)[1]
         assert kills == KILLS, f"the kills come too late: {stderr}"
         assert process.returncode in (0, console.DONE_IN_PART), stderr
-        assert len([event for event in site.events("worker") if event["state"] == "died"]) == KILLS
         site.run_again()
         assert_undisturbed(site.videos, site.store, site.folder)
     finally:
@@ -123,7 +120,7 @@ def test_kill_9_of_the_scheduler(site: Site) -> None:
     site.scheduler.wait()
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == console.FAILED, stderr
-    assert f"Error: the scheduler at {site.address} is gone; what was committed is safe" in stderr
+    assert f"Error: the scheduler at {site.address} is gone; committed videos are safe" in stderr
     assert "Traceback" not in stderr, stderr
     site.start_scheduler(site.address.rpartition(":")[2])
     site.start_workers()
@@ -140,7 +137,6 @@ def test_kill_9_of_the_client(site: Site) -> None:
     live = site.live()
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    site.log.unlink()
     site.run_again()
     assert site.live() == live, "the workers outlive a client"
     assert_undisturbed(site.videos, site.store, site.folder)
@@ -159,9 +155,6 @@ def test_a_worker_that_is_asked_to_go_drops_its_video_and_another_does_it(
     stderr = process.communicate(timeout=240)[1]
     assert process.returncode == 0, stderr
     assert site.workers[0].wait(60) is not None
-    states = [event["state"] for event in site.events("worker")]
-    assert states.count("left") == 1
-    assert "died" not in states
     assert_undisturbed(site.videos, site.store, site.folder)
 
 
@@ -175,6 +168,5 @@ def test_a_client_that_is_asked_to_go_says_how_to_go_on(site: Site, number: int)
     assert process.returncode == console.PREEMPTED, stderr
     assert "run the same command to resume: flowcpc extract-flow" in stderr
     assert commits(site.store) < 12
-    assert [event["finished"] for event in site.events("stop")] == [False]
     assert "stored already" in site.run_again()
     assert_undisturbed(site.videos, site.store, site.folder)

@@ -16,10 +16,10 @@ from hostile import Opened, decoder_of, has_ended, playlists, write_external_mov
 from records import ROOT
 from textures import moving_texture
 
-from flowcpc.pipeline.cluster.backlog import TRIES
 from flowcpc.pipeline.datasets.sources import Video
 from flowcpc.pipeline.decoding import decoder as decoder_module
 from flowcpc.pipeline.extraction.extract import ExtractionSettings, extract_video
+from flowcpc.pipeline.run import TRIES
 from flowcpc.stores.flow_store import create_store, open_store
 
 SIZE = "96x128"  # large enough that frames wait for the solver, and a decoder is met at its work

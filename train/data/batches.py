@@ -1,10 +1,11 @@
 """Store + selection -> batches on the device: dequantise, subtract the mean, resize, flip."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,6 +19,8 @@ from flowcpc.train.data.shots import shots_of
 from flowcpc.train.settings.config import PretrainConfig
 
 Integers = NDArray[np.int64]
+
+TABLES = ("videos", "shots", "frames")  # of a store, which a SegmentReader needs
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class SegmentReader:
     config : PretrainConfig
         Whose `num_flows`, `size`, `framing` and `rescale_vectors` say what the encoder sees.
     device : torch.device
+    tables : mapping of str to DataFrame, optional
+        `store.tables(*TABLES)`, so that several readers share them.
 
     Attributes
     ----------
@@ -81,12 +86,9 @@ class SegmentReader:
         video_ids: Sequence[str],
         config: PretrainConfig,
         device: torch.device,
+        tables: Mapping[str, pd.DataFrame] | None = None,
     ) -> None:
-        columns = {
-            "shots": ["video_id", "start", "stop"],
-            "frames": ["video_id", "mean_u", "mean_v"],
-        }
-        tables = store.tables("videos", "shots", "frames", columns=columns)
+        tables = tables or store.tables(*TABLES)
         sizes = (
             tables["videos"]
             .set_index("video_id")

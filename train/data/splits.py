@@ -10,12 +10,15 @@ from flowcpc.stores.flow_store import FlowStore
 _NAMED_IN_MESSAGES = 5
 
 
-def videos_of(store: FlowStore, fold: int, split: str) -> pd.DataFrame:
-    """Return the rows of `store.videos()` in one split of a fold ("train", "val", "test"), or with "all" every row.
+def videos_of(
+    store: FlowStore, fold: int, split: str, videos: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Return the rows of `videos` in one split of a fold ("train", "val", "test"), or in "all".
 
-    Sorted by video_id. Raises ValueError when the store does not have the fold, or there is no video.
+    `videos` is `store.videos()` unless given. Sorted by video_id. Raises ValueError when the store
+    does not have the fold, or there is no video.
     """
-    videos = store.videos()
+    videos = store.videos() if videos is None else videos
     found = videos if split == "all" else split_of(videos, fold, split)
     if found.empty:
         where = "" if split == "all" else f" in the {split} split of fold {fold}"

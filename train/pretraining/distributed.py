@@ -12,6 +12,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from flowcpc.stores.base.errors import OperationError, first_line
+from flowcpc.stores.base.listener import Listener
 from flowcpc.train.settings.config import PretrainConfig
 
 _TIMEOUT = timedelta(
@@ -49,6 +50,10 @@ class Ranks:
     def is_main(self) -> bool:
         """Whether this process is the one that prints and writes."""
         return self.rank == 0
+
+    def listener(self, listener: Listener) -> Listener:
+        """Return `listener`, which in other processes than the first hears nothing."""
+        return listener if self.is_main else _StopsOnly(listener)
 
     def together(self, model: nn.Module) -> nn.Module:
         """Return `model` so that a backward pass leaves the mean of all processes' gradients in its parameters.
@@ -111,6 +116,13 @@ class Ranks:
         if outcome[0] is not None:
             raise outcome[0]
         return work()
+
+
+class _StopsOnly(Listener):
+    """Asks another listener whether to stop, and tells it nothing."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.should_stop = listener.should_stop  # type: ignore[method-assign]
 
 
 class _Gather(torch.autograd.Function):

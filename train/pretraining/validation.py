@@ -1,9 +1,9 @@
 """Unsupervised accuracy on videos that are not trained on."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
+import pandas as pd
 import torch
 
 from flowcpc.stores.flow_store import FlowStore
@@ -14,42 +14,47 @@ from flowcpc.train.model.cpc import ModelOne, ModelTwo
 from flowcpc.train.model.loss import info_nce
 from flowcpc.train.pretraining.distributed import Ranks
 from flowcpc.train.pretraining.execution import forward_precision
-from flowcpc.train.runs.metrics import HorizonMeans
+from flowcpc.train.runs.metrics import HorizonMeans, MetricsLine
 from flowcpc.train.settings.config import PretrainConfig, named_seed
 
 
 class HeldOut:
-    """The fold's test videos, drawn as in training but the same segments every time.
+    """Measures the fold's test videos: sampled as in training, the same segments every time.
 
-    Several processes take whole batches in turn, so that each of them is compared with the negatives of a whole batch however many there are.
+    Several processes take whole batches in turn, so every prediction is compared with the negatives
+    of a whole batch.
 
     Attributes
     ----------
     videos : int
-        How many there are; none where the run trains on all videos.
+        How many there are; 0 if the run trains on all videos.
     """
 
     def __init__(
-        self, store: FlowStore, config: PretrainConfig, ranks: Ranks, *, workers: int
+        self,
+        store: FlowStore,
+        config: PretrainConfig,
+        ranks: Ranks,
+        tables: Mapping[str, pd.DataFrame],
+        *,
+        workers: int,
     ) -> None:
-        found = (
-            []
-            if config.split == "all"
-            else split_of(store.videos(), config.fold, "test")["video_id"].tolist()
-        )
-        self.videos = len(found)
+        video_ids: list[str] = []
+        if config.split != "all":
+            video_ids = split_of(tables["videos"], config.fold, "test")["video_id"].tolist()
+        self.videos = len(video_ids)
         self._config = config
         self._ranks = ranks
         self._workers = workers
         self._batches = self.videos // config.batch_size
         if self._batches:
-            self._segments = SegmentReader(store, found, config, ranks.device)
+            self._segments = SegmentReader(store, video_ids, config, ranks.device, tables)
             self._reader = SequenceReader(
                 self._segments, config, named_seed(config.seed, "held out")
             )
 
     def is_due(self, step: int) -> bool:
-        """Return whether there is something to measure after `step` steps: every `validate_every`, and at the end."""
+        """Return whether to measure after `step` steps: every `validate_every`, and at the end."""
         return (
             bool(self._batches)
             and step > 0
@@ -57,43 +62,43 @@ class HeldOut:
         )
 
     def measure(
-        self, model: ModelOne | ModelTwo, should_stop: Callable[[], bool]
-    ) -> dict[str, Any] | None:
-        """Return means over one pass over the videos, batch norm in eval mode; None when told to stop meanwhile.
+        self, model: ModelOne | ModelTwo, step: int, should_stop: Callable[[], bool]
+    ) -> MetricsLine | None:
+        """Return means over one pass over the videos, batch norm in eval mode; None if stopped.
 
-        The model is as it was afterwards: in train mode, its statistics untouched.
+        Afterwards the model is in train mode again, its statistics unchanged.
         """
         config, ranks = self._config, self._ranks
         by_horizon = HorizonMeans(model.horizons, ranks.device)
-        turns = range(
-            0, self._batches, ranks.count
-        )  # of all processes; a process may have nothing to do in the last one
-        own = range(ranks.rank, self._batches, ranks.count)
+        turns = range(0, self._batches, ranks.count)  # in the last one some processes have no batch
+        own_batches = range(ranks.rank, self._batches, ranks.count)
         sums = torch.zeros(2 + by_horizon.count, dtype=torch.float64, device=ranks.device)
         ranks.same_buffers(model)
         model.eval()
         try:
-            with torch.no_grad(), loading(self._reader.read, own, workers=self._workers) as loaded:
+            read = self._reader.read
+            with torch.no_grad(), loading(read, own_batches, workers=self._workers) as batches:
                 for turn in turns:
                     if ranks.any(should_stop()):
                         return None
                     if turn + ranks.rank >= self._batches:
                         continue
-                    segments = self._segments.to_device(next(loaded))
+                    segments = self._segments.to_device(next(batches))
                     with forward_precision(config.precision, ranks.device):
                         predictions, latents = model(segments)
-                    found = info_nce(
+                    nce = info_nce(
                         predictions,
                         latents,
                         model.positions,
                         difficult_negatives=config.difficult_negatives,
                     )
-                    scalars = torch.stack([found.loss, found.accuracy])
-                    sums += torch.cat([scalars, by_horizon(found.pair_accuracy)])
+                    scalars = torch.stack([nce.loss, nce.accuracy])
+                    sums += torch.cat([scalars, by_horizon(nce.pair_accuracy)])
         finally:
             model.train()
         loss, accuracy, *horizons = (value / self._batches for value in ranks.sum(sums.tolist()))
         return {
+            "step": step,
             "held_out_loss": loss,
             "held_out_accuracy": accuracy,
             "held_out_horizon_accuracy": horizons,

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -125,7 +125,7 @@ def _read_run(folder: Path, name: str) -> Run:
         config=checkpoint.config if checkpoint else None,
         step=checkpoint.step if checkpoint else 0,
         numerics=checkpoint.numerics if checkpoint else {},
-        metrics=read_metrics(folder),
+        metrics=cast("list[dict[str, Any]]", read_metrics(folder)),
         results=results,
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from flowcpc.stores.base.errors import OperationError
-from flowcpc.stores.base.listener import Progress
+from flowcpc.stores.base.listener import Fields, Listener, Progress
 from flowcpc.stores.flow_store import FlowStore, open_store
 from flowcpc.train.data.splits import labelled_split
 from flowcpc.train.evaluation import evaluate
@@ -185,6 +185,22 @@ def reproduce(
     return stands(finished=True)
 
 
+class _PartListener(Listener):
+    """Counts the pretraining of a row as its first part."""
+
+    def __init__(self, task: "_Task") -> None:
+        self._part, self._task = task._part(0), task
+
+    def progress(self, done: int, total: int, fields: Fields) -> None:
+        self._part(done, total, fields)
+
+    def announce(self, message: str) -> None:
+        self._task.announce(message)
+
+    def should_stop(self) -> bool:
+        return self._task.should_stop()
+
+
 @dataclass(frozen=True)
 class _Task:
     """One row in one fold with one seed."""
@@ -217,9 +233,7 @@ class _Task:
             self.path,
             self.row.at(self.fold, self.seed),
             execution=self.execution,
-            progress=self._part(0),
-            announce=self.announce,
-            should_stop=self.should_stop,
+            listener=_PartListener(self),
         )
         return result.finished
 

@@ -1,11 +1,11 @@
-"""What a run writes down about itself: means over steps, one JSON line each."""
+"""The metrics of a run: means over steps, one line of JSON each."""
 
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Required, TypedDict
 
 import torch
 from torch import Tensor
@@ -17,8 +17,32 @@ METRICS_FILE = "metrics.jsonl"
 _ON_HOST = 5  # the first sums of a window: steps, strides, bytes, seconds of waiting, seconds
 
 
+class MetricsLine(TypedDict, total=False):
+    """A line of metrics.jsonl: means over the steps since the last line, or over held-out videos."""
+
+    step: Required[int]
+    loss: float
+    accuracy: float
+    horizon_accuracy: list[float]
+    information_bound: float
+    classes: int
+    learning_rate: float
+    stride: float
+    effective_rank: float
+    bytes_per_step: float
+    data_time: float
+    step_time: float
+    samples_per_second: float
+    held_out_loss: float
+    held_out_accuracy: float
+    held_out_horizon_accuracy: list[float]
+    held_out_information_bound: float
+    held_out_classes: int
+    held_out_videos: int
+
+
 class HorizonMeans:
-    """Averages what is known per prediction over the predictions that look equally far ahead.
+    """Averages values of predictions over those that look equally far ahead.
 
     Parameters
     ----------
@@ -46,8 +70,8 @@ class HorizonMeans:
 class Window:
     """Sums of the metrics over the steps since the last line.
 
-    Those of the loss stay on the device, so that the loop waits for it at a line and not at every step. All are part of a checkpoint, so that a
-    resumed run writes the lines of an uninterrupted one.
+    Those of the loss stay on the device, so that the loop waits for it once a line, not every step.
+    A checkpoint holds all of them, so a resumed run writes the lines of an uninterrupted one.
     """
 
     def __init__(self, horizons: HorizonMeans, device: torch.device) -> None:
@@ -56,17 +80,18 @@ class Window:
         self._sums = torch.zeros(2 + horizons.count, dtype=torch.float64, device=device)
         self._host = [0.0] * _ON_HOST
 
-    def add(self, found: InfoNCE, *, stride: float, size: int) -> None:
+    def add(self, nce: InfoNCE, *, stride: float, size: int) -> None:
         """Count one step: its mean stride in flows, and the bytes of its batch."""
-        scalars = torch.stack([found.loss.detach(), found.accuracy])
-        self._sums += torch.cat([scalars, self._by_horizon(found.pair_accuracy)])
-        self._host = [sum(pair) for pair in zip(self._host, (1, stride, size, 0, 0), strict=True)]
+        scalars = torch.stack([nce.loss.detach(), nce.accuracy])
+        self._sums += torch.cat([scalars, self._by_horizon(nce.pair_accuracy)])
+        self._add_on_host(1, stride, size, 0, 0)
 
     def add_time(self, data_time: float, step_time: float) -> None:
         """Count the seconds that the steps took, and those of them spent waiting for data."""
-        self._host = [
-            sum(pair) for pair in zip(self._host, (0, 0, 0, data_time, step_time), strict=True)
-        ]
+        self._add_on_host(0, 0, 0, data_time, step_time)
+
+    def _add_on_host(self, *values: float) -> None:
+        self._host = [sum(pair) for pair in zip(self._host, values, strict=True)]
 
     def is_finite(self) -> bool:
         """Return whether every loss in the window was a finite number."""
@@ -95,8 +120,8 @@ def line_of(
     batch_size: int,
     ranks: int,
     effective_rank: float,
-) -> dict[str, Any]:
-    """Return a line of the log from the sums of a window, which are means over `ranks` processes."""
+) -> MetricsLine:
+    """Return a line from the sums of a window, which are means over `ranks` processes."""
     steps, *others = sums
     stride, size, data_time, step_time, loss, accuracy, *horizons = (
         value / steps for value in others
@@ -119,9 +144,10 @@ def line_of(
 
 
 def effective_rank(latents: Tensor) -> float:
-    """Return how many directions the latents (B, T, D) spread over: exp of the entropy of the normalised eigenvalues of their covariance.
+    """Return over how many directions the latents (B, T, D) spread, 1 to min(B T - 1, D).
 
-    1 to min(B T - 1, D); 0 when all latents are equal (Roy and Vetterli 2007, with the covariance's eigenvalues).
+    It is exp of the entropy of the normalised eigenvalues of their covariance (after Roy and
+    Vetterli 2007); 0 when all latents are equal.
     """
     vectors = latents.detach().float().flatten(0, 1)
     variances = torch.linalg.svdvals(vectors - vectors.mean(dim=0)).double().square()
@@ -132,10 +158,10 @@ def effective_rank(latents: Tensor) -> float:
 
 
 class MetricsLog:
-    """`metrics.jsonl` of a run, one JSON object a line.
+    """`metrics.jsonl` of a run, one JSON object per line.
 
-    Opening it drops the lines behind step `keep`: the run goes on from there and writes them again. Of several processes all know the lines, and
-    the one with `writes` puts them in the file.
+    Opening it drops the lines after step `keep`, from which the run resumes and writes them again.
+    Every process knows the lines; the one with `writes` writes the file.
     """
 
     def __init__(self, run: Path, *, keep: int, writes: bool = True) -> None:
@@ -143,23 +169,22 @@ class MetricsLog:
         self._writes = writes
         self.lines = [line for line in read_metrics(run) if line["step"] <= keep]
         if writes:
-            replace_file(
-                self._path, "".join(json.dumps(line) + "\n" for line in self.lines).encode()
-            )
+            text = "".join(json.dumps(line) + "\n" for line in self.lines)
+            replace_file(self._path, text.encode())
 
-    def append(self, line: Mapping[str, Any]) -> None:
+    def append(self, line: MetricsLine) -> None:
         """Add a line."""
-        self.lines.append(dict(line))
+        self.lines.append(line)
         if self._writes:
             with open(self._path, "a") as file:
                 file.write(json.dumps(line) + "\n")
 
     def sync(self) -> None:
-        """Ask the disk to keep the lines: a checkpoint that is on disk goes on behind them."""
+        """Flush the lines to the disk, before a checkpoint that comes after them."""
         if self._writes:
             sync_file(self._path)
 
-    def last(self, key: str) -> dict[str, Any] | None:
+    def last(self, key: str) -> MetricsLine | None:
         """Return the last line that has `key`, or None."""
         return next((line for line in reversed(self.lines) if key in line), None)
 
@@ -169,15 +194,14 @@ def has_metrics(run: str | os.PathLike[str]) -> bool:
     return any("loss" in line for line in read_metrics(run))
 
 
-def read_metrics(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Return the lines of a run's metrics, up to one that a kill or a power cut left unfinished; empty when there are none."""
+def read_metrics(run: str | os.PathLike[str]) -> list[MetricsLine]:
+    """Return the lines of a run's metrics, up to one that a kill left unfinished; [] without file."""
     path = Path(run, METRICS_FILE)
     if not path.is_file():
         return []
-    lines = []
-    for line in path.read_text(errors="replace").split("\n")[
-        :-1
-    ]:  # what follows the last line break is unfinished
+    lines: list[MetricsLine] = []
+    complete = path.read_text(errors="replace").split("\n")[:-1]
+    for line in complete:
         try:
             lines.append(json.loads(line))
         except ValueError:

@@ -123,7 +123,8 @@ def _data(checkpoint: Checkpoint, store_path: str | os.PathLike[str]) -> str:
 def _last_metrics(run: Path, checkpoint: Checkpoint) -> dict[str, str]:
     classes = checkpoint.config.classes
     metrics: dict[str, float] = {"chance": 1 / classes, "classes": classes}
-    for line in read_metrics(run):
+    lines: Any = read_metrics(run)
+    for line in lines:
         if line["step"] <= checkpoint.step:
             metrics |= {name: line[name] for name in _MEASURES if line.get(name) is not None}
     return {name: f"{value:.4g}" for name, value in metrics.items()}

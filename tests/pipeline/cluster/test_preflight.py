@@ -55,7 +55,7 @@ def test_a_worker_that_sees_other_files_is_told_which(
     monkeypatch.setattr(preflight, "_PATIENCE_S", 0.0)
     (tmp_path / "other").mkdir()
     elsewhere = Probe(str(tmp_path / "other"), probe.token, probe.video, probe.video_bytes)
-    assert "does not see the store" in judge(probe, examine(elsewhere, "cpu"))
+    assert "does not see the client's store" in judge(probe, examine(elsewhere, "cpu"))
     elsewhere.file.write_text(probe.token)  # as if the store had been copied to another disk
     assert "must be one folder that all machines share" in judge(probe, examine(elsewhere, "cpu"))
     no_video = Probe(probe.store, probe.token, f"{probe.video}x", probe.video_bytes)
@@ -125,7 +125,8 @@ def test_a_scheduler_without_the_package(site: Site) -> None:
 
 def test_no_worker_comes(site: Site) -> None:
     failed(
-        site.extract("--wait", "1"), f"the scheduler at {site.address} has had no worker for 1 s"
+        site.extract("--wait", "1"),
+        f"the scheduler at {site.address} has had no usable worker for 1 s",
     )
 
 

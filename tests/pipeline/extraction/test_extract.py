@@ -135,7 +135,7 @@ def test_a_full_disk_is_no_video_s_fault(
     monkeypatch.setattr("flowcpc.stores.video.zarr_arrays.sync_file", full)
     with pytest.raises(
         StoreWriteError,
-        match=r"cannot be written .No space left on device.; what was committed is safe",
+        match=r"cannot be written .No space left on device.; committed videos are safe",
     ):
         extract_video(settings, CLIP)
     assert len(store.failures()) == 0
@@ -157,15 +157,14 @@ def test_the_row_says_what_the_video_took(settings: ExtractionSettings, store: F
     )
     assert outcome.stages.keys() == {"decode", "flow", "encode", "write"}
     assert outcome.stages["write"] >= row["write_seconds"]
-    assert outcome.peak_bytes >= row["worker_peak_bytes"] + row["decoder_peak_bytes"]
 
 
 def test_a_failure_says_where_and_how_long(settings: ExtractionSettings, store: FlowStore) -> None:
     Path(settings.videos, CLIP.path).write_bytes(b"junk")
-    outcome = extract_video(settings, CLIP)
+    extract_video(settings, CLIP)
     (row,) = store.failures().to_dict("records")
-    assert (row["host"], row["seconds"]) == (platform.node(), outcome.seconds)
-    assert 0 < outcome.seconds < 60
+    assert row["host"] == platform.node()
+    assert 0 < row["seconds"] < 60
 
 
 @pytest.mark.parametrize(
@@ -283,12 +282,10 @@ def test_a_memory_hog_fails_one_video(settings: ExtractionSettings, store: FlowS
 
 
 def test_limits_that_nothing_can_meet_are_refused(settings: ExtractionSettings) -> None:
-    with pytest.raises(
-        ValueError, match="memory limit 100M is too small; decoding needs at least 256M"
-    ):
+    with pytest.raises(ValueError, match=r"memory limit .* 256M .* got 100M"):
         dataclasses.replace(settings, memory_limit=100 << 20)
     for seconds in (0.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match=f"time limit {seconds:g} is too short"):
+        with pytest.raises(ValueError, match=rf"time limit .*got {seconds:g}"):
             dataclasses.replace(settings, time_limit=seconds)
 
 

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from builders import extraction_command
 
@@ -46,7 +45,6 @@ class Site:
         self.folder = folder
         self.videos = videos
         self.store = folder / "s"
-        self.log = folder / "log.json"
         self.file = folder / "scheduler.json"
         self.workers: list[subprocess.Popen[bytes]] = []
         self.preload = folder / "preload.py"
@@ -96,7 +94,7 @@ class Site:
 
     def extract(self, *further: str) -> "subprocess.Popen[str]":
         """The user's command, running."""
-        where = ["--scheduler", self.address, "--log-json", str(self.log), *further]
+        where = ["--scheduler", self.address, *further]
         command = extraction_command(
             self.videos, self.store, *where, size="x".join(map(str, SIZE)), workers=None
         )
@@ -117,27 +115,27 @@ class Site:
         assert "Traceback" not in stderr
         return stderr
 
-    def events(self, event: str) -> list[dict[str, Any]]:
-        if not self.log.exists():
-            return []
-        lines = [json.loads(line) for line in self.log.read_text().splitlines()]
-        return [line for line in lines if line["event"] == event]
-
-    def live(self) -> dict[str, int]:
-        """Worker processes that have joined and not gone: {address: pid}."""
-        pids: dict[str, int] = {}
-        for event in self.events("worker"):
-            if event["state"] == "joined":
-                pids[event["address"]] = event["pid"]
-            else:
-                pids.pop(event["address"], None)
-        return pids
+    def live(self) -> set[int]:
+        """Return the worker processes that have processed a video: their decoders wait for more."""
+        workers = [pid for nanny in self.workers for pid in children(nanny.pid, "spawn_main")]
+        return {pid for pid in workers if children(pid, "decoder_process")}
 
     def close(self) -> None:
         for process in [*self.workers, self.scheduler]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def children(pid: int, word: str) -> list[int]:
+    """Return the child processes whose command line contains `word`."""
+    found = []
+    with contextlib.suppress(OSError):  # it has ended
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (thread / "children").read_text().split()):
+                if word in Path(f"/proc/{child}/cmdline").read_text():
+                    found.append(child)
+    return found
 
 
 def until(condition: Callable[[], object], seconds: float = 60) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from recorder import Recorder
 from torch import distributed, nn
 from train_cases import CONFIG
 
@@ -133,7 +134,9 @@ def stop(folder: Path) -> None:
         asked.append(True)
         return os.environ["RANK"] == "1" and len(asked) == 3
 
-    stopped = pretrain(folder / "store.flow", folder / "parts", CONFIG, should_stop=should_stop)
+    stopped = pretrain(
+        folder / "store.flow", folder / "parts", CONFIG, listener=Recorder(stop=should_stop)
+    )
     assert (stopped.finished, stopped.step) == (False, 3)
 
 
@@ -152,7 +155,7 @@ def die(folder: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return False
 
-    pretrain(folder / "store.flow", folder / "dead", CONFIG, should_stop=should_stop)
+    pretrain(folder / "store.flow", folder / "dead", CONFIG, listener=Recorder(stop=should_stop))
 
 
 if __name__ == "__main__":

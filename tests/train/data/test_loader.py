@@ -218,7 +218,7 @@ if __name__ == "__main__":
 def running_loop(tmp_path: Path):
     """A program that loads in two processes until a signal comes, in a group of its own, and is well under way."""
     (tmp_path / "program.py").write_text(LOOP)
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests/support/training'}"}
     program = subprocess.Popen(
         [sys.executable, "program.py"],
         cwd=tmp_path,

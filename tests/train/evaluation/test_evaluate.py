@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from evaluation_cases import evaluated, predictions
+from recorder import Recorder
 from torch import nn
 from train_cases import (
     CLASSES,
@@ -299,7 +300,7 @@ def test_a_run_that_saw_the_test_videos_is_marked(store: Path, tmp_path: Path) -
 def test_a_run_whose_pretraining_goes_on_is_evaluated_with_a_word(
     store: Path, tmp_path: Path
 ) -> None:
-    pretrain(store, tmp_path / "run", CONFIG, should_stop=StopAfter(4))
+    pretrain(store, tmp_path / "run", CONFIG, listener=Recorder(stop=StopAfter(4)))
     step = require_checkpoint(tmp_path / "run").step
     assert 0 < step < CONFIG.steps
     messages: list[str] = []

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from loop_cases import assert_same_run
+from recorder import Recorder
 from records import ROOT
 from train_cases import CONFIG, StopAfter
 from two_ranks import GRADIENT_CASES, gradient_config, gradients
@@ -22,7 +23,10 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 
 def two_processes(*words: object) -> subprocess.CompletedProcess[str]:
     """Run Python's `words` in two processes that know of each other."""
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests/support/helpers'}",
+        "OMP_NUM_THREADS": "1",
+    }
     return subprocess.run(
         [*TORCHRUN, *map(str, words)],
         capture_output=True,
@@ -35,7 +39,7 @@ def two_processes(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_two_processes_compute_the_gradient_of_one(tmp_path: Path) -> None:
-    answer = two_processes(ROOT / "tests" / "two_ranks.py", "exchange", tmp_path)
+    answer = two_processes(ROOT / "tests/support/training/two_ranks.py", "exchange", tmp_path)
     assert answer.returncode == 0, answer.stderr
     for case in GRADIENT_CASES:
         loss, expected = gradients(gradient_config(case), case, Ranks(0, 1, CPU))
@@ -54,7 +58,7 @@ def test_a_signal_to_one_process_stops_both_and_the_run_goes_on_bit_for_bit(
     store: Path, tmp_path: Path
 ) -> None:
     for job in ("train", "stop", "go_on"):
-        answer = two_processes(ROOT / "tests" / "two_ranks.py", job, tmp_path)
+        answer = two_processes(ROOT / "tests/support/training/two_ranks.py", job, tmp_path)
         assert answer.returncode == 0, answer.stderr
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
     lines = read_metrics(tmp_path / "whole")
@@ -67,7 +71,7 @@ def test_a_signal_to_one_process_stops_both_and_the_run_goes_on_bit_for_bit(
 
 
 def test_a_killed_process_takes_the_other_along(store: Path, tmp_path: Path) -> None:
-    answer = two_processes(ROOT / "tests" / "two_ranks.py", "die", tmp_path)
+    answer = two_processes(ROOT / "tests/support/training/two_ranks.py", "die", tmp_path)
     assert answer.returncode != 0
     assert require_checkpoint(tmp_path / "dead").step == 3
 
@@ -76,7 +80,7 @@ def test_a_run_goes_on_with_another_number_of_processes(store: Path, tmp_path: P
     """Begun alone, gone on with two processes through the command line, against all of it alone."""
     config = dataclasses.replace(CONFIG, norm="gn", negatives="global")
     pretrain(store, tmp_path / "whole", config)
-    pretrain(store, tmp_path / "parts", config, should_stop=StopAfter(4))
+    pretrain(store, tmp_path / "parts", config, listener=Recorder(stop=StopAfter(4)))
     words = [
         word for name, value in settings_of(config).items() for word in ("--set", f"{name}={value}")
     ]

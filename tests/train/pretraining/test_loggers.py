@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from recorder import Recorder
 from train_cases import CONFIG, StopAfter, small_store
 
 from flowcpc.train.pretraining.execution import Execution
@@ -38,9 +39,9 @@ def test_tensorboard_shows_every_line_once(tmp_path: Path, make_store: Callable[
         Execution(tensorboard=True),
     )
     with pytest.raises(KeyboardInterrupt):  # the line of step 4 is behind the checkpoint of step 3
-        pretrain(store, run, CONFIG, shown, progress=kill)
+        pretrain(store, run, CONFIG, shown, listener=Recorder(on_progress=kill))
     assert [step for step, _ in points(run)["loss"]] == [2, 4]
-    pretrain(store, run, CONFIG, shown, should_stop=StopAfter(2))
+    pretrain(store, run, CONFIG, shown, listener=Recorder(stop=StopAfter(2)))
     pretrain(store, run, CONFIG, shown)
     found, lines = points(run), read_metrics(run)
     assert [step for step, _ in found["loss"]] == [2, 4, 6, 7]

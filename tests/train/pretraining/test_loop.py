@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from loop_cases import assert_same_run, train
+from recorder import Recorder
 from train_cases import CONFIG, StopAfter
 
 from flowcpc.stores.flow_store import open_store
@@ -16,8 +17,9 @@ from flowcpc.train.data.batches import SegmentReader, SequenceReader
 from flowcpc.train.data.splits import videos_of
 from flowcpc.train.model.cpc import ModelOne, build_model
 from flowcpc.train.model.loss import info_nce
-from flowcpc.train.pretraining import loop
-from flowcpc.train.pretraining.loop import PretrainResult, pretrain
+from flowcpc.train.pretraining import training_run
+from flowcpc.train.pretraining.loop import pretrain
+from flowcpc.train.pretraining.training_run import PretrainResult
 from flowcpc.train.runs.checkpoint import require_checkpoint
 from flowcpc.train.runs.metrics import read_metrics
 from flowcpc.train.runs.tensors import load_strictly
@@ -25,19 +27,13 @@ from flowcpc.train.settings.config import PretrainConfig, named_seed
 
 
 def test_a_run_writes_what_it_promises(store: Path, tmp_path: Path) -> None:
-    messages: list[str] = []
-    calls: list[tuple[int, int]] = []
-    result = pretrain(
-        store,
-        tmp_path / "run",
-        CONFIG,
-        announce=messages.append,
-        progress=lambda done, total, fields: calls.append((done, total)),
-    )
+    listener = Recorder()
+    result = pretrain(store, tmp_path / "run", CONFIG, listener=listener)
+    messages = listener.said
     assert (result.finished, result.step, result.steps, result.classes) == (True, 7, 7, 13)
     assert result.chance == 1 / 13
     assert "out of 13" in result.to_text()
-    assert calls == [(done, 7) for done in range(1, 8)]
+    assert [call[:2] for call in listener.calls] == [(done, 7) for done in range(1, 8)]
     assert any(
         "13 classes (3 other videos x 4 segments + 1), chance level 7.69%" in line
         for line in messages
@@ -77,12 +73,14 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(
     train(store, tmp_path / "whole")
     done = 0
     for stop in stops:
-        result = pretrain(store, tmp_path / "parts", CONFIG, should_stop=StopAfter(stop))
+        result = pretrain(
+            store, tmp_path / "parts", CONFIG, listener=Recorder(stop=StopAfter(stop))
+        )
         done += stop
         assert (result.finished, result.step) == (False, done)
-    messages: list[str] = []
-    assert pretrain(store, tmp_path / "parts", CONFIG, announce=messages.append).finished
-    assert f"resumed from step {done}" in messages
+    listener = Recorder()
+    assert pretrain(store, tmp_path / "parts", CONFIG, listener=listener).finished
+    assert f"resumed from step {done}" in listener.said
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -94,9 +92,11 @@ def test_randomness_inside_the_model_goes_on_too(
             predictions, latents = super().forward(segments)
             return torch.nn.functional.dropout(predictions, 0.5, self.training), latents
 
-    monkeypatch.setattr(loop, "build_model", WithDropout)
+    monkeypatch.setattr(training_run, "build_model", WithDropout)
     train(store, tmp_path / "whole")
-    assert not pretrain(store, tmp_path / "parts", CONFIG, should_stop=StopAfter(3)).finished
+    assert not pretrain(
+        store, tmp_path / "parts", CONFIG, listener=Recorder(stop=StopAfter(3))
+    ).finished
     torch.rand(100)  # whatever else draws from torch's generator
     train(store, tmp_path / "parts")
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
@@ -136,7 +136,9 @@ def test_stopped_while_measuring_on_the_way(
     train(store, tmp_path / "whole", validate_every=2)
     config = dataclasses.replace(CONFIG, validate_every=2)
     for stop in stops:
-        result = pretrain(store, tmp_path / "parts", config, should_stop=StopAfter(stop))
+        result = pretrain(
+            store, tmp_path / "parts", config, listener=Recorder(stop=StopAfter(stop))
+        )
         assert not result.finished
         assert require_checkpoint(tmp_path / "parts").step == result.step
     assert train(store, tmp_path / "parts", validate_every=2).finished
@@ -149,7 +151,7 @@ def test_two_processes_do_not_train_one_run(store: Path, tmp_path: Path) -> None
             with pytest.raises(ValueError, match="is being trained by another process"):
                 train(store, tmp_path / "run")
 
-    assert pretrain(store, tmp_path / "run", CONFIG, progress=again).finished
+    assert pretrain(store, tmp_path / "run", CONFIG, listener=Recorder(on_progress=again)).finished
     assert train(store, tmp_path / "run").finished
 
 
@@ -161,7 +163,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(store: Path, tmp_path: Pa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pretrain(store, tmp_path / "parts", CONFIG, progress=kill)
+        pretrain(store, tmp_path / "parts", CONFIG, listener=Recorder(on_progress=kill))
     assert require_checkpoint(tmp_path / "parts").step == 3
     assert train(store, tmp_path / "parts").finished
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
@@ -172,7 +174,7 @@ def test_killed_before_the_first_checkpoint(store: Path, tmp_path: Path) -> None
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pretrain(store, tmp_path / "run", CONFIG, progress=kill)
+        pretrain(store, tmp_path / "run", CONFIG, listener=Recorder(on_progress=kill))
     # Nothing was learned yet, so other settings (a mended mistake) may take the folder over.
     assert train(store, tmp_path / "run", seed=1).finished
     assert train(store, tmp_path / "calm", seed=1).finished
@@ -194,7 +196,7 @@ def test_a_finished_run_is_left_alone_and_can_grow(store: Path, tmp_path: Path) 
 
 
 def test_a_run_stopped_while_it_is_tested_on_held_out_videos(store: Path, tmp_path: Path) -> None:
-    result = pretrain(store, tmp_path / "run", CONFIG, should_stop=StopAfter(8))
+    result = pretrain(store, tmp_path / "run", CONFIG, listener=Recorder(stop=StopAfter(8)))
     assert (result.finished, result.step, result.held_out_accuracy) == (False, 7, None)
     result = train(store, tmp_path / "run")
     assert result.finished
@@ -204,15 +206,13 @@ def test_a_run_stopped_while_it_is_tested_on_held_out_videos(store: Path, tmp_pa
 def test_a_damaged_video_is_left_out_and_that_is_said(store: Path, tmp_path: Path) -> None:
     next(iter((store / "commits").rglob("*.json"))).write_bytes(b"")
     open_store(store).consolidate()
-    said: list[str] = []
-    pretrain(store, tmp_path / "run", CONFIG, announce=said.append, should_stop=StopAfter(1))
-    assert any(
-        sentence.startswith("1 video damaged and in no table but failures") for sentence in said
-    )
+    listener = Recorder(stop=StopAfter(1))
+    pretrain(store, tmp_path / "run", CONFIG, listener=listener)
+    assert any(message.startswith("1 video damaged") for message in listener.said)
 
 
 def test_a_moved_store_goes_on(store: Path, tmp_path: Path) -> None:
-    pretrain(store, tmp_path / "run", CONFIG, should_stop=StopAfter(1))
+    pretrain(store, tmp_path / "run", CONFIG, listener=Recorder(stop=StopAfter(1)))
     shutil.move(store, tmp_path / "elsewhere")
     assert train(tmp_path / "elsewhere", tmp_path / "run").finished
 

@@ -8,11 +8,13 @@ import pytest
 import torch
 from builders import change_numerics, commit_flow
 from loop_cases import BF16_SIZE, train
+from recorder import Recorder
 from train_cases import CONFIG, StopAfter
 
 from flowcpc.stores.encoding import DEFAULT
 from flowcpc.stores.flow_store import create_store, open_store
-from flowcpc.train.pretraining.loop import DivergedError, pretrain
+from flowcpc.train.pretraining.loop import pretrain
+from flowcpc.train.pretraining.training_run import DivergedError
 from flowcpc.train.runs.checkpoint import hold_run, require_checkpoint
 from flowcpc.train.runs.metrics import read_metrics
 
@@ -20,11 +22,11 @@ from flowcpc.train.runs.metrics import read_metrics
 def test_bf16_trains_and_keeps_its_weights_and_scores_in_float32(
     store: Path, tmp_path: Path
 ) -> None:
-    said: list[str] = []
+    listener = Recorder()
     config = dataclasses.replace(CONFIG, precision="bf16", size=BF16_SIZE)
-    pretrain(store, tmp_path / "bf16", config, announce=said.append)
+    pretrain(store, tmp_path / "bf16", config, listener=listener)
     train(store, tmp_path / "float32", size=BF16_SIZE)
-    assert "in bf16" in said[0]
+    assert "in bf16" in listener.said[0]
     a, b = (require_checkpoint(tmp_path / name).tensors for name in ("bf16", "float32"))
     assert all(value.dtype == b[name].dtype for name, value in a.items())
     losses = [read_metrics(tmp_path / name)[0]["loss"] for name in ("bf16", "float32")]
@@ -33,7 +35,7 @@ def test_bf16_trains_and_keeps_its_weights_and_scores_in_float32(
 
 
 def test_other_settings_are_refused_by_name(store: Path, tmp_path: Path) -> None:
-    pretrain(store, tmp_path / "run", CONFIG, should_stop=StopAfter(1))
+    pretrain(store, tmp_path / "run", CONFIG, listener=Recorder(stop=StopAfter(1)))
     with pytest.raises(
         ValueError, match=r"momentum was 0.9 and is now 0.5; seed was 0 and is now 3; use the same"
     ):
@@ -41,7 +43,7 @@ def test_other_settings_are_refused_by_name(store: Path, tmp_path: Path) -> None
 
 
 def test_flow_of_other_numerics_is_refused(store: Path, tmp_path: Path) -> None:
-    pretrain(store, tmp_path / "run", CONFIG, should_stop=StopAfter(1))
+    pretrain(store, tmp_path / "run", CONFIG, listener=Recorder(stop=StopAfter(1)))
     change_numerics(store, tvl1={"warps": 3})
     with pytest.raises(
         ValueError, match=r"trained on other flow: tvl1 was None and is \{'warps': 3\}"
@@ -57,7 +59,7 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(
     train(store, tmp_path / "run", steps=3, **settings)
     with pytest.raises(
         DivergedError,
-        match=r"start a new run with smaller learning_rates, or take the checkpoint in .*, of step 3, the last good one",
+        match=r"smaller learning_rates, or use the checkpoint of step 3 in ",
     ):
         train(store, tmp_path / "run", steps=7, **settings)
     found = require_checkpoint(tmp_path / "run")
@@ -71,7 +73,7 @@ def test_divergence_before_the_first_checkpoint_promises_none(store: Path, tmp_p
 
 
 def test_other_videos_are_refused(store: Path, tmp_path: Path) -> None:
-    pretrain(store, tmp_path / "run", CONFIG, should_stop=StopAfter(1))
+    pretrain(store, tmp_path / "run", CONFIG, listener=Recorder(stop=StopAfter(1)))
     commit_flow(
         open_store(store), "v99", np.ones((9, 2, 18, 20), np.float32), folds={"fold1": "train"}
     )
@@ -87,7 +89,7 @@ def test_other_videos_are_refused(store: Path, tmp_path: Path) -> None:
 
 
 def test_a_start_that_is_refused_changes_nothing(store: Path, tmp_path: Path) -> None:
-    pretrain(store, tmp_path / "run", CONFIG, should_stop=StopAfter(1))
+    pretrain(store, tmp_path / "run", CONFIG, listener=Recorder(stop=StopAfter(1)))
     before = (tmp_path / "run" / "config.json").read_bytes()
     with (
         hold_run(tmp_path / "run"),
@@ -110,7 +112,7 @@ def test_folders_of_something_else_are_left_alone(store: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"batch_size": 9}, "batch_size=9 needs as many videos, but there are 8 to train on"),
+        ({"batch_size": 9}, "batch_size must be at most 8, the number of training videos, got 9"),
         ({"size": (19, 16)}, "size=19x16 does not fit the flow"),
         ({"fold": 2}, "fold=2 was asked for, but the store has the folds 1"),
     ],

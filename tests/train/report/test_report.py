@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from browser import browser_page, find_browser
 from click.testing import CliRunner
+from recorder import Recorder
 from train_cases import CONFIG, StopAfter, small_store
 
 from flowcpc.commands import main
@@ -77,7 +78,7 @@ def test_a_curve_is_drawn(tmp_path: Path, make_store: Callable[..., Path]) -> No
     store = small_store(tmp_path, make_store)
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
         draw_curve(tmp_path / "run")
-    pretrain(store, tmp_path / "run", CONFIG, should_stop=StopAfter(1))
+    pretrain(store, tmp_path / "run", CONFIG, listener=Recorder(stop=StopAfter(1)))
     with pytest.raises(ValueError, match="has no metrics yet"):
         draw_curve(tmp_path / "run")
     pretrain(store, tmp_path / "run", CONFIG)
@@ -214,7 +215,12 @@ def test_what_cannot_be_reported_is_one_sentence(
     words: list[str],
     sentence: str,
 ) -> None:
-    pretrain(small_store(tmp_path, make_store), tmp_path / "run", CONFIG, should_stop=StopAfter(1))
+    pretrain(
+        small_store(tmp_path, make_store),
+        tmp_path / "run",
+        CONFIG,
+        listener=Recorder(stop=StopAfter(1)),
+    )
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main.main, ["report", *words])
     assert result.exit_code == 2

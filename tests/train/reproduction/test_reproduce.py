@@ -18,7 +18,7 @@ from flowcpc.train.evaluation.classifiers import motion_statistics
 from flowcpc.train.evaluation.config import SCHEDULES
 from flowcpc.train.pretraining import loop
 from flowcpc.train.pretraining.execution import Execution
-from flowcpc.train.pretraining.loop import DivergedError, PretrainResult
+from flowcpc.train.pretraining.training_run import DivergedError, PretrainResult
 from flowcpc.train.reproduction import reproduce
 from flowcpc.train.runs.checkpoint import require_checkpoint
 from flowcpc.train.runs.metrics import read_metrics

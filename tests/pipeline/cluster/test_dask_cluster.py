@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from builders import assert_same_store, extraction_command, write_class_folders, write_video
+from recorder import Recorder
 from textures import moving_texture
 
 from flowcpc.pipeline.cluster.places import InProcess, LocalGpus, LocalProcesses, Place
@@ -21,7 +22,6 @@ from flowcpc.pipeline.extraction.extract import (
 from flowcpc.pipeline.extraction.ledger import ExtractionSummary
 from flowcpc.pipeline.run import run_extraction
 from flowcpc.stores.flow_store import open_store
-from flowcpc.stores.records.contract import WorkerState
 
 CLASSES = {"Left": (-1.0, 0.0), "Right": (1.0, 0.0), "Up": (0.0, -1.0)}
 
@@ -42,17 +42,13 @@ def extract(videos: Path, store: Path, *, workers: int = 0, **options: object) -
 
 
 def test_processes_and_this_process_make_the_same_store(videos: Path, tmp_path: Path) -> None:
-    shown: list[tuple[int, int, str]] = []
-    alone = extract(
-        videos,
-        tmp_path / "alone",
-        progress=lambda done, total, fields: shown.append((done, total, str(fields["videos"]))),
-    )
-    seen: list[WorkerState] = []
-    together = extract(videos, tmp_path / "together", workers=2, show_workers=seen.extend)
-    assert len({worker.pid for worker in seen}) == 2
-    assert {worker.host for worker in seen} == {platform.node()}
-    assert {video_id for worker in seen for video_id in worker.videos} <= set(
+    listener, of_processes = Recorder(), Recorder()
+    alone = extract(videos, tmp_path / "alone", listener=listener)
+    together = extract(videos, tmp_path / "together", workers=2, listener=of_processes)
+    lines = [line.split(maxsplit=3) for lines in of_processes.lines for line in lines]
+    assert len({pid for _, pid, _, _ in lines}) == 2
+    assert {host for host, _, _, _ in lines} == {platform.node()}
+    assert {name.rstrip(",:") for _, _, name, _ in lines} - {"idle"} <= set(
         open_store(tmp_path / "alone").videos()["video_id"]
     )
     assert not list((tmp_path / "together" / "running").iterdir()), "a run takes its file away"
@@ -65,17 +61,18 @@ def test_processes_and_this_process_make_the_same_store(videos: Path, tmp_path: 
             summary.failed,
         ) == (True, 9, 9, 45, [])
     assert_same_store(tmp_path / "alone", tmp_path / "together")
-    assert shown[-1][0] == shown[-1][1]
-    assert shown[-1][2] == "9/9"
+    done, total, fields = listener.calls[-1]
+    assert done == total
+    assert fields["videos"] == "9/9"
 
 
 def test_a_second_run_does_nothing(videos: Path, tmp_path: Path) -> None:
     extract(videos, tmp_path / "s")
     generations = open_store(tmp_path / "s").videos()["generation"].tolist()
-    said: list[str] = []
-    again = extract(videos, tmp_path / "s", workers=2, announce=said.append)
+    listener = Recorder()
+    again = extract(videos, tmp_path / "s", workers=2, listener=listener)
     assert (again.stored, again.stored_before) == (0, 9)
-    assert said == ["0 to do, 9 stored already"]
+    assert listener.said == ["0 to do, 9 stored already"]
     assert open_store(tmp_path / "s").videos()["generation"].tolist() == generations
 
 
@@ -172,7 +169,7 @@ def test_each_gpu_has_a_worker_that_announces_it(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The workers of `--cluster cuda`, on a machine that says it has two GPUs; flow is computed on the processor."""
-    monkeypatch.setattr("flowcpc.pipeline.cluster.dask_hub.devices", lambda: ["one", "two"])
+    monkeypatch.setattr("flowcpc.pipeline.cluster.dask_cluster.devices", lambda: ["one", "two"])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     seen = tmp_path / "seen"
     seen.mkdir()
@@ -198,14 +195,8 @@ def test_each_gpu_has_a_worker_that_announces_it(
 def test_a_stop_keeps_what_is_done_and_the_next_run_goes_on(
     videos: Path, tmp_path: Path, workers: int
 ) -> None:
-    done: list[int] = []
-    stopped = extract(
-        videos,
-        tmp_path / "s",
-        workers=workers,
-        progress=lambda now, total, fields: done.append(now),
-        should_stop=lambda: any(done),
-    )
+    listener = Recorder(stop=lambda: any(done for done, _, _ in listener.calls))
+    stopped = extract(videos, tmp_path / "s", workers=workers, listener=listener)
     assert not stopped.finished
     committed = len(open_store(tmp_path / "s").videos())
     assert 0 < stopped.stored <= committed < 9, "a video in hand may end after the stop"
