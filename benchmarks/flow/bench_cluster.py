@@ -142,7 +142,7 @@ class Watch(Listener):
 
 
 def working_seconds(videos: Path, store: Path, place: Place) -> tuple[float, float]:
-    """Seconds, and seconds of processors, from the moment when the workers are ready to the last commit."""
+    """Seconds, and seconds of processors, from ready workers to the last commit."""
     found = read_dataset(videos, "folder").videos
     settings, watch = ExtractionSettings(str(videos), str(store), backend="cpu"), Watch()
     run_extraction(settings, found, place, listener=watch)

@@ -1,4 +1,4 @@
-"""A cluster under what really happens: a scheduler and workers started by hand, and kill -9 of each at any moment."""
+"""A scheduler and workers started by hand, and kill -9 of each at any moment."""
 
 import contextlib
 import os
@@ -41,7 +41,7 @@ def make_videos(folder: Path, count: int, frames: int = 60) -> Path:
 
 
 def assert_undisturbed(videos: Path, store: Path, folder: Path) -> None:
-    """The store is the one that nothing had happened to: every video once, none failed, nothing left over."""
+    """The store equals an undisturbed one: every video once, none failed, nothing left over."""
     found = read_dataset(videos, "folder").videos
     calm = folder / "calm"
     if not calm.exists():

@@ -1,4 +1,4 @@
-"""Signals to all processes of a command at once, as a terminal's Ctrl-C and a queue's warning come."""
+"""Signals to all processes of a command at once, as Ctrl-C in a terminal and a queue send them."""
 
 import os
 import re
@@ -31,8 +31,9 @@ def listens(pid: int) -> bool:
 def run_group(
     command: list[str], number: int | None = None, delay: float = 0.0
 ) -> tuple[int, str, float]:
-    """Run a command as a group of its own; signal all of it `delay` seconds after it began to listen. Returns its exit code, stderr, and how
-    long it listened.
+    """Run a command as a process group; signal all of it `delay` seconds after it began to listen.
+
+    Returns its exit code, stderr, and how long it listened.
     """
     process = subprocess.Popen(
         command,
@@ -59,7 +60,7 @@ def run_group(
 
 @pytest.mark.timeout(1800)
 def test_a_whole_group_is_asked_to_stop_at_any_moment(tmp_path: Path) -> None:
-    """While processes start, work and close, only our own sentences are said, and the same command finishes the store."""
+    """Only our own messages are printed, whenever it comes, and the command can be resumed."""
     videos = write_class_folders(
         tmp_path / "videos", {"Left": (-1.0, 0.0), "Right": (1.0, 0.0)}, clips=8, frames=40
     )

@@ -86,7 +86,7 @@ def test_no_file_makes_ffmpeg_open_another(secret: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["hls.m3u8", "concat.avi", "external.mov"])
 def test_these_files_would_open_the_secret(secret: Path, tmp_path: Path, name: str) -> None:
-    """The test above is one that can fail: without our options FFmpeg does what these files ask for."""
+    """The test above can fail: without our options FFmpeg does what these files ask for."""
     path = secret.with_name(name)
     if name == "external.mov":
         write_external_mov(path, secret)
@@ -188,7 +188,7 @@ def test_a_decoder_that_dies_or_hangs_costs_one_video(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_sigterm_drops_the_video_in_hand(tmp_path: Path, number: signal.Signals) -> None:
-    """Even while its decoder hangs: nothing is recorded of it, and the exit code asks for a requeue."""
+    """Even while its decoder hangs: nothing is recorded, and the exit code asks for a requeue."""
     videos = write_class_folders(tmp_path / "videos", CLASSES, clips=1)
     in_hand = write_video(videos / "Left" / "long.avi", moving_texture(400, 24, 32, step=(1, 0)))
     whole = command(videos, tmp_path / "s", "--workers", 0)

@@ -168,7 +168,7 @@ def _die_on_one_video(
 def test_each_gpu_has_a_worker_that_announces_it(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The workers of `--cluster cuda`, on a machine that says it has two GPUs; flow is computed on the processor."""
+    """The workers of `--cluster cuda` on a machine with two pretended GPUs; flow is of the CPU."""
     monkeypatch.setattr("flowcpc.pipeline.cluster.dask_cluster.devices", lambda: ["one", "two"])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     seen = tmp_path / "seen"
@@ -223,7 +223,7 @@ def test_an_unwritable_store_stops_the_whole_run(
 
 
 def test_kill_9_in_the_middle_then_the_same_command(tmp_path: Path) -> None:
-    """The real command, its whole process group killed at several moments; in the end the store equals an undisturbed one."""
+    """The process group of the command is killed at several moments; the store is the same."""
     videos = write_class_folders(tmp_path / "videos", CLASSES, clips=4, frames=24)
     command = extraction_command(videos, tmp_path / "s", size="24x32", workers=2)
     committed_at_kill = []

@@ -27,7 +27,7 @@ VIDEO = Video("Left/v_Left_g01_c01", "Left/v_Left_g01_c01.avi", "Left", "g", {})
 HIDDEN = "import sys; sys.modules['flowcpc.pipeline'] = None"
 OTHER_NUMBA = """
 import importlib.metadata
-version = getattr(importlib.metadata, "real", importlib.metadata.version)  # this may be loaded twice
+version = getattr(importlib.metadata, "real", importlib.metadata.version)  # may be loaded twice
 importlib.metadata.real = version
 importlib.metadata.version = lambda name: "0.1" if name == "numba" else version(name)
 """

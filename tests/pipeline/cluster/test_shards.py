@@ -112,5 +112,8 @@ def test_a_shard_that_is_preempted_exits_75_and_the_rerun_goes_on(
 def test_a_shard_loads_no_dask(tmp_path: Path) -> None:
     videos = write_class_folders(tmp_path / "videos", CLASSES, clips=1)
     words = ["extract-flow", str(videos), str(tmp_path / "s"), "--size", "24x32", "--shard", "1/1"]
-    code = f"import sys; from flowcpc.commands.main import main; main({words!r}, standalone_mode=False); assert 'distributed' not in sys.modules"
+    code = (
+        "import sys; from flowcpc.commands.main import main; "
+        f"main({words!r}, standalone_mode=False); assert 'distributed' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)

@@ -1,4 +1,7 @@
-"""A real SLURM, where one answers: `make test-slurm` brings a single node up and writes docs/benchmarks/slurm.md."""
+"""SLURM jobs; with a real SLURM, where one answers: `make test-slurm` starts a single node.
+
+It writes docs/benchmarks/slurm.md.
+"""
 
 import os
 import shutil
@@ -188,10 +191,16 @@ def write_record(file: Path, videos: int, seconds: float) -> None:
         ["sinfo", "--version"], capture_output=True, text=True, check=True
     ).stdout.strip()
     file.write_text(
-        f"# On a real SLURM\n\n`make test-slurm` (tests/support/helpers/slurm_node.py, tests/pipeline/cluster/test_slurm.py), {version}, one node that is controller and worker.\n\n"
-        "1. munged, slurmctld and slurmd are started without systemd; `sinfo` shows the node idle.\n"
-        "2. `flowcpc extract-flow VIDEOS STORE --size 24x32 --cluster slurm --workers 2 --memory 900TB`: exit 1 with SLURM's own words.\n"
-        "3. The same with `--memory 500MB`: two jobs are submitted, their workers come, are examined and do the videos.\n"
-        f"4. Exit 0: {videos} videos stored in {seconds:.0f} s from the command to its end, the queue's wait and the workers' start among them.\n"
-        "5. The store equals one made in a single process; each worker's output lies in the folder of jobs' output; no job is left in the queue.\n"
+        "# On a real SLURM\n\n`make test-slurm` (tests/support/helpers/slurm_node.py, "
+        f"tests/pipeline/cluster/test_slurm.py), {version}, one node that is controller and "
+        "worker.\n\n"
+        "1. munged, slurmctld and slurmd are started without systemd; `sinfo` shows the node idle."
+        "\n2. `flowcpc extract-flow VIDEOS STORE --size 24x32 --cluster slurm --workers 2 "
+        "--memory 900TB`: exit 1 with SLURM's message.\n"
+        "3. The same with `--memory 500MB`: two jobs are submitted, their workers connect, are "
+        "examined and extract the videos.\n"
+        f"4. Exit 0: {videos} videos stored in {seconds:.0f} s from the command to its end, with "
+        "the wait for the queue and the start of the workers.\n"
+        "5. The store equals one made in a single process; each worker's output is in the "
+        "configured log directory; no job is left in the queue.\n"
     )

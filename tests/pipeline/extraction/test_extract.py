@@ -71,8 +71,9 @@ def test_the_row_of_a_video(settings: ExtractionSettings, store: FlowStore) -> N
     extract_video(settings, CLIP)
     (row,) = store.videos().to_dict("records")
     wanted = {
-        "label": "X", "group": "g1", "fold1": "train", "flows": 10, "decoded_frames": 11, "header_frames": 11, "decoded_is_header": True,
-        "fps": 25.0, "source_height": 24, "source_width": 32, "height": 24, "width": 32, "clip_rate": 0.0, "backend": "cpu",
+        "label": "X", "group": "g1", "fold1": "train", "flows": 10, "decoded_frames": 11,
+        "header_frames": 11, "decoded_is_header": True, "fps": 25.0, "source_height": 24,
+        "source_width": 32, "height": 24, "width": 32, "clip_rate": 0.0, "backend": "cpu",
     }  # fmt: skip
     assert {name: row[name] for name in wanted} == wanted
     assert row["path"] == "X/clip.avi"
@@ -248,8 +249,8 @@ def test_a_time_limit_is_a_failure_of_the_machine(
     (row,) = store.failures().to_dict("records")
     assert row["kind"] == "machine"
     assert (
-        row["reason"]
-        == "took longer than the time limit of 0.2 s; give more with --time-limit, or leave the video out"
+        row["reason"] == "took longer than the time limit of 0.2 s; "
+        "give more with --time-limit, or leave the video out"
     )
     assert row["seconds"] >= 0.2
     assert list((store.path / "flow").glob("*/*")) == []

@@ -22,8 +22,9 @@ SLOW_AND_POISONED = """
 import os, signal, time
 import flowcpc.pipeline.extraction.extract
 
-extract_video = getattr(flowcpc.pipeline.extraction.extract, "unpoisoned", flowcpc.pipeline.extraction.extract.extract_video)  # this may be loaded twice
-flowcpc.pipeline.extraction.extract.unpoisoned = extract_video
+module = flowcpc.pipeline.extraction.extract
+extract_video = getattr(module, "unpoisoned", module.extract_video)  # may be loaded twice
+module.unpoisoned = extract_video
 
 def extract(settings, video, on_pairs, **options):
     if "segfault" in video.video_id:
@@ -34,12 +35,12 @@ def extract(settings, video, on_pairs, **options):
         time.sleep(1)
     return extract_video(settings, video, on_pairs, **options)
 
-flowcpc.pipeline.extraction.extract.extract_video = extract
+module.extract_video = extract
 """
 
 
 class Site:
-    """A scheduler and workers, each a process started with the `dask` command, and the extraction that uses them."""
+    """A scheduler and workers, processes of the `dask` command, and an extraction on them."""
 
     def __init__(self, folder: Path, videos: Path) -> None:
         self.folder = folder

@@ -1,7 +1,8 @@
-"""A real SLURM on this machine alone, for tests: installed where it is absent, configured and started without systemd.
+"""A real SLURM on this machine alone, for tests, started without systemd.
 
-`python tests/support/helpers/slurm_node.py FOLDER` (as root, on Debian) leaves it running and prints the configuration's path, for SLURM_CONF; FOLDER keeps its
-files. `python tests/support/helpers/slurm_node.py FOLDER --stop` ends it.
+`python tests/support/helpers/slurm_node.py FOLDER` (as root, on Debian) installs it if needed,
+leaves it running and prints the configuration's path, for SLURM_CONF; FOLDER keeps its files. The
+same with `--stop` ends it.
 """
 
 import os
@@ -51,7 +52,7 @@ def install() -> None:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         sys.exit(
-            "SLURM is not installed, and installing it takes root and apt-get: apt-get install slurm-wlm munge"
+            "SLURM is not installed, and installing it takes root: apt-get install slurm-wlm munge"
         )
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"
     run("apt-get", "update")
@@ -59,7 +60,7 @@ def install() -> None:
 
 
 def start(folder: Path) -> Path:
-    """Start munged, slurmctld and slurmd with files in `folder`; return the configuration's path."""
+    """Start munged, slurmctld and slurmd with files in `folder`; return the configuration."""
     for name in ("state", "spool"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     configuration = folder / "slurm.conf"
