@@ -79,7 +79,7 @@ def test_a_key_of_two_classes_goes_to_the_first() -> None:
         ("difficult_negatives=1", "difficult_negatives must be true or false, got '1'"),
         ("size=224", "size must be of the form 224x224, got '224'"),
         ("learning_rates=0.1", "learning_rates must be of the form 0:0.01,3000:0.005"),
-        ("batch_size=1", "batch_size=1 is too small"),
+        ("batch_size=1", "batch_size must be at least 2, got 1"),
         ("selection=varable", "did you mean 'variable'"),
     ],
 )
@@ -128,7 +128,7 @@ def test_each_source_overrides_those_before_it(file: Path) -> None:
 def test_settings_that_only_go_together_may_come_from_different_sources(file: Path) -> None:
     file.write_text("model: model2\ncontext: lstm\n")
     assert pretrain_config(file=file, settings=["num_observed=1"]).model == "model2"
-    with pytest.raises(ValueError, match="num_observed=4 does not go with model=model2"):
+    with pytest.raises(ValueError, match="num_observed must be 1 with model=model2, got 4"):
         pretrain_config(file=file)
 
 
@@ -217,8 +217,8 @@ def test_a_size_may_be_written_in_several_ways(text: str, file: Path) -> None:
         ("", "mine.yaml holds no settings"),
         ("- seed: 1", "mine.yaml holds no settings"),
         ("seed: 1\n---\nseed: 2\n", "mine.yaml is not valid YAML"),
-        ("learning_rates: []", "learning_rates begins at steps"),
-        ("steps: 0", "steps=0 is too small"),
+        ("learning_rates: []", "the steps of learning_rates"),
+        ("steps: 0", "steps must be at least 1, got 0"),
     ],
 )
 def test_wrong_files_are_answered_in_words(text: str, words: str, file: Path) -> None:
@@ -226,7 +226,7 @@ def test_wrong_files_are_answered_in_words(text: str, words: str, file: Path) ->
     with pytest.raises(ValueError, match=words) as caught:
         pretrain_config(file=file)
     assert "\n" not in str(caught.value)
-    assert "mine.yaml" in str(caught.value) or "begins at" in words or "steps=0" in words
+    assert "mine.yaml" in str(caught.value) or "learning_rates" in words or "steps" in words
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

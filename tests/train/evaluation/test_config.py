@@ -34,8 +34,8 @@ def test_the_defaults_are_the_paper_s() -> None:
         ),
         ({"linear_steps": 10**10}, r"linear_steps=1e\+10 is too large to be meant"),
         ({"weight_decay": -1.0}, "weight_decay=-1.0 is no weight"),
-        ({"linear_learning_rates": ((5, 1.0),)}, r"linear_learning_rates begins at steps \[5\]"),
-        ({"linear_learning_rates": ((0, 0.0),)}, r"has the rates \[0.0\]; every one has to be"),
+        ({"linear_learning_rates": ((5, 1.0),)}, r"steps of linear_learning_rates must begin at 0"),
+        ({"linear_learning_rates": ((0, 0.0),)}, "rates of linear_learning_rates must be above 0"),
         ({"strengths": (0.0,)}, "has to hold numbers above 0"),
     ],
 )

@@ -49,12 +49,12 @@ def test_classes_where_processes_share_the_batch(difficult: bool) -> None:
     )
     with pytest.raises(
         ValueError,
-        match="batch_size=16 cannot be shared evenly by 3 processes; set batch_size to a multiple of 3",
+        match="batch_size must be a multiple of the number of processes, 3, got 16",
     ):
         everywhere.classes_of(3)
     with pytest.raises(
         ValueError,
-        match=r"negatives=local leaves one video .* set negatives=global, or .* 32 or more",
+        match=r"negatives=local .* leaves one video .* negatives=global, or .* 32 or more",
     ):
         local.classes_of(16)
 
@@ -69,31 +69,31 @@ def test_settings_survive_json(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"learning_rates": ((5, 0.1),)}, "the first has to be 0"),
-        ({"learning_rates": ((0, 0.1), (9, 0.2), (3, 0.1))}, "each later than the one before"),
+        ({"learning_rates": ((5, 0.1),)}, "must begin at 0"),
+        ({"learning_rates": ((0, 0.1), (9, 0.2), (3, 0.1))}, "must begin at 0 and rise"),
         ({"learning_rates": ((0, -1.0),)}, "above 0"),
         ({"learning_rates": ((0, float("nan")),)}, "above 0"),
-        ({"batch_size": 1}, "batch_size=1 is too small"),
-        ({"batch_size": 100_000}, "batch_size=100000 is too large to be meant"),
-        ({"num_segments": 4}, "num_segments=4 is too small"),
-        ({"num_observed": 2}, "num_observed=2 is too small"),
-        ({"steps": 0}, "steps=0 is too small"),
-        ({"seed": -1}, "seed=-1 is too small"),
-        ({"momentum": 1.0}, "less than 1"),
-        ({"dropout": 1.0}, "dropout=1.0 would leave nothing"),
-        ({"weight_decay": float("nan")}, "weight_decay=nan"),
+        ({"batch_size": 1}, "batch_size must be at least 2, got 1"),
+        ({"batch_size": 100_000}, "batch_size must be at most 10000, got 100000"),
+        ({"num_segments": 4}, "num_segments must be at least 5"),
+        ({"num_observed": 2}, "num_observed must be at least 3"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"momentum": 1.0}, "momentum must be .* below 1"),
+        ({"dropout": 1.0}, "dropout must be .* below 1, got 1.0"),
+        ({"weight_decay": float("nan")}, "weight_decay must be at least 0, got nan"),
         ({"size": (0, 10)}, "size"),
         ({"selection": "varable"}, "did you mean 'variable'"),
         ({"selection": "consecutive"}, "set spacing=0"),
-        ({"selection": "overlap"}, "take 1 to 9"),
+        ({"selection": "overlap"}, "spacing must be 1 to 9"),
         ({"split": "test"}, "split='test' is unknown"),
         ({"norm": "batch"}, "norm='batch' is unknown"),
         ({"model": "model3"}, "model='model3' is unknown; did you mean 'model"),
         (
             {"context": "masked-conv3d"},
-            "does not go with model=model1; choose one of tcam, conv3d, lstm",
+            "context must be one of tcam, conv3d, lstm with model=model1, got 'masked",
         ),
-        ({"model": "model2", "context": "lstm"}, "num_observed=4 does not go with model=model2"),
+        ({"model": "model2", "context": "lstm"}, "num_observed must be 1 with model=model2, got 4"),
         ({"rescale_vectors": True}, "set framing=resize"),
     ],
 )
