@@ -103,7 +103,7 @@ def estimate(
     stored: set[str] = set()
     if Path(settings.store, layout.STORE_FILE).exists():  # so that it is only compared
         store = create_store(settings.store, settings.numerics(), settings.array_format)
-        stored = set(store.videos()["video_id"])
+        stored = set(store.videos(["video_id"])["video_id"])
     sizes = {
         video.path: source_stamp(Path(settings.videos, video.path))["source_bytes"]
         for video in videos

@@ -14,7 +14,8 @@ from flowcpc.stores.base.errors import DamagedStoreError
 from flowcpc.stores.base.listener import SILENT, Listener
 from flowcpc.stores.flow_store import FlowStore, create_store
 from flowcpc.stores.inspection.verify import Verification, import_command
-from flowcpc.stores.records import catalog, record_file
+from flowcpc.stores.records import record_file
+from flowcpc.stores.records.dataset_file import read_dataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ def repair(
     settings = _settings(store, videos)
     # Refuses other numerics before anything is changed.
     create_store(settings.store, settings.numerics(), settings.array_format)
-    dataset = catalog.read_dataset(store.path)
+    dataset = read_dataset(store.path)
     again: list[Video] = []
     skipped = []
     damaged = {finding.video_id: finding.path for finding in verification.harmful}

@@ -36,8 +36,9 @@ from flowcpc.stores.base.errors import OperationError
 from flowcpc.stores.base.listener import SILENT, Listener
 from flowcpc.stores.flow_store import FlowStore, create_store
 from flowcpc.stores.layout import STORE_FILE
+from flowcpc.stores.records.contract import WorkerState
 from flowcpc.stores.records.garbage import take_back
-from flowcpc.stores.records.run_files import RunFile, WorkerState
+from flowcpc.stores.records.run_files import RunFile
 
 TRIES = 3  # of a video that kills its worker, or fails in a way that may pass
 _SHOW_INTERVAL_S = 0.5

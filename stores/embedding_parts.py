@@ -1,19 +1,20 @@
-"""Embeddings of one run on disk: Parquet files called parts, and a manifest that says what they are.
+"""Embeddings of one run on disk: Parquet files called parts, and a manifest.
 
 ```
-<folder>/_manifest.json      weights, step and settings that made them; the SHA-256 of every part; whether all that was asked for is there
+<folder>/_manifest.json      EmbeddingManifest: the encoder, the SHA-256 of every part
 <folder>/part-<hh>.parquet   the rows of the videos whose id's hash begins with <hh>
 ```
-A row of a part depends on its video and on the weights alone, and its place on its key, so whatever was killed and begun again leaves the same
-bytes. The manifest is written before a part is replaced and then fits both: the part that was there and the one that comes.
+A row depends on its video and the weights alone, and its position on its key, so a resumed command
+leaves the same bytes as one that was never killed. The manifest is written before a part is
+replaced and then fits both, the old part and the new one.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,58 +27,38 @@ from flowcpc.stores.base.errors import DamagedStoreError
 from flowcpc.stores.base.hashing import sha256_of_file
 from flowcpc.stores.base.locks import locked
 from flowcpc.stores.layout import WHOLE_VIDEO, hash_folder
+from flowcpc.stores.records.contract import EmbeddingManifest
 from flowcpc.stores.records.record_file import read_record, write_record
 
 FORMAT_VERSION = 1
-MANIFEST = "_manifest.json"  # Parquet readers of a folder leave such names out
+MANIFEST = "_manifest.json"  # readers of a Parquet folder skip names like this
 EMBEDDING = "embedding"
 _KEY = [("video_id", "ascending"), ("start", "ascending")]
-_FEW_VIDEOS = 4096  # up to so many one hex digit names a part, beyond two: a part is what is written at a time
+_FEW_VIDEOS = 4096  # beyond, two hex digits name a part, since a part is written as a whole
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """What a folder of embeddings holds.
-
-    Attributes
-    ----------
-    about : dict
-        Of the encoder: run, config (a hash of its settings), weights (their SHA-256), step, fold, num_flows, size (length of a vector).
-    digits : int
-        Hex digits in the name of a part.
-    finished : bool
-        Whether the last command that wrote here came to its end.
-    parts : dict
-        Name of each part -> sha256 and, while it is replaced, that of the file before.
-    """
-
-    about: dict[str, Any]
-    digits: int
-    finished: bool = False
-    parts: dict[str, dict[str, str | None]] = field(default_factory=dict)
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest of `folder`. Raises DamagedStoreError when there is none that can be used."""
+def read_manifest(folder: Path) -> EmbeddingManifest:
+    """Return the manifest of `folder`. Raises DamagedStoreError if there is none of use."""
+    again = "run flowcpc embed again"
     try:
         record = read_record(folder / MANIFEST)
     except FileNotFoundError as error:
-        raise DamagedStoreError(f"{folder} lacks {MANIFEST}; run flowcpc embed again") from error
+        raise DamagedStoreError(f"{folder} lacks {MANIFEST}; {again}") from error
     except DamagedStoreError as error:
-        raise DamagedStoreError(
-            f"{folder / MANIFEST} does not fit its checksum; run flowcpc embed again"
-        ) from error
-    if record.pop("format_version", None) != FORMAT_VERSION:
-        raise DamagedStoreError(f"{folder} is of another format version; run flowcpc embed again")
-    return Manifest(**record)
+        message = f"{folder / MANIFEST} does not fit its checksum; {again}"
+        raise DamagedStoreError(message) from error
+    version = record.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise DamagedStoreError(f"{folder} is of another format version, {version}; {again}")
+    return EmbeddingManifest(**record)
 
 
-def read_part(folder: Path, manifest: Manifest, part: str) -> pa.Table | None:
-    """Return a part as it is now, None where a killed command had announced its first file and not written it.
+def read_part(folder: Path, manifest: EmbeddingManifest, part: str) -> pa.Table | None:
+    """Return a part, or None if a command was killed between its announcement and its writing.
 
-    Raises DamagedStoreError when its bytes are not those that were written.
+    Raises DamagedStoreError if its bytes are not those that were written.
     """
-    path, expected = folder / f"part-{part}.parquet", manifest.parts[part]
+    path, expected = _part_path(folder, part), manifest.parts[part]
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -89,34 +70,33 @@ def read_part(folder: Path, manifest: Manifest, part: str) -> pa.Table | None:
     return pq.read_table(pa.BufferReader(data))
 
 
-def read_parts(folder: Path, *, whole_videos: bool | None = None) -> tuple[Manifest, pa.Table]:
-    """Return the manifest and the rows, by video_id and start: all of them, or those of whole videos, or those of segments.
+def read_parts(
+    folder: Path, *, whole_videos: bool | None = None
+) -> tuple[EmbeddingManifest, pa.Table]:
+    """Return the manifest and the rows by video_id and start.
 
-    Raises DamagedStoreError when a byte is not what was written.
+    `whole_videos` selects rows of whole videos or rows of segments; None means both.
+    Raises DamagedStoreError.
     """
     manifest = read_manifest(folder)
     tables = [empty_part(manifest.about["size"])]
     for part in sorted(manifest.parts):
         table = read_part(folder, manifest, part)
-        if table is not None:
+        if table is not None and whole_videos is not None:
             whole = pc.equal(table["start"], WHOLE_VIDEO)
-            chosen = (
-                table
-                if whole_videos is None
-                else table.filter(whole if whole_videos else pc.invert(whole))
-            )
-            tables.append(chosen)
+            table = table.filter(whole if whole_videos else pc.invert(whole))
+        tables += [] if table is None else [table]
     return manifest, pa.concat_tables(tables).sort_by(_KEY)
 
 
 def empty_part(size: int) -> pa.Table:
-    """Return a part without rows, of vectors of `size` numbers; its schema is every part's."""
+    """Return a part without rows, for vectors of `size` numbers; all parts have its schema."""
     fields = {
         "run": pa.string(),
         "video_id": pa.string(),
         "start": pa.int64(),  # first flow; WHOLE_VIDEO for the mean of a video's segments
         "stop": pa.int64(),
-        "generation": pa.string(),  # of the flow that it was made from
+        "generation": pa.string(),  # of the flow that it was computed from
         "step": pa.int64(),
         EMBEDDING: pa.list_(pa.field("element", pa.float32()), size),  # as Parquet calls it
     }
@@ -124,7 +104,7 @@ def empty_part(size: int) -> pa.Table:
 
 
 def run_folder(run: str) -> str:
-    """Return what the embeddings of a run called `run` are filed under, without the hash that follows."""
+    """Return the name of the folder of a run called `run`, without the hash that follows."""
     return re.sub(r"[^\w.-]", "_", run).lstrip(".-") or "run"
 
 
@@ -132,9 +112,10 @@ def run_folder(run: str) -> str:
 def opened_parts(
     folder: Path, about: Mapping[str, Any], videos: Collection[str]
 ) -> Iterator["PartsWriter"]:
-    """Give the writer of a folder of embeddings, alone in it. What other weights left there goes, and so do rows of none of `videos`.
+    """Yield the only writer of a folder of embeddings.
 
-    Raises ValueError while another process writes there.
+    Embeddings of other weights, and of videos that are not in `videos`, are deleted. Raises
+    ValueError while another process writes there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -145,8 +126,8 @@ def opened_parts(
                 f"another process is writing embeddings into {folder}; wait until it ends, then "
                 "run the command again"
             ) from None
-        for left in folder.glob(f".*{TEMPORARY_SUFFIX}"):
-            left.unlink(missing_ok=True)
+        for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
         yield PartsWriter(folder, about, videos)
 
 
@@ -156,7 +137,7 @@ class PartsWriter:
     Attributes
     ----------
     generations : dict
-        video_id -> generation of its flow, of every video that has its embeddings.
+        video_id -> generation of its flow, for every video that has its embeddings.
     replaced : bool
         Whether embeddings of other weights were there.
     """
@@ -164,70 +145,62 @@ class PartsWriter:
     def __init__(self, folder: Path, about: Mapping[str, Any], videos: Collection[str]) -> None:
         self._folder = folder
         self.replaced = False
-        self._manifest = Manifest(dict(about), 1 if len(videos) <= _FEW_VIDEOS else 2)
+        self._manifest = EmbeddingManifest(dict(about), 1 if len(videos) <= _FEW_VIDEOS else 2)
         self.generations: dict[str, str] = {}
-        self._tables: dict[
-            str, pa.Table
-        ] = {}  # of the part that was added to last: it is likely the next
+        # The part that was added to last: it is likely to be the next.
+        self._tables: dict[str, pa.Table] = {}
         with contextlib.suppress(DamagedStoreError):
-            found = read_manifest(folder)
-            self.replaced = found.about != self._manifest.about
+            earlier = read_manifest(folder)
+            self.replaced = earlier.about != self._manifest.about
             if not self.replaced:
-                self._manifest = found
+                self._manifest = earlier
                 self._survey(set(videos))
                 return
-        self._write_manifest()  # before they go: parts that no manifest names are nobody's
-        for old in folder.glob("*.parquet"):
-            old.unlink()
+        self._write_manifest()  # first, so that no manifest names the parts that are deleted
+        for part in folder.glob("*.parquet"):
+            part.unlink()
 
     def part_of(self, video_id: str) -> str:
         """Return the part that a video belongs to."""
         return hash_folder(video_id)[: self._manifest.digits]
 
     def add(self, part: str, table: pa.Table) -> None:
-        """Put the rows of whole videos, all of `part`, in place of what it has of these videos; they are on disk afterwards."""
-        ours = self._load(part)
-        stays = ours.filter(
-            pc.invert(pc.is_in(ours["video_id"], table["video_id"].combine_chunks()))
-        )
-        self._replace(
-            part, pa.concat_tables([stays, table.select(ours.column_names).cast(ours.schema)])
-        )
+        """Store the rows of whole videos of `part`; they replace the videos' earlier rows."""
+        stored = self._load(part)
+        same_video = pc.is_in(stored["video_id"], table["video_id"].combine_chunks())
+        added = table.select(stored.column_names).cast(stored.schema)
+        self._replace(part, pa.concat_tables([stored.filter(pc.invert(same_video)), added]))
         self._remember(table)
 
     def begin(self) -> None:
-        """Write down that not all is there that is asked for."""
+        """Record that embeddings are missing."""
         if self._manifest.finished or not (self._folder / MANIFEST).exists():
-            self._manifest = Manifest(
-                self._manifest.about, self._manifest.digits, False, self._manifest.parts
-            )
+            self._manifest = dataclasses.replace(self._manifest, finished=False)
             self._write_manifest()
 
     def finish(self) -> None:
-        """Write down that everything is there that was asked for."""
-        settled = {
+        """Record that the embeddings are complete."""
+        parts = {
             part: {"sha256": sums["sha256"], "before": None}
             for part, sums in self._manifest.parts.items()
         }
-        finished = Manifest(self._manifest.about, self._manifest.digits, True, settled)
+        finished = dataclasses.replace(self._manifest, finished=True, parts=parts)
         if finished != self._manifest:
             self._manifest = finished
             self._write_manifest()
 
     def _survey(self, videos: set[str]) -> None:
-        """Find out what is there: damaged parts go, and so do videos that the store does not have."""
+        """Read all parts; delete damaged ones, and videos that are not in `videos`."""
         for part in sorted(self._manifest.parts):
-            try:
+            table, path = None, _part_path(self._folder, part)
+            with contextlib.suppress(DamagedStoreError):
                 table = read_part(self._folder, self._manifest, part)
-            except DamagedStoreError:
-                table = None
             if table is None:
                 del self._manifest.parts[part]
                 self._write_manifest()
-                (self._folder / f"part-{part}.parquet").unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
                 continue
-            digest = sha256_of_file(self._folder / f"part-{part}.parquet")
-            self._manifest.parts[part] = {"sha256": digest, "before": None}
+            self._manifest.parts[part] = {"sha256": sha256_of_file(path), "before": None}
             known = pc.is_in(table["video_id"], pa.array(sorted(videos), pa.string()))
             if not pc.all(known, min_count=0).as_py():
                 table = table.filter(known)
@@ -241,14 +214,10 @@ class PartsWriter:
 
     def _load(self, part: str) -> pa.Table:
         if part not in self._tables:
-            there = (
-                read_part(self._folder, self._manifest, part)
-                if part in self._manifest.parts
-                else None
-            )
-            self._tables = {
-                part: empty_part(self._manifest.about["size"]) if there is None else there
-            }
+            named = part in self._manifest.parts
+            table = read_part(self._folder, self._manifest, part) if named else None
+            size = self._manifest.about["size"]
+            self._tables = {part: empty_part(size) if table is None else table}
         return self._tables[part]
 
     def _replace(self, part: str, table: pa.Table) -> None:
@@ -259,10 +228,13 @@ class PartsWriter:
         digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
         self._manifest.parts[part] = {"sha256": digest, "before": before}
         self._write_manifest()
-        replace_file(self._folder / f"part-{part}.parquet", buffer.getvalue())
+        replace_file(_part_path(self._folder, part), buffer.getvalue())
         self._tables = {part: table}
 
     def _write_manifest(self) -> None:
-        write_record(
-            self._folder / MANIFEST, {"format_version": FORMAT_VERSION, **vars(self._manifest)}
-        )
+        record = {"format_version": FORMAT_VERSION, **vars(self._manifest)}
+        write_record(self._folder / MANIFEST, record)
+
+
+def _part_path(folder: Path, part: str) -> Path:
+    return folder / f"part-{part}.parquet"

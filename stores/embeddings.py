@@ -1,4 +1,7 @@
-"""Embeddings and predictions as tables and arrays: rows keyed (run, video_id, start), vectors as fixed_size_list<float32> in Parquet."""
+"""Embeddings and predictions as tables and arrays.
+
+Rows are keyed by (run, video_id, start); vectors are fixed_size_list<float32> in Parquet.
+"""
 
 import json
 import os
@@ -14,12 +17,12 @@ from numpy.typing import NDArray
 from flowcpc.stores.base.atomic import replaced_file
 from flowcpc.stores.base.errors import DamagedStoreError
 from flowcpc.stores.base.plurals import counted
-from flowcpc.stores.embedding_parts import EMBEDDING, Manifest, read_parts, run_folder
+from flowcpc.stores.embedding_parts import EMBEDDING, read_parts, run_folder
 from flowcpc.stores.flow_store import FlowStore, open_store
+from flowcpc.stores.records.contract import EmbeddingManifest
 
-LEVELS = {"video": True, "segment": False}  # and whether its rows stand for whole videos
+LEVELS = {"video": True, "segment": False}  # and whether the rows stand for whole videos
 _LOGITS = "logits"
-_FROM_THE_STORE = ("label", "group")
 
 
 def vectors_to_arrow(vectors: NDArray[np.float32]) -> pa.Array:
@@ -44,44 +47,45 @@ def read_embeddings(
     level: str | None = None,
     fold: int | None = None,
 ) -> tuple[pd.DataFrame, NDArray[np.float32]]:
-    """Return (rows, vectors): a DataFrame, and float32 (n, D) in the same order, by video_id and start.
+    """Return (rows, vectors): a DataFrame and float32 (n, D), both by video_id and start.
 
-    Columns: run, video_id, start and stop (flows [start, stop) of the segment; -1 and the number of flows for a whole video), label, group,
-    fold1 ..., split (in the run's fold, or the `fold` that is given), step of the run and generation of the flow.
+    Columns: run, video_id, start and stop (flows [start, stop) of the segment; -1 and the number of
+    flows for a whole video), label, group, fold1 ..., split (in the run's fold, or `fold`), step of
+    the run, generation of the flow.
 
     Parameters
     ----------
     run : str or path
-        The run's folder, or its name where the embeddings lie in the store.
+        The run's folder, or its name if the embeddings are in the store.
     split : str, optional
         Only videos of "train", "val" or "test".
     level : str, optional
         "video": only whole videos, each the mean of its segments. "segment": only segments.
     fold : int, optional
-        Whose splits; the run's unless given.
+        The fold of the splits. Default: the run's.
 
     Raises
     ------
     FileNotFoundError
         There are no embeddings of the run.
     ValueError
-        There are several; an argument names nothing; embeddings are missing because `flowcpc embed` did not come to its end, or do not fit flow that
-        was extracted again since, or lack videos of this split, or without one of a split of the run's fold of which there are some.
+        There are several runs of this name; an argument names nothing; embeddings are incomplete:
+        `flowcpc embed` was stopped, flow was extracted again since, or videos were added to a split
+        that has embeddings.
     DamagedStoreError
         A byte is not what was written.
     """
     if level is not None and level not in LEVELS:
-        raise ValueError(
-            f"level={level!r} is unknown; choose one of {', '.join(LEVELS)}, or leave it out for both"
-        )
+        choices = ", ".join(LEVELS)
+        raise ValueError(f"level={level!r} is unknown; choose one of {choices}, or None for both")
     store = store if isinstance(store, FlowStore) else open_store(store)
-    manifest, table = read_parts(
-        _find_folder(store, run), whole_videos=None if level is None else LEVELS[level]
-    )
+    whole_videos = None if level is None else LEVELS[level]
+    manifest, table = read_parts(_find_folder(store, run), whole_videos=whole_videos)
     again = f"run: flowcpc embed {store.path} {run}"
     if not manifest.finished:
         raise ValueError(
-            f"the embeddings of {manifest.about['run']} are not all there yet, embed was stopped; {again}"
+            f"the embeddings of {manifest.about['run']} are not all there yet, because embed was "
+            f"stopped; {again}"
         )
     videos = store.videos()
     column = f"fold{manifest.about['fold'] if fold is None else fold}"
@@ -91,45 +95,46 @@ def read_embeddings(
         raise ValueError(
             f"{store.path} has no videos in split={split!r} of {column}; give a split that it has"
         )
-    rows = _described(table, manifest, videos, column)
+    rows = _described(table, videos, column)
     if split is not None:
-        mine = (rows["split"] == split).to_numpy(bool)
-        rows, table = rows[mine].reset_index(drop=True), table.filter(pa.array(mine))
+        chosen = (rows["split"] == split).to_numpy(bool)
+        rows, table = rows[chosen].reset_index(drop=True), table.filter(pa.array(chosen))
     gone = sorted(set(rows["video_id"]).difference(videos["video_id"]))
     if gone:
         raise DamagedStoreError(
-            f"{counted(len(gone), 'video')} with embeddings are not in {store.path} any more, as {gone[0]}; flowcpc verify says why, then {again}"
+            f"{counted(len(gone), 'video')} with embeddings are not in {store.path} any more, "
+            f"as {gone[0]}; flowcpc verify says why, then {again}"
         )
     stale = sorted(set(rows["video_id"][_is_stale(rows, videos)]))
     if stale:
         raise ValueError(
-            f"{counted(len(stale), 'video')} of {store.path}, as {stale[0]}, changed since the embeddings were made; {again}"
+            f"{counted(len(stale), 'video')} of {store.path}, as {stale[0]}, changed since the "
+            f"embeddings were made; {again}"
         )
-    missing = (
-        _missing(rows, manifest, videos)
-        if split is None
-        else _absent(videos[videos[column] == split], rows)
-    )
+    missing = _missing(rows, manifest, videos, (column, split) if split else None)
     if missing:
         where = "" if split is None else f" of split={split!r}"
         raise ValueError(
-            f"{counted(len(missing), 'video')}{where}, as {missing[0]}, have no embeddings of {manifest.about['run']}; {again}"
+            f"{counted(len(missing), 'video')}{where}, as {missing[0]}, have no embeddings of "
+            f"{manifest.about['run']}; {again}"
         )
     return rows, vectors_from_arrow(table[EMBEDDING])
 
 
 def read_predictions(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, NDArray[np.float32]]:
-    """Return (rows, logits) of an evaluation, RUN/evaluate/NAME: a row per test video and way of testing, and float32 (n, classes) in the same order.
+    """Return (rows, logits) of an evaluation, RUN/evaluate/NAME.
 
-    Logit k is of the k-th label in alphabetical order; retrieval, which scores no classes, has none, (n, 0). Raises FileNotFoundError when the
-    evaluation has no predictions, DamagedStoreError when they cannot be read.
+    There is a row per test video and way of testing, and float32 (n, classes) in the same order.
+    Logit k is of the k-th label in alphabetical order; retrieval scores no classes and has (n, 0).
+    Raises FileNotFoundError without predictions, DamagedStoreError if they cannot be read.
     """
     file = Path(folder, "predictions.parquet")
     if not file.is_file():
         raise FileNotFoundError(
-            f"{folder} has no predictions.parquet; give the folder of an evaluation, as RUN/evaluate/NAME"
+            f"{folder} has no predictions.parquet; give the folder of an evaluation, "
+            "as RUN/evaluate/NAME"
         )
-    data = file.read_bytes()  # apart from the parsing, which calls damage an OSError too
+    data = file.read_bytes()  # not while parsing, which reports damage as OSError too
     try:
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
@@ -144,20 +149,17 @@ def read_predictions(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, NDAr
 def export_embeddings(
     store: FlowStore, run: str | os.PathLike[str], out: Path, failures: Mapping[str, str]
 ) -> int:
-    """Write the embeddings of a run to one Parquet file and return its rows: run, video_id, path, start, stop, fps, step, embedding.
+    """Write the embeddings of a run to one Parquet file and return its number of rows.
 
-    The schema's metadata has, under the key flowcpc, JSON that says what they are: numerics of the flow, and `failures` (video_id -> reason) of the
-    videos that are not among them.
+    Columns: run, video_id, path, start, stop, fps, step, embedding. The schema's metadata has JSON
+    under the key flowcpc: numerics of the flow, and `failures` (video_id -> reason) of the videos
+    without embeddings.
     """
     rows, vectors = read_embeddings(store, run)
-    videos = store.videos()[["video_id", "path", "fps"]]
-    rows = rows[["run", "video_id", "start", "stop", "step"]].merge(
-        videos, on="video_id", how="left", validate="many_to_one"
-    )
+    videos = store.videos(["video_id", "path", "fps"])
+    rows = rows.merge(videos, on="video_id", how="left", validate="many_to_one")
     columns = rows[["run", "video_id", "path", "start", "stop", "fps", "step"]]
-    table = pa.Table.from_pandas(columns, preserve_index=False).append_column(
-        EMBEDDING, vectors_to_arrow(vectors)
-    )
+    table = _with_vectors(columns, vectors_to_arrow(vectors))
     about = {"numerics": store.numerics, "failures": dict(failures)}
     with replaced_file(out) as file:
         pq.write_table(table.replace_schema_metadata({"flowcpc": json.dumps(about)}), file)
@@ -165,7 +167,10 @@ def export_embeddings(
 
 
 def embeddings_home(store: FlowStore, run: Path) -> Path:
-    """Return the folder of a run's embeddings folders: in the store, or where that cannot be written in the run, under the store's name."""
+    """Return the folder of folders of embeddings: in the store, or in the run if it is read-only.
+
+    In the run, the folder has the store's name.
+    """
     inside = store.path / "embeddings"
     writable = os.access(inside if inside.exists() else store.path, os.W_OK)
     return inside if writable else run / "embeddings" / store.path.resolve().name
@@ -177,82 +182,90 @@ def embedding_folders(store: FlowStore) -> list[Path]:
 
 
 def described_table(store: FlowStore, folder: Path) -> tuple[pa.Table, str]:
-    """Return the rows of one folder beside the label, group and split of their videos, and a sentence on those that are left out, or missing.
+    """Return the rows of one folder with label, group and split, and a remark on missing ones.
 
-    Rows of flow that was extracted again since are left out. Raises DamagedStoreError when a byte is not what was written.
+    Rows of flow that was extracted again since are left out. Raises DamagedStoreError.
     """
     manifest, table = read_parts(folder)
     videos = store.videos()
-    rows = _described(table, manifest, videos, f"fold{manifest.about['fold']}")
+    rows = _described(table, videos, f"fold{manifest.about['fold']}")
     stale = _is_stale(rows, videos)
-    joined = pa.Table.from_pandas(rows, preserve_index=False).append_column(
-        EMBEDDING, table[EMBEDDING]
-    )
     remarks = []
     if stale.any():
         count = rows["video_id"][stale].nunique()
         remarks.append(f"those of {counted(count, 'video')} that changed since are left out")
     if not manifest.finished or _missing(rows, manifest, videos):
         remarks.append("not all are there yet")
-    remark = (
-        f"embeddings of {manifest.about['run']}: {' and '.join(remarks)}; run flowcpc embed again"
-    )
-    return joined.filter(pa.array(~stale)), remark if remarks else ""
+    run, remark = manifest.about["run"], " and ".join(remarks)
+    joined = _with_vectors(rows, table[EMBEDDING]).filter(pa.array(~stale))
+    return joined, remark and f"embeddings of {run}: {remark}; run flowcpc embed again"
 
 
-def _described(
-    table: pa.Table, manifest: Manifest, videos: pd.DataFrame, column: str
-) -> pd.DataFrame:
-    """Return the rows without their vectors, with what the store says of their videos now."""
+def _with_vectors(rows: pd.DataFrame, vectors: pa.Array | pa.ChunkedArray) -> pa.Table:
+    return pa.Table.from_pandas(rows, preserve_index=False).append_column(EMBEDDING, vectors)
+
+
+def _described(table: pa.Table, videos: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the rows without vectors, with label, group, folds and the split in fold `column`."""
     rows = table.drop_columns([EMBEDDING]).to_pandas()
     known = videos.set_index("video_id")
     folds = [name for name in map(str, videos.columns) if name.startswith("fold")]
-    place = known.index.get_indexer(rows["video_id"])
-    for name in (*_FROM_THE_STORE, *folds):
-        rows[name] = (
-            known[name].take(np.maximum(place, 0)).where(place >= 0).to_numpy()
-            if len(known)
-            else None
-        )
+    position = known.index.get_indexer(rows["video_id"])
+    for name in ("label", "group", *folds):
+        values = known[name].take(np.maximum(position, 0)) if len(known) else None
+        rows[name] = None if values is None else values.where(position >= 0).to_numpy()
     rows["split"] = rows.get(column)
     return rows
 
 
-def _missing(rows: pd.DataFrame, manifest: Manifest, videos: pd.DataFrame) -> list[str]:
-    """Return the videos without embeddings in those splits of the run's fold that have some: embed takes splits whole."""
-    column = f"fold{manifest.about['fold']}"
-    splits = videos[column].fillna("") if column in videos else pd.Series("", videos.index)
-    begun = splits[videos["video_id"].isin(rows["video_id"])].unique()
-    return _absent(videos[splits.isin(begun)], rows)
+def _missing(
+    rows: pd.DataFrame,
+    manifest: EmbeddingManifest,
+    videos: pd.DataFrame,
+    split: tuple[str, str] | None = None,
+) -> list[str]:
+    """Return the videos without embeddings in `split`, a fold's column and its value.
 
-
-def _absent(videos: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
-    return sorted(set(videos["video_id"]).difference(rows["video_id"]))
+    Default: in all splits of the run's fold that have embeddings, since embed takes whole splits.
+    """
+    if split:
+        wanted = videos["video_id"][videos[split[0]] == split[1]]
+    else:
+        column = f"fold{manifest.about['fold']}"
+        splits = videos[column].fillna("") if column in videos else pd.Series("", videos.index)
+        begun = splits[videos["video_id"].isin(rows["video_id"])].unique()
+        wanted = videos["video_id"][splits.isin(begun)]
+    return sorted(set(wanted).difference(rows["video_id"]))
 
 
 def _is_stale(rows: pd.DataFrame, videos: pd.DataFrame) -> NDArray[np.bool_]:
-    """Return which rows are not of the flow that the store has now."""
+    """Return which rows were computed from other flow than the store has now."""
     generations = dict(zip(videos["video_id"], videos["generation"], strict=True))
     return np.array(rows["video_id"].map(generations) != rows["generation"], bool)
 
 
 def _find_folder(store: FlowStore, run: str | os.PathLike[str]) -> Path:
-    """Return the folder of a run's embeddings, in the store or in the run. Raises FileNotFoundError for none, ValueError for several."""
+    """Return the folder of a run's embeddings, in the store or in the run.
+
+    Raises FileNotFoundError for none, ValueError for several.
+    """
     name = Path(run).resolve().name
     homes = (store.path / "embeddings", Path(run, "embeddings", store.path.resolve().name))
-    found = [
+    folders = [
         path
         for home in homes
         for path in sorted(home.glob("*-*"))
         if path.is_dir() and path.name.rpartition("-")[0] == run_folder(name)
     ]
-    if not found:
+    if not folders:
         raise FileNotFoundError(
-            f"{store.path} has no embeddings of run {name}; make them with: flowcpc embed {store.path} {run}"
+            f"{store.path} has no embeddings of run {name}; "
+            f"make them with: flowcpc embed {store.path} {run}"
         )
-    if len(found) > 1:
-        names = ", ".join(sorted(path.name for path in found))
+    if len(folders) > 1:
+        names = ", ".join(sorted(path.name for path in folders))
         raise ValueError(
-            f"{store.path} has embeddings of several runs called {name}: {names}; delete or rename those that are not meant"
+            f"{store.path} has embeddings of several runs called {name}: {names}; "
+            "delete or rename those that you do not need"
         )
-    return found[0]
+    return folders[0]

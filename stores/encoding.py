@@ -1,8 +1,9 @@
-"""Pixels per frame <-> stored codes: the encodings that a store may have, behind one table, ENCODINGS.
+"""Pixels per frame <-> stored codes: the encodings of a store, in one table, ENCODINGS.
 
-The field's convention (`uint8-bound20`: clip to +-20 px, 255 even steps) has no code for zero and clips fast motion. The default, `companded8`,
-has fine and even steps where flow is small and steps that grow geometrically above, so nothing below 64 px is clipped (spec store.md,
-Companded 8 bit). docs/store.md has the measured errors and sizes of all four.
+The field's convention (`uint8-bound20`: clip to +-20 px, 255 even steps) has no code for zero and
+clips fast motion. The default, `companded8`, has small even steps for small flow and geometrically
+growing steps above, so nothing below 64 px is clipped. docs/store.md has the measured errors and
+sizes of all four.
 """
 
 import functools
@@ -28,7 +29,7 @@ class Encoding:
     ----------
     name : str
     parameters : dict
-        What `store.json` keeps beside the name.
+        What `store.json` keeps next to the name.
     dtype : numpy.dtype
         Of the codes.
     bound : float
@@ -36,7 +37,7 @@ class Encoding:
     scale : float
         px per code; for the encodings without levels.
     missing : int or float
-        Fill value of arrays. Where the encoding has a code to spare it is never written, so that it cannot pass for flow.
+        Fill value of arrays: the code that no flow has, if the encoding has one.
     magnitudes : float32 (128,), px, or None
         The levels of an 8-bit encoding on either side of zero, increasing.
     """
@@ -51,13 +52,12 @@ class Encoding:
 
     @functools.cached_property
     def levels(self) -> NDArray[np.float32] | None:
-        """The px of every code, float32 (256,), or None where px are code times `scale`; NaN where a code is never written."""
+        """The px of every code, float32 (256,), NaN if unused; None if px = code * scale."""
         if self.magnitudes is None:
             return None
-        if self.magnitudes[0] == 0:  # which has one code, and no sign
-            return np.concatenate(
-                [-self.magnitudes[:0:-1], self.magnitudes, np.array([np.nan], np.float32)]
-            )
+        if self.magnitudes[0] == 0:  # zero has one code, without a sign
+            unused = np.array([np.nan], np.float32)
+            return np.concatenate([-self.magnitudes[:0:-1], self.magnitudes, unused])
         return np.concatenate([-self.magnitudes[::-1], self.magnitudes])
 
     @functools.cached_property
@@ -66,25 +66,22 @@ class Encoding:
         return _make_search_tables(self.levels[np.isfinite(self.levels)])
 
     def encode(self, flow: NDArray[np.float32]) -> Codes:
-        """Return the code of the nearest stored value for every value of `flow` (any shape, px); beyond +-`bound` the last one.
+        """Return the code of the nearest stored value for every value of `flow` (any shape, px).
 
-        Raises ValueError when a value is not finite.
+        Values beyond +-`bound` are clipped. Raises ValueError if a value is not finite.
         """
         flow = np.ascontiguousarray(flow, np.float32)
         if self.magnitudes is None:
             finite = bool(np.isfinite(flow).all())
             codes = _scaled(flow, self)
         else:
-            codes = np.empty(flow.shape, np.uint8)
-            finite = _take_nearest(
-                flow.reshape(-1),
-                flow.reshape(-1).view(np.int32),
-                *self._search_tables,
-                codes.reshape(-1),
-            )
+            codes, flat = np.empty(flow.shape, np.uint8), flow.reshape(-1)
+            tables = self._search_tables
+            finite = _take_nearest(flat, flat.view(np.int32), *tables, codes.reshape(-1))
         if not finite:
             raise ValueError(
-                f"flow of shape {flow.shape} has values that are not finite; a store holds finite flow only"
+                f"flow of shape {flow.shape} has values that are not finite; "
+                "a store holds finite flow only"
             )
         return codes
 
@@ -101,26 +98,31 @@ class Encoding:
         return {"name": self.name, **self.parameters}
 
     def attributes(self) -> dict[str, Any]:
-        """Return array attributes that explain the codes to programs without flowcpc: CF's scale_factor where px are linear in the code."""
+        """Return array attributes that explain the codes to programs without flowcpc.
+
+        CF's scale_factor if px are linear in the code.
+        """
         components = "components are u (x, to the right) and v (y, downwards)"
-        said = {"units": "px per frame", "encoding": self.name}
+        common = {"units": "px per frame", "encoding": self.name}
         if self.name == _COMPANDED:
             assert self.levels is not None
-            said |= {"comment": f"value in px = levels_px[code]; {components}"}
-            return {**said, "levels_px": [float(level) for level in self.levels[:255]]}
-        said |= {"comment": f"value in px = scale_factor * code + add_offset; {components}"}
+            levels = [float(level) for level in self.levels[:255]]
+            comment = f"value in px = levels_px[code]; {components}"
+            return {**common, "comment": comment, "levels_px": levels}
+        comment = f"value in px = scale_factor * code + add_offset; {components}"
         offset = 0.0 if self.levels is None else float(self.levels[0])
         factor = self.scale if self.levels is None else 2 * self.bound / 255
-        return {**said, "scale_factor": factor, "add_offset": offset}
+        return {**common, "comment": comment, "scale_factor": factor, "add_offset": offset}
 
 
 def encoding_from_json(value: Mapping[str, Any]) -> Encoding:
-    """Return the encoding that `store.json` names. Raises ValueError for one that this release does not know."""
+    """Return the encoding that `store.json` names. Raises ValueError if it is unknown."""
     for encoding in ENCODINGS.values():
         if encoding.to_json() == dict(value):
             return encoding
     raise ValueError(
-        f"encoding {dict(value)} is unknown to this release, which has {', '.join(ENCODINGS)}; update flowcpc"
+        f"encoding {dict(value)} is unknown to this release, which has {', '.join(ENCODINGS)}; "
+        "update flowcpc"
     )
 
 
@@ -133,35 +135,31 @@ def encoding_by_name(name: str) -> Encoding:
 
 def _scaled(flow: NDArray[np.float32], encoding: Encoding) -> Codes:
     values = np.clip(flow, -encoding.bound, encoding.bound) / np.float32(encoding.scale)
-    with np.errstate(invalid="ignore"):  # what is not finite is refused by the caller
-        return (
-            np.rint(values).astype(encoding.dtype)
-            if encoding.dtype.kind == "i"
-            else values.astype(encoding.dtype)
-        )
+    with np.errstate(invalid="ignore"):  # the caller refuses values that are not finite
+        rounded = np.rint(values) if encoding.dtype.kind == "i" else values
+        return rounded.astype(encoding.dtype)
 
 
-_BUCKET_BITS = 16  # of a float32, sign first: its last 16 bits, a step of 0.8 %, are left out
+_BUCKET_BITS = 16  # the first bits of a float32, sign included; a bucket spans 0.8 %
 
 
 def _make_search_tables(
     levels: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Return (what a value must exceed to have a higher code than each, the lowest code in each bucket of floats): no bucket holds two such limits.
+    """Return (limits, lowest): a value above limits[code] has a higher code than `code`.
 
-    Halfway between two levels the smaller magnitude is taken, and zero counts as positive.
+    lowest[bucket] is the lowest code in a bucket of floats; no bucket holds two limits. Halfway
+    between two levels the smaller magnitude is taken, and zero counts as positive.
     """
     exact = levels.astype(np.float64)
     limits = ((exact[1:] + exact[:-1]) / 2).astype(np.float32)
     limits = np.where(limits > 0, limits, np.nextafter(limits, np.float32(-np.inf)))
     edges = np.arange(1 << _BUCKET_BITS, dtype=np.uint32) << (32 - _BUCKET_BITS)
-    edges[len(edges) // 2 :] |= (
-        1 << (32 - _BUCKET_BITS)
-    ) - 1  # of negative ones the lowest has the largest magnitude
-    lowest = np.nan_to_num(edges.view(np.float32), nan=0, posinf=np.inf, neginf=-np.inf)
-    return np.append(limits, np.float32(np.inf)), np.searchsorted(
-        limits, lowest, side="left"
-    ).astype(np.uint8)
+    # The lowest of the negative floats in a bucket has the largest magnitude.
+    edges[len(edges) // 2 :] |= (1 << (32 - _BUCKET_BITS)) - 1
+    values = np.nan_to_num(edges.view(np.float32), nan=0, posinf=np.inf, neginf=-np.inf)
+    lowest = np.searchsorted(limits, values, side="left").astype(np.uint8)
+    return np.append(limits, np.float32(np.inf)), lowest
 
 
 @kernel
@@ -172,7 +170,10 @@ def _take_nearest(
     lowest: NDArray[np.uint8],
     codes: NDArray[np.uint8],
 ) -> bool:
-    """Write the code of the level nearest to every value; returns whether all are finite. `bits` are those of `flow`."""
+    """Write the code of the nearest level for every value; return whether all are finite.
+
+    `bits` are those of `flow`.
+    """
     largest = 0
     for i in range(len(flow)):
         largest = max(largest, bits[i] & 0x7FFFFFFF)
@@ -190,7 +191,7 @@ def _look_up(
 
 
 def _companded(step: float, linear_limit: float, bound: float) -> NDArray[np.float32]:
-    """Return 128 magnitudes in px: every `step` up to `linear_limit`, from there growing geometrically to `bound`."""
+    """Return 128 magnitudes in px: every `step` up to `linear_limit`, then geometric to `bound`."""
     even = round(linear_limit / step)
     growing = _MAGNITUDES - 1 - even
     linear = np.arange(even + 1, dtype=np.float64) * step
@@ -199,7 +200,7 @@ def _companded(step: float, linear_limit: float, bound: float) -> NDArray[np.flo
 
 
 def _even(bound: float) -> NDArray[np.float32]:
-    """Return 128 magnitudes in px, those of the 256 even levels from -`bound` to `bound`."""
+    """Return the 128 magnitudes, px, of 256 even levels from -`bound` to `bound`."""
     return ((np.arange(_MAGNITUDES) + 0.5) * (2 * bound / 255)).astype(np.float32)
 
 

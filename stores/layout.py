@@ -2,16 +2,16 @@
 
 ```
 STORE/
-  store.json                       format version and numerics
-  flow/<hh>/<key>.<generation>/    one zarr v3 group per video with the array `flow`  (array format zarr)
-  flow/<hh>/<key>.<generation>.h5  the same as one HDF5 file                          (array format hdf5)
-  frames/<hh>/<key>.<generation>.mjpeg  the frames that flow was computed from, where they are stored: one JPEG behind the other
-  dataset.json                     the videos that the store is meant to hold
-  commits/<hh>/<key>.json          the video exists if and only if this file does
-  failures/<hh>/<key>.json         why a video failed
-  running/*.json                   a run that is at work, for `flowcpc status`
-  index/*.parquet, index.json      tables rebuilt from commits and failures at any time
-  embeddings/<run>-<hash>/         parts as Parquet files, and a manifest (embedding_parts.py)
+  store.json                            format version and numerics
+  flow/<hh>/<key>.<generation>/         one zarr v3 group per video with the array `flow` (zarr)
+  flow/<hh>/<key>.<generation>.h5       the same as one HDF5 file (hdf5)
+  frames/<hh>/<key>.<generation>.mjpeg  the frames that flow was computed from, if stored: JPEGs
+  dataset.json                          the videos that the store should hold
+  commits/<hh>/<key>.json               the video exists if and only if this file does
+  failures/<hh>/<key>.json              why a video failed
+  running/*.json                        heartbeat of a run, for `flowcpc status`
+  index/*.parquet, index.json           tables, rebuilt from commits and failures at any time
+  embeddings/<run>-<hash>/              Parquet files and a manifest (embedding_parts.py)
 ```
 Every path inside is relative, so a store can be moved or copied.
 """
@@ -23,18 +23,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-STAGES = (
-    "decode",
-    "flow",
-    "encode",
-    "write",
-)  # of one video's extraction, each with a column of seconds
+STAGES = ("decode", "flow", "encode", "write")  # of an extraction; each has a column of seconds
 FORMAT = "flowcpc-store"
 FORMAT_VERSION = 3
 ENCODING_NAMES = ("companded8", "uint8-bound20", "int16", "float16")  # default first
-ARRAY_FORMATS = {"zarr": "", "hdf5": ".h5"}  # and what their names end in
+ARRAY_FORMATS = {"zarr": "", "hdf5": ".h5"}  # and their suffix
 FRAMES_SUFFIX = ".mjpeg"
-GENERATION_FOLDERS = ("flow", "frames")  # where the files of a generation lie
+GENERATION_FOLDERS = ("flow", "frames")  # with the files of generations
 ARRAY_NAME = "flow"
 DIMENSIONS = ("frame", "component", "y", "x")
 COMPONENTS = ("u", "v")
@@ -43,16 +38,17 @@ DATASET_FILE = "dataset.json"
 LOCK_FILE = ".lock"
 RUNS_FOLDER = "running"
 INDEX_STAMP = "index.json"
-WHOLE_VIDEO = -1  # the `start` of an embedding that stands for a whole video
+WHOLE_VIDEO = -1  # `start` of the embedding of a whole video
 
 MAX_KEY_BYTES = 180
 _ESCAPED = re.compile(r"[/\\%~\x00-\x1f\x7f]|^[.-]")
 
 
 def video_key(video_id: str) -> str:
-    r"""Return a file name for `video_id`: one name per id, one id per name, at most 180 bytes of UTF-8.
+    r"""Return the file name for `video_id`, unique and at most 180 bytes of UTF-8.
 
-    `/`, `\\`, control characters, `%`, `~` and a leading `.` or `-` are percent-escaped; a longer name is cut and ends in a hash of the whole id.
+    `/`, `\\`, control characters, `%`, `~` and a leading `.` or `-` are percent-escaped. A longer
+    name is cut and ends in a hash of the whole id.
 
     >>> video_key("v_Archery_g01_c01"), video_key("Archery/-clip")
     ('v_Archery_g01_c01', 'Archery%2F-clip')
@@ -66,22 +62,22 @@ def video_key(video_id: str) -> str:
 
 
 def is_cut_key(key: str) -> bool:
-    """Return whether a video_key does not hold its whole video_id; of the others urllib.parse.unquote is the inverse."""
+    """Return whether a video_key was cut; urllib.parse.unquote inverts the others."""
     return "~" in key
 
 
 def hash_folder(video_id: str) -> str:
-    """Return two hex digits of the hash of `video_id`, so that no folder holds hundreds of thousands of entries."""
+    """Return two hex digits of the hash of `video_id`; they keep folders small."""
     return hashlib.sha256(video_id.encode()).hexdigest()[:2]
 
 
 def record_name(video_id: str) -> str:
-    """Return what the records of `video_id` are called within commits/ and failures/."""
+    """Return the name of the records of `video_id` within commits/ and failures/."""
     return f"{hash_folder(video_id)}/{video_key(video_id)}.json"
 
 
 def id_of_record(name: str) -> str:
-    """Return the video_id that a `record_name` says; of a long id it says the beginning."""
+    """Return the video_id in a `record_name`; for a cut name, its beginning."""
     return unquote(name.rpartition("/")[2].removesuffix(".json"))
 
 
@@ -97,20 +93,14 @@ def failure_path(store: Path, video_id: str) -> Path:
 
 def generation_path(video_id: str, generation: str, array_format: str) -> Path:
     """Return where a generation of `video_id` lives, relative to the store."""
-    return (
-        Path("flow")
-        / hash_folder(video_id)
-        / f"{video_key(video_id)}.{generation}{ARRAY_FORMATS[array_format]}"
-    )
+    name = f"{video_key(video_id)}.{generation}{ARRAY_FORMATS[array_format]}"
+    return Path("flow", hash_folder(video_id), name)
 
 
 def frames_path(video_id: str, generation: str) -> Path:
     """Return where the frames of a generation of `video_id` live, relative to the store."""
-    return (
-        Path("frames")
-        / hash_folder(video_id)
-        / f"{video_key(video_id)}.{generation}{FRAMES_SUFFIX}"
-    )
+    name = f"{video_key(video_id)}.{generation}{FRAMES_SUFFIX}"
+    return Path("frames", hash_folder(video_id), name)
 
 
 def generation_of(path: Path) -> str:
@@ -118,24 +108,25 @@ def generation_of(path: Path) -> str:
     return _without_suffix(path).rpartition(".")[2]
 
 
-def key_of(generation: Path) -> str:
-    """Return the video_key in the name of a generation; `generation_path` or `frames_path` made it."""
-    return _without_suffix(generation).rpartition(".")[0]
+def key_of(path: Path) -> str:
+    """Return the video_key in the name of a generation's flow or frames."""
+    return _without_suffix(path).rpartition(".")[0]
 
 
-def _without_suffix(generation: Path) -> str:
-    return generation.name.removesuffix(ARRAY_FORMATS["hdf5"]).removesuffix(FRAMES_SUFFIX)
+def _without_suffix(path: Path) -> str:
+    return path.name.removesuffix(ARRAY_FORMATS["hdf5"]).removesuffix(FRAMES_SUFFIX)
 
 
-def record_of_generation(generation: Path) -> str:
-    """Return the `record_name` of the video of a generation."""
-    return f"{generation.parent.name}/{key_of(generation)}.json"
+def record_of_generation(path: Path) -> str:
+    """Return the `record_name` of the video of a generation's flow or frames."""
+    return f"{path.parent.name}/{key_of(path)}.json"
 
 
 def flows_per_chunk(height: int, width: int) -> int:
     """Return how many flows share a chunk: at most 10, a divisor of a shard, about 32 Ki codes.
 
-    Small flows share a chunk because each chunk costs a header and a start; large ones do not because a window would decode too much.
+    Small flows share a chunk because each chunk has a fixed cost. Large ones do not, because a
+    window would decode flows that it does not need.
     """
     fitting = [count for count in (1, 2, 4, 5, 8, 10) if count * 2 * height * width <= 32 * 1024]
     return max(fitting, default=1)
@@ -145,7 +136,7 @@ FLOWS_PER_SHARD = 1000
 
 
 def size_option(numerics: Mapping[str, Any]) -> str:
-    """Return the option that says how large the flow of these numerics is.
+    """Return the option of extract-flow for the size of these numerics.
 
     >>> size_option({"short_side": 256}), size_option({"height": 24, "width": 32})
     ('--short-side 256', '--size 24x32')
@@ -155,7 +146,7 @@ def size_option(numerics: Mapping[str, Any]) -> str:
 
 
 def find_store_above(path: Path) -> Path | None:
-    """Return the store that `path` is, or lies in; None where there is none."""
+    """Return the store that `path` is or lies in; None if there is none."""
     resolved = path.resolve()
     for folder in (resolved, *resolved.parents):
         file = folder / STORE_FILE
@@ -172,15 +163,16 @@ def is_remains(path: Path) -> bool:
 
 
 def differing_values(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield (dotted name, value in `one`, value in `other`) wherever two nested dicts of numerics differ; None is absent.
+    """Yield (dotted name, value in `one`, value in `other`) for each difference of nested dicts.
+
+    None means absent.
 
     >>> list(differing_values({"tvl1": {"tau": 0.25}}, {"tvl1": {"tau": 0.1}}))
     [('tvl1.tau', 0.25, 0.1)]
     """
     if isinstance(one, dict) and isinstance(other, dict):
         for key in sorted(one.keys() | other.keys()):
-            yield from differing_values(
-                one.get(key), other.get(key), f"{name}.{key}" if name else key
-            )
+            dotted = f"{name}.{key}" if name else key
+            yield from differing_values(one.get(key), other.get(key), dotted)
     elif one != other:
         yield name, one, other

@@ -35,7 +35,7 @@ from flowcpc.pipeline.extraction.extract import ExtractionSettings, Outcome, Sto
 from flowcpc.pipeline.extraction.ledger import VideoTask
 from flowcpc.stores.base.errors import OperationError, first_line
 from flowcpc.stores.base.listener import Listener
-from flowcpc.stores.records.run_files import WorkerState
+from flowcpc.stores.records.contract import WorkerState
 
 _TICK_S = 0.5
 _EXAMINE_S = 180.0  # a worker's first import may come over a slow network disk

@@ -16,7 +16,7 @@ from flowcpc.pipeline.extraction.extract import ExtractionSettings, Outcome
 from flowcpc.pipeline.extraction.ledger import VideoTask
 from flowcpc.pipeline.tvl1.batching import videos_at_a_time
 from flowcpc.pipeline.tvl1.solver import available_threads
-from flowcpc.stores.records.run_files import WorkerState
+from flowcpc.stores.records.contract import WorkerState
 
 Extract = Callable[..., Outcome]  # with the arguments of `extract_video`
 _TICK_S = 0.2

@@ -8,9 +8,9 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from flowcpc.stores.base.errors import OperationError
+from flowcpc.stores.records.contract import SourceRecord
 
 VIDEO_SUFFIXES = (
     ".avi", ".mp4", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv", ".ogv", ".3gp"
@@ -41,9 +41,15 @@ class Video:
             name = os.fsencode(self.path)
             raise ValueError(f"the name of {name!r} is not UTF-8; rename it") from error
 
-    def to_record(self) -> dict[str, Any]:
+    def to_record(self) -> SourceRecord:
         """Return the fields as a commit or failure record stores them."""
-        return {**vars(self), "folds": dict(self.folds)}
+        return {
+            "video_id": self.video_id,
+            "path": self.path,
+            "label": self.label,
+            "group": self.group,
+            "folds": dict(self.folds),
+        }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,7 @@ from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.encoding import encoding_by_name
 from flowcpc.stores.flow_store import FlowStore, create_store
 from flowcpc.stores.inspection.verify import check_files
+from flowcpc.stores.records.contract import CommitRecord, SourceStamp
 
 _BLOCK = 32  # flows in memory
 
@@ -209,7 +210,7 @@ def _import_one(
 ) -> None:
     folder = root / video.path
     commit = _whole_commit(store, video.video_id)
-    stamp: dict[str, Any] = {"source_bytes": None, "source_mtime_ns": None}
+    stamp: SourceStamp = {"source_bytes": None, "source_mtime_ns": None}
     try:
         files = list_flows(layout, folder, first)
         states = [path.stat() for pair in files for path in pair]
@@ -236,7 +237,7 @@ def _import_one(
     summary.pairs += len(files)
 
 
-def _whole_commit(store: FlowStore, video_id: str) -> dict[str, Any] | None:
+def _whole_commit(store: FlowStore, video_id: str) -> CommitRecord | None:
     """Return the commit of a video if it and all its files are whole."""
     try:
         commit = store.commit_of(video_id)
@@ -245,12 +246,10 @@ def _whole_commit(store: FlowStore, video_id: str) -> dict[str, Any] | None:
     return commit if commit is not None and not check_files(store.path, commit)[1] else None
 
 
-def _keep(
-    store: FlowStore, video: Video, commit: dict[str, Any], summary: ExtractionSummary
-) -> None:
+def _keep(store: FlowStore, video: Video, commit: CommitRecord, summary: ExtractionSummary) -> None:
     """Leave the flow of `video` as it is, under its label, group and folds of now."""
     record = video.to_record()
-    if any(commit[name] != value for name, value in record.items()):
+    if not commit.items() >= record.items():
         store.relabel(commit, record)
     summary.stored_before += 1
 
@@ -276,7 +275,7 @@ def _write(
     files: list[tuple[Path, ...]],
     bound: float,
     fps: float | None,
-    stamp: dict[str, Any],
+    stamp: SourceStamp,
 ) -> None:
     # A value at the end of the 8 bits was clipped before it came here; JPEG leaves it within half a step.
     reach = min(store.encoding.bound, bound - bound / 255)

@@ -36,6 +36,7 @@ from flowcpc.pipeline.tvl1.solver import check_backend, compute_flow, resolve_ba
 from flowcpc.stores.base.errors import DamagedStoreError, OperationError, first_line
 from flowcpc.stores.encoding import DEFAULT, encoding_by_name
 from flowcpc.stores.flow_store import FlowStore, open_store
+from flowcpc.stores.records.contract import SourceStamp
 
 _MAX_FRAMES = {"cuda": 256}  # in a block; with other backends:
 _MAX_FRAMES_CPU = 32
@@ -158,7 +159,7 @@ class StoreWriteError(OperationError):
     """The store cannot be written (disk full, read-only), so the whole extraction stops."""
 
 
-def source_stamp(path: Path) -> dict[str, int | None]:
+def source_stamp(path: Path) -> SourceStamp:
     """Return size (bytes) and mtime (ns) of a source, which tell a changed one; None if absent."""
     try:
         status = path.stat()
@@ -214,7 +215,7 @@ def record_failure(
     video: Video,
     kind: str,
     reason: str,
-    stamp: dict[str, int | None],
+    stamp: SourceStamp,
     *,
     host: str | None = None,
     seconds: float | None = None,
@@ -225,8 +226,18 @@ def record_failure(
     """
     earlier = store.failure_of(video.video_id)
     attempts = 1 + (earlier["attempts"] if earlier else 0)
-    attempt = {"attempts": attempts, "time": time.time(), "host": host, "seconds": seconds}
-    store.record_failure({**video.to_record(), "kind": kind, "reason": reason, **attempt, **stamp})
+    store.record_failure(
+        {
+            **video.to_record(),
+            **stamp,
+            "kind": kind,
+            "reason": reason,
+            "attempts": attempts,
+            "time": time.time(),
+            "host": host,
+            "seconds": seconds,
+        }
+    )
 
 
 def _unwritable(store: FlowStore, error: BaseException) -> StoreWriteError:
@@ -244,7 +255,7 @@ class _Extraction:
     store: FlowStore
     video: Video
     path: Path
-    stamp: dict[str, int | None]
+    stamp: SourceStamp
     decoder: Decoder
     watch: Watch
 

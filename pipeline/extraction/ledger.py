@@ -1,7 +1,7 @@
 """What an extraction has to do and has done, from the store's records."""
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from flowcpc.pipeline.extraction.extract import (
 )
 from flowcpc.stores.flow_store import FlowStore
 from flowcpc.stores.layout import record_name
+from flowcpc.stores.records.contract import SourceStamp
 from flowcpc.stores.records.record_file import record_names
 
 
@@ -111,7 +112,7 @@ def plan_extraction(
         stamp = source_stamp(Path(settings.videos, video.path))
         size = stamp["source_bytes"]
         row = None if video.video_id in again else stored.get(video.video_id)
-        failure = failed.get(video.video_id)
+        failure: Mapping[str, Any] | None = failed.get(video.video_id)
         if row is not None and (size is None or _is_same_source(row, stamp)):
             unchanged += 1  # a source that was deleted later does not invalidate its flow
             _update_record(store, video, row)
@@ -150,7 +151,7 @@ def _failures(store: FlowStore, video_ids: Sequence[str]) -> list[tuple[str, str
 
 def refuse_other_names(store: FlowStore, videos: Sequence[Video]) -> None:
     """Raise ValueError if a data set would store the same files again under other ids."""
-    stored = store.videos()
+    stored = store.videos(["video_id", "path"])
     ids = dict(zip(stored["path"], stored["video_id"], strict=True))
     for video in videos:
         if ids.get(video.path, video.video_id) != video.video_id:
@@ -166,12 +167,12 @@ def _by_id(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return {row["video_id"]: row for row in rows}
 
 
-def _is_same_source(row: dict[str, Any], stamp: dict[str, int | None]) -> bool:
+def _is_same_source(row: Mapping[str, Any], stamp: SourceStamp) -> bool:
     # An empty cell equals nothing, not even the None of an absent source.
     return all(not pd.isna(row[name]) and row[name] == value for name, value in stamp.items())
 
 
-def _fails_again(failure: dict[str, Any] | None, stamp: dict[str, int | None]) -> bool:
+def _fails_again(failure: Mapping[str, Any] | None, stamp: SourceStamp) -> bool:
     return failure is not None and failure["kind"] == KIND_FILE and _is_same_source(failure, stamp)
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name, synced, renamed."""
+"""Files that are complete or absent: written under a temporary name, synced, renamed."""
 
 import contextlib
 import os
@@ -11,22 +11,23 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` at `path` so that a reader, or a crash, sees the old file or the new one and nothing between; raises as `replaced_file`."""
+    """Write `data` to `path` atomically; see `replaced_file`."""
     with replaced_file(path) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
 def replaced_file(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a file to write that takes the place of `path` when the block ends well, all of it at once.
+    """Yield a file that replaces `path` atomically when the block ends without an error.
 
-    The parent folder is made when missing. Raises OSError (for example disk full) and then leaves the old file alone.
+    A reader, or a crash, sees the old file or the new one. A missing parent folder is created.
+    Raises OSError (for example a full disk); then the old file stays.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (NotADirectoryError, FileExistsError) as error:
         raise FileExistsError(
-            f"{path.parent} cannot be a folder, a file is in its way; give another path"
+            f"{path.parent} cannot be a folder, because a file is there; give another path"
         ) from error
     temporary = path.parent / f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
     try:
@@ -42,7 +43,7 @@ def replaced_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def sync_file(path: Path) -> None:
-    """Ask the disk to keep the bytes of `path`."""
+    """Sync the bytes of `path` to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -51,5 +52,5 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Ask the disk to keep the names in folder `path` (a rename lives in the folder, not in the file)."""
+    """Sync the names in folder `path` to disk; a rename changes the folder, not the file."""
     sync_file(path)

@@ -1,15 +1,13 @@
-"""How kernels for the processor are compiled, and where the machine code is kept.
+"""Compiles kernels for the CPU and keeps the machine code on disk for other processes.
 
-Compiling takes seconds, so Numba keeps the result on disk and other processes load it. Numba itself notices only a change of the file that
-holds a kernel; ours call one another across files, and a cluster's nodes share one home with different processors. So the folder's name is
-made of every source file beside the kernel's, the versions and the processor: a process finds machine code that was made for exactly it, or
-none.
+Numba's own cache sees only changes of the file that holds a kernel, but kernels call one another
+across files, and the nodes of a cluster share a home and have different processors. So the name of
+our cache folder is a hash of all sources of a top package, the versions and the processor.
 """
 
 import contextlib
 import functools
 import hashlib
-import importlib
 import os
 import platform
 import sys
@@ -23,20 +21,20 @@ from numba.core.caching import FunctionCache
 from numba.core.registry import cpu_target
 
 _COMPLETE = "complete"
+_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": False, "boundscheck": False}
 
 
 class _Cache(FunctionCache):
-    """Numba's cache of a function, without which work goes on: a full disk or a torn file costs the compiling again."""
+    """Numba's cache of a function, made optional: on a full disk or a torn file, compile again."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return the compiled function, or None where there is none that can be read."""
-        try:
+        """Return the compiled function, or None if none can be read."""
+        with contextlib.suppress(Exception):  # a torn file can raise anything
             return super().load_overload(sig, target_context)
-        except Exception:  # a torn file can raise anything
-            return None
+        return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep a compiled function if the disk takes it."""
+        """Save a compiled function if the disk takes it."""
         with contextlib.suppress(Exception):
             try:
                 super().save_overload(sig, data)
@@ -48,75 +46,68 @@ class _Cache(FunctionCache):
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile `function` at its first call: without the GIL, IEEE arithmetic, NumPy's rules of division.
+    """Compile `function` at its first call: without the GIL, with IEEE and NumPy arithmetic.
 
-    The machine code is kept on disk where a folder for it can be written, else it is made anew in every process.
+    The machine code is kept on disk if its folder can be written.
     """
-    compiled = numba.njit(nogil=True, error_model="numpy", fastmath=False, boundscheck=False)(
-        function
-    )
-    folder = _cache_folder(function.__module__)
+    compiled = numba.njit(**_OPTIONS)(function)
+    folder = _cache_folder(_top_package(function.__module__))
     if folder:
         before = numba.config.CACHE_DIR
         try:
             numba.config.CACHE_DIR = folder
             cache = _Cache(function)
-        except (OSError, RuntimeError):  # full, or gone since it was made
+        except (OSError, RuntimeError):  # the disk is full, or the folder was deleted
             return compiled
         finally:
             numba.config.CACHE_DIR = before
-        if cache.cache_path.startswith(
-            folder
-        ):  # Numba may have turned to another place, which knows one source file
+        # Numba may have chosen another folder, which depends on one source file only.
+        if cache.cache_path.startswith(folder):
             compiled._cache = cache
     return compiled
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """Compile `function` as a part of each kernel that calls it; it is kept with them."""
-    return numba.njit(
-        nogil=True, error_model="numpy", fastmath=False, boundscheck=False, forceinline=True
-    )(function)
+    """Compile `function` as a part of each kernel that calls it."""
+    return numba.njit(**_OPTIONS, forceinline=True)(function)
 
 
 def is_complete(module: str) -> bool:
-    """Return whether an earlier process left the machine code of all kernels around `module`."""
-    folder = _cache_folder(module)
+    """Return whether a process compiled all kernels of `module`'s top package and saved them."""
+    folder = _cache_folder(_top_package(module))
     return bool(folder) and Path(folder, _COMPLETE).exists()
 
 
 def mark_complete(module: str) -> None:
-    """Note that all kernels around `module` were compiled and kept."""
-    folder = _cache_folder(module)
+    """Note that all kernels of `module`'s top package are compiled and saved."""
+    folder = _cache_folder(_top_package(module))
     if folder:
         with contextlib.suppress(OSError):
             Path(folder, _COMPLETE).touch()
 
 
-@functools.cache
-def _cache_folder(module: str) -> str:
-    """Return the folder for the code of `module`'s top package on this processor; empty if none is writable."""
-    return _folder_for(_top_package(module))
+def cache_key(package: Path) -> str:
+    """Return 16 hex digits of all sources under `package`, the versions and the processor."""
+    target = cpu_target.target_context.codegen().magic_tuple()
+    versions = numba.__version__, llvmlite.__version__, sys.version_info
+    digest = hashlib.sha256(repr((versions, platform.machine(), target)).encode())
+    for source in sorted(package.rglob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _top_package(module: str) -> Path:
-    """Return the folder of `flowcpc.<stage>`: its kernels call one another across sub-folders."""
-    top = ".".join(module.split(".")[:2])
-    return Path(str(importlib.import_module(top).__file__)).parent
+    """Return the folder of flowcpc.<stage>, whose kernels call one another across folders."""
+    return Path(str(sys.modules[".".join(module.split(".")[:2])].__file__)).parent
 
 
 @functools.cache
-def _folder_for(package: Path) -> str:
-    made_of = hashlib.sha256()
-    for source in sorted(package.rglob("*.py")):
-        made_of.update(source.read_bytes())
-    target = cpu_target.target_context.codegen().magic_tuple()
-    versions = numba.__version__, llvmlite.__version__, sys.version_info
-    made_of.update(repr((versions, platform.machine(), target)).encode())
+def _cache_folder(package: Path) -> str:
+    """Return the folder for the machine code of a package; empty if it cannot be written."""
     base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
-        folder = Path(base).expanduser() / "flowcpc" / f"{package.name}-{made_of.hexdigest()[:16]}"
+        folder = Path(base).expanduser() / "flowcpc" / f"{package.name}-{cache_key(package)}"
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # the latter where nobody is at home
+    except (OSError, RuntimeError):  # RuntimeError if the user has no home
         return ""
     return str(folder) if os.access(folder, os.W_OK | os.X_OK) else ""

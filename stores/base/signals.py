@@ -1,4 +1,4 @@
-"""Signals that ask for a stop, and how the processes that are started meanwhile are kept from hearing them too early."""
+"""Signals that ask for a stop, and how to keep them from processes that are being started."""
 
 import contextlib
 import signal
@@ -10,13 +10,14 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """Hold STOPS back from this thread; from the threads that are begun in it, and from all processes that these start, which inherit the mask.
+    """Block STOPS in this thread and in all threads and processes that it starts meanwhile.
 
-    A terminal, or a queue, signals every process of a command, those too that are still loading Python and would answer with a traceback.
+    A terminal or a queue signals every process of a command, even those that are still loading
+    Python, which would end with a traceback.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
-        resource_tracker.ensure_running()  # when it begins, it lets these through again; it has begun now
+        resource_tracker.ensure_running()  # its start unblocks these signals
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         yield
     finally:

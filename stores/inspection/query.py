@@ -70,9 +70,9 @@ def _tables(store: FlowStore, *, with_embeddings: bool) -> dict[str, Callable[[]
 
     def read(name: str) -> Callable[[], pa.Table]:
         def table() -> pa.Table:
-            file = catalog.fresh_index(store.path, name)
-            if file is not None:
-                return pq.read_table(pa.BufferReader(file))
+            with catalog.opened_index(store.path, [name]) as files:
+                if files is not None:
+                    return pq.read_table(files[name])
             return pa.Table.from_pandas(
                 catalog.build_tables(store.path, [name])[name], preserve_index=False
             )

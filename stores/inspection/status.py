@@ -14,7 +14,9 @@ from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.flow_store import FlowStore
 from flowcpc.stores.layout import STAGES
 from flowcpc.stores.records import catalog
-from flowcpc.stores.records.run_files import RunState, read_runs
+from flowcpc.stores.records.contract import RunState
+from flowcpc.stores.records.dataset_file import whole_dataset
+from flowcpc.stores.records.run_files import read_runs
 
 # What a worker's seconds are made of: waiting for frames; the solver; codes and statistics; compressing and writing.
 RECENT_S = 600.0
@@ -189,7 +191,7 @@ def read_status(store: FlowStore, now: float | None = None) -> StoreStatus:
         stored=len(videos),
         failed=len(failed),
         pending=int(pending.sum()),
-        left_out=max(0, catalog.whole_dataset(store.path) - len(videos) - len(failures)),
+        left_out=max(0, whole_dataset(store.path) - len(videos) - len(failures)),
         flows=int(videos["flows"].sum()),
         runs=runs,
         last=last,

@@ -19,8 +19,9 @@ from flowcpc.stores.base.listener import Progress
 from flowcpc.stores.embedding_parts import read_parts
 from flowcpc.stores.embeddings import embedding_folders
 from flowcpc.stores.flow_store import FlowStore
-from flowcpc.stores.records import catalog, record_file
+from flowcpc.stores.records import record_file
 from flowcpc.stores.records.commits import find_fault
+from flowcpc.stores.records.dataset_file import read_dataset
 from flowcpc.stores.records.garbage import find_leftovers, find_orphans
 
 DAMAGED = "damaged"  # a file's bytes are not those that were written
@@ -184,7 +185,7 @@ def _find_lost(store: Path, whose: Mapping[str, str]) -> Iterator[Finding]:
 def _ids_by_record(store: Path) -> dict[str, str]:
     """Return the videos of the data set by the name of their records; nothing where the data set cannot be read."""
     try:
-        return {layout.record_name(video_id): video_id for video_id in catalog.read_dataset(store)}
+        return {layout.record_name(video_id): video_id for video_id in read_dataset(store)}
     except DamagedStoreError:
         return {}
 
@@ -212,7 +213,7 @@ def check_files(store: Path, commit: Mapping[str, Any]) -> tuple[int, list[Findi
 
 def _check_dataset(store: FlowStore, known: set[str | None]) -> Iterator[Finding]:
     try:
-        meant = catalog.read_dataset(store.path)
+        meant = read_dataset(store.path)
     except DamagedStoreError:
         what = "the list of videos does not fit its checksum"
         yield Finding(DAMAGED, None, layout.DATASET_FILE, what)

@@ -1,25 +1,25 @@
 """Where in a video's files each of its chunks lies.
 
-A chunk is a Blosc frame of whole flows. Chunks follow one another in the order of their flows, in the files too, so that a window is one read.
+A chunk is a Blosc frame of whole flows. Files hold chunks in order, so that a window is one read.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flowcpc.stores.records.contract import PackedChunks
 from flowcpc.stores.records.record_file import pack_array, unpack_array
 
 
 @dataclass(frozen=True)
 class ChunkMap:
-    """Where every chunk of a video is: its Blosc frame, without the checksum that the format puts behind it.
+    """Where every chunk of a video is: its Blosc frame, without the format's own checksum.
 
     Attributes
     ----------
     files : tuple of str
-        Paths relative to the store, each of `chunks_per_file` chunks but the last.
+        Paths relative to the store, each with `chunks_per_file` chunks except the last.
     chunks_per_file : int
     offsets : int64 (n,)
         First byte in its file.
@@ -36,16 +36,16 @@ class ChunkMap:
     checks: NDArray[np.int64]
 
     def holds(self, flows: int, flows_per_chunk: int) -> bool:
-        """Return whether there is a place for each of so many flows, and no more. Kernels that read by this map check no bounds."""
+        """Return whether the map fits this many flows. Kernels that use the map check no bounds."""
         count = -(-flows // flows_per_chunk) if flows_per_chunk > 0 else -1
         files = -(-count // self.chunks_per_file) if self.chunks_per_file > 0 else -1
         lengths = {len(self.offsets), len(self.sizes), len(self.checks)}
         within = bool((self.offsets >= 0).all() and (self.sizes >= 0).all())
         return within and lengths == {count} and len(self.files) == files
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> PackedChunks:
         """Return the map as a commit record keeps it; `from_json` is the inverse."""
-        # Behind a chunk comes the next one or a checksum first: the gaps compress to nothing.
+        # Between chunks lie only checksums: the gaps compress to nothing.
         gaps = np.diff(self.offsets, prepend=0)
         gaps[1:] -= self.sizes[:-1]
         return {
@@ -57,18 +57,11 @@ class ChunkMap:
         }
 
     @staticmethod
-    def from_json(value: Mapping[str, object]) -> "ChunkMap":
+    def from_json(value: PackedChunks) -> "ChunkMap":
         """Return the map that a commit record keeps."""
-        files, per_file = value["files"], value["chunks_per_file"]
-        assert isinstance(files, list)
-        assert isinstance(per_file, int)
-        sizes = _unpack(value["sizes"], "<u4")
-        steps = _unpack(value["gaps"], "<i8")
+        sizes = unpack_array(value["sizes"], "<u4").astype(np.int64)
+        steps = unpack_array(value["gaps"], "<i8").astype(np.int64)
         steps[1:] += sizes[:-1]
-        return ChunkMap(
-            tuple(files), per_file, np.cumsum(steps), sizes, _unpack(value["crc32c"], "<u4")
-        )
-
-
-def _unpack(text: object, dtype: str) -> NDArray[np.int64]:
-    return unpack_array(text, dtype).astype(np.int64)
+        checks = unpack_array(value["crc32c"], "<u4").astype(np.int64)
+        files = tuple(value["files"])
+        return ChunkMap(files, value["chunks_per_file"], np.cumsum(steps), sizes, checks)

@@ -1,7 +1,6 @@
-"""Records: what a store says of a video, one JSON file each, checked as the bytes that were written.
+"""Record files: JSON with a checksum over the bytes as written, since JSON values can hide changes.
 
-Not every change of JSON changes its values, so the checksum is over the text. Long columns stand in a record as packed arrays, which a table of
-hundreds of thousands of videos is made from in minutes.
+Long columns are packed arrays, so that tables of hundreds of thousands of videos take minutes.
 """
 
 import base64
@@ -19,37 +18,36 @@ from numpy.typing import NDArray
 
 from flowcpc.stores.base.atomic import replace_file
 from flowcpc.stores.base.errors import DamagedStoreError
+from flowcpc.stores.records.contract import PackedColumns
 
 _BEGIN, _MIDDLE, _END = b'{"checksum": "', b'", "record": ', b"}"
-_DIGITS = 64
+_BODY = slice(len(_BEGIN) + 64 + len(_MIDDLE), -len(_END))
 
 
-def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write `record` as JSON with a checksum of itself, atomically."""
-    body = json.dumps(record, ensure_ascii=False, sort_keys=True).encode()
-    replace_file(path, _BEGIN + hashlib.sha256(body).hexdigest().encode() + _MIDDLE + body + _END)
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write `record` as JSON with its checksum, atomically."""
+    replace_file(path, _sealed(json.dumps(record, ensure_ascii=False, sort_keys=True).encode()))
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """Return the record at `path`. Raises FileNotFoundError, or DamagedStoreError when a byte of it is not what was written."""
+    """Return the record at `path`. Raises FileNotFoundError, or DamagedStoreError if it changed."""
     with open(path, "rb") as file:
         data = file.read()
-    start = len(_BEGIN) + _DIGITS + len(_MIDDLE)
-    body = data[start : -len(_END)]
-    intact = _BEGIN + hashlib.sha256(body).hexdigest().encode() + _MIDDLE + body + _END == data
-    if not intact:
+    if _sealed(data[_BODY]) != data:
         raise DamagedStoreError(
-            f"{path} does not fit its checksum; flowcpc verify names all damage and what mends it"
+            f"{path} does not fit its checksum; flowcpc verify lists all damage and its repair"
         )
-    record: dict[str, Any] = json.loads(body)
+    record: dict[str, Any] = json.loads(data[_BODY])
     return record
 
 
-def record_names(store: Path, kind: str) -> list[str]:
-    """Return the records of `kind` ("commits" or "failures") as "<hh>/<key>.json", sorted.
+def _sealed(body: bytes) -> bytes:
+    return _BEGIN + hashlib.sha256(body).hexdigest().encode() + _MIDDLE + body + _END
 
-    Strings, because a hundred thousand Path objects take seconds.
-    """
+
+def record_names(store: Path, kind: str) -> list[str]:
+    """Return the records of `kind` ("commits" or "failures") as "<hh>/<key>.json", sorted."""
+    # Strings, because a hundred thousand Path objects take seconds.
     try:
         folders = sorted(os.listdir(store / kind))
     except FileNotFoundError:
@@ -64,31 +62,37 @@ def record_names(store: Path, kind: str) -> list[str]:
 
 def pack_array(values: NDArray[Any], dtype: str) -> str:
     """Return `values` as text: bytes of the little-endian `dtype`, deflated, in base64."""
-    return base64.b64encode(zlib.compress(values.astype(dtype).tobytes())).decode()
+    return _pack(values.astype(dtype).tobytes())
 
 
-def unpack_array(text: object, dtype: str) -> NDArray[Any]:
-    """Return the array that `pack_array` made a text of; read-only."""
-    return np.frombuffer(zlib.decompress(base64.b64decode(str(text))), dtype)
+def unpack_array(text: str, dtype: str) -> NDArray[Any]:
+    """Return the array that `pack_array` packed; read-only."""
+    return np.frombuffer(_unpack(text), dtype)
 
 
-def pack_columns(columns: Mapping[str, Any], dtypes: Mapping[str, str]) -> dict[str, Any]:
-    """Return equally long columns as one packed text beside their names and dtypes; those without a dtype are left out."""
+def pack_columns(columns: Mapping[str, Any], dtypes: Mapping[str, str]) -> PackedColumns:
+    """Return the equally long `columns` that have a dtype as one text, with names and dtypes."""
     arrays = [np.asarray(columns[name]).astype(dtype) for name, dtype in dtypes.items()]
-    data = b"".join(array.tobytes() for array in arrays)
-    packed = base64.b64encode(zlib.compress(data)).decode()
     return {
         "columns": [list(column) for column in dtypes.items()],
         "rows": len(arrays[0]),
-        "packed": packed,
+        "packed": _pack(b"".join(array.tobytes() for array in arrays)),
     }
 
 
-def unpack_columns(value: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+def unpack_columns(value: PackedColumns) -> dict[str, NDArray[Any]]:
     """Return the columns that `pack_columns` packed."""
-    data = zlib.decompress(base64.b64decode(value["packed"]))
-    columns, at = {}, 0
+    data = _unpack(value["packed"])
+    columns, begin = {}, 0
     for name, dtype in value["columns"]:
-        columns[name] = np.frombuffer(data, dtype, value["rows"], at)
-        at += columns[name].nbytes
+        columns[name] = np.frombuffer(data, dtype, value["rows"], begin)
+        begin += columns[name].nbytes
     return columns
+
+
+def _pack(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data)).decode()
+
+
+def _unpack(text: str) -> bytes:
+    return zlib.decompress(base64.b64decode(text))

@@ -1,6 +1,7 @@
 """One video's codes as an HDF5 file with Blosc and Fletcher-32. The only file that imports h5py.
 
-Chunks are compressed here and written past HDF5's filters, which read them back. Any program with the Blosc filter (hdf5plugin) opens them.
+Chunks are compressed here and bypass HDF5's filters when they are written; any program with the
+Blosc filter (hdf5plugin) reads them.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ _CHECKSUM_BYTES = 4
 
 
 class Hdf5Writer:
-    """Writes the chunks of one video in order; a ZarrWriter for HDF5, and used as one."""
+    """Writes the chunks of one video in order; has the interface of ZarrWriter."""
 
     def __init__(
         self, path: Path, chunk: tuple[int, ...], encoding: Encoding, attributes: Mapping[str, Any]
@@ -31,7 +32,7 @@ class Hdf5Writer:
         self.files = [path]
         self.offsets: list[int] = []
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The newest format's metadata have checksums.
+        # Only the newest format has checksums of metadata.
         self._file = h5py.File(path, "x", libver="latest")
         self._array = self._file.create_dataset(
             ARRAY_NAME,
@@ -49,7 +50,7 @@ class Hdf5Writer:
             self._array.attrs[name] = value
 
     def write(self, frame: bytes, check: int, flows: int) -> None:
-        """Append a chunk of `flows` flows: a Blosc frame; HDF5 has its own checksum."""
+        """Append a chunk of `flows` flows, a Blosc frame; HDF5 has a checksum of its own."""
         start = self._flows
         self._flows += flows
         self._array.resize(self._flows, axis=0)
@@ -57,13 +58,13 @@ class Hdf5Writer:
         self._array.id.write_direct_chunk((start, 0, 0, 0), data)
 
     def close(self) -> None:
-        """Finish the array and ask the disk to keep it."""
-        places: dict[int, int] = {}
+        """Finish the array and sync it."""
+        offsets: dict[int, int] = {}
         self._file.flush()
         self._array.id.chunk_iter(
-            lambda chunk: places.update({chunk.chunk_offset[0]: chunk.byte_offset})
+            lambda chunk: offsets.update({chunk.chunk_offset[0]: chunk.byte_offset})
         )
-        self.offsets = [places[start] for start in sorted(places)]
+        self.offsets = [offsets[start] for start in sorted(offsets)]
         self._file.close()
         sync_file(self._path)
 

@@ -1,4 +1,4 @@
-"""Files that readers keep open, and reads at a place in them."""
+"""Files that readers keep open, and positional reads of them."""
 
 import errno
 import functools
@@ -12,19 +12,19 @@ _NO_DAMAGE = (errno.EMFILE, errno.ENFILE, errno.EACCES)
 _OPEN_FILES = 128
 
 
-def read_at(path: Path, begin: int, room: NDArray[np.uint8]) -> str:
-    """Fill `room` with the bytes of a file from `begin` on. Returns what is wrong with the file; nothing where it was filled.
+def read_at(path: Path, begin: int, out: NDArray[np.uint8]) -> str:
+    """Fill `out` with the bytes of a file from `begin` on. Returns the fault of the file, or "".
 
     Raises OSError for what is no damage: too many open files, no permission.
     """
     try:
-        opened = _open(str(path))  # by a name of ours: the cache may give it up before it is read
-        got = 0
-        while got < len(room):  # a read may bring less than was asked for
-            more = os.preadv(opened.descriptor, [room[got:].data], begin + got)
-            if more == 0:
+        opened = _open(str(path))  # this name keeps it open even if the cache drops it
+        done = 0
+        while done < len(out):  # a read may return less than was asked for
+            count = os.preadv(opened.descriptor, [out[done:].data], begin + done)
+            if count == 0:
                 return "the file is too short"
-            got += more
+            done += count
     except OSError as error:
         if error.errno in _NO_DAMAGE:
             raise
@@ -33,7 +33,7 @@ def read_at(path: Path, begin: int, room: NDArray[np.uint8]) -> str:
 
 
 class _OpenFile:
-    """A descriptor that is closed when nobody holds it any more: a thread may still read what the cache below gave up."""
+    """A descriptor that closes with its last reference: threads may read what the cache dropped."""
 
     def __init__(self, path: str) -> None:
         self.descriptor = -1
@@ -46,5 +46,5 @@ class _OpenFile:
 
 @functools.lru_cache(_OPEN_FILES)
 def _open(path: str) -> _OpenFile:
-    """Return an open file; generations have names of their own, so a path never comes to mean other bytes."""
+    """Return an open file. A generation has its own name, so a path never gets other bytes."""
     return _OpenFile(path)

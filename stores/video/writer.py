@@ -1,11 +1,12 @@
-"""Writing one video: a new generation, checked, and then its commit record, which alone makes it the video's flow."""
+"""Writing one video: a new generation, checked, then the commit record that makes it valid."""
 
 import contextlib
+import dataclasses
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from flowcpc.stores.codec.checksums import crc32c_of
 from flowcpc.stores.encoding import Encoding
 from flowcpc.stores.records import catalog, record_file
 from flowcpc.stores.records.chunk_map import ChunkMap
+from flowcpc.stores.records.contract import CommitRecord, FileSum, SourceRecord
 from flowcpc.stores.records.garbage import hold
 from flowcpc.stores.video.frames import FrameFileWriter
 
@@ -26,65 +28,43 @@ if TYPE_CHECKING:
     from flowcpc.stores.video.hdf5_arrays import Hdf5Writer
     from flowcpc.stores.video.zarr_arrays import ZarrWriter
 
-Record = dict[str, Any]
 
-
+@dataclasses.dataclass(eq=False)
 class VideoWriter:
-    """Writes one generation of one video; a context manager that leaves nothing behind unless `commit` was called.
+    """Writes one generation of one video; a context manager that leaves no files without `commit`.
 
-    Of what is appended less than a chunk is kept waiting, however long the video.
-
-    Parameters
-    ----------
-    root : Path
-        The store.
-    video_id : str
-    array_format : str
-        "zarr" or "hdf5".
-    digest : str
-        Of the store's numerics, for the commit.
-    chunk : (int, int, int, int)
-        Shape of a chunk, (flows, 2, H, W).
-    encoding : Encoding
-    with_frames : bool
-        Whether the store holds frames too: then as many as there are flows, and one more, go in by `append_frames`.
+    At most one incomplete chunk is buffered, however long the video is. `path` and `frames_path`
+    are its files, `array` the writer of its chunks.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        video_id: str,
-        *,
-        array_format: str,
-        digest: str,
-        chunk: tuple[int, int, int, int],
-        encoding: Encoding,
-        with_frames: bool,
-    ) -> None:
-        self._root = root
-        self._video_id = video_id
-        self._array_format = array_format
-        self._digest = digest
-        self._chunk = chunk
-        self._encoding = encoding
+    store: Path
+    video_id: str
+    _: dataclasses.KW_ONLY
+    array_format: str  # "zarr" or "hdf5"
+    digest: str  # of the store's numerics
+    chunk: tuple[int, int, int, int]  # shape, (flows, 2, H, W)
+    encoding: Encoding
+    with_frames: bool  # then `append_frames` takes one more than flows
+
+    def __post_init__(self) -> None:
         self._generation = uuid.uuid4().hex[:12]
         self._pending: list[NDArray[Any]] = []
         self._flows = 0
         self._sizes: list[int] = []
         self._checks: list[int] = []
         self._committed = False
-        self._with_frames = with_frames
         self._frames: FrameFileWriter | None = None
-        self.path = root / layout.generation_path(video_id, self._generation, array_format)
-        self.frames_path = root / layout.frames_path(video_id, self._generation)
+        self._lock = contextlib.ExitStack()
+        name = (self.video_id, self._generation)
+        self.path = self.store / layout.generation_path(*name, self.array_format)
+        self.frames_path = self.store / layout.frames_path(*name)
 
     def __enter__(self) -> "VideoWriter":
-        self._lock = contextlib.ExitStack()
-        self._lock.enter_context(hold(self._root))
+        self._lock.enter_context(hold(self.store))
         try:
-            self._array = self._make_array()
-            if self._with_frames:
-                self._frames = FrameFileWriter(self.frames_path, self._chunk[2:])
+            self.array = self._make_array()
+            if self.with_frames:
+                self._frames = FrameFileWriter(self.frames_path, self.chunk[2:])
         except BaseException:
             self._remove()
             self._lock.close()
@@ -94,51 +74,53 @@ class VideoWriter:
     def append(self, codes: NDArray[Any]) -> None:
         """Add flows, (n, 2, H, W) of the encoding's dtype, n >= 0.
 
-        Raises ValueError for another shape or dtype, OSError (for example a full disk), DamagedStoreError when a chunk does not come back.
+        Raises ValueError for another shape or dtype, OSError (for example a full disk), and
+        DamagedStoreError if a chunk changes when it is compressed and decompressed.
         """
-        if codes.shape[1:] != self._chunk[1:] or codes.dtype != self._encoding.dtype:
+        if codes.shape[1:] != self.chunk[1:] or codes.dtype != self.encoding.dtype:
             raise ValueError(
-                f"codes of {self._video_id} are {codes.dtype} {codes.shape}; this store takes {self._encoding.dtype} (n, *{self._chunk[1:]})"
+                f"codes of {self.video_id} are {codes.dtype} {codes.shape}; "
+                f"this store takes {self.encoding.dtype} (n, *{self.chunk[1:]})"
             )
-        size = self._chunk[0]
+        size = self.chunk[0]
         self._pending.extend(codes)
         while len(self._pending) >= size:
             self._write(np.stack(self._pending[:size]), size)
             del self._pending[:size]
-        self._pending = [
-            flow.copy() for flow in self._pending
-        ]  # not views, which would keep the whole block
+        # Copies: views would keep the whole block.
+        self._pending = [flow.copy() for flow in self._pending]
 
     def append_frames(self, jpegs: Iterable[bytes]) -> None:
-        """Add frames, each a JPEG of three colours and the size of the flow.
+        """Add frames, each a JPEG with three colours and the size of the flow.
 
-        Raises ValueError for anything else, or where the store holds no frames; OSError.
+        Raises ValueError for other data or if the store holds no frames, and OSError.
         """
         for jpeg in jpegs:
             if self._frames is None:
                 raise ValueError(
-                    f"{self._root} holds flow without frames; leave those of {self._video_id} out"
+                    f"{self.store} holds flow without frames; do not append those of "
+                    f"{self.video_id}"
                 )
             self._frames.write(jpeg)
 
     def commit(
         self,
-        source: Mapping[str, Any],
+        source: SourceRecord,
         video: Mapping[str, Any],
         *,
         frames: Mapping[str, Any],
         shots: Mapping[str, Any],
         segments: Mapping[str, Any],
-    ) -> Record:
-        """Sync and check what was appended, then make it the video's flow. Returns the commit record.
+    ) -> CommitRecord:
+        """Sync and check what was appended, then make it the video's flow. Returns the commit.
 
-        `source` has video_id, path, label, group, folds; `video` the columns of the videos table but for size and bytes; the others lists of equal
-        length, `frames` with a row per flow.
-        Raises DamagedStoreError when the disk gives back other bytes than were written, ValueError when there is no flow, or not one frame more
-        in a store that holds frames.
+        `video` has VideoColumns except size and bytes. The tables are equally long lists by
+        column; `frames` has a row per flow.
+        Raises DamagedStoreError if the disk returns other bytes than were written, and ValueError
+        if there is no flow or the number of frames is not the number of flows plus one.
         """
         if self._pending:
-            chunk = np.zeros(self._chunk, self._encoding.dtype)
+            chunk = np.zeros(self.chunk, self.encoding.dtype)
             chunk[: len(self._pending)] = self._pending
             self._write(chunk, len(self._pending))
             self._pending = []
@@ -146,49 +128,49 @@ class VideoWriter:
             raise ValueError(
                 f"no flow was written to {self.path}; a video needs at least two frames"
             )
-        self._array.close()
-        jpegs = self._finish_frames()
-        long_tables = {"frames": frames, "shots": shots, "segments": segments}
-        chunks = self._chunk_map()
-        self._check(chunks)
+        self.array.close()
+        chunks, jpegs = self._chunk_map(), self._finish_frames()
+        self._read_back(chunks)
         if jpegs is not None:
-            self._check(jpegs)
-        files = {str(path.relative_to(self._root)): _file_record(path) for path in self._files()}
-        size = {"flows": self._flows, "height": self._chunk[2], "width": self._chunk[3]}
+            self._read_back(jpegs)
+        files = {str(path.relative_to(self.store)): _file_sum(path) for path in self._files()}
+        size = {"flows": self._flows, "height": self.chunk[2], "width": self.chunk[3]}
         size["bytes"] = sum(entry["bytes"] for entry in files.values())
-        record = {
+        values = {
             **source,
             "generation": self._generation,
-            "numerics": self._digest,
+            "numerics": self.digest,
             "files": files,
-            "chunks": {**chunks.to_json(), "flows_per_chunk": self._chunk[0]},
+            "chunks": {**chunks.to_json(), "flows_per_chunk": self.chunk[0]},
             "video": {**video, **size},
-            **{name: catalog.pack_rows(name, rows) for name, rows in long_tables.items()},
+            "frames": catalog.pack_rows("frames", frames),
+            "shots": catalog.pack_rows("shots", shots),
+            "segments": catalog.pack_rows("segments", segments),
         }
+        record = cast(CommitRecord, values)
         sync_folder(self.path.parent)
         if jpegs is not None:
             record["jpegs"] = jpegs.to_json()
             record["video"]["frame_bytes"] = files[jpegs.files[0]]["bytes"]
             sync_folder(self.frames_path.parent)
-        catalog.invalidate(self._root)
-        record_file.write_record(layout.commit_path(self._root, self._video_id), record)
+        catalog.invalidate(self.store)
+        record_file.write_record(layout.commit_path(self.store, self.video_id), record)
         self._committed = True
-        layout.failure_path(self._root, self._video_id).unlink(missing_ok=True)
+        layout.failure_path(self.store, self.video_id).unlink(missing_ok=True)
         return record
 
     def __exit__(self, *_: object) -> None:
         if not self._committed and not self._is_named():
-            with contextlib.suppress(
-                OSError, RuntimeError
-            ):  # what cannot be closed, as on a full disk, is removed all the same
-                self._array.abort()
+            # On a full disk some files cannot be closed; they are removed all the same.
+            with contextlib.suppress(OSError, RuntimeError):
+                self.array.abort()
             self._remove()
         self._lock.close()
 
     def _is_named(self) -> bool:
-        """Whether the record in place names this generation: an error may come after the rename that put it there."""
+        """Return whether the commit names this generation: an error may follow its rename."""
         try:
-            record = record_file.read_record(layout.commit_path(self._root, self._video_id))
+            record = record_file.read_record(layout.commit_path(self.store, self.video_id))
         except FileNotFoundError:
             return False
         except (DamagedStoreError, OSError):
@@ -197,52 +179,52 @@ class VideoWriter:
 
     def _make_array(self) -> "ZarrWriter | Hdf5Writer":
         # Loading zarr takes a second, and readers never need it.
-        if self._array_format == "zarr":
+        if self.array_format == "zarr":
             from flowcpc.stores.video.zarr_arrays import ZarrWriter as Writer
         else:
             from flowcpc.stores.video.hdf5_arrays import Hdf5Writer as Writer  # type: ignore[assignment]
-        attributes = {**self._encoding.attributes(), "video_id": self._video_id}
-        return Writer(self.path, self._chunk, self._encoding, attributes)
+        attributes = {**self.encoding.attributes(), "video_id": self.video_id}
+        return Writer(self.path, self.chunk, self.encoding, attributes)
 
     def _write(self, chunk: NDArray[Any], flows: int) -> None:
         frame = compress(chunk)
         if decompress(frame, chunk.nbytes) != chunk.tobytes():
             raise DamagedStoreError(
-                f"a chunk of {self._video_id} does not come back from its compression; check this machine"
+                f"a chunk of {self.video_id} changes when it is compressed and decompressed; "
+                "check the memory and processor of this machine"
             )
         check = crc32c_of(frame)
-        self._array.write(frame, check, flows)
+        self.array.write(frame, check, flows)
         self._sizes.append(len(frame))
         self._checks.append(check)
         self._flows += flows
 
     def _chunk_map(self) -> ChunkMap:
-        files = tuple(str(path.relative_to(self._root)) for path in self._array.files)
-        lists = (self._array.offsets, self._sizes, self._checks)
-        return ChunkMap(
-            files, self._array.chunks_per_file, *(np.array(values, np.int64) for values in lists)
-        )
+        files = tuple(str(path.relative_to(self.store)) for path in self.array.files)
+        lists = (self.array.offsets, self._sizes, self._checks)
+        arrays = (np.array(values, np.int64) for values in lists)
+        return ChunkMap(files, self.array.chunks_per_file, *arrays)
 
     def _finish_frames(self) -> ChunkMap | None:
-        """Finish the frames' file and return where each of them lies; None where the store holds no frames."""
+        """Finish the file of frames and return where each of them lies; None without frames."""
         if self._frames is None:
             return None
         self._frames.close()
-        places = self._frames.chunk_map(self._root)
-        if not places.holds(self._flows + 1, 1):
+        jpegs = self._frames.chunk_map(self.store)
+        if not jpegs.holds(self._flows + 1, 1):
             raise ValueError(
-                f"{len(places.sizes)} frames of {self._video_id} were written beside {self._flows} flows; a video has one frame more"
+                f"{len(jpegs.sizes)} frames of {self.video_id} were written for {self._flows} "
+                "flows; a video has one frame more than flows"
             )
-        return places
+        return jpegs
 
-    def _check(self, chunks: ChunkMap) -> None:
+    def _read_back(self, chunks: ChunkMap) -> None:
         """Raise DamagedStoreError unless every chunk is in its file as it was compressed."""
         for number, name in enumerate(chunks.files):
             part = slice(number * chunks.chunks_per_file, (number + 1) * chunks.chunks_per_file)
-            with open(self._root / name, "rb") as file:
-                for offset, size, check in zip(
-                    chunks.offsets[part], chunks.sizes[part], chunks.checks[part], strict=True
-                ):
+            columns = (chunks.offsets[part], chunks.sizes[part], chunks.checks[part])
+            with open(self.store / name, "rb") as file:
+                for offset, size, check in zip(*columns, strict=True):
                     file.seek(offset)
                     if crc32c_of(file.read(size)) != check:
                         raise DamagedStoreError(
@@ -250,11 +232,8 @@ class VideoWriter:
                         )
 
     def _files(self) -> list[Path]:
-        flow = (
-            [self.path]
-            if self.path.is_file()
-            else sorted(path for path in self.path.rglob("*") if path.is_file())
-        )
+        paths = [self.path] if self.path.is_file() else sorted(self.path.rglob("*"))
+        flow = [path for path in paths if path.is_file()]
         return flow if self._frames is None else [*flow, self.frames_path]
 
     def _remove(self) -> None:
@@ -267,5 +246,5 @@ class VideoWriter:
             self.path.unlink(missing_ok=True)
 
 
-def _file_record(path: Path) -> Record:
+def _file_sum(path: Path) -> FileSum:
     return {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}

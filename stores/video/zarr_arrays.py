@@ -1,7 +1,7 @@
 """One video's codes as a sharded, checksummed zarr v3 array. The only file that imports zarr.
 
-zarr-python describes the array; its shards are written here, chunk by chunk as they come, so that a video of any length needs the memory of one
-chunk, and where every chunk lies is known.
+zarr-python writes the metadata. Shards are written here, chunk by chunk, so that a video of any
+length needs the memory of one chunk, and the place of every chunk is known.
 """
 
 import os
@@ -23,24 +23,10 @@ _ABSENT = 2**64 - 1  # offset and size of a chunk that a shard does not hold
 
 
 class ZarrWriter:
-    """Writes the chunks of one video in order.
+    """Writes the chunks of one video, each of shape `chunk`, (flows, 2, H, W), in order.
 
-    Parameters
-    ----------
-    path : Path
-        The group to make.
-    chunk : (int, int, int, int)
-        Shape of a chunk, (flows, 2, H, W).
-    encoding : Encoding
-    attributes : mapping
-        Of the array.
-
-    Attributes
-    ----------
-    files : list of Path
-        The shards, each of `chunks_per_file` chunks but the last.
-    offsets : list of int
-        Of every chunk in its file; complete after `close`.
+    `files` are the shards, each with `chunks_per_file` chunks except the last. `offsets` are those
+    of every chunk in its file, complete after `close`.
     """
 
     def __init__(
@@ -70,8 +56,9 @@ class ZarrWriter:
         self._sizes.append(self._shard.write(frame + check.to_bytes(4, "little")))
 
     def close(self) -> None:
-        """Finish the array and ask the disk to keep it."""
-        # The shard of a short video is no longer than the video: an index has an entry for every chunk that its shard could hold.
+        """Finish the array and sync it."""
+        # The index of a shard has an entry for every chunk that fits, so a short video gets a
+        # shard of its own length.
         chunks = self.chunks_per_file if len(self.files) > 1 else len(self._sizes)
         self._finish_shard(chunks)
         zarr.create_group(self._path).create_array(

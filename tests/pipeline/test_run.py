@@ -31,7 +31,7 @@ from flowcpc.pipeline.extraction.ledger import ExtractionSummary
 from flowcpc.pipeline.run import TRIES, run_extraction
 from flowcpc.stores.base.errors import OperationError
 from flowcpc.stores.flow_store import open_store
-from flowcpc.stores.records.run_files import WorkerState
+from flowcpc.stores.records.contract import WorkerState
 
 CLASSES = {"Left": (-1.0, 0.0), "Right": (1.0, 0.0)}
 

@@ -101,10 +101,14 @@ def test_videos_that_the_store_has_no_more_go(store: FlowStore, tmp_path: Path) 
 
 def test_two_writers_are_refused(store: FlowStore) -> None:
     folder = put_embeddings(store, "run", VECTORS)
-    code = "import sys; from pathlib import Path; from flowcpc.stores.embedding_parts import opened_parts\n"
-    code += (
-        "with opened_parts(Path(sys.argv[1]), {}, []): print('held', flush=True); sys.stdin.read()"
-    )
+    code = """
+import sys
+from pathlib import Path
+from flowcpc.stores.embedding_parts import opened_parts
+with opened_parts(Path(sys.argv[1]), {}, []):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
     about = [sys.executable, "-c", code, str(folder)]
     with subprocess.Popen(
         about, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

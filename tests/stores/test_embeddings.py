@@ -150,8 +150,8 @@ def test_embeddings_of_flow_that_was_replaced_are_refused(store: FlowStore) -> N
     assert flowcpc.query(store, sql)["video_id"].tolist() == ["a", "c"]
     said = CliRunner().invoke(main.main, ["query", str(store.path), sql]).stderr
     assert (
-        "embeddings of run: those of 1 video that changed since are left out; run flowcpc embed again"
-        in said
+        "embeddings of run: those of 1 video that changed since are left out; "
+        "run flowcpc embed again" in said
     )
 
 

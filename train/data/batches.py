@@ -21,6 +21,7 @@ from flowcpc.train.settings.config import PretrainConfig
 Integers = NDArray[np.int64]
 
 TABLES = ("videos", "shots", "frames")  # of a store, which a SegmentReader needs
+COLUMNS = {"shots": ["video_id", "start", "stop"], "frames": ["video_id", "mean_u", "mean_v"]}
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class SegmentReader:
         Whose `num_flows`, `size`, `framing` and `rescale_vectors` say what the encoder sees.
     device : torch.device
     tables : mapping of str to DataFrame, optional
-        `store.tables(*TABLES)`, so that several readers share them.
+        `store.tables(*TABLES, columns=COLUMNS)`, so that several readers share them.
 
     Attributes
     ----------
@@ -88,7 +89,7 @@ class SegmentReader:
         device: torch.device,
         tables: Mapping[str, pd.DataFrame] | None = None,
     ) -> None:
-        tables = tables or store.tables(*TABLES)
+        tables = tables or store.tables(*TABLES, columns=COLUMNS)
         sizes = (
             tables["videos"]
             .set_index("video_id")

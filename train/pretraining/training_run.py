@@ -12,7 +12,7 @@ from torch import Tensor
 from flowcpc.stores.base.errors import OperationError
 from flowcpc.stores.base.listener import Listener
 from flowcpc.stores.flow_store import FlowStore
-from flowcpc.train.data.batches import TABLES, SegmentReader, SequenceReader
+from flowcpc.train.data.batches import COLUMNS, TABLES, SegmentReader, SequenceReader
 from flowcpc.train.data.splits import digest_of_videos, videos_of
 from flowcpc.train.model.context import share_batch
 from flowcpc.train.model.cpc import build_model
@@ -142,7 +142,7 @@ class TrainingRun:
         self.store, self.path, self.config = store, path, config
         self.execution, self.ranks, self.listener = execution, ranks, listener
         device = ranks.device
-        tables = store.tables(*TABLES)
+        tables = store.tables(*TABLES, columns=COLUMNS)
         videos = videos_of(store, config.fold, config.split, tables["videos"])
         if config.batch_size > len(videos):
             raise ValueError(

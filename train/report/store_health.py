@@ -212,7 +212,7 @@ def neighbours(store: FlowStore, rows: pd.DataFrame, vectors: NDArray[np.float32
     """Return test videos, one of each of some classes, with the training videos nearest by cosine; None where a split is empty."""
     if "split" not in rows:
         return None
-    stored = set(store.videos()["video_id"])
+    stored = set(store.videos(["video_id"])["video_id"])
     here = rows["video_id"].isin(stored).to_numpy()
     tests = np.flatnonzero((rows["split"] == "test").to_numpy() & here)
     gallery = np.flatnonzero((rows["split"] == "train").to_numpy() & here)

@@ -27,7 +27,7 @@ from flowcpc.pipeline.extraction.ledger import ExtractionPlan, VideoTask
 from flowcpc.pipeline.run import TRIES
 from flowcpc.stores.base.errors import OperationError
 from flowcpc.stores.flow_store import create_store
-from flowcpc.stores.records.run_files import WorkerState
+from flowcpc.stores.records.contract import WorkerState
 
 
 class FakeFuture:

@@ -23,7 +23,7 @@ from flowcpc.pipeline.datasets.ucf101 import list_ucf101
 from flowcpc.stores import layout
 from flowcpc.stores.encoding import DEFAULT
 from flowcpc.stores.flow_store import create_store, open_store
-from flowcpc.stores.records import catalog
+from flowcpc.stores.records.dataset_file import read_dataset as read_store_dataset
 
 
 def test_missing_folder_and_file_instead_of_folder(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_names_go_through_records_and_tables(
     for video in videos[::2]:
         store.record_failure({**video.to_record(), "kind": "file", "reason": "test", "attempts": 1})
     assert {
-        video["video_id"]: Video(**video) for video in catalog.read_dataset(store.path).values()
+        video["video_id"]: Video(**video) for video in read_store_dataset(store.path).values()
     } == {video.video_id: video for video in videos}
     assert store.failures()["video_id"].tolist() == sorted(names)
     assert [store.failure_of(name) is not None for name in names] == [

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from records import ROOT
 
+from flowcpc.stores.base.compiled import cache_key
+
 SOLVE = """
 import numpy as np
 from flowcpc.pipeline.tvl1.solver import compute_flow, prepare
@@ -67,3 +69,24 @@ def test_another_processor_has_a_folder_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["/proc/nowhere", "/dev/null"])
 def test_without_a_folder_every_process_compiles(folder: str) -> None:
     assert solve(NUMBA_CACHE_DIR=folder).split()[0] == "2"
+
+
+def test_a_kernel_in_another_folder_changes_the_key_and_other_files_do_not(tmp_path: Path) -> None:
+    package = tmp_path / "stores"
+    for name in ("codec/kernel.py", "video/other.py"):
+        (package / name).parent.mkdir(parents=True)
+        (package / name).write_text("first = 1")
+    key = cache_key(package)
+    (tmp_path / "train.py").write_text("elsewhere = 1")
+    (package / "notes.txt").write_text("no source")
+    assert cache_key(package) == key
+    (package / "video" / "other.py").write_text("second = 2")
+    assert cache_key(package) != key
+
+
+def test_the_code_of_a_kernel_is_filed_under_its_top_package() -> None:
+    """The file that holds the kernel lies deeper, and Numba would look at it alone."""
+    from flowcpc.stores.codec.window_kernel import read_window
+
+    package = Path(sys.modules["flowcpc.stores"].__file__ or "").parent
+    assert f"/flowcpc/stores-{cache_key(package)}/" in f"{read_window.stats.cache_path}/"

@@ -18,7 +18,7 @@ from flowcpc.stores.flow_store import FlowStore, create_store, open_store
 from flowcpc.stores.inspection.status import read_status
 from flowcpc.stores.records import catalog
 from flowcpc.stores.records import record_file as store_records
-from flowcpc.stores.records.run_files import SILENT_S, RunState, WorkerState
+from flowcpc.stores.records.contract import SILENT_S, RunState, WorkerState
 
 NOW = 1_000_000.0
 FLOW = {"decode_seconds": 1.0, "flow_seconds": 6.0, "encode_seconds": 1.0, "write_seconds": 1.5}

@@ -21,6 +21,7 @@ from flowcpc.stores.embeddings import read_embeddings
 from flowcpc.stores.flow_store import FlowStore, create_store, open_store
 from flowcpc.stores.inspection.verify import DAMAGED, EXTRA, MISSING, PENDING, Finding, verify
 from flowcpc.stores.records import catalog, record_file
+from flowcpc.stores.records.dataset_file import read_dataset
 
 NAMES = ("a", "b", "c")
 
@@ -111,7 +112,7 @@ def test_plain_readers_notice_every_flip_in_chunks(store: FlowStore) -> None:
     (path,) = array_files(store, "b")
     commit = store.commit_of("b")
     assert commit is not None
-    chunks = store.open_video("b")._chunks
+    chunks = store.open_video("b").chunks
     intact, expected = path.read_bytes(), store.read_codes("b")
     rng = np.random.default_rng(3)
     for _ in range(60):
@@ -366,7 +367,7 @@ def test_a_stray_record_does_not_block_the_repair_of_the_rest(videos: Path, tmp_
     ]
     stray.unlink()
     later = {"video_id": "later", "path": "later.avi", "label": None, "group": None, "folds": {}}
-    store.set_dataset([later], ["later", *catalog.read_dataset(store.path)])
+    store.set_dataset([later], ["later", *read_dataset(store.path)])
     array_files(store, first)[0].unlink()
     result = flowcpc("verify", store.path, "--repair", videos, "--workers", 1)
     repaired, pending = result.stderr.splitlines()[-2:]

@@ -38,7 +38,7 @@ def test_a_map_comes_back_from_its_record(
 
 @pytest.mark.parametrize("change", ["flows", "sizes", "files", "chunks_per_file"])
 def test_a_record_that_contradicts_itself_is_refused(tmp_path: Path, change: str) -> None:
-    """Its checksum is right, as of one that another program wrote; the kernel that reads by it checks no bounds."""
+    """Its checksum is right, as if another program wrote it; kernels check no bounds."""
     store = create_store(tmp_path / "s", NUMERICS)
     commit_flow(store, "v", some_flow(4))
     record = store.commit_of("v")

@@ -17,7 +17,7 @@ from flowcpc.stores.records import record_file
 
 
 def test_flow_of_another_store_is_never_read(tmp_path: Path) -> None:
-    """Files of two stores in one folder, whichever store.json wins; the same numerics may be joined."""
+    """Files of two stores in one folder, whichever store.json wins; equal numerics may mix."""
     ours, theirs, same = (
         create_store(
             tmp_path / name, NUMERICS | {"encoding": ENCODINGS[encoding].to_json()}, "zarr"

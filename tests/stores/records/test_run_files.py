@@ -6,7 +6,8 @@ import pytest
 
 from flowcpc.stores import layout
 from flowcpc.stores.records import run_files as activity
-from flowcpc.stores.records.run_files import RunFile, WorkerState, read_runs
+from flowcpc.stores.records.contract import WorkerState
+from flowcpc.stores.records.run_files import RunFile, read_runs
 
 WORKER = WorkerState("n1", 8, ("a", "b"), 5.0, 3.5)
 

@@ -119,7 +119,7 @@ def test_a_file_that_is_not_whole_is_named(
 
 
 def test_ffmpeg_plays_it(reader: FrameFileReader, tmp_path: Path) -> None:
-    """In a process of its own, without the variable by which FFmpeg opens containers only where flowcpc decodes."""
+    """In another process, without the variable that restricts FFmpeg's containers."""
     code = """
 import sys, cv2
 video = cv2.VideoCapture(sys.argv[1], cv2.CAP_FFMPEG)

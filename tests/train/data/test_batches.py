@@ -39,7 +39,7 @@ def reader(tmp_path: Path, make_store: Callable[..., Path]) -> SegmentReader:
 
 
 def with_config(reader: SegmentReader, config: PretrainConfig) -> SegmentReader:
-    return SegmentReader(reader._reader._store, IDS, config, CPU)
+    return SegmentReader(reader._reader.store, IDS, config, CPU)
 
 
 def some_segments(reader: SegmentReader) -> Segments:
@@ -52,7 +52,7 @@ def some_segments(reader: SegmentReader) -> Segments:
 
 
 def test_batch_equals_the_loops(reader: SegmentReader) -> None:
-    store = reader._reader._store
+    store = reader._reader.store
     rng = np.random.default_rng(2)
     chosen = some_segments(reader)
     corners = np.stack([rng.integers(0, 6, (4, 2)), rng.integers(0, 5, (4, 2))], axis=-1)
@@ -74,7 +74,7 @@ def test_batch_equals_the_loops(reader: SegmentReader) -> None:
 
 def test_flipping_twice_is_the_identity(reader: SegmentReader) -> None:
     """A store of mirrored flow, mirrored, is the store."""
-    store = reader._reader._store
+    store = reader._reader.store
     chosen = some_segments(reader)
     corners = reader.center_corners(chosen.videos, chosen.starts)
     batch = reader.read(chosen, corners)
@@ -141,7 +141,7 @@ def test_whole_frames_are_resized(
     batch = whole.read(chosen, whole.random_corners(0, 0, chosen.videos, [0, 0]))
     assert batch.codes.shape == (4, 2, 3, 2, 14, 16)
     found = whole.to_device(batch)
-    flow = [whole._reader._store.read_flow(name) for name in IDS]
+    flow = [whole._reader.store.read_flow(name) for name in IDS]
     corners = np.zeros((4, 2, 2), np.int64)
     frames = naive_train.stack(
         flow, chosen.videos.tolist(), chosen.starts, chosen.stops, 3, corners, (14, 16)
@@ -183,7 +183,7 @@ def test_a_step_is_a_pure_function_of_seed_and_step(reader: SegmentReader) -> No
 def test_ranks_and_workers_change_nothing(reader: SegmentReader, ranks: int, workers: int) -> None:
     """The parts of all ranks, read by any number of processes, are the batch of one rank without any."""
     config = dataclasses.replace(CONFIG, batch_size=8, flip=True, selection="variable-gaps")
-    reader = SegmentReader(reader._reader._store, IDS * 3, config, CPU)
+    reader = SegmentReader(reader._reader.store, IDS * 3, config, CPU)
     whole = [SequenceReader(reader, config, 5).read(step) for step in range(3)]
     parts = []
     for rank in range(ranks):
@@ -296,7 +296,7 @@ def test_videos_smaller_than_the_crop_are_named(mixed: SegmentReader) -> None:
     words = r"size=15x12 does not fit 2 of 3 videos in .*, for example wide, which is 14x30; set a smaller size"
     with pytest.raises(ValueError, match=words):
         SegmentReader(
-            mixed._reader._store, list(SHAPES), dataclasses.replace(CONFIG, size=(15, 12)), CPU
+            mixed._reader.store, list(SHAPES), dataclasses.replace(CONFIG, size=(15, 12)), CPU
         )
 
 
@@ -304,5 +304,5 @@ def test_whole_frames_of_several_shapes_are_refused(mixed: SegmentReader) -> Non
     words = "framing=resize needs videos of one shape, .* wide is 14x30 and tall is 20x14; set framing=crop, or extract with --size"
     with pytest.raises(ValueError, match=words):
         SegmentReader(
-            mixed._reader._store, list(SHAPES), dataclasses.replace(CONFIG, framing="resize"), CPU
+            mixed._reader.store, list(SHAPES), dataclasses.replace(CONFIG, framing="resize"), CPU
         )

@@ -31,7 +31,7 @@ def motion_statistics(store: FlowStore, video_ids: Sequence[str]) -> pd.DataFram
     mean, spread (standard deviation) and its 10 and 90 % quantiles. `mean_u`, `mean_v`, `spread_u`, `spread_v` are those of the frames' mean vectors;
     `drift` is the length of their mean, and `one_way` that length as a share of their mean length: 1 when all point the same way.
     """
-    frames = store.frames()
+    frames = store.frames(["video_id", "mean_u", "mean_v", "magnitude"])
     frames = frames[frames["video_id"].isin(video_ids)]
     frames = frames.assign(length=np.hypot(frames["mean_u"], frames["mean_v"]))
     by_video = frames.groupby("video_id", sort=False)
