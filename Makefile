@@ -40,7 +40,7 @@ test-slurm: $(READY)  ## extraction on a real SLURM of this machine alone, insta
 
 coverage: $(READY)  ## all tests, and the share of the lines that they run; installs the extra cov
 	@$(PIP) --quiet 'pytest-cov>=6'
-	$(BIN)/pytest --cov=flowcpc --cov-report=term:skip-covered
+	$(BIN)/pytest --cov=commands --cov=flowcpc --cov=pipeline --cov=stores --cov=train --cov-report=term:skip-covered
 
 lint: $(READY)  ## style, format, types and import rules
 	$(BIN)/ruff check .
@@ -81,7 +81,7 @@ findings: learning-store  ## the paper's findings on synthetic videos, three see
 	    --set learning_rates=0:0.01,800:0.002
 
 clean:  ## remove the demo's folder, builds and caches; .venv stays
-	rm -rf $(DEMO) $(LEARNING) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(DEMO) $(LEARNING) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find benchmarks commands flowcpc pipeline stores tests train -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf __pycache__
 

@@ -90,7 +90,7 @@ def test_a_source_that_became_unusable_gives_exit_code_3(videos: Path, tmp_path:
         assert result.exit_code == console.DONE_IN_PART
         assert result.stdout == "Left/v_Left_g01_c01\tthe file is empty (0 bytes)\n"
         assert (
-            "1 video changed and cannot be used any more; the flow that the store had before was kept"
+            "1 video changed and cannot be used any more; the store keeps their earlier flow"
             in result.stderr
         )
         assert "nothing to do" not in result.stderr
@@ -234,12 +234,12 @@ def test_paths_that_cannot_be_written_or_read(videos: Path, tmp_path: Path) -> N
     refused(flowcpc("query", store, "SELECT 1", "--out", ""), "the path is empty")
     refused(
         flowcpc("query", store, "SELECT 1", "--out", tmp_path),
-        f"{tmp_path} is a folder; give the name of the file",
+        f"{tmp_path} is a folder; give the name of a file",
     )
     refused(
         flowcpc("show", store, "--out", tmp_path / "b.jpg"),
         "b.jpg",
-        ".png (a sheet), .gif or .webp (motion)",
+        ".png (a sheet) or .gif or .webp (motion)",
     )
     (tmp_path / "afile").touch()
     for words in (

@@ -50,7 +50,7 @@ def test_a_folder_that_broke_or_went_keeps_its_earlier_flow(
     (out / "Left" / "a" / "flow_y_00002.jpg").unlink()
     result = flowcpc("import", out, again, "--layout", "tsn")
     assert (result.exit_code, result.stdout) == (3, "Left/a\tlacks flow_y_00002.jpg\n")
-    assert "the flow that the store had before was kept" in result.stderr
+    assert "the store keeps their earlier flow" in result.stderr
     assert open_store(again).read_flow("Left/a").shape[0] == 5
 
 

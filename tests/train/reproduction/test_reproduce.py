@@ -262,7 +262,7 @@ def test_labels_that_are_not_to_be_had_cost_their_column_alone(store: Path, tmp_
         (["--evaluation-set", "linear_stepz=3"], "linear_steps"),
         (["--folds", "2"], "fold=2"),
         (["--set", "widht=3"], "did you mean 'width'"),
-        (["--seeds", "a"], "is no list of numbers"),
+        (["--seeds", "a"], "is not a list of numbers"),
         (["--evaluation-set", "linear_stepz=3", "--dry-run"], "linear_steps"),
         (["--set", "steps=3"], "give one of them"),
     ],
