@@ -4,7 +4,6 @@ Data go to stdout; messages and bars go to stderr. Exit codes: 0 done, 1 failed,
 3 done in part, 75 preempted and worth requeueing, 130 stopped by Ctrl-C.
 """
 
-import contextlib
 import functools
 import json
 import os
@@ -12,7 +11,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -321,53 +320,3 @@ def _join(fields: Mapping[str, float | str]) -> str:
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in fields.items()
     )
-
-
-# What follows goes when extract.py and train.py use CommandListener.
-class Bar:
-    """A bar as a context manager and a function."""
-
-    def __init__(self, title: str) -> None:
-        self._listener = Stop.listener or CommandListener(title)
-        self._listener.begin(title)
-
-    def __enter__(self) -> "Bar":
-        self._listener.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.__exit__()
-
-    def __call__(self, done: int, total: int, fields: Fields) -> None:
-        """Update the bar."""
-        self._listener.progress(done, total, fields)
-
-
-class Stop:
-    """True once a signal asked for a stop."""
-
-    listener: CommandListener | None = None
-
-    def __call__(self) -> bool:
-        return self.listener is not None and self.listener.should_stop()
-
-    def leave(self, command: str, *, quiet: bool = False) -> None:
-        """Print how to resume, and exit."""
-        assert self.listener is not None
-        self.listener.quiet = quiet
-        self.listener.leave()
-
-
-def hear_stops() -> Stop:
-    """Return what signals set, from now to the end of the command."""
-    return click.get_current_context().with_resource(stop_on_signals())
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Yield what signals set."""
-    Stop.listener = CommandListener("")
-    try:
-        yield Stop()
-    finally:
-        Stop.listener = None

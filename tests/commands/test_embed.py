@@ -19,10 +19,10 @@ import flowcpc as api
 from flowcpc import video_embedding
 from flowcpc.commands import main
 
-OPTIONS = [
-    "--preset", "tiny", "--steps", "3", "--set", "batch_size=4", "--set", "num_flows=2", "--set", "size=24x24", "--set", "width=2",
-    "--set", "num_segments=4", "--set", "num_observed=3", "--set", "split=all",
-]  # fmt: skip
+SETTINGS = ["batch_size=4", "num_flows=2", "size=24x24", "width=2"]
+SETTINGS += ["num_segments=4", "num_observed=3", "split=all"]
+OPTIONS = ["--preset", "tiny", "--steps", "3"]
+OPTIONS += [word for setting in SETTINGS for word in ("--set", setting)]
 
 
 def flowcpc(*words: object) -> Result:

@@ -1,4 +1,4 @@
-"""What the command `evaluate` takes, and how it answers mistakes. What it computes is tested in test_evaluate."""
+"""`flowcpc evaluate`: options, messages, exit codes, and what a stopped command leaves."""
 
 import json
 from collections.abc import Callable

@@ -143,7 +143,7 @@ def test_wrong_input_to_extract_flow(videos: Path, tmp_path: Path) -> None:
     refused(flowcpc("extract-flow", tmp_path / "empty", store), "holds no video file")
     refused(flowcpc("extract-flow", videos, store, "--dataset", "ucf101"), "needs --annotations")
     refused(flowcpc("extract-flow", videos, store, "--size", "big"), "'big' is not HxW")
-    refused(flowcpc("extract-flow", videos, store, "--size", "8x8"), "size 8x8 is too small")
+    refused(flowcpc("extract-flow", videos, store, "--size", "8x8"), "height and width", "8x8")
     for size in ("4", "4T", "-1G", "G", "1.5G"):
         refused(
             flowcpc("extract-flow", videos, store, "--memory-limit", size),
@@ -152,12 +152,11 @@ def test_wrong_input_to_extract_flow(videos: Path, tmp_path: Path) -> None:
         )
     refused(
         flowcpc("extract-flow", videos, store, "--memory-limit", "100M"),
-        "memory limit 100M is too small",
+        "memory limit",
+        "100M",
         "256M",
     )
-    refused(
-        flowcpc("extract-flow", videos, store, "--time-limit", "0"), "time limit 0 is too short"
-    )
+    refused(flowcpc("extract-flow", videos, store, "--time-limit", "0"), "time limit", "got 0")
     refused(flowcpc("extract-flow", videos, videos, *SMALL), "exists and is not a flowcpc store")
     refused(
         flowcpc("extract-flow", videos, videos / "Left" / "v_Left_g01_c01.avi", *SMALL),
@@ -173,7 +172,8 @@ def test_other_size_into_the_same_store(videos: Path, tmp_path: Path) -> None:
     )
     refused(
         result,
-        "numerics: encoding is 'companded8' in the store and 'int16' here; height is 24 in the store and 32 here; use the same",
+        "encoding is 'companded8' in the store and 'int16' here",
+        "height is 24 in the store and 32 here",
     )
     refused(
         flowcpc("extract-flow", videos, tmp_path / "s", "--short-side", 24),
