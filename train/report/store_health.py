@@ -27,7 +27,7 @@ _SEED = 0
 
 
 @dataclass(frozen=True)
-class Video:
+class Thumbnail:
     """A video as a thumbnail shows it: flow in the middle of it; `right` says whether a neighbour is of the query's class."""
 
     video_id: str
@@ -41,8 +41,8 @@ class Video:
 class Neighbours:
     """A test video and the training videos whose embeddings are most similar to its own."""
 
-    query: Video
-    found: tuple[Video, ...]
+    query: Thumbnail
+    found: tuple[Thumbnail, ...]
 
 
 @dataclass(frozen=True)
@@ -234,9 +234,9 @@ def neighbours(store: FlowStore, rows: pd.DataFrame, vectors: NDArray[np.float32
     flows = {row: _middle_flow(store, str(rows["video_id"][row])) for row in sorted(used)}
     speed = fitting_scale(list(flows.values()))
 
-    def video(row: int, similarity: float = 1.0, right: bool = True) -> Video:
+    def video(row: int, similarity: float = 1.0, right: bool = True) -> Thumbnail:
         picture = picture_uri(flow_to_rgb(flows[row], speed), THUMBNAIL)
-        return Video(str(rows["video_id"][row]), str(labels[row]), picture, similarity, right)
+        return Thumbnail(str(rows["video_id"][row]), str(labels[row]), picture, similarity, right)
 
     found = []
     for query in queries:
