@@ -33,8 +33,7 @@ def _sample(source, start, size, tables, y, x):
 def read_frames(frames, levels, size, total):
     """Write uint8 frames (T, H, W) to level 0 of levels (T, total)."""
     height, width = size
-    x, y = cuda.grid(3)[0], cuda.grid(3)[1]
-    t = cuda.blockIdx.z
+    x, y, t = cuda.grid(3)
     if x < width and y < height:
         levels[t * total + y * width + x] = np.float32(frames[t, y, x])
 
@@ -44,8 +43,7 @@ def shrink_level(levels, offsets, size, finer_size, tables, total):
     """Write a level of all frames from the finer one; `offsets` of both within a frame's levels."""
     height, width = size
     coarser, finer = offsets
-    x, y = cuda.grid(3)[0], cuda.grid(3)[1]
-    t = cuda.blockIdx.z
+    x, y, t = cuda.grid(3)
     if x < width and y < height:
         value = _sample(levels, t * total + finer, finer_size, tables, y, x)
         levels[t * total + coarser + y * width + x] = value
@@ -55,8 +53,7 @@ def shrink_level(levels, offsets, size, finer_size, tables, total):
 def differentiate(levels, offset, gradients, size, total):
     """Write the centred gradient of every pair's second frame, gradients (pairs, 2, H, W)."""
     height, width = size
-    x, y = cuda.grid(3)[0], cuda.grid(3)[1]
-    pair = cuda.blockIdx.z
+    x, y, pair = cuda.grid(3)
     if x < width and y < height:
         half = np.float32(0.5)
         start = (pair + 1) * total + offset
@@ -74,8 +71,7 @@ def begin_level(coarse, u, p, size, coarse_size, tables, enlarge):
     """Write side 0: p = 0, u from the coarser flow (pairs, 2, h, w), at rest where h = 0."""
     height, width = size
     coarse_height, coarse_width = coarse_size
-    x, y = cuda.grid(3)[0], cuda.grid(3)[1]
-    pair = cuda.blockIdx.z
+    x, y, pair = cuda.grid(3)
     if x < width and y < height:
         plane = height * width
         at = y * width + x
@@ -94,8 +90,7 @@ def begin_level(coarse, u, p, size, coarse_size, tables, enlarge):
 def end_level(u, control, flow, size, pairs, factor):
     """Write the level's flow (pairs, 2, H, W), times `factor`."""
     height, width = size
-    x, y = cuda.grid(3)[0], cuda.grid(3)[1]
-    pair = cuda.blockIdx.z
+    x, y, pair = cuda.grid(3)
     if x < width and y < height:
         plane = height * width
         at = y * width + x
@@ -154,8 +149,7 @@ def warp(levels, offset, gradients, u, control, coefficients, frame, total, pair
     """
     cubic, to_pixels, smallest = numbers
     height, width, _ = frame
-    x, y = cuda.grid(3)[0], cuda.grid(3)[1]
-    pair = cuda.blockIdx.z
+    x, y, pair = cuda.grid(3)
     if x < width and y < height:
         plane = height * width
         at = y * width + x

@@ -71,8 +71,5 @@ def test_paths_that_leave_the_folder(tmp_path: Path, path: str) -> None:
     root = touch(tmp_path / "videos", "a.avi")
     file = tmp_path / "list.csv"
     file.write_text(f"path,label\n{path.format(root=root)},X\n")
-    with pytest.raises(
-        ValueError,
-        match=r"is not inside .*; write paths relative to it",
-    ):
+    with pytest.raises(ValueError, match=r"is not inside .*; write paths relative to it"):
         read_dataset(root, "csv", file)

@@ -64,8 +64,7 @@ def test_lists_that_are_wrong(tmp_path: Path, lists: Path) -> None:
         read_dataset(root, "hmdb51", lists)
     (lists / "jump_test_split1.txt").unlink()
     with pytest.raises(
-        FileNotFoundError,
-        match=r"jump_test_split1\.txt does not exist, though .* split 1",
+        FileNotFoundError, match=r"jump_test_split1\.txt does not exist, though .* split 1"
     ):
         read_dataset(root, "hmdb51", lists)
     with pytest.raises(

@@ -52,10 +52,7 @@ def test_usual_shapes_at_256(source: tuple[int, int], size: tuple[int, int]) -> 
 
 
 def test_a_strip_is_no_video_for_flow() -> None:
-    with pytest.raises(
-        ValueError,
-        match=r"is 20x1000 px: .* 12800 px; the maximum is 8192",
-    ):
+    with pytest.raises(ValueError, match=r"is 20x1000 px: .* 12800 px; the maximum is 8192"):
         FrameSize(short_side=256).resolve(20, 1000)
 
 

@@ -1,6 +1,4 @@
-"""What becomes of broken and odd files: prints docs/bad_media.md. `python
-tests/support/cases/bad_media.py > docs/bad_media.md`
-"""
+"""What becomes of broken and odd files: prints docs/bad_media.md, by the command named there."""
 
 import re
 import subprocess
@@ -17,11 +15,11 @@ from flowcpc.stores.flow_store import open_store
 HEADER = """# Broken and odd media
 
 What `flowcpc extract-flow` does with each file of a folder of broken and odd media, at 64x86;
-printed by `.venv/bin/python tests/support/cases/bad_media.py` and tested by
-`tests/scenarios/test_bad_media.py`. A file is stored with what it decodes to, or it is a row in
-`failures` with a reason; none is silently absent or silently short. *Marked* means that the
-header claims another number of frames (`decoded_is_header` is false in `videos`); `--strict`
-refuses such a video where the difference is above one frame and 1 %.
+printed by `PYTHONPATH=tests/support/helpers .venv/bin/python tests/support/cases/bad_media.py`
+and tested by `tests/scenarios/test_bad_media.py`. A file is stored with what it decodes to, or it
+is a row in `failures` with a reason; none is silently absent or silently short. *Marked* means
+that the header claims another number of frames (`decoded_is_header` is false in `videos`);
+`--strict` refuses such a video where the difference is above one frame and 1 %.
 """
 
 FOOTER = """
