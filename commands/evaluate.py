@@ -3,27 +3,16 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from flowcpc.commands import console
 from flowcpc.commands.console import CommandListener, as_json_text, json_option, say
-from flowcpc.train.evaluation.config import SCHEDULES
+from flowcpc.train.evaluation.config import SCHEDULES, EvaluationConfig, schedule_of
+from flowcpc.train.evaluation.modes import MODES
+from flowcpc.train.settings.config import PretrainConfig
 
-if TYPE_CHECKING:
-    from flowcpc.train.evaluation.config import EvaluationConfig
-    from flowcpc.train.settings.config import PretrainConfig
-
-_MODES = {
-    "linear": "a dense layer on the frozen encoder",
-    "finetune": "encoder and dense layer together",
-    "scratch": "the same from random weights",
-    "random": "a dense layer on an untrained encoder",
-    "probe": "logistic regression on stored features (takes seconds)",
-    "knn": "votes of the nearest training videos",
-    "retrieval": "whether one of the 1, 5, 10, 20, 50 nearest videos has the class",
-}
 _folds_option = click.option(
     "--folds",
     callback=console.numbers,
@@ -42,21 +31,32 @@ def _seeds_option(text: str) -> Any:
     )
 
 
+def _labels(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int | None, ...]:
+    """Return the numbers of labels per class in a list such as all,18,5; None for all."""
+    parts = console.words(ctx, param, value)
+    for part in parts:
+        if part != "all" and not (part.isdecimal() and int(part) > 0):
+            raise click.BadParameter(
+                f"{part!r} must be all or a number from 1; write for example all,18,5", ctx, param
+            )
+    return tuple(None if part == "all" else int(part) for part in parts)
+
+
 @click.command()
 @click.argument("store", type=console.PATH)
 @click.argument("run", type=console.PATH, required=False)
 @click.option(
     "--mode",
-    type=click.Choice(list(_MODES)),
+    type=click.Choice(list(MODES)),
     default="linear",
     show_default=True,
-    help="; ".join(f"{name}: {text}" for name, text in _MODES.items()) + ".",
+    help="; ".join(f"{mode.name}: {mode.description}" for mode in MODES.values()) + ".",
 )
 @click.option(
     "--labels-per-class",
     "labels",
     metavar="all|N[,...]",
-    callback=console.words,
+    callback=_labels,
     default="all",
     show_default=True,
     help="Labelled training videos per class; a list such as all,18,5.",
@@ -111,9 +111,7 @@ def evaluate(
             encoder=encoder,
             evaluation=evaluation,
             **options,
-            progress=listener.progress,
-            announce=listener.announce,
-            should_stop=listener.should_stop,
+            listener=listener,
         )
     if not result.finished:
         listener.leave()
@@ -122,12 +120,10 @@ def evaluate(
 
 def _configurations(
     run: Path | None, preset: str | None, schedule: str | None, settings: tuple[str, ...]
-) -> "tuple[PretrainConfig | None, EvaluationConfig]":
+) -> tuple[PretrainConfig | None, EvaluationConfig]:
     """Return the settings of the encoder where there is no run, and those of the evaluation."""
     from flowcpc.commands.settings import parse_settings
-    from flowcpc.train.evaluation.config import EvaluationConfig, schedule_of
     from flowcpc.train.runs.checkpoint import require_checkpoint
-    from flowcpc.train.settings.config import PretrainConfig
     from flowcpc.train.settings.presets import find_preset
 
     classes = (EvaluationConfig, PretrainConfig) if run is None else (EvaluationConfig,)
@@ -230,7 +226,6 @@ def reproduce(
     from flowcpc.train.pretraining.execution import Execution
     from flowcpc.train.reproduction.plan import make_plan
     from flowcpc.train.reproduction.reproduce import reproduce as run_table
-    from flowcpc.train.settings.config import PretrainConfig
 
     (changes,) = parse_settings(settings, PretrainConfig)
     if steps is not None and changes.setdefault("steps", steps) != steps:
@@ -253,9 +248,7 @@ def reproduce(
             evaluation=chosen,
             allow_missing=allow_missing,
             execution=Execution(workers=workers),
-            progress=listener.progress,
-            announce=listener.announce,
-            should_stop=listener.should_stop,
+            listener=listener,
         )
     if not result.finished:
         listener.leave()

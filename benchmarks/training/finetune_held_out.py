@@ -7,6 +7,7 @@ Prints a row of docs/evaluation.md: top-1 (uniform8) of finetune and scratch, ea
 and with 5 per class, and the losses that training began and ended with.
 """
 
+import itertools
 import sys
 import tempfile
 from pathlib import Path
@@ -14,32 +15,39 @@ from pathlib import Path
 import numpy as np
 
 from flowcpc.commands.settings import with_settings
+from flowcpc.stores.base.listener import Fields, Listener
 from flowcpc.stores.flow_store import open_store
 from flowcpc.train.data.batches import choose_device
 from flowcpc.train.data.splits import labelled_split
 from flowcpc.train.evaluation.classifiers.probe import hold_out
 from flowcpc.train.evaluation.config import SCHEDULES
 from flowcpc.train.evaluation.label_subsets import choose_labelled
-from flowcpc.train.evaluation.modes import train_and_predict
-from flowcpc.train.evaluation.results import UnitFolder
+from flowcpc.train.evaluation.modes import MODES
+from flowcpc.train.evaluation.predictions import predict_by_training
 from flowcpc.train.evaluation.scores import score_predictions
-from flowcpc.train.evaluation.task import PRETRAINED, SCRATCH, Split, Subject, Task, Unit
+from flowcpc.train.evaluation.unit import EncoderSource, EvaluationUnit, FoldVideos
 from flowcpc.train.runs.checkpoint import require_checkpoint
 
 
-def held_out_accuracy(task: Task, name: str) -> tuple[float, float, float]:
+class Losses(Listener):
+    """Collects the losses that training shows."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def progress(self, done: int, total: int, fields: Fields) -> None:
+        """Add a loss that is new."""
+        if "loss" in fields and fields["loss"] not in self.losses[-1:]:
+            self.losses.append(float(fields["loss"]))
+
+
+def held_out_accuracy(unit: EvaluationUnit) -> tuple[float, float, float]:
     """Return top-1 on the held-out videos, and the means of the first and the last losses shown."""
-    losses: list[float] = []
-
-    def report(step: int, loss: float | None, accuracy: float | None) -> None:
-        if loss is not None:
-            losses.append(loss)
-
-    with tempfile.TemporaryDirectory() as folder:
-        unit = UnitFolder(Path(folder), {})
-        unit.begin()
-        rows = train_and_predict(task, name, unit, report, lambda: False).to_pandas()
-    scores = score_predictions(rows, task.classes, {}).set_index("protocol")
+    listener = Losses()
+    unit.folder.begin()
+    rows = predict_by_training(unit, unit.mode.encoders[0], listener).to_pandas()
+    losses = listener.losses
+    scores = score_predictions(rows, unit.classes, {}).set_index("protocol")
     return (
         float(scores.loc["uniform8", "top1"]),
         float(np.mean(losses[:3])),
@@ -53,21 +61,26 @@ def main(store_path: str, run: str, seed: str, *settings: str) -> None:
     held = hold_out(train, int(seed))
     kept, judged = (train[chosen].reset_index(drop=True) for chosen in (~held, held))
     cells, losses = [], []
-    for mode, name in (("finetune", PRETRAINED), ("scratch", SCRATCH)):
-        for labels in ("all", "5"):
+    for mode, labels in itertools.product(("finetune", "scratch"), (None, 5)):
+        labelled = kept
+        if labels is not None:
             labelled, _ = choose_labelled(kept, labels, seed=int(seed), fold=1)
-            task = Task(
-                Unit(mode, labels, 1, int(seed)),
-                Subject(checkpoint.config, checkpoint, Path(run), Path(run).name),
+        with tempfile.TemporaryDirectory() as folder:
+            unit = EvaluationUnit(
+                MODES[mode],
+                labels,
+                1,
+                int(seed),
+                EncoderSource(checkpoint.config, checkpoint, Path(run).name, Path(folder)),
                 with_settings(SCHEDULES["cpu"], settings),
                 store,
-                Split(kept, judged, 0),
+                FoldVideos(kept, judged, 0),
                 labelled,
                 choose_device(),
             )
-            share, first, last = held_out_accuracy(task, name)
-            cells.append(f"{share:.1%}")
-            losses.append(f"{first:.2f} -> {last:.2f}")
+            share, first, last = held_out_accuracy(unit)
+        cells.append(f"{share:.1%}")
+        losses.append(f"{first:.2f} -> {last:.2f}")
     print(
         f"| {', '.join(settings) or 'cpu'}, seed {seed} | {' | '.join(cells)} | {len(judged)} "
         f"clips | {', '.join(losses)}"

@@ -31,3 +31,35 @@ class Listener:
 
 
 SILENT = Listener()
+
+
+class PartOfListener(Listener):
+    """Reports the progress of one part of the work as progress of the whole.
+
+    The part goes from step `start` to `stop` of `total`; `fields` are shown with its own. Messages
+    and requests to stop are forwarded.
+    """
+
+    def __init__(
+        self, whole: Listener, start: int, stop: int, total: int, fields: Fields | None = None
+    ) -> None:
+        self._whole = whole
+        self._start, self._stop, self._total = start, stop, total
+        self._fields = fields or {}
+
+    def progress(self, done: int, total: int, fields: Fields) -> None:
+        """Report the step of the whole that belongs to step `done` of the part."""
+        done = self._start + (self._stop - self._start) * done // max(total, 1)
+        self._whole.progress(done, self._total, {**self._fields, **fields})
+
+    def announce(self, message: str) -> None:
+        """Forward a message."""
+        self._whole.announce(message)
+
+    def show_lines(self, lines: Sequence[str]) -> None:
+        """Forward lines to show under the progress bar."""
+        self._whole.show_lines(lines)
+
+    def should_stop(self) -> bool:
+        """Return whether the whole should stop."""
+        return self._whole.should_stop()

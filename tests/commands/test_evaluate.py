@@ -20,9 +20,16 @@ def flowcpc(*words: object) -> Result:
 
 def test_the_command_offers_what_there_is() -> None:
     options = {option.name: option for option in evaluate.evaluate.params}
-    assert list(options["mode"].type.choices) == list(evaluate._MODES)
-    assert set(evaluate._MODES) == set(MODES)
-    assert set(options["schedule"].type.choices) == set(SCHEDULES)
+    assert list(options["mode"].type.choices) == list(MODES)
+    assert list(options["schedule"].type.choices) == list(SCHEDULES)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "five", "", "1.5", "5,some"])
+def test_wrong_numbers_of_labels_are_named(text: str) -> None:
+    result = flowcpc("evaluate", ".", "--labels-per-class", text)
+    assert result.exit_code == 2
+    assert f"{text.rpartition(',')[2]!r} must be all or a number from 1" in result.stderr
+    assert evaluate._labels(None, None, "all, 018,5") == (None, 18, 5)
 
 
 def test_options_reach_the_evaluation(tmp_path: Path, make_store: Callable[..., Path]) -> None:
@@ -74,15 +81,15 @@ def test_options_reach_the_evaluation(tmp_path: Path, make_store: Callable[..., 
                 "--seeds",
                 "0,9223372036854775808",
             ],
-            "take one from 0 to",
+            "seed must be at least 0 and at most",
         ),
         (
             ["--mode", "scratch", "--out", "f", "--preset", "tiny"],
             "f is a file; give the path of a folder",
         ),
         (["--mode", "guess"], "'guess' is not one of"),
-        (["--mode", "finetune"], "--mode finetune evaluates a pretrained encoder; give its RUN"),
-        (["--mode", "scratch"], "--mode scratch without RUN needs a folder for the results"),
+        (["--mode", "finetune"], "mode finetune evaluates a pretrained encoder; give its RUN"),
+        (["--mode", "scratch"], "mode scratch without RUN needs"),
         (["--mode", "scratch", "--out", "o", "--preset", "tinny"], "did you mean 'tiny'"),
         (
             ["--mode", "scratch", "--out", "o", "--preset", "tiny", "--set", "witdh=3"],

@@ -1,32 +1,33 @@
-"""Everything that decides an evaluation, in one frozen dataclass: the paper's schedules, and ones for a CPU."""
+"""Everything that decides an evaluation, in one frozen dataclass, with schedules by name."""
 
 import dataclasses
+import math
 
 from flowcpc.train.settings.config import Schedule, Settings, check_schedule
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig(Settings):
-    """Settings of an evaluation; the defaults are the paper's (Lorre et al. 2019, section 4.3; spec cpc.md, Evaluation).
+    """Settings of an evaluation; the defaults are the paper's (Lorre et al. 2019, section 4.3).
 
     Parameters
     ----------
     schedule : str
-        The name that the settings started from; a label.
+        The name of the schedule that the settings started from; a label.
     segments : int
-        Segments that stand for a video.
+        Number of segments that represent a video.
     batch_size : int
         Videos in a batch.
     linear_steps, linear_learning_rates
-        Of the dense layer on a frozen encoder: iterations, and ((first step, rate), ...).
+        Iterations and ((first step, rate), ...) of a dense layer on a frozen encoder.
     finetune_steps, finetune_learning_rates
-        Of encoder and dense layer together, from pretrained weights or from scratch.
+        The same of encoder and dense layer together, from pretrained or initial weights.
     dropout : float
-        Probability of dropping a feature before the dense layer while the encoder is trained too.
+        Probability of dropping a feature before the dense layer when the encoder is trained too.
     momentum, weight_decay : float
         Of SGD.
     strengths : tuple of float
-        Inverse regularisations C that the probe on cached features chooses from, on a hold-out of the training videos.
+        Inverse regularisations C among which the probe chooses on held-out training videos.
     neighbours : int
         k of kNN.
     """
@@ -45,31 +46,28 @@ class EvaluationConfig(Settings):
     neighbours: int = 5
 
     def __post_init__(self) -> None:
-        most = dict.fromkeys(("segments", "batch_size", "neighbours"), 10_000)
-        most |= dict.fromkeys(("linear_steps", "finetune_steps"), 10**9)
-        for name, limit in most.items():
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is too small; take 1 or more")
-            if getattr(self, name) > limit:
-                raise ValueError(
-                    f"{name}={getattr(self, name):.3g} is too large to be meant; take {limit} or less"
-                )
-        for name in ("dropout", "momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name}={getattr(self, name)} is not within 0..1; take 0 or more and less than 1"
-                )
-        if not 0 <= self.weight_decay < float("inf"):
-            raise ValueError(f"weight_decay={self.weight_decay} is no weight; take 0 or more")
-        if not self.strengths or not all(0 < value < float("inf") for value in self.strengths):
-            raise ValueError(
-                f"strengths={self.strengths} has to hold numbers above 0, such as 0.01,0.1"
-            )
+        below_one = math.nextafter(1, 0)
+        for name, least, most in (
+            ("segments", 1, 10_000),
+            ("batch_size", 1, 10_000),
+            ("neighbours", 1, 10_000),
+            ("linear_steps", 1, 10**9),
+            ("finetune_steps", 1, 10**9),
+            ("dropout", 0, below_one),
+            ("momentum", 0, below_one),
+            ("weight_decay", 0, math.inf),
+        ):
+            value = getattr(self, name)
+            if not (least <= value <= most and math.isfinite(value)):
+                limit = "below 1" if most == below_one else f"at most {most}"
+                raise ValueError(f"{name} must be at least {least} and {limit}, got {value}")
+        if not self.strengths or not all(0 < value < math.inf for value in self.strengths):
+            raise ValueError(f"strengths must be numbers above 0, got {self.strengths}")
         for name in ("linear_learning_rates", "finetune_learning_rates"):
             check_schedule(name, getattr(self, name))
 
     def training(self, *, frozen: bool) -> tuple[int, Schedule]:
-        """Return iterations and learning rates of the SGD on a frozen encoder, or of the one that trains the encoder too."""
+        """Return iterations and learning rates of SGD on a frozen or a trained encoder."""
         if frozen:
             return self.linear_steps, self.linear_learning_rates
         return self.finetune_steps, self.finetune_learning_rates
@@ -77,7 +75,7 @@ class EvaluationConfig(Settings):
 
 SCHEDULES = {
     "paper": EvaluationConfig(),
-    "cpu": EvaluationConfig(  # for what the preset `tiny` pretrains: some hundred small videos
+    "cpu": EvaluationConfig(  # for the preset `tiny`: some hundred small videos
         schedule="cpu",
         linear_steps=500,
         linear_learning_rates=((0, 0.05), (400, 0.01)),

@@ -1,4 +1,4 @@
-"""Predictions -> accuracies, per class and in all (scikit-learn's metrics)."""
+"""Predictions -> accuracies, per class and overall, by scikit-learn's metrics."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
+
+from flowcpc.train.evaluation.classifiers.retrieval import RANKS
 
 
 def score_predictions(
@@ -17,7 +19,8 @@ def score_predictions(
     Parameters
     ----------
     predictions : DataFrame
-        encoder, protocol, video_id, label, predicted, logits (one float per class).
+        encoder, protocol, video_id, label, predicted, and logits (one float per class) or
+        first_right (the rank of the first neighbour of the same class, 0 for none).
     classes : sequence of str
         The label of each logit, sorted.
     about : mapping
@@ -26,88 +29,90 @@ def score_predictions(
     Returns
     -------
     DataFrame
-        `about`, encoder, protocol, videos, classes, chance (1 / classes), top1, top5 and mean_class, the mean of the classes' own top-1, in 0..1.
+        `about`, encoder, protocol, videos, classes, chance (1 / classes), and shares in 0..1: top1,
+        top5 and mean_class (the mean of the classes' own top-1), or the recalls r1 ... r50.
 
     Raises
     ------
     ValueError
-        When a video does not occur exactly once, or a logit is no finite number.
+        A video does not occur exactly once, or a logit is not finite.
     """
     rows = []
-    for encoder, protocol, found in _by_encoder(predictions):
-        if found["video_id"].duplicated().any():
-            raise ValueError(
-                f"{encoder} {protocol} has predictions of a video twice; each test video counts once"
-            )
-        logits = np.stack(found["logits"].to_list())
+    for encoder, protocol, mine in _by_encoder(predictions):
+        if mine["video_id"].duplicated().any():
+            raise ValueError(f"{encoder} {protocol} has several predictions of one video")
+        row = {
+            **about,
+            "encoder": encoder,
+            "protocol": protocol,
+            "videos": len(mine),
+            "classes": len(classes),
+            "chance": 1 / len(classes),
+        }
+        if "first_right" in mine:
+            first = mine["first_right"]
+            rows.append(row | {f"r{k}": float(first.between(1, k).mean()) for k in RANKS})
+            continue
+        logits = np.stack(mine["logits"].to_list())
         if not np.isfinite(logits).all():
             raise ValueError(
-                f"{encoder} {protocol} has logits that are no finite numbers; take a lower learning rate"
+                f"{encoder} {protocol} has logits that are not finite; use a lower learning rate"
             )
-        present = sorted(set(found["label"]))
-        labels = np.searchsorted(np.array(list(classes)), found["label"].to_numpy(str))
+        labels, predicted = mine["label"], mine["predicted"]
+        ranks = rank_of_label(logits, np.searchsorted(np.array(classes), labels.to_numpy(str)))
+        mean_class = recall_score(
+            labels, predicted, labels=sorted(set(labels)), average="macro", zero_division=0
+        )
         rows.append(
             {
-                **about,
-                "encoder": encoder,
-                "protocol": protocol,
-                "videos": len(found),
-                "classes": len(classes),
-                "chance": 1 / len(classes),
-                "top1": float(accuracy_score(found["label"], found["predicted"])),
-                "top5": float((rank_of_label(logits, labels) < 5).mean()),
-                "mean_class": float(
-                    recall_score(
-                        found["label"],
-                        found["predicted"],
-                        labels=present,
-                        average="macro",
-                        zero_division=0,
-                    )
-                ),
+                **row,
+                "top1": float(accuracy_score(labels, predicted)),
+                "top5": float((ranks < 5).mean()),
+                "mean_class": float(mean_class),
             }
         )
     return pd.DataFrame(rows)
 
 
 def score_classes(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """Return one row per encoder, protocol and class that was tested: label, videos, top1, and `most_often`, what its videos are called most."""
+    """Return one row per encoder, protocol and tested class: label, videos, top1, most_often.
+
+    `most_often` is the class that is predicted most for its videos.
+    """
     rows = []
-    for encoder, protocol, found in _by_encoder(predictions):
-        counts = confusion_matrix(found["label"], found["predicted"], labels=classes)
-        for place, label in enumerate(classes):
-            if total := int(counts[place].sum()):
-                share = float(counts[place, place] / total)
-                called = classes[int(counts[place].argmax())]
-                rows.append((encoder, protocol, label, total, share, called))
-    return pd.DataFrame(
-        rows, columns=["encoder", "protocol", "label", "videos", "top1", "most_often"]
-    )
+    for encoder, protocol, mine in _by_encoder(predictions):
+        counts = confusion_matrix(mine["label"], mine["predicted"], labels=classes)
+        for number, label in enumerate(classes):
+            if videos := int(counts[number].sum()):
+                top1 = float(counts[number, number] / videos)
+                most_often = classes[int(counts[number].argmax())]
+                rows.append((encoder, protocol, label, videos, top1, most_often))
+    columns = ["encoder", "protocol", "label", "videos", "top1", "most_often"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def confusion(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """Return the confusion matrices in rows: encoder, protocol, label, predicted, videos (0 included)."""
+    """Return the confusion matrices as rows: encoder, protocol, label, predicted, videos."""
     tables = []
-    for encoder, protocol, found in _by_encoder(predictions):
-        counts = confusion_matrix(found["label"], found["predicted"], labels=classes)
+    for encoder, protocol, mine in _by_encoder(predictions):
+        counts = confusion_matrix(mine["label"], mine["predicted"], labels=classes)
         table = pd.DataFrame(counts, index=pd.Index(classes, name="label"), columns=list(classes))
         flat = table.reset_index().melt("label", var_name="predicted", value_name="videos")
         tables.append(flat.assign(encoder=encoder, protocol=protocol))
-    return pd.concat(tables, ignore_index=True)[
-        ["encoder", "protocol", "label", "predicted", "videos"]
-    ]
+    columns = ["encoder", "protocol", "label", "predicted", "videos"]
+    return pd.concat(tables, ignore_index=True)[columns]
 
 
 def rank_of_label(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how many other classes score at least as high as the right one, int64 (n,), for logits (n, classes).
+    """Return how many other classes score at least as high as the right one, int64 (n,).
 
-    Ties count against the prediction: scikit-learn's top-k breaks them by the order of the classes, and so would call right what five neighbours of
-    one class say of four others.
+    `logits` are (n, classes). Ties count against the prediction: scikit-learn's top-k breaks them
+    by the order of the classes, which would count a tie of many classes as right.
     """
     right = np.take_along_axis(logits, labels[:, None], axis=1)
     return (~(logits < right)).sum(axis=1) - 1
 
 
 def _by_encoder(predictions: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    for (encoder, protocol), found in predictions.groupby(["encoder", "protocol"], sort=False):
-        yield str(encoder), str(protocol), found
+    for (encoder, protocol), rows in predictions.groupby(["encoder", "protocol"], sort=False):
+        yield str(encoder), str(protocol), rows

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from flowcpc.train.evaluation.classifiers.retrieval import RANKS
-from flowcpc.train.evaluation.task import MOTION, PRETRAINED, RANDOM, SCRATCH, SHUFFLED
+from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM, SCRATCH, SHUFFLED
 from flowcpc.train.report.runs import MODES, Run, rank_of
 from flowcpc.train.settings.presets import Preset
 

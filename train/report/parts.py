@@ -9,7 +9,7 @@ import numpy as np
 from flowcpc.stores.base.errors import DamagedStoreError
 from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.flow_store import FlowStore
-from flowcpc.train.evaluation.task import MOTION, PRETRAINED, RANDOM
+from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM
 from flowcpc.train.report import accuracies, page, store_health
 from flowcpc.train.report.charts import charts, classes_of
 from flowcpc.train.report.figures import matrix

@@ -11,8 +11,8 @@ import pandas as pd
 
 from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.embeddings import read_predictions
-from flowcpc.train.evaluation.results import EVALUATE, read_results
-from flowcpc.train.evaluation.task import MOTION, PRETRAINED, RANDOM, SCRATCH, Unit
+from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM, SCRATCH
+from flowcpc.train.evaluation.results import EVALUATE, read_results, unit_name
 from flowcpc.train.runs.checkpoint import load_checkpoint, where_a_run_is
 from flowcpc.train.runs.metrics import read_metrics
 from flowcpc.train.settings.config import PretrainConfig
@@ -78,7 +78,7 @@ def foremost_predictions(run: Run) -> tuple[pd.DataFrame, str] | None:
     units = zip(
         wanted["mode"], wanted["labels_per_class"], wanted["fold"], wanted["seed"], strict=True
     )
-    wanted = wanted.assign(folder=[str(run.path / EVALUATE / Unit(*unit).name) for unit in units])
+    wanted = wanted.assign(folder=[str(run.path / EVALUATE / unit_name(*unit)) for unit in units])
     wanted = wanted[[Path(folder, "predictions.parquet").is_file() for folder in wanted["folder"]]]
     if wanted.empty:
         return None

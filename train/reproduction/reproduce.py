@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 
 from flowcpc.stores.base.errors import OperationError
-from flowcpc.stores.base.listener import Fields, Listener, Progress
+from flowcpc.stores.base.listener import SILENT, Listener, PartOfListener
 from flowcpc.stores.flow_store import FlowStore, open_store
 from flowcpc.train.data.splits import labelled_split
 from flowcpc.train.evaluation import evaluate
 from flowcpc.train.evaluation.config import SCHEDULES, EvaluationConfig
-from flowcpc.train.evaluation.task import SEEN
+from flowcpc.train.evaluation.unit import ENCODER_SETTINGS
 from flowcpc.train.pretraining import loop
 from flowcpc.train.pretraining.execution import Execution
 from flowcpc.train.reproduction.markdown import to_markdown
@@ -74,9 +74,7 @@ def reproduce(
     evaluation: EvaluationConfig | None = None,
     allow_missing: bool = False,
     execution: Execution = Execution(),
-    progress: Progress = lambda done, total, fields: None,
-    announce: Callable[[str], None] = lambda message: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    listener: Listener = SILENT,
 ) -> Reproduction:
     """Run, or go on with, all rows of a table of the paper and put them beside its numbers.
 
@@ -119,12 +117,12 @@ def reproduce(
     values: list[dict[str, object]] = []
     failed = {row.name: [row.refused] for row in plan.rows if row.refused}
     for (reason,) in failed.values():
-        announce(reason)
+        listener.announce(reason)
     written = units_written(path)
 
     def fail(row: Row, what: str, error: Exception | str) -> None:
         failed.setdefault(row.name, []).append(f"{what}: {error}")
-        announce(f"{row.name}, {what}: {error}")
+        listener.announce(f"{row.name}, {what}: {error}")
 
     def stands(finished: bool) -> Reproduction:
         reasons = {name: "; ".join(several) for name, several in failed.items()}
@@ -138,13 +136,10 @@ def reproduce(
     for number, (row, fold, seed) in enumerate(tasks):
         if row.refused:
             continue
-
-        def shown(
-            done: int, total: int, fields: object, number: int = number, row: Row = row
-        ) -> None:
-            part = _WEIGHT * done // max(total, 1)
-            progress(_WEIGHT * number + part, _WEIGHT * len(tasks), {"row": row.name})
-
+        start = _WEIGHT * number
+        part = PartOfListener(
+            listener, start, start + _WEIGHT, _WEIGHT * len(tasks), {"row": row.name}
+        )
         where = f"fold {fold}, seed {seed}"
         task = _Task(
             store,
@@ -156,9 +151,7 @@ def reproduce(
             evaluation,
             allow_missing,
             execution,
-            shown,
-            announce,
-            should_stop,
+            part,
         )
         try:
             if not task.pretrain():
@@ -185,22 +178,6 @@ def reproduce(
     return stands(finished=True)
 
 
-class _PartListener(Listener):
-    """Counts the pretraining of a row as its first part."""
-
-    def __init__(self, task: "_Task") -> None:
-        self._part, self._task = task._part(0), task
-
-    def progress(self, done: int, total: int, fields: Fields) -> None:
-        self._part(done, total, fields)
-
-    def announce(self, message: str) -> None:
-        self._task.announce(message)
-
-    def should_stop(self) -> bool:
-        return self._task.should_stop()
-
-
 @dataclass(frozen=True)
 class _Task:
     """One row in one fold with one seed."""
@@ -214,9 +191,7 @@ class _Task:
     evaluation: EvaluationConfig
     allow_missing: bool
     execution: Execution
-    progress: Progress
-    announce: Callable[[str], None]
-    should_stop: Callable[[], bool]
+    listener: Listener
 
     @property
     def path(self) -> Path:
@@ -227,13 +202,13 @@ class _Task:
         """Return whether the run is finished; False when told to stop. Initial weights need none."""
         if not self.row.preset.pretrained:
             return True
-        self.announce(f"{self.row.name}: pretraining in {self.path}")
+        self.listener.announce(f"{self.row.name}: pretraining in {self.path}")
         result = loop.pretrain(
             self.store.path,
             self.path,
             self.row.at(self.fold, self.seed),
             execution=self.execution,
-            listener=_PartListener(self),
+            listener=self._part(0),
         )
         return result.finished
 
@@ -250,22 +225,20 @@ class _Task:
         encoder = None
         if not self.row.preset.pretrained:
             config = self.row.at(self.fold, self.seed)
-            seen = {name: getattr(config, name) for name in (*SEEN, "seed")}
+            seen = {name: getattr(config, name) for name in (*ENCODER_SETTINGS, "seed")}
             encoder = dataclasses.replace(self.row.preset.config, **seen)
         result = evaluate.evaluate(
             self.store.path,
             self.path if self.row.preset.pretrained else None,
             mode=mode,
-            labels=(column.labels,),
+            labels=(None if column.labels == "all" else int(column.labels),),
             folds=(self.fold,),
             seeds=(self.seed,),
             out=None if self.row.preset.pretrained else self.path,
             encoder=encoder,
             evaluation=self.evaluation,
             allow_missing=self.allow_missing,
-            progress=self._part(1 + place),
-            announce=self.announce,
-            should_stop=self.should_stop,
+            listener=self._part(1 + place),
         )
         if not result.finished:
             return None
@@ -299,10 +272,7 @@ class _Task:
         }
         return {**found, "ours": held_out["held_out_accuracy"]} if held_out else found
 
-    def _part(self, stage: int) -> Progress:
+    def _part(self, stage: int) -> Listener:
         stages = 1 + len(self.plan.columns(self.row))
-
-        def progress(done: int, total: int, fields: object) -> None:
-            self.progress(round(_WEIGHT * (stage + done / max(total, 1))), _WEIGHT * stages, {})
-
-        return progress
+        start = _WEIGHT * stage
+        return PartOfListener(self.listener, start, start + _WEIGHT, _WEIGHT * stages)

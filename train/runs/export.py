@@ -112,12 +112,7 @@ def _to_torchscript(encoder: Encoder, example: Tensor, about: dict[str, Any]) ->
 def _load_torchscript(data: bytes) -> Callable[[Tensor], NDArray[np.float32]]:
     with _quiet():
         module = torch.jit.load(io.BytesIO(data), map_location="cpu")
-
-    def run(stacks: Tensor) -> NDArray[np.float32]:
-        latents: NDArray[np.float32] = module(stacks).detach().numpy()
-        return latents
-
-    return run
+    return lambda stacks: module(stacks).detach().numpy()
 
 
 def _to_onnx(encoder: Encoder, example: Tensor, about: dict[str, Any]) -> bytes:
@@ -152,12 +147,7 @@ def _load_onnx(data: bytes) -> Callable[[Tensor], NDArray[np.float32]]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-
-    def run(stacks: Tensor) -> NDArray[np.float32]:
-        latents: NDArray[np.float32] = session.run([_OUTPUT], {_INPUT: stacks.numpy()})[0]
-        return latents
-
-    return run
+    return lambda stacks: session.run([_OUTPUT], {_INPUT: stacks.numpy()})[0]
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""An evaluation as a whole: what it writes, and what it refuses. What it remembers is tested in test_evaluate_again."""
+"""What an evaluation writes and refuses; test_evaluate_again tests what it remembers."""
 
 import dataclasses
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from train_cases import (
 from flowcpc.stores.base.errors import OperationError
 from flowcpc.stores.flow_store import open_store
 from flowcpc.stores.window_reader import WindowReader
-from flowcpc.train.evaluation import modes
+from flowcpc.train.evaluation import predictions as predicting
 from flowcpc.train.evaluation.classifiers import classifier
 from flowcpc.train.evaluation.config import EvaluationConfig
 from flowcpc.train.evaluation.results import read_results
@@ -54,13 +54,12 @@ ENCODERS = {
 def test_every_mode_tests_every_video_once_beside_its_baselines(
     store: Path, run: Path, mode: str
 ) -> None:
-    calls: list[tuple[int, int]] = []
-    result = evaluated(
-        store, run, mode, progress=lambda done, total, fields: calls.append((done, total))
-    )
+    listener = Recorder()
+    result = evaluated(store, run, mode, listener=listener)
     assert result.finished
-    assert calls[-1][0] == calls[-1][1] == calls[0][1]
-    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+    done = [done for done, _, _ in listener.calls]
+    assert done == sorted(done)
+    assert {total for _, total, _ in listener.calls} == {done[-1]}
     folder = run / "evaluate" / f"{mode}-all-fold1-seed0"
     protocols = {"uniform8"} if mode in ("probe", "knn", "retrieval") else {"random8", "uniform8"}
     table = result.table
@@ -111,8 +110,8 @@ def test_every_mode_tests_every_video_once_beside_its_baselines(
 def test_it_tells_easy_classes_apart(
     tmp_path: Path, make_store: Callable[..., Path], mode: str, seed: int
 ) -> None:
-    """A blob moves right or down: at most one of five test videos is missed, even on random features of eight training
-    videos. Labels that belong to other videos would leave about half.
+    """A blob moves right or down: at most one of five test videos is wrong, even on random features
+    of eight training videos. Labels of other videos would leave about half.
     """
     store = small_store(tmp_path, make_store, lengths=lambda n: 12 + n)
     pretrain(store, tmp_path / "run", dataclasses.replace(CONFIG, seed=seed, steps=1, width=8))
@@ -133,7 +132,7 @@ def test_the_scoreboard_shows_scratch_beside_finetune(store: Path, run: Path) ->
     evaluated(store, run, "scratch")
     evaluated(store, run, "linear")
     result = evaluated(store, run, "finetune")
-    assert set(result.beside["encoder"]) == {"scratch", "random"}
+    assert set(result.baselines["encoder"]) == {"scratch", "random"}
     text = result.to_text()
     for words in (
         "pretrained - scratch: ",
@@ -145,7 +144,7 @@ def test_the_scoreboard_shows_scratch_beside_finetune(store: Path, run: Path) ->
 
 
 def test_combinations_are_units_of_their_own(store: Path, run: Path) -> None:
-    result = evaluated(store, run, "knn", labels=["all", "2"], seeds=[0, 1])
+    result = evaluated(store, run, "knn", labels=[None, 2], seeds=[0, 1])
     assert sorted(path.name for path in (run / "evaluate").glob("knn-*")) == [
         f"knn-{labels}-fold1-seed{seed}" for labels in ("2", "all") for seed in (0, 1)
     ]
@@ -168,11 +167,11 @@ def test_scratch_and_random_need_no_run(store: Path, tmp_path: Path) -> None:
         assert result.table["preset"].eq("tiny").all()
     assert set(read_results(out)["mode"]) == {"scratch", "random"}
     with pytest.raises(
-        ValueError, match="--mode linear evaluates a pretrained encoder; give its RUN"
+        ValueError, match="mode linear evaluates a pretrained encoder; give its RUN"
     ):
-        evaluated(store, None, "linear", out=out, preset="tiny")
-    with pytest.raises(ValueError, match="give --out and --preset"):
-        evaluated(store, None, "scratch", preset="tiny")
+        evaluated(store, None, "linear", out=out, encoder=TINY)
+    with pytest.raises(ValueError, match=r"--preset.* and .*--out"):
+        evaluated(store, None, "scratch", encoder=TINY)
 
 
 def test_linear_leaves_the_encoder_as_it_is_and_finetune_changes_it(
@@ -187,7 +186,7 @@ def test_linear_leaves_the_encoder_as_it_is_and_finetune_changes_it(
         assert not any(part.training for part in model.modules())
         return found
 
-    monkeypatch.setattr("flowcpc.train.evaluation.modes.predict_logits", spy)
+    monkeypatch.setattr("flowcpc.train.evaluation.predictions.predict_logits", spy)
     before = load_encoder(run).state_dict()
     evaluated(store, run, "linear")
     linear, untrained = (model.encoder for model in trained)
@@ -212,10 +211,14 @@ def test_linear_leaves_the_encoder_as_it_is_and_finetune_changes_it(
 def test_no_test_video_is_opened_before_training_has_ended(
     store: Path, run: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither for the statistics of an untrained encoder, which are of all training videos, nor for the steps, which see the labelled ones."""
+    """Statistics of an untrained encoder see all training videos, steps the labelled ones."""
     split = open_store(store).videos().set_index("video_id")["fold1"]
     opened: list[list[str]] = []
-    opening, train, predict = WindowReader.__init__, modes.train_classifier, modes.predict_logits
+    opening, train, predict = (
+        WindowReader.__init__,
+        predicting.train_classifier,
+        predicting.predict_logits,
+    )
 
     def spy_reader(
         self: WindowReader, store: Any, video_ids: Any, *args: Any, **options: Any
@@ -238,17 +241,15 @@ def test_no_test_video_is_opened_before_training_has_ended(
 
     ended: list[int] = []
     monkeypatch.setattr(WindowReader, "__init__", spy_reader)
-    monkeypatch.setattr(modes, "train_classifier", spy_training)
-    monkeypatch.setattr(modes, "predict_logits", spy_prediction)
-    evaluated(store, run, mode, labels=["2"])
+    monkeypatch.setattr(predicting, "train_classifier", spy_training)
+    monkeypatch.setattr(predicting, "predict_logits", spy_prediction)
+    evaluated(store, run, mode, labels=[2])
     assert len(ended) == (2 if mode == "linear" else 1)
 
 
 def test_a_training_that_diverges_is_a_sentence(store: Path, run: Path) -> None:
     settings = dataclasses.replace(EVALUATION, finetune_learning_rates=((0, 1e30),))
-    with pytest.raises(
-        OperationError, match="the training has diverged; take a lower learning rate"
-    ):
+    with pytest.raises(OperationError, match="the training diverged; use a lower learning rate"):
         evaluated(store, run, "finetune", settings)
     assert not (run / "evaluate" / "finetune-all-fold1-seed0" / "results.parquet").exists()
 
@@ -276,25 +277,25 @@ def test_missing_test_videos_are_refused_unless_allowed(store: Path, run: Path) 
     lose(store, "test")
     with pytest.raises(ValueError, match="1 test videos of fold 1 have no flow: lost"):
         evaluated(store, run)
-    messages: list[str] = []
-    result = evaluated(store, run, allow_missing=True, announce=messages.append)
+    listener = Recorder()
+    result = evaluated(store, run, allow_missing=True, listener=listener)
     assert (result.table["missing"] == 1).all()
-    assert any("missing and left out: 1;" in message for message in messages)
+    assert any("1 test videos are missing" in message for message in listener.said)
 
 
 def test_missing_training_videos_are_named(store: Path, run: Path) -> None:
     lose(store, "train")
-    messages: list[str] = []
-    assert evaluated(store, run, "knn", announce=messages.append).table["missing"].eq(0).all()
-    assert messages[0] == "1 training videos of fold 1 have no flow and teach nothing: lost"
+    listener = Recorder()
+    assert evaluated(store, run, "knn", listener=listener).table["missing"].eq(0).all()
+    assert listener.said[0] == "1 training videos of fold 1 have no flow and are not used: lost"
 
 
 def test_a_run_that_saw_the_test_videos_is_marked(store: Path, tmp_path: Path) -> None:
     pretrain(store, tmp_path / "all", dataclasses.replace(CONFIG, split="all", steps=1))
-    messages: list[str] = []
-    result = evaluated(store, tmp_path / "all", "knn", announce=messages.append)
+    listener = Recorder()
+    result = evaluated(store, tmp_path / "all", "knn", listener=listener)
     assert result.table["transductive"].all()
-    assert any("its results are transductive" in message for message in messages)
+    assert any("its results are transductive" in message for message in listener.said)
 
 
 def test_a_run_whose_pretraining_goes_on_is_evaluated_with_a_word(
@@ -303,44 +304,42 @@ def test_a_run_whose_pretraining_goes_on_is_evaluated_with_a_word(
     pretrain(store, tmp_path / "run", CONFIG, listener=Recorder(stop=StopAfter(4)))
     step = require_checkpoint(tmp_path / "run").step
     assert 0 < step < CONFIG.steps
-    messages: list[str] = []
-    evaluated(store, tmp_path / "run", "knn", announce=messages.append)
+    listener = Recorder()
+    evaluated(store, tmp_path / "run", "knn", listener=listener)
     assert (
-        f"run stands at step {step} of {CONFIG.steps}: the pretraining is not finished" in messages
+        f"run is at step {step} of {CONFIG.steps}: its pretraining is not finished" in listener.said
     )
-    messages.clear()
-    evaluated(
-        store, tmp_path / "run", "random", announce=messages.append
-    )  # none of its weights are used
-    assert not any("stands at" in message for message in messages)
+    listener.said.clear()
+    evaluated(store, tmp_path / "run", "random", listener=listener)  # none of its weights are used
+    assert not any("is at step" in message for message in listener.said)
 
 
 def test_more_neighbours_than_there_are_is_said(store: Path, run: Path) -> None:
-    messages: list[str] = []
+    listener = Recorder()
     evaluated(
         store,
         run,
         "knn",
         evaluation=dataclasses.replace(EVALUATION, neighbours=1000),
-        announce=messages.append,
+        listener=listener,
     )
     assert (
         f"knn-all-fold1-seed0: neighbours=1000, so all {TRAIN_VIDEOS} training videos vote"
-        in messages
+        in listener.said
     )
-    messages.clear()
+    listener.said.clear()
     evaluated(
         store,
         run,
         "knn",
         evaluation=dataclasses.replace(EVALUATION, neighbours=TRAIN_VIDEOS),
-        announce=messages.append,
+        listener=listener,
     )
-    assert not any("vote" in message for message in messages)
+    assert not any("vote" in message for message in listener.said)
 
 
 def test_frames_that_are_absent_are_what_is_said(store: Path, tmp_path: Path) -> None:
-    """And not that the paper's size does not fit the small flow, which a larger extraction would not mend."""
+    """Not that the size does not fit the flow, which a larger extraction would not cure."""
     with pytest.raises(ValueError, match=r"modality=image needs frames, and .* holds flow alone"):
         evaluated(
             store, None, "random", out=tmp_path / "out", encoder=find_preset("table1-image").config
@@ -355,11 +354,15 @@ def test_what_cannot_be_evaluated(
     with pytest.raises(ValueError, match="fold=3 was asked for"):
         evaluated(store, run, folds=[1, 3])
     assert not (run / "evaluate").exists()  # refused before anything was trained
-    with pytest.raises(ValueError, match="labels per class: 'some' is neither `all` nor a number"):
-        evaluated(store, run, labels=["some"])
-    with pytest.raises(ValueError, match="lists of which each needs one value or more"):
+    with pytest.raises(ValueError, match="labels per class must be at least 1, or all, got 0"):
+        evaluated(store, run, labels=[0])
+    with pytest.raises(ValueError, match=r"seed must be at least 0 and at most .*, got -1"):
+        evaluated(store, run, seeds=[-1])
+    with pytest.raises(ValueError, match=r"mode must be one of linear, .*, got 'guess'"):
+        evaluated(store, run, "guess")
+    with pytest.raises(ValueError, match="labels, folds and seeds must have at least one value"):
         evaluated(store, run, seeds=[])
-    with pytest.raises(ValueError, match="leave out --preset, or leave out RUN"):
+    with pytest.raises(ValueError, match=r"omit encoder .*, or omit the run"):
         evaluated(store, run, encoder=TINY)
     other = make_store(tmp_path / "other", {"a": np.zeros((3, 2, 20, 20), np.float32)})
     with pytest.raises(

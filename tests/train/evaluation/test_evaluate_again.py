@@ -1,4 +1,4 @@
-"""What results follow from: they are read where nothing of it has changed, and made again, or gone on with, where it has."""
+"""Results are read if nothing that decides them has changed; else they are computed again."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from evaluation_cases import evaluated, logits_of, predictions
+from recorder import Recorder
 from train_cases import CONFIG, EVALUATION, TEST_VIDEOS, StopAfter, small_store
 
+from flowcpc.stores.base.listener import Listener
 from flowcpc.stores.flow_store import open_store
-from flowcpc.train.evaluation import evaluate, task
+from flowcpc.train.evaluation import evaluate, unit
 from flowcpc.train.evaluation.classifiers import classifier
 from flowcpc.train.evaluation.classifiers.finetuned import load_finetuned
 from flowcpc.train.evaluation.config import SCHEDULES, EvaluationConfig
@@ -26,13 +28,13 @@ from flowcpc.train.pretraining.loop import pretrain
 def test_only_what_was_evaluated_alike_is_shown_beside(store: Path, run: Path, mode: str) -> None:
     """Rows of another mode with other settings, or on other videos, are no baselines of these."""
     evaluated(store, run, "scratch", evaluation=dataclasses.replace(EVALUATION, momentum=0.5))
-    assert evaluated(store, run, mode).beside.empty
+    assert evaluated(store, run, mode).baselines.empty
     evaluated(store, run, "scratch")
-    assert evaluated(store, run, mode).beside["encoder"].unique().tolist() == ["scratch"]
-    assert evaluated(store, run, mode, seeds=[1]).beside.empty
-    assert evaluated(store, run, mode, labels=["2"]).beside.empty
+    assert evaluated(store, run, mode).baselines["encoder"].unique().tolist() == ["scratch"]
+    assert evaluated(store, run, mode, seeds=[1]).baselines.empty
+    assert evaluated(store, run, mode, labels=[2]).baselines.empty
     open_store(store).relabel(open_store(store).commit_of("v00"), {"label": "Down"})
-    assert evaluated(store, run, mode).beside.empty
+    assert evaluated(store, run, mode).baselines.empty
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -46,16 +48,16 @@ def test_every_setting_that_a_mode_reads_is_one_that_its_results_are_known_by(
             read.add(name)
             return super().__getattribute__(name)
 
-    original = evaluate._run
+    original = evaluate._compute
 
-    def watch(plan: Any, *args: Any) -> Any:
-        watched = Watched(**dataclasses.asdict(plan.task.evaluation))
+    def watch(one: unit.EvaluationUnit, listener: Listener) -> pd.DataFrame:
+        watched = Watched(**dataclasses.asdict(one.evaluation))
+        copy = dataclasses.replace(one, evaluation=watched)
+        vars(copy)["folder"] = one.folder  # its basis reads all settings
         read.clear()
-        return original(
-            plan._replace(task=dataclasses.replace(plan.task, evaluation=watched)), *args
-        )
+        return original(copy, listener)
 
-    monkeypatch.setattr(evaluate, "_run", watch)
+    monkeypatch.setattr(evaluate, "_compute", watch)
     evaluated(store, run, mode)
     fields = {field.name for field in dataclasses.fields(EvaluationConfig)} - {"schedule"}
     assert read & fields == set(MODES[mode].settings)
@@ -65,11 +67,11 @@ def test_finished_results_are_read_and_not_computed(
     store: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = evaluated(store, run)
-    messages: list[str] = []
-    monkeypatch.setattr(evaluate, "_run", None)
-    again = evaluated(store, run, announce=messages.append)
+    listener = Recorder()
+    monkeypatch.setattr(evaluate, "_compute", None)
+    again = evaluated(store, run, listener=listener)
     pd.testing.assert_frame_equal(again.table, first.table)
-    assert messages == [
+    assert listener.said == [
         f"read the finished results in {run / 'evaluate' / 'linear-all-fold1-seed0'}"
     ]
 
@@ -77,13 +79,15 @@ def test_finished_results_are_read_and_not_computed(
 def test_seeds_of_several_schedules_are_one_row_where_the_schedules_do_not_differ(
     store: Path, run: Path
 ) -> None:
-    """A vote of neighbours has the same settings in both, so what one found is the other's too, and is called so."""
+    """A vote of neighbours has the same settings in both schedules, so its results are shared."""
     first = evaluated(store, run, "knn", evaluation=SCHEDULES["paper"]).table
-    messages: list[str] = []
+    listener = Recorder()
     found = evaluated(
-        store, run, "knn", evaluation=SCHEDULES["cpu"], seeds=[0, 1], announce=messages.append
+        store, run, "knn", evaluation=SCHEDULES["cpu"], seeds=[0, 1], listener=listener
     )
-    assert f"read the finished results in {run / 'evaluate' / 'knn-all-fold1-seed0'}" in messages
+    assert (
+        f"read the finished results in {run / 'evaluate' / 'knn-all-fold1-seed0'}" in listener.said
+    )
     assert set(first["schedule"]) == {"paper"}
     assert set(found.table["schedule"]) == {"cpu"}
     pd.testing.assert_frame_equal(found.table.query("seed == 0").assign(schedule="paper"), first)
@@ -98,7 +102,7 @@ def test_baselines_beside_are_called_by_the_schedule_that_is_asked_for(
 ) -> None:
     of_cpu = dataclasses.replace(EVALUATION, schedule="cpu")
     evaluated(store, run, "random")
-    beside = evaluated(store, run, "linear", evaluation=of_cpu).beside
+    beside = evaluated(store, run, "linear", evaluation=of_cpu).baselines
     assert set(beside["encoder"]) == {"random"}
     assert set(beside["schedule"]) == {"cpu"}
 
@@ -107,11 +111,12 @@ def test_results_that_somebody_rewrote_are_made_again_with_a_word(store: Path, r
     first = evaluated(store, run, "knn").table
     file = run / "evaluate" / "knn-all-fold1-seed0" / "results.parquet"
     pd.read_parquet(file).assign(top1=0.99).to_parquet(file)
-    messages: list[str] = []
-    again = evaluated(store, run, "knn", announce=messages.append)
+    listener = Recorder()
+    again = evaluated(store, run, "knn", listener=listener)
     pd.testing.assert_frame_equal(again.table, first)
     assert (
-        f"the results in {file.parent} are damaged, or were changed, and are made again" in messages
+        f"the results in {file.parent} are damaged or were changed; they are made again"
+        in listener.said
     )
 
 
@@ -126,12 +131,11 @@ def test_a_file_that_was_lost_or_damaged_is_made_again(
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[:-1])
-    messages: list[str] = []
-    pd.testing.assert_frame_equal(
-        evaluated(store, run, "finetune", announce=messages.append).table, first
-    )
+    listener = Recorder()
+    pd.testing.assert_frame_equal(evaluated(store, run, "finetune", listener=listener).table, first)
     assert (
-        f"the results in {file.parent} are damaged, or were changed, and are made again" in messages
+        f"the results in {file.parent} are damaged or were changed; they are made again"
+        in listener.said
     )
     assert len(load_finetuned(file.parent).classes) == len(predictions(file.parent)[1][0])
 
@@ -140,11 +144,11 @@ def test_pretraining_on_leaves_what_used_no_weights(store: Path, run: Path) -> N
     first = {mode: evaluated(store, run, mode).table for mode in ("scratch", "random")}
     pretrain(store, run, dataclasses.replace(CONFIG, steps=9))
     for mode, table in first.items():
-        messages: list[str] = []
-        pd.testing.assert_frame_equal(
-            evaluated(store, run, mode, announce=messages.append).table, table
-        )
-        assert [message.split(" in ")[0] for message in messages] == ["read the finished results"]
+        listener = Recorder()
+        pd.testing.assert_frame_equal(evaluated(store, run, mode, listener=listener).table, table)
+        assert [message.split(" in ")[0] for message in listener.said] == [
+            "read the finished results"
+        ]
 
 
 def test_a_random_encoder_is_the_same_in_both_modes_that_train_on_it(
@@ -162,10 +166,10 @@ def test_finished_results_stay_until_others_are_begun(store: Path, run: Path) ->
     """A call that is refused, or ends before it comes to a unit, costs no result."""
     other = dataclasses.replace(EVALUATION, neighbours=1)
     first = evaluated(store, run, "knn", seeds=[0, 1]).table
-    evaluated(store, run, "knn", labels=["2"], seeds=[1])
+    evaluated(store, run, "knn", labels=[2], seeds=[1])
     (run / "evaluate" / "labels" / "2-fold1-seed1.parquet").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="is damaged"):
-        evaluated(store, run, "knn", labels=["all", "2"], seeds=[0, 1], evaluation=other)
+        evaluated(store, run, "knn", labels=[None, 2], seeds=[0, 1], evaluation=other)
     pd.testing.assert_frame_equal(evaluated(store, run, "knn", seeds=[0, 1]).table, first)
 
     def kill(done: int, total: int, fields: dict[str, Any]) -> None:
@@ -173,7 +177,9 @@ def test_finished_results_stay_until_others_are_begun(store: Path, run: Path) ->
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluated(store, run, "knn", seeds=[0, 1], evaluation=other, progress=kill)
+        evaluated(
+            store, run, "knn", seeds=[0, 1], evaluation=other, listener=Recorder(on_progress=kill)
+        )
     assert read_results(run).query("labels_per_class == 'all'")["seed"].unique().tolist() == [1]
 
 
@@ -186,11 +192,11 @@ def test_another_checkpoint_seed_or_setting_is_evaluated_anew(
     evaluated(store, run, mode, seeds=[1])
     assert not np.array_equal(logits_of(run, f"{mode}-all-fold1-seed1"), first)
     pretrain(store, run, dataclasses.replace(CONFIG, steps=9))
-    messages: list[str] = []
-    result = evaluated(store, run, mode, announce=messages.append)
+    listener = Recorder()
+    result = evaluated(store, run, mode, listener=listener)
     assert any(
-        "were of other weights, settings or videos, and are made again" in message
-        for message in messages
+        "have other weights, settings or videos; they are made again" in message
+        for message in listener.said
     )
     assert (result.table["pretrain_steps"] == 9).all()
     rows, again = predictions(run / "evaluate" / f"{mode}-all-fold1-seed0")
@@ -199,15 +205,15 @@ def test_another_checkpoint_seed_or_setting_is_evaluated_anew(
     assert not np.array_equal(again[~same], first[~same])
     # A setting that another mode has changes nothing here.
     other = {"neighbours": 1} if mode == "linear" else {"linear_steps": 5}
-    messages.clear()
+    listener.said.clear()
     evaluated(
         store,
         run,
         mode,
         evaluation=dataclasses.replace(EVALUATION, **other),
-        announce=messages.append,
+        listener=listener,
     )
-    assert [message.split(" in ")[0] for message in messages] == ["read the finished results"]
+    assert [message.split(" in ")[0] for message in listener.said] == ["read the finished results"]
 
 
 @pytest.mark.parametrize(
@@ -233,7 +239,7 @@ def test_an_interrupted_evaluation_equals_an_uninterrupted_one(
     first = pd.read_parquet(run / "evaluate" / name / "predictions.parquet")
     (run / "evaluate").rename(tmp_path / "earlier")
     for stop in stops:
-        stopped = evaluated(store, run, mode, should_stop=StopAfter(stop))
+        stopped = evaluated(store, run, mode, listener=Recorder(StopAfter(stop)))
         assert not stopped.finished
         assert stopped.table.empty
     evaluated(store, run, mode)
@@ -259,8 +265,10 @@ def test_a_killed_evaluation_goes_on_from_its_last_state(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluated(store, run, mode, progress=kill)
-    evaluated(store, run, mode, progress=lambda done, total, fields: seen.append(done))
+        evaluated(store, run, mode, listener=Recorder(on_progress=kill))
+    listener = Recorder()
+    evaluated(store, run, mode, listener=listener)
+    seen += [done for done, _, _ in listener.calls]
     assert seen[:7] == [1, 2, 3, 4, 5, 5, 6]
     np.testing.assert_array_equal(logits_of(run, name), first)
 
@@ -273,7 +281,7 @@ def test_another_store_s_videos_of_the_same_name_are_other_videos(
     first = logits_of(run, "knn-all-fold1-seed0")
     (tmp_path / "second").mkdir()
     other = small_store(tmp_path / "second", make_store, lengths=lambda n: 5 + n)
-    assert task.digest_of(open_store(other).videos()) != task.digest_of(open_store(store).videos())
+    assert unit.digest_of(open_store(other).videos()) != unit.digest_of(open_store(store).videos())
     evaluated(other, run, "knn", evaluation=dataclasses.replace(EVALUATION, neighbours=1))
     assert not np.array_equal(logits_of(run, "knn-all-fold1-seed0"), first)
 
@@ -304,13 +312,13 @@ def test_another_data_set_replaces_no_results(
     other = small_store(tmp_path / "second", of_other_names(make_store))
     with pytest.raises(
         ValueError,
-        match=rf"{mode}-all-fold1-seed0 holds finished results on {TEST_VIDEOS} test videos, of which 0 are among the {TEST_VIDEOS} of "
-        r".*store.flow; give --out another folder for these results, or delete that folder",
+        match=rf"{mode}-all-fold1-seed0 has finished results on {TEST_VIDEOS} test videos, and 0 "
+        rf"of them are among the {TEST_VIDEOS} test videos of .*store.flow; give --out another",
     ):
         evaluated(other, run, mode)
     assert files == {path: path.read_bytes() for path in (run / "evaluate").rglob("*.parquet")}
     out = tmp_path / "out"
-    result = evaluated(other, run, mode, out=out, labels=["all", "2"])
+    result = evaluated(other, run, mode, out=out, labels=[None, 2])
     assert result.path == out / "evaluate"
     assert result.table["run"].eq("run").all()
     assert (out / "evaluate" / "labels" / "2-fold1-seed0.parquet").is_file()

@@ -37,7 +37,7 @@ def test_results_of_several_runs_are_one_table(tmp_path: Path) -> None:
     assert table["r1"].isna().tolist() == [True, True, False]
     assert len(read_results(tmp_path / "b")) == 1
     with pytest.raises(
-        FileNotFoundError, match="c holds no results; make some with: flowcpc evaluate STORE"
+        FileNotFoundError, match="c has no results; make some with: flowcpc evaluate STORE"
     ):
         read_results([tmp_path / "a", tmp_path / "c"])
 
@@ -46,7 +46,7 @@ def test_a_unit_is_finished_when_its_results_are_there(tmp_path: Path) -> None:
     folder = UnitFolder(tmp_path, BASIS)
     assert not folder.begin()
     assert folder.results() is None
-    for file in (folder.state("shuffled labels"), folder.part("pretrained")):
+    for file in (folder.state("pretrained"), folder.part("pretrained")):
         file.touch()
     folder.finish({"predictions": pa.table({"a": [1]})}, ROWS)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -118,7 +118,7 @@ def test_damaged_results_are_a_sentence_to_who_reads_them_and_none_to_who_makes_
     file.write_bytes(file.read_bytes()[:-9])
     assert folder.results() is None
     with pytest.raises(
-        ValueError, match=r"results\.parquet is damaged, or was changed; run its evaluation again"
+        ValueError, match=r"results\.parquet is damaged or was changed; run its evaluation again"
     ):
         read_results(tmp_path)
 
@@ -134,9 +134,9 @@ def test_whole_tables_that_were_changed_are_no_results(tmp_path: Path, name: str
         pa.Table.from_pandas(ROWS.assign(top1=0.99), preserve_index=False),
     )
     assert folder.results() is None
-    assert folder.begin() == "are damaged, or were changed"
+    assert folder.begin() == "are damaged or were changed"
     if name == "results":
-        with pytest.raises(ValueError, match=r"results\.parquet is damaged, or was changed"):
+        with pytest.raises(ValueError, match=r"results\.parquet is damaged or was changed"):
             read_results(tmp_path)
     (folder.path / f"{name}.parquet").write_bytes(whole)
     pd.testing.assert_frame_equal(folder.results(), ROWS)
@@ -159,7 +159,7 @@ def test_where_a_file_is_lost_or_changed_nothing_is_finished(tmp_path: Path, nam
     assert folder.results() is not None
     file.unlink()
     assert folder.results() is None
-    assert folder.begin() == "are damaged, or were changed"
+    assert folder.begin() == "are damaged or were changed"
     file.write_bytes(whole[:-1])
     assert folder.results() is None
     file.write_bytes(whole)
@@ -172,8 +172,8 @@ def test_hashes_of_another_kind_are_damage(tmp_path: Path, hashes: object) -> No
     file = folder.path / "evaluation.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"tables": hashes}))
     assert folder.results() is None
-    assert folder.begin() == "are damaged, or were changed"
-    with pytest.raises(ValueError, match=r"results\.parquet is damaged, or was changed"):
+    assert folder.begin() == "are damaged or were changed"
+    with pytest.raises(ValueError, match=r"results\.parquet is damaged or was changed"):
         read_results(tmp_path)
     folder.finish({}, ROWS)
     pd.testing.assert_frame_equal(folder.results(), ROWS)

@@ -86,12 +86,12 @@ def test_encoders_and_protocols_keep_their_order() -> None:
 
 def test_a_video_counts_once() -> None:
     found = rows("aa", [[1, 0], [1, 0]], encoder="e", protocol="p").assign(video_id="same")
-    with pytest.raises(ValueError, match="predictions of a video twice"):
+    with pytest.raises(ValueError, match="several predictions of one video"):
         score_predictions(found, "ab", {})
 
 
 def test_what_is_no_number_is_refused() -> None:
-    with pytest.raises(ValueError, match="e p has logits that are no finite numbers"):
+    with pytest.raises(ValueError, match="e p has logits that are not finite"):
         score_predictions(rows("ab", [[1, 0], [np.nan, 0]], encoder="e", protocol="p"), "ab", {})
 
 

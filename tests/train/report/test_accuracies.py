@@ -3,7 +3,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flowcpc.train.evaluation.task import MOTION, PRETRAINED, RANDOM, SHUFFLED
+from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM, SHUFFLED
 from flowcpc.train.report.accuracies import Number, accuracies, best_linear, recalls
 from flowcpc.train.report.runs import Run
 

@@ -3,13 +3,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flowcpc.train.evaluation.task import MOTION, PRETRAINED, RANDOM, Unit
+from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM
+from flowcpc.train.evaluation.results import unit_name
 from flowcpc.train.report.runs import Run, foremost_predictions, read_runs
 
 
 def put_unit(run: Path, mode: str, labels: str, seed: int, *encoders: str) -> None:
     """What an evaluation leaves: results, and predictions that say which unit, encoder and protocol made them."""
-    folder = run / "evaluate" / Unit(mode, labels, 1, seed).name
+    folder = run / "evaluate" / unit_name(mode, labels, 1, seed)
     folder.mkdir(parents=True)
     unit = {"mode": mode, "labels_per_class": labels, "fold": 1, "seed": seed}
     rows = [
@@ -53,7 +54,7 @@ def test_the_foremost_predictions_are_of_the_pretrained_linear_layer_with_all_la
     assert found[1] == "pretrained encoder, linear, all labels, uniform8, 1 fold x 2 seeds"
     for seed in (0, 1):  # somebody needed the room
         (
-            tmp_path / "evaluate" / Unit("linear", "all", 1, seed).name / "predictions.parquet"
+            tmp_path / "evaluate" / unit_name("linear", "all", 1, seed) / "predictions.parquet"
         ).unlink()
     assert predicted(run) == ["knn all 0 pretrained uniform8"]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from recorder import Recorder
 from train_cases import StopAfter, small_store
 
 from flowcpc.commands import console, main
@@ -119,7 +120,7 @@ def test_killed_it_goes_on_with_the_same_command(store: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("stops", [3, 9])
 def test_stopped_it_goes_on_too(store: Path, tmp_path: Path, stops: int) -> None:
     part = reproduce.reproduce(
-        store, tmp_path / "parts", table=4, should_stop=StopAfter(stops), **FAST
+        store, tmp_path / "parts", table=4, listener=Recorder(StopAfter(stops)), **FAST
     )
     assert not part.finished
     parts = reproduce.reproduce(store, tmp_path / "parts", table=4, **FAST)
@@ -224,7 +225,9 @@ def test_a_whole_table_is_not_replaced_by_the_beginning_of_the_next_one(
     files = [tmp_path / "out" / f"table4-cpu{suffix}" for suffix in (".md", ".parquet")]
     before = [file.read_bytes() for file in files]
     shutil.rmtree(tmp_path / "out" / "table4-difficult-fold1-seed0" / "evaluate")
-    part = reproduce.reproduce(store, tmp_path / "out", table=4, should_stop=StopAfter(1), **small)
+    part = reproduce.reproduce(
+        store, tmp_path / "out", table=4, listener=Recorder(StopAfter(1)), **small
+    )
     assert (whole.finished, part.finished) == (True, False)
     assert [file.read_bytes() for file in files] == before
 

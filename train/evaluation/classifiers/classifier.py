@@ -1,6 +1,6 @@
-"""A dense layer on an encoder, trained by SGD: alone on frozen features, or together with the encoder."""
+"""A dense layer on an encoder, trained by SGD: on frozen features, or together with the encoder."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,10 @@ from torch.nn import functional
 
 from flowcpc.stores.base.atomic import replace_file
 from flowcpc.stores.base.errors import OperationError
+from flowcpc.stores.base.listener import SILENT, Listener
 from flowcpc.train.data.batches import SegmentReader
 from flowcpc.train.evaluation.classifiers.features import (
+    Stopped,
     average_features,
     every_video_once,
     protocols,
@@ -32,14 +34,7 @@ from flowcpc.train.runs.tensors import (
 from flowcpc.train.settings.config import learning_rate, named_seed
 
 _SAVE_EVERY = 500  # steps between states
-_SHOW_EVERY = 20
-
-# report(step, loss, accuracy): the last two stay None on most steps, because asking a GPU for a number waits for it.
-Report = Callable[[int, float | None, float | None], None]
-
-
-class Stopped(Exception):
-    """`should_stop` said so; what was done is saved."""
+_SHOW_EVERY = 20  # steps between losses: to ask a GPU for a number waits for it
 
 
 class Classifier(nn.Module):
@@ -49,12 +44,12 @@ class Classifier(nn.Module):
     ----------
     encoder : Encoder
     heads : tuple of str
-        Several dense layers may share frozen features, each learning other labels: their gradients do not meet.
+        Names of the dense layers. They share the features, and each learns its own labels.
     classes : int
     seed : int
         Decides the initial weights of the dense layers.
     frozen : bool
-        Whether the encoder stays as it is, in eval mode.
+        Whether the encoder is not trained and stays in eval mode.
     dropout : float
         Probability of dropping a feature before the dense layers, in training.
     """
@@ -72,9 +67,8 @@ class Classifier(nn.Module):
         super().__init__()
         self.encoder = encoder.requires_grad_(not frozen)
         torch.manual_seed(named_seed(seed, "dense layer"))
-        self.heads = nn.ModuleDict(
-            {name: nn.Linear(encoder.config.latent_size, classes) for name in heads}
-        )
+        size = encoder.config.latent_size
+        self.heads = nn.ModuleDict({name: nn.Linear(size, classes) for name in heads})
         self.frozen = frozen
         self.dropout = dropout
 
@@ -92,93 +86,77 @@ class Classifier(nn.Module):
         features = functional.dropout(features, self.dropout, self.training)
         return {name: head(features) for name, head in self.heads.items()}
 
-    def learned(self) -> dict[str, Tensor]:
-        """Return the tensors that training changes."""
-        return {
-            name: value
-            for name, value in self.state_dict().items()
-            if not (self.frozen and name.startswith("encoder."))
-        }
-
 
 def train_classifier(
     classifier: Classifier,
     reader: SegmentReader,
-    labels: Mapping[str, NDArray[np.int64]],
+    targets: Mapping[str, NDArray[np.int64]],
     evaluation: EvaluationConfig,
     *,
     seed: int,
-    device: torch.device,
     file: Path,
-    report: Report = lambda step, loss, accuracy: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    listener: Listener = SILENT,
 ) -> None:
-    """Train on random segments of the reader's videos, going on from the state in `file` where there is one.
+    """Train on random segments of the reader's videos; resume from the state in `file` if any.
 
-    Every draw, dropout included, depends on (seed, step) alone, so that an interrupted training equals an uninterrupted one.
+    Every draw, dropout included, depends on (seed, step) only, so an interrupted training gives the
+    same weights as an uninterrupted one.
 
     Parameters
     ----------
-    labels : mapping of str to int64 (V,)
-        The label of every video, by head.
+    targets : mapping of str to int64 (V,)
+        The class of every video, by head.
 
     Raises
     ------
     Stopped
-        `should_stop` said so.
+        The listener asked for a stop.
     OperationError
-        The loss is no finite number.
+        The loss is not finite.
     """
-    frozen = classifier.frozen
-    steps, rates = evaluation.training(frozen=frozen)
-    parameters = {
-        name: value for name, value in classifier.named_parameters() if value.requires_grad
-    }
+    steps, rates = evaluation.training(frozen=classifier.frozen)
+    device = next(classifier.parameters()).device
     optimizer = torch.optim.SGD(
-        parameters.values(),
+        _trained_parameters(classifier).values(),
         lr=1,
         momentum=evaluation.momentum,
         weight_decay=evaluation.weight_decay,
     )
-    first = _restore(file, classifier, optimizer, parameters) if file.is_file() else 0
-    targets = {name: torch.from_numpy(values).to(device) for name, values in labels.items()}
-    purpose = "linear" if frozen else "finetune"
+    first = _restore(file, classifier, optimizer) if file.is_file() else 0
+    labels = {name: torch.from_numpy(values).to(device) for name, values in targets.items()}
+    shown_head = next(iter(labels))
+    fields: dict[str, float | str] = {}
+    purpose = "linear" if classifier.frozen else "finetune"
+    draws = named_seed(seed, purpose)
     classifier.train()
-    with random_batches(
-        reader,
-        named_seed(seed, purpose),
-        evaluation.batch_size,
-        evaluation.segments,
-        range(first, steps),
-    ) as batches:
+    with random_batches(reader, draws, evaluation, range(first, steps)) as batches:
         for done, batch in enumerate(batches, start=first + 1):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(rates, done - 1)
             torch.manual_seed(named_seed(seed, purpose, "dropout", done))
             scores = classifier(reader.to_device(batch))
             videos = torch.from_numpy(batch.videos).to(device)
-            losses = [
-                functional.cross_entropy(scores[name], targets[name][videos]) for name in scores
-            ]
+            losses = {
+                name: functional.cross_entropy(scores[name], labels[name][videos])
+                for name in scores
+            }
             optimizer.zero_grad(set_to_none=True)
-            torch.stack(losses).sum().backward()
+            torch.stack(list(losses.values())).sum().backward()
             optimizer.step()
-            loss = accuracy = None
             if done % _SHOW_EVERY == 0 or done == steps:
-                loss = losses[0].item()
-                name = next(iter(scores))
-                accuracy = (
-                    (scores[name].argmax(dim=1) == targets[name][videos]).float().mean().item()
-                )
+                loss = losses[shown_head].item()
                 if not np.isfinite(loss):
                     raise OperationError(
-                        f"the loss at step {done} of {steps} is {loss}: the training has diverged; take a lower learning rate"
+                        f"the loss at step {done} of {steps} is {loss}: the training diverged; "
+                        "use a lower learning rate"
                     )
-            report(done, loss, accuracy)
-            stop = should_stop()
-            if stop or done % _SAVE_EVERY == 0 or done == steps:
-                _save(file, done, classifier, optimizer, parameters)
-            if stop:
+                is_right = scores[shown_head].argmax(dim=1) == labels[shown_head][videos]
+                fields = {"loss": loss, "acc": is_right.float().mean().item()}
+            listener.progress(done, steps, fields)
+            should_stop = listener.should_stop()
+            if should_stop or done % _SAVE_EVERY == 0 or done == steps:
+                _save(file, done, classifier, optimizer)
+            if should_stop:
                 raise Stopped
 
 
@@ -188,62 +166,50 @@ def predict_logits(
     evaluation: EvaluationConfig,
     *,
     seed: int,
-    should_stop: Callable[[], bool] = lambda: False,
+    listener: Listener = SILENT,
 ) -> dict[tuple[str, str], NDArray[np.float32]]:
-    """Return logits (videos, classes) by head and protocol, every video of the reader read once. Raises Stopped."""
+    """Return logits (videos, classes) by head and protocol; each video is read once.
+
+    Raises Stopped.
+    """
     classifier.eval()
+    draws = named_seed(seed, "test")
     logits: dict[tuple[str, str], NDArray[np.float32]] = {}
     for protocol in protocols(evaluation.segments):
-        found: dict[str, list[Tensor]] = {name: [] for name in classifier.heads}
-        with (
-            torch.no_grad(),
-            every_video_once(
-                reader,
-                protocol,
-                named_seed(seed, "test"),
-                evaluation.batch_size,
-                evaluation.segments,
-            ) as batches,
-        ):
+        parts: dict[str, list[Tensor]] = {name: [] for name in classifier.heads}
+        with torch.no_grad(), every_video_once(reader, protocol, draws, evaluation) as batches:
             for batch in batches:
-                if should_stop():
+                if listener.should_stop():
                     raise Stopped
                 for name, scores in classifier(reader.to_device(batch)).items():
-                    found[name].append(scores.float().cpu())
-        logits |= {(name, protocol): torch.cat(parts).numpy() for name, parts in found.items()}
+                    parts[name].append(scores.float().cpu())
+        logits |= {(name, protocol): torch.cat(part).numpy() for name, part in parts.items()}
     return logits
 
 
-def _save(
-    file: Path,
-    step: int,
-    classifier: Classifier,
-    optimizer: torch.optim.SGD,
-    parameters: Mapping[str, nn.Parameter],
-) -> None:
-    tensors = {f"model.{name}": value for name, value in classifier.learned().items()}
-    tensors |= {
-        f"momentum.{name}": value for name, value in sgd_momentum(optimizer, parameters).items()
-    }
+def _trained_parameters(classifier: Classifier) -> dict[str, nn.Parameter]:
+    return {name: value for name, value in classifier.named_parameters() if value.requires_grad}
+
+
+def _save(file: Path, step: int, classifier: Classifier, optimizer: torch.optim.SGD) -> None:
+    momentum = sgd_momentum(optimizer, _trained_parameters(classifier))
+    tensors = {f"momentum.{name}": value for name, value in momentum.items()}
+    for name, value in classifier.state_dict().items():
+        if not (classifier.frozen and name.startswith("encoder.")):
+            tensors[f"model.{name}"] = value
     replace_file(file, tensors_to_bytes({**tensors, "step": torch.tensor(step)}))
 
 
-def _restore(
-    file: Path,
-    classifier: Classifier,
-    optimizer: torch.optim.SGD,
-    parameters: Mapping[str, nn.Parameter],
-) -> int:
-    """Return how many steps the state in `file` had done, and take it over; 0 where its bytes are damaged."""
+def _restore(file: Path, classifier: Classifier, optimizer: torch.optim.SGD) -> int:
+    """Load the state in `file` and return its step; return 0 if the file is damaged."""
     try:
         state = safetensors.torch.load(file.read_bytes())
     except safetensors.SafetensorError:
         return 0
-    learned = part_of(state, "model")
+    model = part_of(state, "model")
     if classifier.frozen:
-        learned |= {
-            f"encoder.{name}": value for name, value in classifier.encoder.state_dict().items()
-        }
-    load_strictly(classifier, learned)
-    restore_momentum(optimizer, parameters, part_of(state, "momentum"))
+        encoder = classifier.encoder.state_dict()
+        model |= {f"encoder.{name}": value for name, value in encoder.items()}
+    load_strictly(classifier, model)
+    restore_momentum(optimizer, _trained_parameters(classifier), part_of(state, "momentum"))
     return int(state["step"])

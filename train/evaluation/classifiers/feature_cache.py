@@ -1,8 +1,9 @@
-"""Features of whole videos, kept as Parquet, so that what needs no training of the encoder takes seconds."""
+"""Features of whole videos, cached as Parquet, so that modes without training take seconds."""
 
 import hashlib
 import json
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from flowcpc.stores.base.listener import SILENT, Listener
 from flowcpc.stores.embeddings import vectors_from_arrow, vectors_to_arrow
 from flowcpc.stores.flow_store import FlowStore
 from flowcpc.train.data.batches import SegmentReader
-from flowcpc.train.evaluation.classifiers.classifier import Stopped
 from flowcpc.train.evaluation.classifiers.features import (
+    Stopped,
     average_features,
     every_video_once,
     protocols,
@@ -25,8 +27,9 @@ from flowcpc.train.evaluation.config import EvaluationConfig
 from flowcpc.train.evaluation.results import read_table, write_table
 from flowcpc.train.model.encoder import Encoder
 
-_VIDEOS_IN_A_PART = 256  # a kill costs no more
+_VIDEOS_IN_A_FILE = 256  # at most so many are lost when the process is killed
 _KEY = ["video_id", "generation"]
+_Features = dict[tuple[str, str], NDArray[np.float32]]
 
 
 class FeatureCache:
@@ -35,11 +38,11 @@ class FeatureCache:
     Parameters
     ----------
     folder : Path
-        Below which features lie, of any encoder and store: a video's flow is known by its generation.
+        Holds the features of all encoders and stores; a generation identifies a video's flow.
     identity : object
         JSON values that decide what the encoder is.
     make_encoder : callable
-        Returns the encoder, frozen, on the device; asked for only when features are missing.
+        Returns the encoder, frozen, on the device. It is called only if features are missing.
     """
 
     def __init__(
@@ -47,91 +50,71 @@ class FeatureCache:
         folder: Path,
         identity: Any,
         make_encoder: Callable[[], Encoder],
+        store: FlowStore,
         evaluation: EvaluationConfig,
         device: torch.device,
     ) -> None:
-        # A GPU computes in another precision.
-        decisive = [identity, evaluation.segments, device.type]
-        digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
-        self._folder = folder / digest[:16]
+        # The device counts because a GPU computes in another precision.
+        key = json.dumps([identity, evaluation.segments, device.type]).encode()
+        self._folder = folder / hashlib.sha256(key).hexdigest()[:16]
         self._make_encoder = make_encoder
-        self._encoder: Encoder | None = None
-        self._evaluation = evaluation
-        self._device = device
+        self._store, self._evaluation, self._device = store, evaluation, device
 
-    def features(
-        self,
-        store: FlowStore,
-        videos: pd.DataFrame,
-        *,
-        report: Callable[[int], None] = lambda done: None,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> NDArray[np.float32]:
-        """Return the features (V, D) of `videos` (video_id, generation), in their order; no other video is opened.
+    def features(self, videos: pd.DataFrame, listener: Listener = SILENT) -> NDArray[np.float32]:
+        """Return the features (V, D) of `videos` (video_id, generation), in their order.
 
-        Raises Stopped when told to stop; what was made until then is kept.
+        No other video is opened. Raises Stopped; what was computed by then is saved.
         """
-        known, vectors = self._read()
-        place = {key: row for row, key in enumerate(known)}
+        features = self._read()
         keys = list(videos[_KEY].itertuples(index=False, name=None))
-        missing = videos[[key not in place for key in keys]].reset_index(drop=True)
+        missing = videos[[key not in features for key in keys]]
         done = len(videos) - len(missing)
-        report(done)
-        for first in range(0, len(missing), _VIDEOS_IN_A_PART):
-            part = missing[first : first + _VIDEOS_IN_A_PART]
-            self._make(store, part, done + first, report, should_stop)
-        if len(missing):
-            known, vectors = self._read()
-            place = {key: row for row, key in enumerate(known)}
-        return vectors[[place[key] for key in keys]]
+        listener.progress(done, len(videos), {})
+        for first in range(0, len(missing), _VIDEOS_IN_A_FILE):
+            part = missing[first : first + _VIDEOS_IN_A_FILE]
+            features |= self._compute(part, done + first, len(videos), listener)
+        return np.stack([features[key] for key in keys])
 
-    def _make(
-        self,
-        store: FlowStore,
-        videos: pd.DataFrame,
-        before: int,
-        report: Callable[[int], None],
-        should_stop: Callable[[], bool],
-    ) -> None:
-        if self._encoder is None:
-            self._encoder = self._make_encoder()
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return self._make_encoder()
+
+    def _compute(
+        self, videos: pd.DataFrame, before: int, total: int, listener: Listener
+    ) -> _Features:
+        """Compute the features of `videos`, save and return them. Raises Stopped."""
         encoder, evaluation = self._encoder, self._evaluation
-        reader = SegmentReader(store, videos["video_id"].tolist(), encoder.config, self._device)
-        found: list[NDArray[np.float32]] = []
-        stop = False
+        ids = videos["video_id"].tolist()
+        reader = SegmentReader(self._store, ids, encoder.config, self._device)
         uniform = protocols(evaluation.segments)[1]
-        with (
-            torch.no_grad(),
-            every_video_once(
-                reader, uniform, 0, evaluation.batch_size, evaluation.segments
-            ) as batches,
-        ):
+        parts: list[NDArray[np.float32]] = []
+        done, should_stop = before, False
+        with torch.no_grad(), every_video_once(reader, uniform, 0, evaluation) as batches:
             for batch in batches:
-                found.append(
-                    average_features(encoder, reader.to_device(batch)).float().cpu().numpy()
-                )
-                report(before + sum(map(len, found)))
-                if stop := should_stop():
+                parts.append(average_features(encoder, reader.to_device(batch)).cpu().numpy())
+                done += len(parts[-1])
+                listener.progress(done, total, {})
+                if should_stop := listener.should_stop():
                     break
-        vectors = np.concatenate(found)
-        made = videos[_KEY].head(len(vectors))
-        table = pa.Table.from_pandas(made, preserve_index=False).append_column(
-            "feature", vectors_to_arrow(vectors)
-        )
-        name = hashlib.sha256(json.dumps(made.to_numpy().tolist()).encode()).hexdigest()
+        vectors = np.concatenate(parts)
+        keys = videos[_KEY].head(len(vectors))
+        name = hashlib.sha256(json.dumps(keys.to_numpy().tolist()).encode()).hexdigest()
+        table = pa.Table.from_pandas(keys, preserve_index=False)
+        table = table.append_column("feature", vectors_to_arrow(vectors))
         write_table(self._folder / f"{name[:16]}.parquet", table)
-        if stop:
+        if should_stop:
             raise Stopped
+        return _by_key(table)
 
-    def _read(self) -> tuple[list[tuple[str, str]], NDArray[np.float32]]:
-        """Return the (video_id, generation) of what is there, and the features; a damaged part counts as none."""
-        tables = []
+    def _read(self) -> _Features:
+        """Return all saved features; damaged files are skipped."""
+        features: _Features = {}
         for file in sorted(self._folder.glob("*.parquet")):
             table = read_table(file)
-            if table is not None:
-                tables.append(table)
-        if not tables:
-            return [], np.empty((0, 0), np.float32)
-        table = pa.concat_tables(tables)
-        keys = list(zip(*(table[name].to_pylist() for name in _KEY), strict=True))
-        return keys, vectors_from_arrow(table["feature"])
+            features |= _by_key(table) if table is not None else {}
+        return features
+
+
+def _by_key(table: pa.Table) -> _Features:
+    keys = zip(*(table[name].to_pylist() for name in _KEY), strict=True)
+    return dict(zip(keys, vectors_from_arrow(table["feature"]), strict=True))

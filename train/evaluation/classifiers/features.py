@@ -1,25 +1,32 @@
-"""Segments of videos and their features: several segments each, averaged. All reading of an evaluation is here."""
+"""Segments of videos and their averaged features. All reading of an evaluation is here."""
 
-import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flowcpc.stores.base.listener import SILENT, Listener
 from flowcpc.train.data.batches import HostBatch, SegmentReader
 from flowcpc.train.data.loader import loading
 from flowcpc.train.data.selection import random_segments, uniform_segments, videos_in_turn
+from flowcpc.train.evaluation.config import EvaluationConfig
 from flowcpc.train.model.encoder import Encoder
 from flowcpc.train.pretraining.execution import forward_precision
 
 _STATISTICS_SEGMENTS = 25_600  # at most; plenty for a mean and a variance per channel
+Batches = AbstractContextManager[Iterator[HostBatch]]
+
+
+class Stopped(Exception):
+    """The listener asked for a stop; what was done is saved."""
 
 
 def protocols(segments: int) -> tuple[str, str]:
-    """Return the names of the two ways in which test videos are read: seeded random segments, and evenly spread ones.
+    """Return the names of the protocols of test videos: seeded random and evenly spread segments.
 
     >>> protocols(8)
     ('random8', 'uniform8')
@@ -28,54 +35,54 @@ def protocols(segments: int) -> tuple[str, str]:
 
 
 def read_random(
-    reader: SegmentReader, seed: int, batch_size: int, segments: int, step: int
+    reader: SegmentReader, seed: int, evaluation: EvaluationConfig, step: int
 ) -> HostBatch:
-    """Return batch `step` of the endless row of epochs: random segments of the next videos, each with its own random crop."""
-    videos = videos_in_turn(seed, step * batch_size, batch_size, len(reader.flows))
-    chosen = random_segments(
-        reader.shots,
-        videos,
-        seed=seed,
-        step=step,
-        num_segments=segments,
-        num_flows=reader.num_flows,
-    )
+    """Return batch `step` of endless epochs: random segments of the next videos.
+
+    Each segment has its own random crop.
+    """
+    size, segments = evaluation.batch_size, evaluation.segments
+    videos = videos_in_turn(seed, step * size, size, len(reader.flows))
+    counts = {"num_segments": segments, "num_flows": reader.num_flows}
+    chosen = random_segments(reader.shots, videos, seed=seed, step=step, **counts)
     return reader.read(chosen, reader.random_corners(seed, step, videos, range(segments)))
 
 
-@contextlib.contextmanager
 def random_batches(
-    reader: SegmentReader, seed: int, batch_size: int, segments: int, steps: Iterable[int]
-) -> Iterator[Iterator[HostBatch]]:
-    """Give an iterator over `read_random` of every step, read ahead."""
-    read = functools.partial(read_random, reader, seed, batch_size, segments)
-    with loading(read, steps) as batches:
-        yield batches
+    reader: SegmentReader, seed: int, evaluation: EvaluationConfig, steps: Iterable[int]
+) -> Batches:
+    """Return a context with an iterator over `read_random` of every step, read ahead."""
+    return loading(functools.partial(read_random, reader, seed, evaluation), steps)
 
 
-@contextlib.contextmanager
 def every_video_once(
-    reader: SegmentReader, protocol: str, seed: int, batch_size: int, segments: int
-) -> Iterator[Iterator[HostBatch]]:
-    """Give an iterator over batches of all videos in order, each once: segments by `protocol`, crops at the centre, read ahead."""
+    reader: SegmentReader, protocol: str, seed: int, evaluation: EvaluationConfig
+) -> Batches:
+    """Return a context with an iterator over batches of all videos in order, read ahead.
+
+    `protocol` chooses the segments; they are cropped at the centre.
+    """
     videos = np.arange(len(reader.flows))
-    counts = {"num_segments": segments, "num_flows": reader.num_flows}
-    if protocol == protocols(segments)[0]:
+    counts = {"num_segments": evaluation.segments, "num_flows": reader.num_flows}
+    if protocol == protocols(evaluation.segments)[0]:
         chosen = random_segments(reader.shots, videos, seed=seed, step=0, **counts)
     else:
         chosen = uniform_segments(reader.shots, videos, **counts)
-    edges = np.linspace(0, len(videos), -(-len(videos) // batch_size) + 1).astype(int).tolist()
+    batches = -(-len(videos) // evaluation.batch_size)
+    edges = np.linspace(0, len(videos), batches + 1).astype(int).tolist()
 
     def read(rows: slice) -> HostBatch:
         part = chosen.part(rows)
         return reader.read(part, reader.center_corners(part.videos, part.starts))
 
-    with loading(read, itertools.starmap(slice, itertools.pairwise(edges))) as batches:
-        yield batches
+    return loading(read, itertools.starmap(slice, itertools.pairwise(edges)))
 
 
 def average_features(encoder: Encoder, segments: Tensor) -> Tensor:
-    """Return the means, float32 (B, D), of the latents of segments (B, T, planes, h, w); the encoder works in its settings' precision."""
+    """Return the mean latents, float32 (B, D), of segments (B, T, planes, h, w).
+
+    The encoder computes in the precision of its settings.
+    """
     with forward_precision(encoder.config.precision, segments.device):
         latents: Tensor = encoder(segments.flatten(0, 1))
     return latents.float().unflatten(0, segments.shape[:2]).mean(dim=1)
@@ -85,34 +92,28 @@ def estimate_statistics(
     encoder: Encoder,
     reader: SegmentReader,
     seed: int,
-    batch_size: int,
-    segments: int,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> bool:
-    """Replace the batch-norm statistics of `encoder` by plain means over one pass of random segments of the videos.
+    evaluation: EvaluationConfig,
+    listener: Listener = SILENT,
+) -> None:
+    """Set the batch-norm statistics of `encoder` to means over random segments of the videos.
 
-    An untrained encoder would otherwise be judged with statistics that fit no data; one without batch norm has none. Returns False when told
-    to stop; the encoder is left in eval mode.
+    Otherwise an untrained encoder would be evaluated with statistics that fit no data. The encoder
+    is left in eval mode. Raises Stopped.
     """
     norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
-    if not norms:
-        encoder.eval()
-        return True
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over all batches
-    batches = min(len(reader.flows), _STATISTICS_SEGMENTS // segments) // batch_size
-    encoder.train()
-    with (
-        torch.no_grad(),
-        random_batches(reader, seed, batch_size, segments, range(max(batches, 1))) as loaded,
-    ):
-        for batch in loaded:
-            if should_stop():
-                return False
-            average_features(encoder, reader.to_device(batch))
+    if norms:
+        videos = min(len(reader.flows), _STATISTICS_SEGMENTS // evaluation.segments)
+        steps = range(max(videos // evaluation.batch_size, 1))
+        encoder.train()
+        with torch.no_grad(), random_batches(reader, seed, evaluation, steps) as batches:
+            for batch in batches:
+                if listener.should_stop():
+                    raise Stopped
+                average_features(encoder, reader.to_device(batch))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     encoder.eval()
-    return True

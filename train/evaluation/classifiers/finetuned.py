@@ -1,4 +1,7 @@
-"""What finetuning made, in one file: encoder, dense layer and the classes' names. It loads without run and store."""
+"""A finetuned encoder, its dense layer and the names of the classes, in one file.
+
+The file loads without the run and the store.
+"""
 
 import json
 import os
@@ -24,12 +27,13 @@ class Finetuned(NamedTuple):
     Attributes
     ----------
     classifier : Classifier
-        On the CPU, in eval mode. For segments, float32 (B, T, planes, h, w), as `classifier.encoder.config` says, it returns a dictionary of one
-        item: logits, float32 (B, classes).
+        On the CPU, in eval mode. For segments, float32 (B, T, planes, h, w), prepared as
+        `classifier.encoder.config` says, it returns a dict of one item: logits, float32
+        (B, classes).
     classes : list of str
         The label of every logit.
     numerics : dict
-        Of the store whose flow it was trained on.
+        The numerics of the store that it was trained on.
     """
 
     classifier: Classifier
@@ -40,7 +44,10 @@ class Finetuned(NamedTuple):
 def save_finetuned(
     folder: Path, classifier: Classifier, classes: Sequence[str], numerics: Mapping[str, Any]
 ) -> None:
-    """Write `weights.safetensors` into the folder of a unit, atomically: every tensor, and the rest as JSON in the file's metadata."""
+    """Write `weights.safetensors` into the folder of a unit, atomically.
+
+    Everything but the tensors is JSON in the file's metadata.
+    """
     about = {
         "config": classifier.encoder.config.to_json(),
         "heads": list(classifier.heads),
@@ -52,16 +59,16 @@ def save_finetuned(
 
 
 def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
-    """Return what a unit of the mode `finetune` or `scratch` made, from its folder RUN/evaluate/<unit>.
+    """Return what the mode `finetune` or `scratch` saved in the folder RUN/evaluate/<unit>.
 
     Nothing in the file is executed.
 
     Raises
     ------
     FileNotFoundError
-        There are no weights in `folder`.
+        `folder` has no weights.
     ValueError
-        They are damaged, or tensors are missing or unexpected, which are named.
+        The weights are damaged, or tensors are missing or unexpected; the message names them.
     """
     path = Path(folder, WEIGHTS)
     if not path.is_file():
@@ -72,12 +79,11 @@ def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
         with safetensors.safe_open(path, "pt") as file:
             about = {name: json.loads(value) for name, value in file.metadata().items()}
         encoder = Encoder(PretrainConfig.from_json(about["config"]))
-        classifier = Classifier(
-            encoder, tuple(about["heads"]), len(about["classes"]), seed=0, frozen=True, dropout=0.0
-        )
+        heads, classes = tuple(about["heads"]), about["classes"]
+        classifier = Classifier(encoder, heads, len(classes), seed=0, frozen=True, dropout=0.0)
         load_strictly(classifier, safetensors.torch.load_file(path))
-        return Finetuned(classifier.eval(), about["classes"], about["numerics"])
+        return Finetuned(classifier.eval(), classes, about["numerics"])
     except (ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
         raise ValueError(
-            f"{path} cannot be used ({reason_of(error)}); evaluate again, which makes it anew"
+            f"{path} is not valid ({reason_of(error)}); evaluate again to replace it"
         ) from error

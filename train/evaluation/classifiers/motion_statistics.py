@@ -1,4 +1,4 @@
-"""The baseline that sees no picture: ten statistics of a video's motion, from the store's tables, and a random forest."""
+"""The baseline that sees no frames: ten motion statistics of a video, and a random forest."""
 
 from collections.abc import Sequence
 
@@ -8,28 +8,19 @@ from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
 from flowcpc.stores.flow_store import FlowStore
+from flowcpc.train.evaluation.classifiers.probe import class_shares
 
 TREES = 100
-STATISTICS = (
-    "speed",
-    "speed_spread",
-    "speed_low",
-    "speed_high",
-    "mean_u",
-    "mean_v",
-    "spread_u",
-    "spread_v",
-    "drift",
-    "one_way",
-)
 
 
 def motion_statistics(store: FlowStore, video_ids: Sequence[str]) -> pd.DataFrame:
-    """Return STATISTICS of every video in `video_ids`, one row each in their order, float64.
+    """Return ten statistics of the videos `video_ids`, float64, with the ids as index.
 
-    All are means and spreads over the flows of a video, so none knows in which order they come. `speed` is the mean over a frame of |flow|, px: its
-    mean, spread (standard deviation) and its 10 and 90 % quantiles. `mean_u`, `mean_v`, `spread_u`, `spread_v` are those of the frames' mean vectors;
-    `drift` is the length of their mean, and `one_way` that length as a share of their mean length: 1 when all point the same way.
+    All are statistics over the flows of a video, so none depends on the order of the flows. `speed`
+    is the mean of |flow| over a frame, px: its mean, standard deviation (spread) and 10 and 90 %
+    quantiles (low, high). `mean_u`, `mean_v`, `spread_u`, `spread_v` are those of the frames' mean
+    vectors. `drift` is the length of their mean. `one_way` is `drift` relative to their mean
+    length: 1 if all point in the same direction.
     """
     frames = store.frames(["video_id", "mean_u", "mean_v", "magnitude"])
     frames = frames[frames["video_id"].isin(video_ids)]
@@ -49,11 +40,7 @@ def motion_statistics(store: FlowStore, video_ids: Sequence[str]) -> pd.DataFram
     }
     table = pd.DataFrame(columns)
     table["one_way"] = table["drift"] / by_video["length"].mean().clip(lower=1e-9)
-    return (
-        table.loc[list(video_ids), list(STATISTICS)]
-        .astype(np.float64)
-        .reset_index(names="video_id")
-    )
+    return table.loc[list(video_ids)].astype(np.float64)
 
 
 def forest_shares(
@@ -62,8 +49,6 @@ def forest_shares(
     test: NDArray[np.float64],
     num_classes: int,
 ) -> NDArray[np.float32]:
-    """Return the shares (n, classes) of a random forest's votes for the rows of `test`; its draws are always the same."""
+    """Return the shares (n, classes) of votes of a random forest for `test`; its seed is fixed."""
     forest = RandomForestClassifier(TREES, random_state=0).fit(train, labels)
-    shares = np.zeros((len(test), num_classes), np.float32)
-    shares[:, forest.classes_] = forest.predict_proba(test)
-    return shares
+    return class_shares(forest, test, num_classes)

@@ -1,7 +1,7 @@
-"""Logistic regression on features that were made once: a linear probe in seconds, beside the faithful one."""
+"""Logistic regression on cached features: a linear probe in seconds."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,40 +14,26 @@ from sklearn.preprocessing import StandardScaler
 
 from flowcpc.train.settings.config import named_seed
 
-_PARTS = 5  # one of which is held out
+_PARTS = 5  # one of them is held out
 _ITERATIONS = 10_000
 
 
-class Choice(NamedTuple):
-    """What a search found.
-
-    Attributes
-    ----------
-    strength : float
-        The inverse regularisation C that told held-out training videos apart best; the smallest of equals.
-    held_out : int
-        Training videos that were held out; 0 when no search was possible.
-    """
-
-    strength: float
-    held_out: int
-
-
 def hold_out(train: pd.DataFrame, seed: int) -> NDArray[np.bool_]:
-    """Return which training videos (label, group) are held out for a choice, bool (V,): a fifth of the groups of every class.
+    """Return which training videos (label, group) to hold out, bool (V,): a fifth of the groups.
 
-    A group is on one side only; a video without group is a group of its own. None is held out where a class has a single group.
+    Groups of every class are held out; a video without group is a group of its own. No video is
+    held out if a class has a single group.
     """
     groups = train["group"].fillna(train["video_id"])
     fewest = int(groups.groupby(train["label"]).nunique().min())
-    held = np.zeros(len(train), bool)
+    held_out = np.zeros(len(train), bool)
     if fewest >= 2:
-        parts = StratifiedGroupKFold(
-            min(_PARTS, fewest), shuffle=True, random_state=named_seed(seed, "hold out") % 2**32
-        )
-        held[next(iter(parts.split(np.zeros(len(train)), train["label"], groups)))[1]] = True
-    kept = set(train.loc[~held, "label"])
-    return held if kept == set(train["label"]) else np.zeros(len(train), bool)
+        draws = named_seed(seed, "hold out") % 2**32
+        folds = StratifiedGroupKFold(min(_PARTS, fewest), shuffle=True, random_state=draws)
+        _, rows = next(folds.split(held_out, train["label"], groups))
+        held_out[rows] = True
+    has_all_classes = set(train.loc[~held_out, "label"]) == set(train["label"])
+    return held_out if has_all_classes else np.zeros(len(train), bool)
 
 
 def build_probe(strength: float) -> Pipeline:
@@ -58,23 +44,22 @@ def build_probe(strength: float) -> Pipeline:
 def choose_strength(
     features: NDArray[np.float32],
     labels: NDArray[np.int64],
-    held: NDArray[np.bool_],
+    held_out: NDArray[np.bool_],
     strengths: Sequence[float],
-) -> Choice:
-    """Return the best of `strengths` on the training videos that are `held` out, (V,), by fits to the others.
+) -> float:
+    """Return the best of `strengths` on the videos that are held out, (V,), by fits to the others.
 
-    The middle one where none is held out, or the others are of one class, as few shuffled labels may be.
+    Of equals, return the smallest. Return the middle one if none is held out, or if the others are
+    of one class, which happens with a few shuffled labels.
     """
     ordered = sorted(strengths)
-    if not held.any() or len(ordered) == 1 or len(set(labels[~held])) < 2:
-        return Choice(ordered[len(ordered) // 2], 0)
-    scores = [
-        accuracy_score(
-            labels[held], build_probe(C).fit(features[~held], labels[~held]).predict(features[held])
-        )
-        for C in ordered
-    ]
-    return Choice(ordered[int(np.argmax(scores))], int(held.sum()))
+    if not held_out.any() or len(ordered) == 1 or len(set(labels[~held_out])) < 2:
+        return ordered[len(ordered) // 2]
+    accuracies = []
+    for strength in ordered:
+        probe = build_probe(strength).fit(features[~held_out], labels[~held_out])
+        accuracies.append(accuracy_score(labels[held_out], probe.predict(features[held_out])))
+    return ordered[int(np.argmax(accuracies))]
 
 
 def probe_shares(
@@ -84,8 +69,12 @@ def probe_shares(
     strength: float,
     num_classes: int,
 ) -> NDArray[np.float32]:
-    """Return the probabilities (n, classes) that a probe of the training features gives to the rows of `test`."""
-    probe = build_probe(strength).fit(features, labels)
+    """Return the probabilities (n, classes) of a probe of the training features for `test`."""
+    return class_shares(build_probe(strength).fit(features, labels), test, num_classes)
+
+
+def class_shares(classifier: Any, test: Any, num_classes: int) -> NDArray[np.float32]:
+    """Return probabilities (n, classes) by a scikit-learn classifier that may lack some classes."""
     shares = np.zeros((len(test), num_classes), np.float32)
-    shares[:, probe.classes_] = probe.predict_proba(test)
+    shares[:, classifier.classes_] = classifier.predict_proba(test)
     return shares

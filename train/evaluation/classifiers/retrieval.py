@@ -1,27 +1,31 @@
-"""Nearest neighbours among features: votes of the k nearest, and which is the first of the same class."""
+"""Nearest neighbours among features: votes of the k nearest, and the first of the same class."""
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-RANKS = (1, 5, 10, 20, 50)  # the k of recall at k: of how many nearest one has to be right
+RANKS = (1, 5, 10, 20, 50)  # the k of recall at k
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
 
 def nearest(gallery: Floats, queries: Floats, count: int) -> NDArray[np.int64]:
-    """Return the rows of `gallery` (G, D) by growing cosine distance to every query (Q, D); int64 (Q, min(count, G))."""
-    search = NearestNeighbors(
-        n_neighbors=min(count, len(gallery)), metric="cosine", algorithm="brute"
-    ).fit(gallery)
-    found: NDArray[np.int64] = search.kneighbors(queries, return_distance=False)
-    return found
+    """Return the rows of `gallery` (G, D) nearest to each query (Q, D), by cosine distance.
+
+    int64 (Q, min(count, G)), nearest first.
+    """
+    count = min(count, len(gallery))
+    search = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute").fit(gallery)
+    rows: NDArray[np.int64] = search.kneighbors(queries, return_distance=False)
+    return rows
 
 
 def vote(
     neighbours: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int
 ) -> NDArray[np.float32]:
-    """Return the share of the neighbours (Q, k) that are of each class, float32 (Q, classes), by `labels` (G,) of the gallery.
+    """Return the share of each class among the neighbours (Q, k), float32 (Q, classes).
+
+    `labels` (G,) are those of the gallery.
 
     >>> vote(np.array([[0, 1, 2]]), np.array([1, 0, 1]), 3).round(2).tolist()
     [[0.33000001311302185, 0.6700000166893005, 0.0]]
@@ -35,11 +39,12 @@ def vote(
 def rank_of_first(
     neighbours: NDArray[np.int64], labels: NDArray[np.int64], query_labels: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return which neighbour (Q, n) is the first of the query's class, counted from 1, and 0 where none is; int64 (Q,).
+    """Return which neighbour (Q, n) is the first of the query's class, int64 (Q,).
 
-    Recall at k is the share of queries for which it lies in 1..k.
+    Ranks count from 1; 0 means none. Recall at k is the share of queries with a rank in 1..k.
 
-    >>> rank_of_first(np.array([[0, 1], [1, 0], [1, 0]]), np.array([7, 8]), np.array([7, 7, 9])).tolist()
+    >>> labels, query_labels = np.array([7, 8]), np.array([7, 7, 9])
+    >>> rank_of_first(np.array([[0, 1], [1, 0], [1, 0]]), labels, query_labels).tolist()
     [1, 2, 0]
     """
     right = labels[neighbours] == query_labels[:, None]

@@ -1,4 +1,4 @@
-"""The dense layer that SGD trains, against scikit-learn's; and that a test video's logits do not depend on its company."""
+"""The dense layer that SGD trains equals scikit-learn's; logits do not depend on the batch."""
 
 import dataclasses
 from collections.abc import Callable
@@ -26,7 +26,8 @@ from flowcpc.train.evaluation.config import EvaluationConfig
 from flowcpc.train.model.encoder import Encoder
 
 CPU = torch.device("cpu")
-# A video as long as a segment and no larger than a crop is read in one way only, so that its features are always the same.
+ONE_BATCH = EvaluationConfig(batch_size=13, segments=1)
+# Videos as long as a segment and as large as a crop: their features are always the same.
 WHOLE = dataclasses.replace(CONFIG, size=(18, 20), num_flows=3)
 LABELS = np.array(
     [1, 0, 2, 1, 0, 2, 2, 1, 0, 0, 1, 2, 2]
@@ -41,15 +42,15 @@ def reader(tmp_path: Path, make_store: Callable[..., Path]) -> SegmentReader:
 
 @pytest.fixture
 def encoder(reader: SegmentReader) -> Encoder:
-    """Untrained, with statistics that bring its features to one scale: SGD on others takes long to its minimum."""
+    """Untrained, with statistics that scale its features: otherwise SGD converges slowly."""
     torch.manual_seed(0)
     encoder = Encoder(WHOLE)
-    assert estimate_statistics(encoder, reader, 0, 13, 1)
+    estimate_statistics(encoder, reader, 0, ONE_BATCH)
     return encoder
 
 
 def features_of(reader: SegmentReader, encoder: Encoder) -> np.ndarray:
-    with torch.no_grad(), every_video_once(reader, "uniform1", 0, 13, 1) as batches:
+    with torch.no_grad(), every_video_once(reader, "uniform1", 0, ONE_BATCH) as batches:
         (batch,) = batches
         return average_features(encoder, reader.to_device(batch)).numpy()
 
@@ -57,7 +58,7 @@ def features_of(reader: SegmentReader, encoder: Encoder) -> np.ndarray:
 def test_a_trained_dense_layer_is_scikit_learn_s_logistic_regression(
     reader: SegmentReader, encoder: Encoder, tmp_path: Path
 ) -> None:
-    """SGD over whole epochs, run to its minimum: cross-entropy with the weights' squares. Its bias is weighed too, as that of a feature of ones."""
+    """SGD reaches the minimum of cross-entropy with weight decay, which includes the bias."""
     decay = 0.02
     evaluation = EvaluationConfig(
         segments=1,
@@ -68,9 +69,7 @@ def test_a_trained_dense_layer_is_scikit_learn_s_logistic_regression(
     )
     classifier = Classifier(encoder, ("head", "other"), 3, seed=0, frozen=True, dropout=0.0)
     labels = {"head": LABELS, "other": LABELS[::-1].copy()}
-    train_classifier(
-        classifier, reader, labels, evaluation, seed=0, device=CPU, file=tmp_path / "state"
-    )
+    train_classifier(classifier, reader, labels, evaluation, seed=0, file=tmp_path / "state")
     found = predict_logits(classifier, reader, evaluation, seed=0)
     features = features_of(reader, encoder)
     augmented = np.concatenate([features, np.ones((13, 1))], axis=1)

@@ -6,18 +6,25 @@ import numpy as np
 import pytest
 import torch
 from builders import FRAMES, commit_flow
+from recorder import Recorder
 from train_cases import CONFIG, StopAfter, small_store
 
 from flowcpc.stores.encoding import DEFAULT
 from flowcpc.stores.flow_store import FlowStore, create_store, open_store
 from flowcpc.train.data.batches import SegmentReader
 from flowcpc.train.evaluation.classifiers.features import (
+    Stopped,
     average_features,
     estimate_statistics,
     every_video_once,
     read_random,
 )
+from flowcpc.train.evaluation.config import EvaluationConfig
 from flowcpc.train.model.encoder import Encoder
+
+
+def batches_of(size: int) -> EvaluationConfig:
+    return EvaluationConfig(batch_size=size, segments=8)
 
 
 @pytest.fixture
@@ -43,11 +50,11 @@ def cut_store(tmp_path: Path) -> FlowStore:
 
 
 def test_an_epoch_reads_every_video_once(reader: SegmentReader) -> None:
-    batches = [read_random(reader, 3, 5, 8, step) for step in range(13)]
+    batches = [read_random(reader, 3, batches_of(5), step) for step in range(13)]
     videos = np.concatenate([batch.videos for batch in batches]).reshape(5, 13)
     assert (np.sort(videos, axis=1) == np.arange(13)).all()
     assert batches[0].codes.shape == (5, 8, 2, 2, 16, 16)
-    assert torch.equal(batches[4].codes, read_random(reader, 3, 5, 8, 4).codes)
+    assert torch.equal(batches[4].codes, read_random(reader, 3, batches_of(5), 4).codes)
 
 
 @pytest.mark.parametrize("protocol", ["random8", "uniform8"])
@@ -55,24 +62,24 @@ def test_every_video_is_read_once_cropped_at_the_centre(
     reader: SegmentReader, protocol: str
 ) -> None:
     """Short videos too: one has a single flow."""
-    with every_video_once(reader, protocol, 5, 4, 8) as batches:
+    with every_video_once(reader, protocol, 5, batches_of(4)) as batches:
         found = list(batches)
     assert np.concatenate([batch.videos for batch in found]).tolist() == list(range(13))
     assert max(len(batch.videos) for batch in found) <= 4
-    with every_video_once(reader, protocol, 5, 13, 8) as batches:
+    with every_video_once(reader, protocol, 5, batches_of(13)) as batches:
         (whole,) = list(batches)
     assert torch.equal(torch.cat([batch.codes for batch in found]), whole.codes)
     shortest = int(reader.flows.argmin())
     assert reader.flows[shortest] == 1
     assert (whole.codes[shortest] == whole.codes[shortest, 0, 0]).all()
-    with every_video_once(reader, protocol, 6, 13, 8) as batches:
+    with every_video_once(reader, protocol, 6, batches_of(13)) as batches:
         (other,) = list(batches)
     assert torch.equal(other.codes, whole.codes) == (protocol == "uniform8")
 
 
 def test_features_are_means_of_latents(reader: SegmentReader) -> None:
     encoder = Encoder(CONFIG).eval()
-    segments = reader.to_device(read_random(reader, 0, 3, 8, 0))
+    segments = reader.to_device(read_random(reader, 0, batches_of(3), 0))
     with torch.no_grad():
         found = average_features(encoder, segments)
         expected = torch.stack([encoder(segments[b]).mean(dim=0) for b in range(3)])
@@ -84,9 +91,9 @@ def test_statistics_are_means_over_the_batches(reader: SegmentReader) -> None:
     weights = {name: value.clone() for name, value in encoder.named_parameters()}
     norm = encoder.stem[1]
     momentum = norm.momentum
-    assert estimate_statistics(encoder, reader, 1, 3, 8)
+    estimate_statistics(encoder, reader, 1, batches_of(3))
     convolved = [
-        encoder.stem[0](reader.to_device(read_random(reader, 1, 3, 8, step)).flatten(0, 1))
+        encoder.stem[0](reader.to_device(read_random(reader, 1, batches_of(3), step)).flatten(0, 1))
         for step in range(13 // 3)
     ]
     expected = torch.stack([values.mean(dim=(0, 2, 3)) for values in convolved]).mean(dim=0)
@@ -97,19 +104,21 @@ def test_statistics_are_means_over_the_batches(reader: SegmentReader) -> None:
 
 
 def test_the_statistics_can_be_interrupted(reader: SegmentReader) -> None:
-    assert not estimate_statistics(Encoder(CONFIG), reader, 1, 3, 8, StopAfter(2))
+    listener = Recorder(StopAfter(2))
+    with pytest.raises(Stopped):
+        estimate_statistics(Encoder(CONFIG), reader, 1, batches_of(3), listener)
 
 
 def test_an_encoder_without_batch_norm_has_no_statistics() -> None:
     encoder = Encoder(dataclasses.replace(CONFIG, norm="gn")).train()
-    assert estimate_statistics(encoder, None, 1, 3, 8)
+    estimate_statistics(encoder, None, 1, batches_of(3))
     assert not encoder.training
 
 
 @pytest.mark.parametrize("protocol", ["random8", "uniform8"])
 def test_no_segment_crosses_a_cut(cut_store: FlowStore, protocol: str) -> None:
     reader = SegmentReader(cut_store, ["v0", "v1", "v2"], CONFIG, torch.device("cpu"))
-    with every_video_once(reader, protocol, 0, 2, 8) as batches:
+    with every_video_once(reader, protocol, 0, batches_of(2)) as batches:
         read = [batch.segments for batch in batches]
     starts = np.concatenate([segments.starts for segments in read])
     cut = [
@@ -138,7 +147,7 @@ def test_an_encoder_is_shown_what_it_was_trained_on(
 ) -> None:
     config = dataclasses.replace(CONFIG, **settings)
     reader = SegmentReader(cut_store, ["v0", "v1", "v2"], config, torch.device("cpu"))
-    with every_video_once(reader, "uniform8", 0, 3, 8) as batches:
+    with every_video_once(reader, "uniform8", 0, batches_of(3)) as batches:
         (batch,) = list(batches)
     assert batch.codes.shape == (3, 8, CONFIG.num_flows, *read)
     segments = reader.to_device(batch)

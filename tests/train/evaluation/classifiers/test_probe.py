@@ -1,4 +1,4 @@
-"""The probe on cached features: it is scikit-learn's, and what it chooses it chooses without the test videos."""
+"""The probe on cached features is scikit-learn's and chooses without the test videos."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ from train_cases import EVALUATION, small_store
 from flowcpc.stores.embeddings import vectors_from_arrow
 from flowcpc.stores.flow_store import open_store
 from flowcpc.stores.window_reader import WindowReader
-from flowcpc.train.evaluation import modes
+from flowcpc.train.evaluation import predictions
 from flowcpc.train.evaluation.classifiers import probe
 from flowcpc.train.evaluation.classifiers.probe import choose_strength, hold_out
 from flowcpc.train.evaluation.config import EvaluationConfig
@@ -31,7 +31,7 @@ def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
 
 
 def cached(run: Path, store: Path) -> tuple[pd.DataFrame, np.ndarray]:
-    """Videos with label and split, and the features of the pretrained encoder that lie under the run: it was asked for first."""
+    """Videos with label and split, and features of the pretrained encoder (the oldest ones)."""
     folder = min(
         (run / "evaluate" / "features").iterdir(),
         key=lambda path: min(f.stat().st_mtime_ns for f in path.iterdir()),
@@ -75,7 +75,7 @@ def test_results_equal_scikit_learn_s_on_the_same_features(
 def test_a_search_never_opens_a_test_video(
     store: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every reader that is made, and every fit, in their order: until the strength is chosen only training videos are opened."""
+    """Only training videos are opened until the strength is chosen."""
     videos = open_store(store).videos().set_index("video_id")
     opened: list[str] = []
     before_choice: list[set[str]] = []
@@ -96,8 +96,9 @@ def test_a_search_never_opens_a_test_video(
         return found
 
     monkeypatch.setattr(WindowReader, "__init__", spy_reader)
-    monkeypatch.setattr(modes, "choose_strength", spy_choice)
-    # The pretrained encoder and its shuffled labels; the untrained encoder comes after, when test videos were opened for the first.
+    monkeypatch.setattr(predictions, "choose_strength", spy_choice)
+    # The pretrained encoder with true and shuffled labels; then the untrained encoder, after test
+    # videos were opened for the first one.
     evaluate(store, run, mode="probe", evaluation=EVALUATION)
     assert before_choice[:2] == [{"train"}] * 2
     assert len(before_choice) == 3
@@ -126,7 +127,7 @@ def test_a_hold_out_takes_whole_groups_of_every_class() -> None:
 
 
 def test_the_strength_that_tells_held_out_videos_apart_is_chosen() -> None:
-    """One feature that says the label among forty of noise: a weak regularisation fits the noise."""
+    """One informative feature among forty of noise: a weak regularisation fits the noise."""
     rng = np.random.default_rng(1)
     labels = np.tile([0, 1], 30)
     features = rng.normal(size=(60, 40)).astype(np.float32)
@@ -141,11 +142,7 @@ def test_the_strength_that_tells_held_out_videos_apart_is_chosen() -> None:
         for C in (1e-2, 1e2)
     }
     assert scores[1e-2] != scores[1e2]
-    assert choice == (max(scores, key=scores.get), 20)
-    assert choose_strength(features, labels, np.zeros(60, bool), [1.0, 0.1, 10.0]) == (1.0, 0)
-    assert choose_strength(
-        features[:4], np.array([0, 1, 1, 0]), np.array([True, False, False, True]), [1, 2, 3]
-    ) == (
-        2,
-        0,
-    )
+    assert choice == max(scores, key=scores.get)
+    assert choose_strength(features, labels, np.zeros(60, bool), [1.0, 0.1, 10.0]) == 1.0
+    few, held = np.array([0, 1, 1, 0]), np.array([True, False, False, True])
+    assert choose_strength(features[:4], few, held, [1, 2, 3]) == 2

@@ -12,45 +12,52 @@ from flowcpc.train.data.splits import labelled_split
 from flowcpc.train.evaluation.classifiers.probe import probe_shares
 from flowcpc.train.evaluation.classifiers.retrieval import nearest, vote
 from flowcpc.train.evaluation.config import EvaluationConfig
-from flowcpc.train.evaluation.task import Split, Subject, Task, Unit
+from flowcpc.train.evaluation.modes import MODES
+from flowcpc.train.evaluation.unit import EncoderSource, EvaluationUnit, FoldVideos
 
 
 @pytest.fixture
-def task_of(tmp_path: Path, make_store: Callable[..., Path]) -> Callable[[int], Task]:
-    """Returns the task of a seed: 30 copies of the training videos of a small store, because few labels are easily dealt out as they were."""
+def unit_of(tmp_path: Path, make_store: Callable[..., Path]) -> Callable[[int], EvaluationUnit]:
+    """Returns the unit of a seed, with 30 copies of the training videos of a small store.
+
+    A few labels could easily be shuffled into their old order.
+    """
     store = open_store(small_store(tmp_path, make_store))
     train, test, _ = labelled_split(store, 1, allow_missing=False)
     many = train.loc[train.index.repeat(30)].reset_index(drop=True)
-    return lambda seed: Task(
-        Unit("probe", "all", 1, seed),
-        Subject(CONFIG, None, tmp_path, ""),
+    return lambda seed: EvaluationUnit(
+        MODES["probe"],
+        None,
+        1,
+        seed,
+        EncoderSource(CONFIG, None, "", tmp_path),
         EvaluationConfig(),
         store,
-        Split(train, test, 0),
+        FoldVideos(train, test, 0),
         many,
         torch.device("cpu"),
     )
 
 
 def test_shuffled_labels_are_the_same_labels_of_other_videos(
-    task_of: Callable[[int], Task],
+    unit_of: Callable[[int], EvaluationUnit],
 ) -> None:
-    shuffled = [task_of(seed).shuffled_labels for seed in range(3)]
-    labels = task_of(0).labels
+    shuffled = [unit_of(seed).shuffled_targets for seed in range(3)]
+    labels = unit_of(0).targets
     for values in shuffled:
         np.testing.assert_array_equal(np.bincount(values), np.bincount(labels))
         assert 0.3 < (values == labels).mean() < 0.7
     assert not np.array_equal(shuffled[0], shuffled[1])
-    np.testing.assert_array_equal(task_of(0).shuffled_labels, shuffled[0])
+    np.testing.assert_array_equal(unit_of(0).shuffled_targets, shuffled[0])
 
 
 @pytest.mark.parametrize("classifier", ["probe", "knn"])
 def test_shuffled_labels_fall_to_chance_where_labels_say_all(
-    task_of: Callable[[int], Task], classifier: str
+    unit_of: Callable[[int], EvaluationUnit], classifier: str
 ) -> None:
-    """Over 40 draws; each alone scatters widely, because all test videos of a class look alike and are called the same."""
+    """Over 40 draws: one alone scatters widely, because test videos of a class look alike."""
     rng = np.random.default_rng(0)
-    labels, wanted = task_of(0).labels, np.tile([0, 1], 20)
+    labels, wanted = unit_of(0).targets, np.tile([0, 1], 20)
     train, test = (
         (4 * values[:, None] + rng.normal(size=(len(values), 3))).astype(np.float32) - 2
         for values in (labels, wanted)
@@ -65,5 +72,5 @@ def test_shuffled_labels_fall_to_chance_where_labels_say_all(
         return balanced_accuracy_score(wanted, shares.argmax(axis=1))
 
     assert accuracy(labels) > 0.9
-    found = [accuracy(task_of(seed).shuffled_labels) for seed in range(40)]
+    found = [accuracy(unit_of(seed).shuffled_targets) for seed in range(40)]
     assert abs(np.mean(found) - 0.5) <= 3 * np.std(found) / np.sqrt(40)
