@@ -43,29 +43,16 @@ _READING = ("segments", "batch_size")
 _SGD = (*_READING, "momentum", "weight_decay")
 _LINEAR = (*_SGD, "linear_steps", "linear_learning_rates")
 _FINETUNE = (*_SGD, "finetune_steps", "finetune_learning_rates", "dropout")
+_PROBE, _KNN = (*_READING, "strengths"), (*_READING, "neighbours")
+_REGRESSION = "logistic regression on features that are computed once (seconds)"
+_RECALL = "whether one of the 1, 5, 10, 20, 50 nearest training videos is of the same class"
 _ALL = (
     Mode("linear", "a dense layer on the frozen encoder", _BOTH, _LINEAR, True, True),
     Mode("finetune", "encoder and dense layer together", (PRETRAINED,), _FINETUNE, True, False),
     Mode("scratch", "the same from initial weights", (SCRATCH,), _FINETUNE, True, False),
     Mode("random", "a dense layer on an untrained encoder", (RANDOM,), _LINEAR, True, True),
-    Mode(
-        "probe",
-        "logistic regression on features that are computed once (seconds)",
-        _BOTH,
-        (*_READING, "strengths"),
-        False,
-        True,
-    ),
-    Mode(
-        "knn", "votes of the nearest training videos", _BOTH, (*_READING, "neighbours"), False, True
-    ),
-    Mode(
-        "retrieval",
-        "recall: whether one of the 1, 5, 10, 20, 50 nearest training videos is of the same class",
-        _BOTH,
-        _READING,
-        False,
-        True,
-    ),
+    Mode("probe", _REGRESSION, _BOTH, _PROBE, False, True),
+    Mode("knn", "votes of the nearest training videos", _BOTH, _KNN, False, True),
+    Mode("retrieval", _RECALL, _BOTH, _READING, False, True),
 )
 MODES = {mode.name: mode for mode in _ALL}

@@ -140,7 +140,7 @@ class UnitFolder:
         return "have other weights, settings or videos" if is_replaced else ""
 
     def state(self, encoder: str) -> Path:
-        """Return the file of the state of an unfinished training."""
+        """Return the file of an unfinished training."""
         return self.path / f"state-{encoder}.safetensors"
 
     def part(self, encoder: str) -> Path:

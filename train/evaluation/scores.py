@@ -59,7 +59,9 @@ def score_predictions(
                 f"{encoder} {protocol} has logits that are not finite; use a lower learning rate"
             )
         labels, predicted = mine["label"], mine["predicted"]
-        ranks = rank_of_label(logits, np.searchsorted(np.array(classes), labels.to_numpy(str)))
+        ranks = rank_of_label(
+            logits, np.searchsorted(np.array(list(classes)), labels.to_numpy(str))
+        )
         mean_class = recall_score(
             labels, predicted, labels=sorted(set(labels)), average="macro", zero_division=0
         )

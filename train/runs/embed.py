@@ -147,7 +147,7 @@ def _embed_videos(
     """Embed `videos`, save their rows part by part, and return how many videos were embedded."""
     videos = videos.assign(part=videos["video_id"].map(writer.part_of))
     videos = videos.sort_values(["part", "video_id"], ignore_index=True)
-    parts = videos["part"].tolist()
+    is_last_of_part = ~videos["part"].duplicated(keep="last")
     device, num_flows = choose_device(), checkpoint.config.num_flows
     reader = SegmentReader(store, videos["video_id"].tolist(), checkpoint.config, device)
     segments = covering_segments(reader.shots, num_flows)
@@ -156,6 +156,12 @@ def _embed_videos(
     def read(rows: slice) -> HostBatch:
         chosen = segments.part(rows)
         return reader.read(chosen, reader.center_corners(chosen.videos, chosen.starts))
+
+    def save() -> None:
+        if unsaved:
+            table = pa.concat_tables(unsaved)
+            unsaved.clear()
+            writer.add(writer.part_of(table["video_id"][0].as_py()), table)
 
     writer.begin()
     made = 0
@@ -184,22 +190,13 @@ def _embed_videos(
                     unsaved.append(_rows(run, checkpoint.step, video, starts, stops, vectors))
                     latents.clear()
                     made = number + 1
-                    is_last_of_part = made == len(parts) or parts[made] != parts[number]
-                    if is_last_of_part or sum(map(len, unsaved)) >= _UNSAVED_SEGMENTS:
-                        _save(writer, unsaved)
+                    if is_last_of_part[number] or sum(map(len, unsaved)) >= _UNSAVED_SEGMENTS:
+                        save()
                 if listener.should_stop():
                     break
     finally:
-        _save(writer, unsaved)
+        save()
     return made
-
-
-def _save(writer: PartsWriter, unsaved: list[pa.Table]) -> None:
-    """Write the rows of videos of one part, and empty the list."""
-    if unsaved:
-        table = pa.concat_tables(unsaved)
-        unsaved.clear()
-        writer.add(writer.part_of(table["video_id"][0].as_py()), table)
 
 
 def _rows(

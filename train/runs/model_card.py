@@ -20,9 +20,9 @@ _LONGEST_LIST = 4  # of longer ones only the length is shown
 _MEASURES = ("loss", "accuracy", "held_out_loss", "held_out_accuracy")
 _TEXT = """# {name}
 
-An encoder of {num_flows} stacked {inputs}, pretrained without labels by video contrastive
-predictive coding (Lorre et al. 2019): {model} with {context}, step {step} of {steps}. It maps a
-segment to a vector of {latent_size} numbers.
+An encoder of {config.num_flows} stacked {inputs}, pretrained without labels by video contrastive
+predictive coding (Lorre et al. 2019): {config.model} with {config.context}, step {step} of
+{config.steps}. It maps a segment to a vector of {config.latent_size} numbers.
 {transductive}
 ## Load the encoder
 
@@ -33,8 +33,8 @@ import flowcpc
 import torch
 
 encoder = flowcpc.load_encoder(".")  # this folder
-stacks = torch.zeros(1, {channels}, {height}, {width})  # float32 (n, channels, height, width)
-latents = encoder(stacks)  # float32 (n, {latent_size})
+stacks = torch.zeros(1, {config.channels}, {height}, {width})  # float32 (n, channels, h, w)
+latents = encoder(stacks)  # float32 (n, {config.latent_size})
 ```
 
 {preparation}
@@ -85,15 +85,10 @@ def write_model_card(run_path: str | os.PathLike[str], store_path: str | os.Path
     numerics = pd.json_normalize(checkpoint.numerics).to_dict("records")[0]  # names with dots
     text = _TEXT.format(
         name=run.resolve().name,
-        num_flows=config.num_flows,
+        config=config,
         inputs="flows" if config.modality == "flow" else "images",
-        model=config.model,
-        context=config.context,
         step=checkpoint.step,
-        steps=config.steps,
-        latent_size=config.latent_size,
         transductive=_TRANSDUCTIVE if config.split == "all" else "",
-        channels=config.channels,
         height=height,
         width=width,
         preparation=flow if config.modality == "flow" else _IMAGES,
