@@ -1,4 +1,4 @@
-"""Settings as users write them, `key=value` or a YAML file, become the configuration objects of the Python API.
+"""Settings of users, `key=value` or YAML, become configuration objects of the Python API.
 
 One parser for every frozen dataclass of settings: names and types are those of its fields, and the
 dataclass itself checks ranges and combinations.
@@ -34,9 +34,9 @@ def with_settings(config: "Config", settings: Iterable[str]) -> "Config":
     false. Raises ValueError with the key and the value that is wrong, or the name nearest to an
     unknown key.
 
-    >>> with_settings(PretrainConfig(), ["size=32x48", "learning_rates=0:0.1,50:0.01"]).learning_rates
+    >>> with_settings(PretrainConfig(), ["learning_rates=0:0.1,50:0.01"]).learning_rates
     ((0, 0.1), (50, 0.01))
-    """  # fmt: skip
+    """
     return dataclasses.replace(config, **parse_settings(settings, type(config))[0])
 
 

@@ -33,7 +33,8 @@ class HostBatch:
     segments : Segments
         Which they are, (B, T).
     codes : (B, T, N, C, h, w)
-        Of the store's encoding with C = 2 components, or uint8 images with C = 3 colours. Crops, or whole frames where they are resized.
+        Of the store's encoding with C = 2 components, or uint8 images with C = 3 colours. Crops, or
+        whole frames that `to_device` resizes.
     flips : bool (B,)
         Which videos `to_device` mirrors.
     """
@@ -54,7 +55,9 @@ class HostBatch:
 
 
 class SegmentReader:
-    """Reads segments of a list of videos, in two halves: `read` in any thread or loader process, `to_device` where the model runs.
+    """Reads segments of a list of videos.
+
+    `read` runs in any thread or loader process, `to_device` in the process of the model.
 
     Parameters
     ----------
@@ -78,7 +81,7 @@ class SegmentReader:
     Raises
     ------
     ValueError
-        A crop is larger than the flow of a video, or whole frames are asked for of videos of several sizes.
+        A crop is larger than the flow of a video, or framing=resize and videos differ in size.
     """
 
     def __init__(
@@ -115,16 +118,16 @@ class SegmentReader:
         self.shots = shots_of(tables["shots"], video_ids)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a loader process needs, which reads and nothing else: not the means, which grow with the data."""
+        """Return what a loader process needs to read; the means, which are large, stay here."""
         left_here = ("_means", "_offsets", "_device", "_levels")
         return {name: value for name, value in self.__dict__.items() if name not in left_here}
 
     def random_corners(
         self, seed: int, step: int, videos: Integers, places: Sequence[int]
     ) -> Integers:
-        """Return (top, left) of random crops of `videos` (B,), each anywhere in its own frame, int64 (B, T, 2).
+        """Return (top, left) of random crops of `videos` (B,), int64 (B, T, 2).
 
-        Segments of a sample that have the same number in `places` (T,) share one crop. Whole frames begin at (0, 0).
+        Segments with the same number in `places` (T,) share one crop. Whole frames begin at (0, 0).
         """
         count = max(places) + 1
         limits = np.tile(self._room[videos] + 1, (1, count))
@@ -132,13 +135,13 @@ class SegmentReader:
         return np.ascontiguousarray(corners[:, list(places)])
 
     def center_corners(self, videos: Integers, starts: Integers) -> Integers:
-        """Return (top, left) of the central crop of `videos` (B,) for every segment of `starts` (B, T), int64 (B, T, 2)."""
+        """Return (top, left) of central crops for segments `starts` (B, T), int64 (B, T, 2)."""
         return np.broadcast_to(self._room[videos][:, None] // 2, (*starts.shape, 2))
 
     def read(
         self, segments: Segments, corners: Integers, flips: NDArray[np.bool_] | None = None
     ) -> HostBatch:
-        """Return `segments` (B, T) cropped at `corners` (B, T, 2); those of the videos in `flips` (B,), none by default, are to be mirrored."""
+        """Return `segments` (B, T) cropped at `corners` (B, T, 2), with `flips` (B,) to mirror."""
         shape = (*segments.starts.shape, self.num_flows, self._planes, *self._frame)
         codes = empty(shape, self._dtype)
         self._reader.read_windows(
@@ -153,7 +156,10 @@ class SegmentReader:
         return HostBatch(segments, codes, np.zeros(shape[0], bool) if flips is None else flips)
 
     def to_device(self, batch: HostBatch) -> Tensor:
-        """Return stacked flow on the device, float32 (B, T, 2N, h, w) in px, channels u0 v0 u1 v1 ..., or images (B, T, 3N, h, w), r0 g0 b0 r1 ..."""
+        """Return stacked flow on the device, float32 (B, T, 2N, h, w) in px, channels u0 v0 u1 ...
+
+        Images are (B, T, 3N, h, w), r0 g0 b0 r1 ...
+        """
         means = torch.from_numpy(self.means_of(batch.segments))
         if self._device.type == "cpu" and self._levels is not None:
             flow = decode_planes(batch.codes, means, self._levels)
@@ -170,7 +176,10 @@ class SegmentReader:
         return flow.flatten(2, 3)
 
     def means_of(self, segments: Segments) -> NDArray[np.float32]:
-        """Return what is subtracted from every plane, float32 (B, T, N, C): of flow the mean of its whole decoded frame, px."""
+        """Return what is subtracted from every plane, float32 (B, T, N, C).
+
+        For flow it is the mean of its whole decoded frame, px.
+        """
         flows = segments.starts[:, :, None] + np.arange(self.num_flows)
         flows = np.minimum(
             flows, segments.stops[:, :, None] - 1
@@ -179,7 +188,7 @@ class SegmentReader:
 
 
 class SequenceReader:
-    """Reads sequences for pretraining by step, as `config` selects them; a pure function of (seed, step).
+    """Reads sequences for pretraining; a pure function of (seed, step).
 
     Parameters
     ----------
@@ -187,8 +196,8 @@ class SequenceReader:
     config : PretrainConfig
     seed : int
     rank, ranks : int
-        Of processes that share every batch: rank r reads its contiguous part. All draws are of the global batch, so the parts of any number of
-        ranks are the same batch.
+        Of processes that share every batch: rank r reads its contiguous part. All draws are for the
+        global batch, so the number of ranks does not change it.
 
     Raises
     ------
@@ -209,7 +218,7 @@ class SequenceReader:
         self._seed = seed
         own = config.share_of(ranks)
         self._part = slice(rank * own, (rank + 1) * own)
-        # In model 2 every segment but the last is context, and every one but the first is predicted: one place for all.
+        # In model 2 most segments are both context and predicted, so all share one crop.
         targets = (
             range(1, config.num_predicted + 1)
             if config.model == "model1"
@@ -227,9 +236,10 @@ class SequenceReader:
         return self._segments.read(*self.select(step))
 
     def select(self, step: int) -> tuple[Segments, Integers, NDArray[np.bool_]]:
-        """Return what `read` reads: segments (B, T), corners (B, T, 2) and which videos are mirrored (B,).
+        """Return what `read` reads: segments (B, T), corners (B, T, 2), mirrored videos (B,).
 
-        Of a model 1 the context of a video has one crop and each segment to predict another; of a model 2 all segments share one.
+        With model 1 the context has one crop and each predicted segment another; with model 2 all
+        segments share one.
         """
         config = self._config
         chosen = select_sequences(
@@ -259,7 +269,7 @@ def _one_size(sizes: Integers, store: FlowStore, video_ids: Sequence[str]) -> tu
     if len(other):
         named = [f"{video_ids[n]} is {sizes[n][0]}x{sizes[n][1]}" for n in (0, other[0])]
         raise ValueError(
-            f"framing=resize needs videos of one shape, so that all are stretched alike, but in {store.path} {' and '.join(named)}; "
+            f"framing=resize needs videos of one size, but in {store.path} {' and '.join(named)}; "
             "set framing=crop, or extract with --size"
         )
     return int(sizes[0][0]), int(sizes[0][1])
@@ -268,7 +278,10 @@ def _one_size(sizes: Integers, store: FlowStore, video_ids: Sequence[str]) -> tu
 def _room(
     sizes: Integers, crop: tuple[int, int], store: FlowStore, video_ids: Sequence[str]
 ) -> Integers:
-    """Return how far down and to the right a crop may begin in each video, int64 (V, 2), px. Raises ValueError where it does not fit."""
+    """Return the largest (top, left) of a crop in each video, int64 (V, 2), px.
+
+    Raises ValueError if it does not fit.
+    """
     room = sizes - np.array(crop, np.int64)
     small = np.flatnonzero((room < 0).any(axis=1))
     if len(small):
@@ -276,8 +289,10 @@ def _room(
         if store.height is not None:
             whose = f"the flow in {store.path}, which is {height}x{width}"
         else:
-            whose = f"{len(small)} of {len(sizes)} videos in {store.path}, for example {name}, which is {height}x{width}"
+            whose = f"{len(small)} of {len(sizes)} videos in {store.path}, for example {name}, "
+            whose += f"which is {height}x{width}"
         raise ValueError(
-            f"size={crop[0]}x{crop[1]} does not fit {whose}; set a smaller size, or extract at a larger size"
+            f"size={crop[0]}x{crop[1]} does not fit {whose}; "
+            "set a smaller size, or extract at a larger size"
         )
     return room

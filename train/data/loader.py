@@ -1,8 +1,8 @@
-"""Batches ahead of the loop that trains on them: read by a thread of this process, or by processes of their own.
+"""Reads batches ahead of the training loop, in a thread of this process or in loader processes.
 
-A loader process is asked for a step, reads its batch into a block of shared memory, and answers with all but the block. What the block holds is
-neither pickled nor copied: the batch's tensor here is that memory. Once nothing sees it any more, the next request says so, and the block is used
-again. A batch that is kept costs another block, and never changes.
+A loader process reads the batch of a step into a block of shared memory, and pickles the rest. The
+batch's tensor here is that memory, without a copy. Once nothing refers to it, the next request
+returns the block for reuse. A batch that is kept costs another block, and never changes.
 """
 
 import contextlib
@@ -37,9 +37,10 @@ Ticket = TypeVar("Ticket")
 def loading(
     read: Callable[[Step], Loaded], steps: Iterable[Step], *, workers: int = 0, ahead: int = 2
 ) -> Generator[Iterator[Loaded], None, None]:
-    """Give an iterator over `read(step)` for every step, in order, of which further ones are read meanwhile.
+    """Yield an iterator over `read(step)` for every step, in order, that reads ahead.
 
-    An exception in `read` is raised where its batch is asked for. Leaving the context ends threads and processes at once.
+    An exception in `read` is raised when the loop takes that batch. Leaving the context ends
+    threads and processes at once.
 
     Parameters
     ----------
@@ -47,8 +48,8 @@ def loading(
         A pure function of the step; with `workers` one that can be pickled.
     steps : iterable
     workers : int
-        0: a thread of this process. N: so many processes of one thread each, started by forkserver; they get no signals, and end with this process,
-        however it ends.
+        0: a thread of this process. N: processes of one thread each, started by forkserver; they
+        get no signals, and end with this process, however it ends.
     ahead : int
         Batches that are read while the loop has one; never fewer than `workers`.
 
@@ -169,7 +170,7 @@ class _Worker:
     def _memory(self, number: int) -> NDArray[np.uint8]:
         block = self._blocks[number]
         memory = block.array()
-        # The finalizer holds the block, which so outlives its tensors even where the worker has dropped it.
+        # The finalizer keeps the block alive as long as its tensors, even if the worker drops it.
         weakref.finalize(memory, self._give_back, number, block).atexit = False
         return memory
 
@@ -255,7 +256,7 @@ class _Pickler(pickle.Pickler):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Gives tensors their memory back: all of a batch that lie in one block share what is told when nobody sees the block any more."""
+    """Makes tensors in blocks; all tensors of a batch in one block share one finalizer."""
 
     def __init__(self, data: bytes, memory: Callable[[int], NDArray[np.uint8]]) -> None:
         super().__init__(io.BytesIO(data))

@@ -1,4 +1,4 @@
-"""What a run sees of a video, flow or images: who reads it, what its codes mean, and what is subtracted."""
+"""What a run sees of a video, flow or images: its reader, its codes and the means to subtract."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from flowcpc.stores.flow_store import FlowStore
 from flowcpc.stores.window_reader import FrameWindowReader, WindowReader
 
-# Mean red, green and blue of ImageNet's pictures, in 0 to 1. Nothing is divided by a deviation: the encoder's first layer is normalised.
+# Mean colour of ImageNet, in 0 to 1. Deviations are not divided by: a norm follows the first layer.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 
 
@@ -48,7 +48,7 @@ class Modality:
 def open_modality(
     store: FlowStore, video_ids: Sequence[str], modality: str, tables: Mapping[str, pd.DataFrame]
 ) -> Modality:
-    """Return how `modality`, flow or image, of some videos is read, given the tables `videos` and `frames` of their store.
+    """Return the reader of `modality`, flow or image, given a store's tables videos and frames.
 
     Raises ValueError for images of a store without frames.
     """
@@ -66,7 +66,8 @@ def open_modality(
         )
     if not store.has_frames:
         raise ValueError(
-            f"modality=image needs frames, and {store.path} holds flow alone; extract into another store with --with-frames, or set modality=flow"
+            f"modality=image needs frames, and {store.path} holds flow alone; "
+            "extract into another store with --with-frames, or set modality=flow"
         )
     reader = FrameWindowReader(store, video_ids)
     flows = tables["videos"].set_index("video_id").loc[list(video_ids), "flows"].to_numpy(np.int64)
@@ -79,7 +80,7 @@ def open_modality(
 def _flow_means(
     frames: pd.DataFrame, video_ids: Sequence[str]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the means float32 (F, 2) of whole decoded flows and the offsets int64 (V + 1,) of the videos in them."""
+    """Return means of whole flows, float32 (F, 2), and each video's offset, int64 (V + 1,)."""
     numbers, names = frames["video_id"].factorize()
     begins = np.searchsorted(
         numbers, np.arange(len(names) + 1)

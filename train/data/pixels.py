@@ -1,4 +1,4 @@
-"""What is done to the pixels of a batch where the model runs: dequantise, subtract the mean, resize, mirror."""
+"""The pixels of a batch on the model's device: dequantise, subtract the mean, resize, mirror."""
 
 from typing import Any
 
@@ -12,13 +12,14 @@ from flowcpc.stores.base.compiled import kernel
 
 
 def dequantise(codes: Tensor, means: Tensor, levels: Tensor | None, scale: float = 1.0) -> Tensor:
-    """Return flow in px without its frames' means, or images without their colours', float32 (B, T, N, C, h, w).
+    """Return flow in px, or images, minus their means, float32 (B, T, N, C, h, w).
 
     Parameters
     ----------
     codes : (B, T, N, C, h, w), uint8 where there are levels
     means : float32 (B, T, N, C)
-        What is subtracted; of flow the mean of the whole decoded frame, so that uniform motion becomes zero whatever the crop (paper, section 4.3).
+        What is subtracted; for flow the mean of the whole decoded frame, so that uniform motion
+        becomes zero whatever the crop (paper, section 4.3).
     levels : float32 (256,), optional
         px of every code.
     scale : float
@@ -32,7 +33,7 @@ def dequantise(codes: Tensor, means: Tensor, levels: Tensor | None, scale: float
 
 
 def decode_planes(codes: Tensor, means: Tensor, levels: Tensor) -> Tensor:
-    """Return what `dequantise` does for codes on a processor, in one pass: each plane has a table with its mean subtracted."""
+    """Return what `dequantise` does, on a CPU in one pass: a table per plane, less its mean."""
     flow = np.empty(
         codes.shape, np.float32
     )  # NumPy asks for huge pages; without them new memory takes longer than all else here
@@ -54,10 +55,10 @@ def _decode(codes: Any, means: Any, levels: Any, out: Any) -> None:
 
 
 def resize(flow: Tensor, size: tuple[int, int], *, rescale_vectors: bool) -> Tensor:
-    """Return whole frames (B, T, N, 2, H, W) brought to `size` (h, w), each direction by its own factor; float32 (B, T, N, 2, h, w).
+    """Return frames (B, T, N, 2, H, W) resized to `size` (h, w); float32 (B, T, N, 2, h, w).
 
-    A pixel is a triangle-weighted mean of those it comes from, as wide as the frame shrinks (torch's antialiased bilinear), so that nothing is
-    skipped. Vectors stay what they were in the stored frame, or are scaled as the frame is.
+    Each direction has its own factor; bilinear and antialiased, so that no pixel is skipped.
+    Vectors stay as in the stored frame, or are scaled like it.
     """
     before = flow.shape[-2:]
     if before != size:
@@ -72,7 +73,7 @@ def resize(flow: Tensor, size: tuple[int, int], *, rescale_vectors: bool) -> Ten
 
 
 def mirror(flow: Tensor, flips: NDArray[np.bool_], *, vectors: bool = True) -> None:
-    """Mirror (T, N, C, h, w) of some of B videos in place, left to right; of `vectors` what moved to the right then moves to the left.
+    """Mirror (T, N, C, h, w) of some of B videos in place, left to right; `vectors` negates u.
 
     The means are subtracted before, so that theirs are mirrored too.
     """

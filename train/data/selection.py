@@ -1,7 +1,8 @@
-"""Which flows a batch sees: samplers in Numba for a whole batch, pure functions of (seed, step, index in the global batch).
+"""Samplers in Numba: which flows a batch sees, a pure function of (seed, step, index in the batch).
 
-Every draw is a hash of its coordinates (a counter-based generator), so no state is carried from one batch to the next:
-batches may be made in any order, by any number of workers and ranks, and a run can go on from any step. docs/feeding.md has the contract.
+Every draw is a hash of its coordinates (a counter-based generator), so no state passes from one
+batch to the next: workers and ranks may make batches in any order, and a run resumes from any step.
+docs/feeding.md has the contract.
 """
 
 import functools
@@ -39,7 +40,7 @@ class Segments(NamedTuple):
 
     @property
     def strides(self) -> Integers:
-        """Distances between the starts of neighbouring segments that were really used, int64 (B, T - 1)."""
+        """Distances between the starts of neighbouring segments, int64 (B, T - 1)."""
         return np.diff(self.starts, axis=1)
 
     def part(self, rows: slice) -> "Segments":
@@ -58,21 +59,21 @@ def select_sequences(
     selection: str,
     spacing: int,
 ) -> Segments:
-    """Return one sequence of each of `batch_size` videos, all different, because the negatives of a video are the others of its batch.
+    """Return one sequence of each of `batch_size` different videos.
 
     ```
     num_segments=3, num_flows=4, spaced by 2:   ..ffff__ffff__ffff....
     ```
-    An epoch is a permutation of all videos, cut into whole batches; what does not fill one is left out. The next epoch has another permutation,
-    so over epochs every video is equally likely.
+    An epoch is a permutation of all videos, cut into whole batches; the rest is left out. The next
+    epoch has another permutation, so over epochs every video is equally likely.
 
-    Strides come first, and the start given the strides. A variable spacing is uniform over 0..S, S = min(spacing, floor((n - T N) / (T - 1))) with n
-    the flows of the video's longest shot, so that one draw decides how far apart segments are wherever in the video they lie. The first segment then
-    starts uniformly over all flows of the video at which the whole sequence lies within one shot: a long shot is used more often than a short one,
-    in proportion to its legal starts. With a single shot this is the rule of spec cpc.md, Segment selection.
+    Strides are drawn first. A variable spacing is uniform over 0..S,
+    S = min(spacing, floor((n - T N) / (T - 1))) with n the flows of the video's longest shot. The
+    start is uniform over all flows at which the whole sequence lies within one shot, so a long shot
+    is used more often than a short one.
 
-    No video is dropped. Where no shot takes the sequence, its strides become floor((n - N) / (T - 1)), again with a start that is uniform over all
-    that are legal; where no shot has N flows, all segments are its longest shot, or one of its longest, whose last flow the reader repeats.
+    No video is dropped. If no shot is long enough, the strides become floor((n - N) / (T - 1)). If
+    no shot has N flows, every segment is a longest shot, whose last flow the reader repeats.
 
     Parameters
     ----------
@@ -92,7 +93,7 @@ def select_sequences(
     count = len(shots.longest)
     if batch_size > count:
         raise ValueError(
-            f"batch_size={batch_size} needs as many videos, but there are {count}; take at most {count}"
+            f"batch_size must be at most {count}, the number of videos, got {batch_size}"
         )
     epoch, batch = divmod(step, count // batch_size)
     videos = epoch_order(seed, epoch, count)[batch * batch_size : (batch + 1) * batch_size]
@@ -132,9 +133,9 @@ def epoch_order(seed: int, epoch: int, num_videos: int) -> Integers:
 
 
 def videos_in_turn(seed: int, first: int, count: int, num_videos: int) -> Integers:
-    """Return the videos at places [first, first + count) of the endless row of epochs, int64 (count,).
+    """Return the videos at places [first, first + count) of the sequence of epochs, int64 (count,).
 
-    A batch may span two epochs and then hold a video twice; for losses that compare a video with its label alone.
+    A batch may span two epochs and then hold a video twice: for supervised losses.
     """
     places = np.arange(first, first + count)
     return np.array(
@@ -146,9 +147,9 @@ def videos_in_turn(seed: int, first: int, count: int, num_videos: int) -> Intege
 def random_segments(
     shots: Shots, videos: Integers, *, seed: int, step: int, num_segments: int, num_flows: int
 ) -> Segments:
-    """Return independent segments of `videos` (B,), each uniform over all that lie within one shot of its video.
+    """Return independent segments of `videos` (B,), each uniform over all within one shot.
 
-    Where no shot has `num_flows` flows, they are the video's longest shot, or one of its longest.
+    If no shot has `num_flows` flows, they are a longest shot of the video.
     """
     starts, stops = _pick(
         shots.offsets,
@@ -168,10 +169,11 @@ def random_segments(
 def uniform_segments(
     shots: Shots, videos: Integers, *, num_segments: int, num_flows: int
 ) -> Segments:
-    """Return segments of `videos` (B,) spread evenly over those of `random_segments`, from the first to the last.
+    """Return segments of `videos` (B,), spread evenly over those of `random_segments`.
 
     >>> from flowcpc.train.data.shots import one_shot_each
-    >>> uniform_segments(one_shot_each([22, 5]), np.array([0, 1]), num_segments=4, num_flows=10).starts.tolist()
+    >>> shots = one_shot_each([22, 5])
+    >>> uniform_segments(shots, np.array([0, 1]), num_segments=4, num_flows=10).starts.tolist()
     [[0, 4, 8, 12], [0, 0, 0, 0]]
     """
     starts, stops = _pick(
@@ -190,9 +192,9 @@ def uniform_segments(
 
 
 def covering_segments(shots: Shots, num_flows: int) -> Segments:
-    """Return segments that cover every flow of every shot, one to a row (T = 1), by video and then start.
+    """Return segments that cover every flow of every shot, one per row (T = 1), sorted.
 
-    In each shot they lie one behind the other, and the last one is moved back so that it ends with the shot.
+    In each shot they follow one another; the last one is moved back so that it ends with the shot.
 
     >>> from flowcpc.train.data.shots import one_shot_each
     >>> found = covering_segments(one_shot_each([3, 20, 23]), 10)
@@ -210,7 +212,7 @@ def covering_segments(shots: Shots, num_flows: int) -> Segments:
 
 
 def draw_integers(seed: int, purpose: int, step: int, limits: Integers) -> Integers:
-    """Return an integer of [0, limit) for every limit >= 1; int64 of the shape (B, K) of `limits`."""
+    """Return an integer of [0, limit) for each of `limits` (B, K), all >= 1; int64 (B, K)."""
     drawn: Integers = _draw(seed, purpose, step, limits)
     return drawn
 
@@ -241,7 +243,10 @@ def _select(
     draws: int,
     growing: bool,
 ) -> tuple[Integers, Integers]:
-    """Return starts and the stops of their shots, (B, T). `stride` is the smallest; `draws` spacings are drawn, 1 or T - 1."""
+    """Return starts and the stops of their shots, (B, T).
+
+    `stride` is the smallest; `draws` spacings are drawn, 1 or T - 1.
+    """
     starts = np.empty((len(videos), num_segments), np.int64)
     stops = np.empty((len(videos), num_segments), np.int64)
     gaps = num_segments - 1

@@ -1,6 +1,7 @@
-"""The memory that batches are read into: pinned for a GPU, or shared with the process that trains where another one reads.
+"""The memory that batches are read into: pinned for a GPU, or shared with the training process.
 
-Shared memory has no name (memfd): nothing is left in /dev/shm, whoever is killed, and a small /dev/shm, as containers have it, limits nothing.
+Shared memory has no name (memfd): a kill leaves nothing in /dev/shm, and a small /dev/shm, as in
+containers, is no limit.
 """
 
 import contextlib
@@ -54,7 +55,7 @@ def tensor_in(memory: NDArray[np.uint8], shape: Sequence[int], dtype: np.dtype[A
 
 
 class SharedBlocks:
-    """The blocks of a process that reads for another one; see train/data/loader.py for what the two say to each other.
+    """The blocks of a loader process; train/data/loader.py has the protocol.
 
     Attributes
     ----------
@@ -123,7 +124,7 @@ def _own(shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
         return torch.empty(
             *shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, pin_memory=True
         )
-    # New memory is given page by page while it is written to, which takes as long as half of the reading.
+    # The kernel gives new memory page by page, which takes half as long as the reading.
     size = max(int(np.prod(shape)) * dtype.itemsize, _SMALLEST)
     room = None
     with contextlib.suppress(IndexError):  # another thread may be quicker

@@ -1,4 +1,4 @@
-"""The shots of a list of videos: runs of flows without a cut or a gap, within which segments lie."""
+"""The shots of a list of videos: runs of flows without a cut or a gap, which hold segments."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Shots:
 def pack_shots(shots: Sequence[Sequence[tuple[int, int]]]) -> Shots:
     """Return Shots of videos that are given as lists of (start, stop).
 
-    A video without one, whose every flow spans a cut or a gap, is taken as its first flow alone: it is not dropped.
+    A video without a shot, whose every flow spans a cut or a gap, counts as its first flow alone.
 
     >>> pack_shots([[(0, 5), (6, 13)], []]).longest.tolist()
     [7, 1]

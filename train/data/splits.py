@@ -29,7 +29,7 @@ def videos_of(
 
 
 def digest_of_videos(videos: pd.DataFrame) -> str:
-    """Return a hash of which videos these are and how long each is: what decides the batches made of them, beside settings."""
+    """Return a hash of the videos' names and lengths, which decide all batches."""
     rows = list(zip(videos["video_id"], videos["flows"].tolist(), strict=True))
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
@@ -40,14 +40,14 @@ def split_of(videos: pd.DataFrame, fold: int, split: str) -> pd.DataFrame:
 
 
 def fold_column(videos: pd.DataFrame, fold: int) -> str:
-    """Return the name of the fold's column in `videos`. Raises ValueError naming the folds that there are."""
+    """Return the name of the fold's column. Raises ValueError naming the folds that there are."""
     column = f"fold{fold}"
     if column not in videos:
         known = [name.removeprefix("fold") for name in videos.columns if name.startswith("fold")]
         has = (
             f"has the folds {', '.join(known)}"
             if known
-            else "has no folds: its data set came without splits; set split=all to pretrain on all of its videos"
+            else "has no folds; set split=all to pretrain on all of its videos"
         )
         raise ValueError(f"fold={fold} was asked for, but the store {has}")
     return column
@@ -56,13 +56,13 @@ def fold_column(videos: pd.DataFrame, fold: int) -> str:
 def labelled_split(
     store: FlowStore, fold: int, *, allow_missing: bool
 ) -> tuple[pd.DataFrame, pd.DataFrame, int]:
-    """Return (train rows, test rows, number of test videos left out) for a supervised evaluation on one fold.
+    """Return (train rows, test rows, number of test videos left out) of a fold.
 
     Raises
     ------
     ValueError
-        Videos of the test split have no flow, or videos have no label, unless `allow_missing`, which leaves them out; a group is on both sides; a
-        side is empty or all training videos are of one class.
+        Videos of the test split have no flow, or videos have no label (`allow_missing` leaves them
+        out); a group is in both splits; a split is empty; or training videos are of one class.
     """
     videos = store.videos()
     column = fold_column(videos, fold)
@@ -76,8 +76,8 @@ def labelled_split(
         ):
             if names:
                 raise ValueError(
-                    f"{len(names)} {what}: {name_some(names)}; an accuracy without them is another number, so extract or label "
-                    f"them, or evaluate with --allow-missing"
+                    f"{len(names)} {what}: {name_some(names)}; an accuracy without them is another "
+                    "number, so extract or label them, or evaluate with --allow-missing"
                 )
     labelled = in_fold[in_fold["label"].notna()]
     train = labelled[labelled[column] == "train"].reset_index(drop=True)
@@ -85,7 +85,7 @@ def labelled_split(
     for rows, split in ((train, "train"), (test, "test")):
         if rows.empty:
             raise ValueError(
-                f"{store.path} has no labelled videos in the {split} split of fold {fold}; extract some"
+                f"{store.path} has no labelled videos in the {split} split of fold {fold}"
             )
     shared = sorted(set(train["group"].dropna()) & set(test["group"].dropna()))
     if shared:
@@ -95,14 +95,15 @@ def labelled_split(
         )
     if train["label"].nunique() < 2:
         raise ValueError(
-            f"all training videos of fold {fold} are of class {train['label'][0]}; two classes are needed"
+            f"all training videos of fold {fold} are of class {train['label'][0]}; "
+            "two classes are needed"
         )
     unlabelled_tests = int((in_fold["label"].isna() & (in_fold[column] == "test")).sum())
     return train, test, len(absent) + unlabelled_tests
 
 
 def without_flow(store: FlowStore, fold: int, split: str) -> list[str]:
-    """Return the names of the videos in one split of a fold that have no flow: failed, or not extracted yet."""
+    """Return the videos in one split of a fold that have no flow: failed, or not extracted yet."""
     failures = store.failures()
     column = f"fold{fold}"
     return (

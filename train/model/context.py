@@ -9,10 +9,10 @@ from flowcpc.train.settings.config import PretrainConfig
 
 
 class BatchDropout(nn.Module):
-    """Dropout whose mask depends on a row's place in the batch of all processes, and not on how many share that batch.
+    """Dropout whose mask is a function of (seed, step, place in the batch of all processes).
 
-    In training it draws the mask of the whole batch from torch's generator, which the training loop seeds at every step, and takes its own rows:
-    a mask is a function of (seed, step, place in the batch).
+    In training it draws the mask of the whole batch from torch's generator, which the training loop
+    seeds at every step, and uses its own rows.
 
     Parameters
     ----------
@@ -40,14 +40,16 @@ class BatchDropout(nn.Module):
 
 
 def share_batch(model: nn.Module, first: int, total: int) -> None:
-    """Tell every BatchDropout of `model` that its batch is rows first, first + 1, ... of a batch of `total` rows."""
+    """Tell every BatchDropout of `model` that its batch begins at row `first` of `total` rows."""
     for module in model.modules():
         if isinstance(module, BatchDropout):
             module.rows = first, total
 
 
 class TCAMContext(nn.Module):
-    """Aggregates all observed segments, stacked in the channels, with two 2-D convolutions (Wei et al. 2018, T-CAM).
+    """Aggregates the observed segments, stacked in the channels, with two 2-D convolutions.
+
+    T-CAM of Wei et al. 2018.
 
     With four segments of 512 channels the two hold 11,796,480 weights.
 
@@ -89,8 +91,8 @@ class TCAMContext(nn.Module):
 class Conv3DContext(nn.Module):
     """Aggregates the feature maps of all observed segments with two 3-D convolutions.
 
-    The first spans three segments, the second what it leaves; then comes the mean over space. With four segments of 512 channels the two hold
-    11,796,480 weights.
+    The first spans three segments, the second the rest; the mean over space follows. With four
+    segments of 512 channels the two hold 11,796,480 weights.
 
     Parameters
     ----------
@@ -120,7 +122,7 @@ class Conv3DContext(nn.Module):
 class MaskedConv3DContext(nn.Module):
     """A context after every segment from two 3-D convolutions that look back only.
 
-    Both span three segments, the second one every other: c_t sees segments t - 6 to t, and zeros before the first.
+    Both span three segments, the second with dilation 2: c_t sees segments t - 6 to t.
 
     Parameters
     ----------
@@ -140,7 +142,7 @@ class MaskedConv3DContext(nn.Module):
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return contexts c, float32 (B, n, D), one after each segment of feature maps (B, n, D, h', w')."""
+        """Return contexts c, float32 (B, n, D), one after each segment of (B, n, D, h', w')."""
         x = features.transpose(1, 2)  # (B, D, n, h', w')
         x = torch.relu(_each_segment(self.first_norm, self.first(_after_zeros(x, 2))))
         x = torch.relu(_each_segment(self.second_norm, self.second(_after_zeros(x, 4))))
@@ -187,7 +189,8 @@ def build_context(config: PretrainConfig) -> nn.Module:
 def _each_segment(norm: nn.Module, x: Tensor) -> Tensor:
     """Return x (B, D, n, h', w') after `norm` of the map of each segment.
 
-    For batch norm it is the same as one of all maps. Group and layer norm of several segments together would tell a context about later ones.
+    For batch norm it is the same as of all maps. Group and layer norm of several segments together
+    would tell a context about later ones.
     """
     maps: Tensor = norm(x.transpose(1, 2).flatten(0, 1))  # a view where x is channels_last_3d
     return maps.unflatten(0, (len(x), -1)).transpose(1, 2)

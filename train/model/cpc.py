@@ -9,7 +9,7 @@ from flowcpc.train.settings.config import PretrainConfig
 
 
 class _Model(nn.Module):
-    """What both models share: an encoder, a context, and a bias-free linear prediction for every distance ahead.
+    """What both models share: encoder, context, and a linear prediction for every distance ahead.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class _Model(nn.Module):
         self._furthest = furthest
 
     def _encode(self, segments: Tensor, observed: int) -> tuple[Tensor, Tensor]:
-        """Return (what the context makes of the first `observed` segments, latents float32 (B, T, D))."""
+        """Return (context of the first `observed` segments, latents float32 (B, T, D))."""
         batch = segments.shape[:2]
         features, latents = self.encoder.encode(
             segments.flatten(0, 1)
@@ -46,7 +46,7 @@ class _Model(nn.Module):
         return self.context(seen[:, :observed]), latents
 
     def _predict(self, contexts: Tensor) -> Tensor:
-        """Return the predictions (..., furthest, D) of every distance ahead from contexts (..., D)."""
+        """Return predictions (..., furthest, D) for every distance ahead of contexts (..., D)."""
         predictions: Tensor = self.predictors(contexts)
         return predictions.unflatten(-1, (self._furthest, -1))
 
@@ -61,7 +61,10 @@ class ModelOne(_Model):
         self.horizons = tuple(range(1, config.num_predicted + 1))
 
     def forward(self, segments: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (predictions (B, P, D), latents float32 (B, T, D)) of segments (B, T, planes, h, w); P = T - m."""
+        """Return (predictions (B, P, D), latents float32 (B, T, D)) of segments, P = T - m.
+
+        `segments` is (B, T, planes, h, w).
+        """
         context, latents = self._encode(segments, self._observed)
         if self._from_latents:
             context = context[:, -1]
@@ -71,7 +74,7 @@ class ModelOne(_Model):
 class ModelTwo(_Model):
     """A context after every segment but the last, and from each a prediction of all later latents.
 
-    A head W_k serves all contexts. The predictions are in order of their distance ahead, and then of their context.
+    A head W_k serves all contexts. Predictions are sorted by distance ahead, then by context.
     """
 
     def __init__(self, config: PretrainConfig) -> None:
@@ -84,9 +87,12 @@ class ModelTwo(_Model):
         self.horizons, self.positions = (tuple(column) for column in zip(*pairs, strict=True))
 
     def forward(self, segments: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (predictions (B, P, D), latents float32 (B, T, D)) of segments (B, T, planes, h, w); P = T (T - 1) / 2."""
+        """Return (predictions (B, P, D), latents float32 (B, T, D)), P = T (T - 1) / 2.
+
+        `segments` is (B, T, planes, h, w).
+        """
         contexts, latents = self._encode(segments, self._furthest)
-        # One product for all heads makes predictions beyond the last segment too; it is cheaper than one for each head.
+        # One product for all heads also predicts beyond the last segment; it is still cheaper.
         every = self._predict(contexts)  # (B, T - 1, T - 1, D)
         kept = [every[:, : self._furthest - k, k] for k in range(self._furthest)]
         return torch.cat(kept, dim=1), latents
@@ -98,7 +104,7 @@ def build_model(config: PretrainConfig) -> ModelOne | ModelTwo:
 
 
 def count_parameters(config: PretrainConfig) -> dict[str, int]:
-    """Return the numbers of parameters of `config`'s encoder, context and predictors; no memory is taken for them."""
+    """Return the numbers of parameters of `config`'s encoder, context and predictors."""
     with torch.device("meta"):
         model = build_model(config)
     return {

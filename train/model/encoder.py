@@ -16,7 +16,7 @@ class Encoder(nn.Module):
     Attributes
     ----------
     config : PretrainConfig
-        Its `num_flows`, `modality`, `width`, `norm` and `latent` decide the shape and what comes back.
+        Its `num_flows`, `modality`, `width`, `norm` and `latent` decide shapes and latents.
     """
 
     def __init__(self, config: PretrainConfig) -> None:
@@ -36,13 +36,14 @@ class Encoder(nn.Module):
             _stage(4 * width, 8 * width, norm, stride=2, last_relu=False),
         )
         initialise(self)
-        # channels_last took a few percent less CPU time on one core; torch declares this form of `to` for tensors only
+        # channels_last is a few percent faster on a CPU; torch types this `to` for tensors only
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, stacks: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (feature maps (n, D, h', w'), latents z float32 (n, D)) of stacks (n, planes, h, w); h' is about h / 32.
+        """Return (feature maps (n, D, h', w'), latents z float32 (n, D)) of (n, planes, h, w).
 
-        The maps always come after the last ReLU; z is the mean over space of what comes after or before it, as `config.latent` says.
+        h' is about h / 32. The maps are after the last ReLU; z is the mean over space after or
+        before it, as `config.latent` says.
         """
         before = self.stages(self.stem(stacks.contiguous(memory_format=torch.channels_last)))
         features = torch.relu(before)
@@ -100,15 +101,14 @@ def _stage(
 
 
 def pool(features: Tensor) -> Tensor:
-    """Return the means over space, float32 (n, D), of feature maps (n, D, h', w') of any floating dtype."""
+    """Return the means over space, float32 (n, D), of feature maps (n, D, h', w')."""
     return features.mean(dim=(2, 3), dtype=torch.float32)
 
 
 def build_norm(norm: str, channels: int) -> nn.Module:
-    """Return a normalisation of maps (n, channels, h, w): `bn` over the batch, `gn` in groups of channels, `ln` over all of them.
+    """Return a normalisation of maps (n, channels, h, w): `bn` batch, `gn` group, `ln` layer.
 
-    Groups are as many as divide the channels, up to 32 and so few that each has two channels or more: a group of one channel on a map of one
-    point would always be zero.
+    At most 32 groups of at least two channels: one channel on a map of one point would be zero.
     """
     if norm == "bn":
         return nn.BatchNorm2d(channels)
@@ -121,8 +121,8 @@ def build_norm(norm: str, channels: int) -> nn.Module:
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw the weights of all convolutions as He et al. (2015) do for ReLU, by fan-out; torch's global generator draws."""
+    """Draw the weights of all convolutions by fan-out (He et al. 2015), from torch's generator."""
     for part in module.modules():
-        # On the device meta there is nothing to draw, and torch would take a second to load what it does not do there.
+        # On the device meta there is nothing to draw, and torch would load a second for it.
         if isinstance(part, nn.Conv2d | nn.Conv3d) and not part.weight.is_meta:
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")

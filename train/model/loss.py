@@ -19,7 +19,7 @@ class InfoNCE(NamedTuple):
     loss : float32 ()
         Mean softmax cross-entropy over all predictions, in nats.
     accuracy : float32 ()
-        Share of predictions that score their own latent above all others; a tie counts against them.
+        Share of predictions that score their own latent above all others; a tie is a miss.
     pair_accuracy : float32 (P,)
         The same for each prediction of a sequence.
     classes : int
@@ -43,8 +43,9 @@ def info_nce(
 ) -> InfoNCE:
     """Return loss and accuracies of telling each predicted latent from all others of the batch.
 
-    Scores are plain dot products in float32: no normalisation, no temperature, nothing detached (Lorre et al. 2019, section 3; spec cpc.md, Loss).
-    Uniform scores give a loss of log(classes); log(classes) - loss bounds the mutual information of context and latent from below.
+    Scores are dot products in float32 without normalisation or temperature (Lorre et al. 2019,
+    section 3). Uniform scores give a loss of log(classes); log(classes) - loss is a lower bound of
+    the mutual information of context and latent.
 
     Parameters
     ----------
@@ -55,7 +56,8 @@ def info_nce(
     difficult_negatives : bool
         Whether the other segments of a video count among its negatives.
     candidates : (C, T, D), optional
-        Latents of the batch of all processes, whose rows first .. first + B - 1 are the videos of `predictions`. `latents` unless given.
+        Latents of the batch of all processes; rows first .. first + B - 1 are the videos of
+        `predictions`. [default: `latents`]
     first : int
 
     Raises
@@ -68,7 +70,8 @@ def info_nce(
     batch, (total, segments) = len(predictions), candidates.shape[:2]
     if not 0 <= first <= total - batch:
         raise ValueError(
-            f"rows {first} to {first + batch - 1} are not within the {total} candidates; give those of all processes"
+            f"rows {first} to {first + batch - 1} are not within the {total} candidates; "
+            "give those of all processes"
         )
     on_device = _on_device if torch.compiler.is_compiling() else _once_on_device
     target = on_device(tuple(positions), predictions.device)  # (P,)
@@ -99,5 +102,6 @@ def _on_device(positions: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(positions, device=device)
 
 
-# A copy at every step would wait for a GPU. torch.compile keeps constants itself, and warns of caches that it cannot see into.
+# A copy at every step would wait for a GPU. torch.compile keeps constants itself, and warns of
+# caches.
 _once_on_device = functools.lru_cache(maxsize=16)(_on_device)

@@ -1,4 +1,4 @@
-"""Several processes that train one model (torchrun): who is who, what they exchange, and how they stop together."""
+"""The process group that trains one model (torchrun): ranks, collectives and a common stop."""
 
 import contextlib
 import os
@@ -31,9 +31,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """One of `count` processes; alone, every method does the obvious thing without a word to anybody.
+    """One of `count` processes; with one process no method communicates.
 
-    Flags and numbers travel over gloo, from the host's memory, so that asking for them does not make the host wait for its GPU.
+    Flags and numbers travel over gloo, from host memory, so the host need not wait for the GPU.
 
     Attributes
     ----------
@@ -56,9 +56,9 @@ class Ranks:
         return listener if self.is_main else _StopsOnly(listener)
 
     def together(self, model: nn.Module) -> nn.Module:
-        """Return `model` so that a backward pass leaves the mean of all processes' gradients in its parameters.
+        """Return `model` such that a backward pass gives the mean of all processes' gradients.
 
-        Batch norm sees a process's own videos; its running statistics are those of the first process, which are handed out at every step.
+        Batch norm sees a process's own videos; its running statistics are the first process's.
         """
         if self.count == 1:
             return model
@@ -73,7 +73,7 @@ class Ranks:
                 distributed.broadcast(buffer, 0)
 
     def gather(self, latents: Tensor) -> Tensor:
-        """Return the latents (C, T, D) of all processes in the order of their ranks, from each one's own (B, T, D), with a gradient."""
+        """Return the latents (C, T, D) of all processes by rank, differentiable, from (B, T, D)."""
         if self.count == 1:
             return latents
         gathered: Tensor = _Gather.apply(latents, self.rank, self.count)
@@ -100,7 +100,7 @@ class Ranks:
         return [value / self.count for value in self.sum(values)]
 
     def main_first(self, work: Callable[[], T]) -> T:
-        """Return `work()`, done by the first process before the others; an error there is raised in all of them."""
+        """Return `work()`, done by the first process before the others; all raise its error."""
         if self.count == 1:
             return work()
         outcome: list[Any] = [None]
@@ -128,9 +128,10 @@ class _StopsOnly(Listener):
 class _Gather(torch.autograd.Function):
     """Latents of all processes, differentiable.
 
-    Let L_r be the loss of process r, the mean over its own rows. The loss of the whole batch is their mean, because all have as many rows. A latent
-    of process r is a candidate in every L_s, so dL/dz_r = 1/count * sum over s of dL_s/dz_r: the backward pass adds up what all found,
-    and the factor 1/count comes from the mean that DistributedDataParallel takes over gradients. Nothing is rescaled anywhere else.
+    Let L_r be the loss of process r, the mean over its own rows. The loss L of the batch is their
+    mean, because all have as many rows. A latent of process r is a candidate in every L_s, so
+    dL/dz_r = 1/count * sum over s of dL_s/dz_r. The backward pass computes the sum; the factor
+    1/count is the mean that DistributedDataParallel takes over gradients.
     """
 
     @staticmethod
@@ -148,9 +149,9 @@ class _Gather(torch.autograd.Function):
 
 
 def rivals_of(config: PretrainConfig, ranks: Ranks) -> tuple[Ranks, int]:
-    """Return the processes whose latents are candidates of a prediction (this one alone for local negatives), and how many classes that makes.
+    """Return the processes whose latents are candidates of a prediction, and how many classes.
 
-    Raises ValueError when the batch cannot be shared so.
+    Raises ValueError if the batch cannot be shared so.
     """
     classes = config.classes_of(ranks.count)
     return (ranks if config.negatives == "global" else Ranks(0, 1, ranks.device)), classes
@@ -165,7 +166,8 @@ def is_main_process() -> bool:
 def joined() -> Iterator[Ranks]:
     """Yield this process's Ranks: one of torchrun's processes, or alone.
 
-    Raises ValueError when a host has more processes than GPUs, OperationError when another process is gone or does not answer for ten minutes.
+    Raises ValueError if a host has more processes than GPUs, OperationError if another process is
+    gone or does not answer for ten minutes.
     """
     rank, local_rank, count = (
         (int(os.environ[name]) for name in _VARIABLES[:3]) if _launched() else (0, 0, 1)
@@ -183,10 +185,10 @@ def joined() -> Iterator[Ranks]:
         if isinstance(error, OperationError) or not _is_about_processes(error):
             raise
         raise OperationError(
-            f"process {rank} of {count} lost another one ({first_line(error)}); see what that one said, and run the same "
-            f"command again: it goes on from the last checkpoint"
+            f"process {rank} of {count} lost another one ({first_line(error)}); see its message, "
+            "and run the same command again to resume from the last checkpoint"
         ) from error
-    distributed.destroy_process_group()  # not after an error: it would wait for processes that are gone
+    distributed.destroy_process_group()  # after an error it would wait for processes that are gone
 
 
 def _launched() -> bool:
@@ -199,7 +201,8 @@ def _device(local_rank: int) -> torch.device:
     found = torch.cuda.device_count()
     if local_rank >= found:
         raise ValueError(
-            f"process {local_rank + 1} of this host has no GPU of its own: there are {found}; set --nproc-per-node {found}"
+            f"process {local_rank + 1} of this host has no GPU of its own: there are {found}; "
+            f"set --nproc-per-node {found}"
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)

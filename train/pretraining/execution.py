@@ -1,4 +1,4 @@
-"""How a run is executed: what may change between two starts of the same run, because it decides no result."""
+"""How a run is executed: settings that decide no result, so that they may change on resuming."""
 
 import contextlib
 import importlib.util
@@ -26,7 +26,7 @@ class Execution:
     compile : bool
         Compile the model (torch.compile).
     cuda_graphs : bool
-        Compile it and replay its kernels as CUDA graphs, for models so small that launching kernels takes the time.
+        Compile it and replay its kernels as CUDA graphs, for models bound by kernel launches.
     tensorboard, wandb : bool
         Write the lines of metrics there too.
     """
@@ -39,26 +39,23 @@ class Execution:
 
     def __post_init__(self) -> None:
         if self.workers < 0:
-            raise ValueError(
-                f"workers={self.workers} is no number of processes; take 0 (none but this one) or more"
-            )
+            raise ValueError(f"workers must be at least 0, got {self.workers}")
 
 
 def check_execution(execution: Execution, config: PretrainConfig, ranks: Ranks) -> None:
     """Raise ValueError where this machine cannot do what is asked for."""
-    # There the last stage strides over maps of one point, and torch (2.13) leaves gradients of that convolution undefined.
+    # The last stage strides over maps of one point; torch 2.13 leaves its gradients undefined.
     if (
         ranks.device.type == "cpu"
         and uses_bf16(config.precision, ranks.device)
         and max(config.size) <= 16
     ):
-        raise ValueError(
-            "precision=bf16 needs a size above 16x16 on a CPU; set precision=float32, or a larger size"
-        )
+        raise ValueError("precision=bf16 needs a size above 16x16 on a CPU; set precision=float32")
     cores = len(os.sched_getaffinity(0))
     if execution.workers > _WORKERS_PER_CORE * cores:
         raise ValueError(
-            f"--workers {execution.workers} is too many for {cores} cores, and each takes memory; take {_WORKERS_PER_CORE * cores} or fewer"
+            f"--workers must be at most {_WORKERS_PER_CORE * cores} on {cores} cores, "
+            f"got {execution.workers}"
         )
     if execution.cuda_graphs and ranks.device.type != "cuda":
         raise ValueError(
@@ -71,18 +68,18 @@ def check_execution(execution: Execution, config: PretrainConfig, ranks: Ranks) 
     for package in ("tensorboard", "wandb"):
         if getattr(execution, package) and importlib.util.find_spec(package) is None:
             raise ValueError(
-                f"--{package} needs a package that is not here; run: pip install 'flowcpc[{package}]'"
+                f"--{package} needs a missing package; run: pip install 'flowcpc[{package}]'"
             )
     if execution.compile and not any(
         map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))
     ):
         raise ValueError(
-            "--compile needs a C++ compiler (g++ or clang++), and none is there; install one or leave it out"
+            "--compile needs a C++ compiler (g++ or clang++); install one or leave it out"
         )
 
 
 def compiled(model: nn.Module, execution: Execution) -> nn.Module:
-    """Return `model`, or a module that computes the same with compiled code and shares its parameters."""
+    """Return `model`, or a compiled module that shares its parameters."""
     if execution.cuda_graphs:
         return torch.compile(model, mode="reduce-overhead")  # type: ignore[return-value]
     if execution.compile:
@@ -91,7 +88,7 @@ def compiled(model: nn.Module, execution: Execution) -> nn.Module:
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Return whether forward passes run in bfloat16: asked for, or `auto` on a GPU that computes with it."""
+    """Return whether forward passes run in bfloat16: on request, or `auto` on a GPU that has it."""
     if precision == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return precision == "bf16"

@@ -1,4 +1,4 @@
-"""Where the lines of metrics go besides `metrics.jsonl`: TensorBoard, and Weights & Biases without a network."""
+"""Loggers besides `metrics.jsonl`: TensorBoard, and Weights & Biases without a network."""
 
 import contextlib
 import os
@@ -19,8 +19,8 @@ def watching(
 ) -> Iterator[Watch]:
     """Yield a function that takes each line of metrics to where `execution` wants it seen.
 
-    A run that goes on from step `first` tells TensorBoard to forget what an earlier process wrote behind it; Weights & Biases keeps a run for every
-    start, in one group, and `wandb sync RUN/wandb/*` uploads them.
+    A run that resumes from step `first` makes TensorBoard drop later points; Weights & Biases keeps
+    a run for every start, in one group, and `wandb sync RUN/wandb/*` uploads them.
     """
     with contextlib.ExitStack() as stack:
         watches = []

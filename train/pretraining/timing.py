@@ -10,9 +10,9 @@ _ENOUGH = 0.05  # waiting less than this share of a step is not worth a word
 class Timer:
     """Splits time into waiting for batches and all of it.
 
-    On a GPU the host runs ahead: it may wait for a batch while the GPU still has work, and then nothing is lost. So events are put between the
-    kernels, before and after the wait; the time between them on the GPU's own clock is what it really stood still. They are read where the loop
-    waits for the GPU anyway.
+    On a GPU the host runs ahead: while it waits for a batch, the GPU may still have work. So events
+    before and after the wait measure on the GPU's clock how long it was idle. They are read when
+    the loop waits for the GPU anyway.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -40,7 +40,7 @@ class Timer:
             self._events[-1][1].record()
 
     def stop(self) -> tuple[float, float]:
-        """Return (seconds of waiting, seconds in all) since `start`, when all work that was given out is done."""
+        """Wait for the device and return (seconds of waiting, all seconds) since `start`."""
         if self._cuda:
             torch.cuda.synchronize()
             self._waited = sum(begin.elapsed_time(end) for begin, end in self._events) / 1e3
@@ -54,7 +54,7 @@ def _recorded_event() -> torch.cuda.Event:
 
 
 def bottleneck(data_time: float, step_time: float, device: torch.device, workers: int) -> str:
-    """Return a sentence about what a step of `step_time` seconds, of which `data_time` were spent waiting for data, is bound by.
+    """Return a sentence on what limits a step of `step_time` seconds, `data_time` of them waiting.
 
     >>> bottleneck(0.01, 1.0, torch.device("cpu"), 0)
     'compute: the processor waited 1 % of the time for batches; reading them costs nothing'

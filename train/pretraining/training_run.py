@@ -233,7 +233,7 @@ class TrainingRun:
         self.saved_step = self.step
 
     def validate(self) -> bool:
-        """Measure held-out videos if that is due and not done; return False if stopped meanwhile."""
+        """Measure held-out videos if due and not done; return False if stopped meanwhile."""
         last = self._log.last("held_out_accuracy")
         is_measured = last is not None and last["step"] == self.step
         # The first process decides: another one may have read older lines.
@@ -246,7 +246,7 @@ class TrainingRun:
         return line is not None
 
     def check_finite(self) -> None:
-        """Raise DivergedError if a loss in the window, or a weight, is not finite in any process."""
+        """Raise DivergedError if a loss or a weight is not finite in any process."""
         values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
         finite = torch.stack([torch.isfinite(value).all() for value in values])
         if self.ranks.any(not (self.window.is_finite() and bool(finite.all()))):

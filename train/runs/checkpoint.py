@@ -1,8 +1,8 @@
-"""A run on disk: safetensors weights with JSON beside them, replaced atomically and loaded strictly.
+"""A run on disk: safetensors weights and JSON, replaced atomically and loaded strictly.
 
 ```
 RUN/config.json                   the settings
-RUN/checkpoint.json               where the run stands; names its weights file and that file's sha256
+RUN/checkpoint.json               the state of the run; its weights file and that file's sha256
 RUN/weights-<step>.safetensors    model.* and momentum.*
 ```
 """
@@ -74,14 +74,15 @@ class Checkpoint:
 def open_run(
     run: Path, config: PretrainConfig, numerics: Mapping[str, Any], videos: str
 ) -> Checkpoint | None:
-    """Write down the settings of a new run, or return the checkpoint (None before the first) of the one that is there.
+    """Return the checkpoint of a run, or write the settings of a new run and return None.
 
-    Before the first checkpoint nothing was learned, so that other settings may take the folder over. `videos` is the digest of those to train on.
+    Before the first checkpoint nothing was learned, so other settings may take the folder over.
+    `videos` is the digest of the training videos.
 
     Raises
     ------
     ValueError
-        The run was made with other settings, `steps` apart, which may grow; on flow of other numerics; or of other videos.
+        The run has other settings (only `steps` may grow), flow of other numerics, or other videos.
     """
     file = run / _CONFIG
     checkpoint = load_checkpoint(run)
@@ -99,12 +100,12 @@ def open_run(
         )
     if config.steps < saved.steps:
         raise ValueError(
-            f"{run} was made with steps={saved.steps}, and steps={config.steps} is less; steps may only grow, or use another folder"
+            f"{run} was made with steps={saved.steps}; steps may only grow, got {config.steps}"
         )
     check_numerics(checkpoint, numerics)
     if checkpoint.videos != videos:
         raise ValueError(
-            f"{run} began with other videos than are to be trained on now, so its batches would be others; "
+            f"{run} began with other videos than the store has now; "
             "use the store as it was, or another folder for a new run"
         )
     write_json(file, config.to_json())
@@ -112,22 +113,21 @@ def open_run(
 
 
 def _refuse_lost_checkpoint(run: Path, config: PretrainConfig) -> None:
-    """Raise ValueError where there are weights that no first checkpoint left, killed before it was named: they are somebody's training."""
+    """Raise ValueError if weights are of a later step than the first checkpoint's."""
     for path in run.glob(_WEIGHTS.format(step="*")):
         step = path.stem.rpartition("-")[2]
         if step.isdecimal() and int(step) > config.checkpoint_every:
             raise ValueError(
-                f"{run} holds {path.name} but no {_META}, which says what it is; restore that from a copy, or give another folder"
+                f"{run} holds {path.name} but no {_META}; restore that, or give another folder"
             )
 
 
 @contextlib.contextmanager
 def hold_run(run: Path) -> Iterator[None]:
-    """Make the folder of a run where it is not there, and keep other processes of this machine from training it meanwhile; what a killed one left
-    half-written goes.
+    """Lock the folder of a run, made if missing, and remove files of a killed process.
 
-    Raises ValueError when one trains it already, FileExistsError when `run` is a file, or a folder of something else. The lock is the kernel's and
-    ends with the process, however that ends.
+    Raises ValueError if another process trains the run, FileExistsError if `run` is a file or a
+    folder of something else.
     """
     if run.exists() and not run.is_dir():
         raise FileExistsError(f"{run} is a file; give a new folder for the run")
@@ -159,7 +159,7 @@ def save_checkpoint(
     model: Mapping[str, Tensor],
     momentum: Mapping[str, Tensor],
 ) -> None:
-    """Make this state the run's checkpoint; killed at any moment, the run has this one or the one before, whole."""
+    """Replace the run's checkpoint; a kill at any moment leaves the old one or the new one."""
     tensors = {f"model.{name}": value for name, value in model.items()}
     tensors |= {f"momentum.{name}": value for name, value in momentum.items()}
     data = tensors_to_bytes(tensors)
@@ -188,8 +188,8 @@ def save_checkpoint(
 def load_checkpoint(run: str | os.PathLike[str]) -> Checkpoint | None:
     """Return the checkpoint of a run, or None when it has none yet.
 
-    Nothing in the files is executed. Raises ValueError when they are not whole, of another format version, or hold other tensors than the settings
-    make: context, predictors and momentum count as the encoder does.
+    Nothing in the files is executed. Raises ValueError if they are damaged, of another format
+    version, or hold other tensors than the settings make.
     """
     path = Path(run, _META)
     if not path.is_file():
@@ -221,7 +221,7 @@ def load_checkpoint(run: str | os.PathLike[str]) -> Checkpoint | None:
         )
     except (ValueError, KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
         raise ValueError(
-            f"{path} cannot be used ({reason_of(error)}); restore the run from a copy, or train it again"
+            f"{path} cannot be used ({reason_of(error)}); restore the run, or train it again"
         ) from error
 
 
@@ -256,7 +256,7 @@ def _check_complete(config: PretrainConfig, tensors: Mapping[str, Tensor]) -> No
 
 
 def reason_of(error: Exception) -> str:
-    """Return in words what made a saved file unusable: Python's own words say nothing to who did not write the program."""
+    """Return for the user what made a saved file unusable."""
     match error:
         case json.JSONDecodeError() | UnicodeDecodeError():
             return "it is no JSON"
@@ -274,7 +274,10 @@ def reason_of(error: Exception) -> str:
 
 
 def require_checkpoint(run: str | os.PathLike[str]) -> Checkpoint:
-    """Return the checkpoint of a run. Raises FileNotFoundError when it has none, ValueError as `load_checkpoint`."""
+    """Return the checkpoint of a run.
+
+    Raises FileNotFoundError if it has none, ValueError as `load_checkpoint`.
+    """
     checkpoint = load_checkpoint(run)
     if checkpoint is None:
         raise FileNotFoundError(f"{run} holds no checkpoint of a run; {where_a_run_is(Path(run))}")
@@ -282,7 +285,7 @@ def require_checkpoint(run: str | os.PathLike[str]) -> Checkpoint:
 
 
 def where_a_run_is(path: Path) -> str:
-    """Return what to do about a `path` that holds no run: make one there only where nothing else is."""
+    """Return a hint for the user whose `path` holds no run."""
     if find_store_above(path) is not None:
         return "it is a store, or a part of one: give the folder that flowcpc pretrain wrote"
     if path.is_file() or (path.is_dir() and not (path / _CONFIG).exists() and any(path.iterdir())):
@@ -293,7 +296,7 @@ def where_a_run_is(path: Path) -> str:
 def load_encoder(run: str | os.PathLike[str]) -> Encoder:
     """Return the trained encoder of a run, on the CPU and in eval mode; its settings are `.config`.
 
-    Raises FileNotFoundError when `run` holds no checkpoint, ValueError when the checkpoint is damaged or does not fit the encoder.
+    Raises FileNotFoundError if there is no checkpoint, ValueError if it is damaged.
     """
     return build_encoder(require_checkpoint(run))
 
@@ -306,9 +309,9 @@ def build_encoder(checkpoint: Checkpoint) -> Encoder:
 
 
 def check_numerics(checkpoint: Checkpoint, numerics: Mapping[str, Any]) -> None:
-    """Raise ValueError naming every difference between what the run was trained on and what a store holds.
+    """Raise ValueError naming every difference between the run's numerics and a store's.
 
-    Whether frames are stored too is none to a run that sees flow.
+    A run on flow does not mind whether frames are stored too.
     """
     unseen = ("frames",) if checkpoint.config.modality == "flow" else ()
     trained_on, found = (
@@ -321,7 +324,8 @@ def check_numerics(checkpoint: Checkpoint, numerics: Mapping[str, Any]) -> None:
     ]
     if differences:
         raise ValueError(
-            f"the run was trained on other flow: {'; '.join(differences)}; use a store of the same numerics, or a new run"
+            f"the run was trained on other flow: {'; '.join(differences)}; "
+            "use a store of the same numerics, or a new run"
         )
 
 

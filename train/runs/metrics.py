@@ -18,7 +18,7 @@ _ON_HOST = 5  # the first sums of a window: steps, strides, bytes, seconds of wa
 
 
 class MetricsLine(TypedDict, total=False):
-    """A line of metrics.jsonl: means over the steps since the last line, or over held-out videos."""
+    """A line of metrics.jsonl: means over steps since the last line, or over held-out videos."""
 
     step: Required[int]
     loss: float
@@ -195,7 +195,7 @@ def has_metrics(run: str | os.PathLike[str]) -> bool:
 
 
 def read_metrics(run: str | os.PathLike[str]) -> list[MetricsLine]:
-    """Return the lines of a run's metrics, up to one that a kill left unfinished; [] without file."""
+    """Return the lines of a run's metrics, without one that a kill left unfinished."""
     path = Path(run, METRICS_FILE)
     if not path.is_file():
         return []

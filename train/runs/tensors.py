@@ -1,4 +1,4 @@
-"""Tensors by name: compared and copied strictly, a part of them, as bytes; the momentum of an optimizer among them."""
+"""Tensors by name: strict comparison and copy, parts, bytes, and the momentum of SGD."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ _NAMED = 2  # tensors that a sentence names
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy `tensors` into the parameters and buffers of `module`.
 
-    Raises ValueError, and changes nothing, when names are missing or unexpected or shapes or dtypes differ; the first of them are named.
+    Raises ValueError, and changes nothing, unless names, shapes and dtypes are the same.
     """
     state = module.state_dict()
     check_same_tensors(state, tensors, type(module).__name__)
@@ -24,7 +24,7 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 def check_same_tensors(
     expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str
 ) -> None:
-    """Raise ValueError naming the first tensors of `found` that are missing, unexpected, or of another shape or dtype, and saying how many are."""
+    """Raise ValueError naming the first tensors that differ in name, shape or dtype."""
     wrong = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
     wrong += [f"{name} is unexpected" for name in sorted(found.keys() - expected.keys())]
     for name in sorted(expected.keys() & found.keys()):
@@ -36,7 +36,8 @@ def check_same_tensors(
     if wrong:
         more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
         raise ValueError(
-            f"the saved tensors do not fit {where}: {'; '.join(wrong[:_NAMED])}{more}; use the settings that made them"
+            f"the saved tensors do not fit {where}: {'; '.join(wrong[:_NAMED])}{more}; "
+            "use the settings that made them"
         )
 
 
@@ -53,7 +54,7 @@ def sgd_momentum(optimizer: torch.optim.SGD, parameters: Mapping[str, Tensor]) -
 def restore_momentum(
     optimizer: torch.optim.SGD, parameters: Mapping[str, Tensor], momentum: Mapping[str, Tensor]
 ) -> None:
-    """Give the optimizer back what `sgd_momentum` returned. Raises ValueError when it does not fit the parameters."""
+    """Restore what `sgd_momentum` returned. Raises ValueError if it does not fit the parameters."""
     check_same_tensors(
         parameters if optimizer.param_groups[0]["momentum"] else {}, momentum, "the momentum of SGD"
     )
@@ -75,7 +76,7 @@ def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def tensors_to_bytes(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> bytes:
-    """Return `tensors`, from any device, as the bytes of a safetensors file; `metadata` is written into its header."""
+    """Return `tensors`, from any device, as a safetensors file with `metadata` in its header."""
     own = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     data: bytes = safetensors.torch.save(own, dict(metadata) if metadata else None)
     return data

@@ -1,4 +1,4 @@
-"""A run beside the paper (Lorre et al. 2019): which of its numbers belong to the run, and what differs between the two."""
+"""A run compared with the paper (Lorre et al. 2019): its numbers, and how the settings differ."""
 
 from flowcpc.stores.flow_store import FlowStore
 from flowcpc.train.settings.config import PretrainConfig, Settings
@@ -7,13 +7,16 @@ from flowcpc.train.settings.presets import PRESETS, Preset
 PAPER = "Lorre et al. 2019"
 DATA = "UCF-101, 101 classes, 9,537 training and 3,783 test videos in fold 1, flow of 256x342 px"
 # Settings that decide how a run is done and not what it learns from.
-_SILENT = {
-    "preset", "schedule", "fold", "seed", "checkpoint_every", "log_every", "validate_every", "precision",
-}  # fmt: skip
+_SILENT = {"preset", "schedule", "fold", "seed", "precision"}
+_SILENT |= {"checkpoint_every", "log_every", "validate_every"}
 _WORDS = {
-    "num_flows": "flows per segment", "num_segments": "segments", "num_observed": "segments observed", "size": "input size", "width": "encoder width",
-    "batch_size": "videos in a batch", "learning_rates": "learning rates", "difficult_negatives": "difficult negatives",
-}  # fmt: skip
+    "num_flows": "flows per segment",
+    "num_segments": "segments",
+    "num_observed": "segments observed",
+    "size": "input size",
+    "width": "encoder width",
+    "batch_size": "videos in a batch",
+}
 
 
 def paper_of(config: PretrainConfig) -> Preset | None:
@@ -48,16 +51,19 @@ def data_of(store: FlowStore, fold: int) -> str:
         else f"{store.short_side} px on the shorter side"
     )
     return (
-        f"{store.path.resolve().name}, {videos['label'].nunique()} classes, {splits.count('train'):,} training and "
-        f"{splits.count('test'):,} test videos in fold {fold}, flow of {size}"
+        f"{store.path.resolve().name}, {videos['label'].nunique()} classes, "
+        f"{splits.count('train'):,} training and {splits.count('test'):,} test videos "
+        f"in fold {fold}, flow of {size}"
     )
 
 
 def written(name: str, value: object) -> str:
     """Return a setting's JSON value as a person reads it.
 
-    >>> written("size", [224, 224]), written("steps", 60000), written("learning_rates", [[0, 0.01], [3000, 0.005]])
-    ('224x224', '60,000', '0.01, 0.005 from 3,000')
+    >>> written("size", [224, 224]), written("steps", 60000)
+    ('224x224', '60,000')
+    >>> written("learning_rates", [[0, 0.01], [3000, 0.005]])
+    '0.01, 0.005 from 3,000'
     """
     if isinstance(value, list) and not isinstance(value[0], list):
         return ("x" if name == "size" else ", ").join(map(str, value))

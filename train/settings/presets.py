@@ -1,4 +1,4 @@
-"""The paper's settings by name, and what the paper reports for each (Lorre et al. 2019, tables 1 to 5)."""
+"""The paper's settings by name, with the paper's results (Lorre et al. 2019, tables 1 to 5)."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ class Preset:
     pretrained : bool
         False for the paper's baseline of initial weights.
     unsupervised : float or None
-        The paper's accuracy at telling the predicted segment from the negatives, %, where it gives one.
+        The paper's accuracy at telling the predicted segment from the negatives, %.
     linear, finetune : mapping of str to float
-        Its accuracies at action recognition on UCF-101, %, by labels per class (`all`, `18`, `5`): a linear layer on the frozen encoder, and
-        everything trained.
+        Its accuracies at action recognition on UCF-101, %, by labels per class (`all`, `18`, `5`):
+        a linear layer on the frozen encoder, and everything trained.
     """
 
     config: PretrainConfig
@@ -46,7 +46,7 @@ def _paper(
     return Preset(PretrainConfig(preset=name, **settings), pretrained, unsupervised, labels, tuned)
 
 
-# What PretrainConfig's defaults are not. Where the paper says nothing (docs/models.md), the settings are its table 1's.
+# Differences from PretrainConfig's defaults. What the paper leaves open is as in its table 1.
 _TCAM: Mapping[str, Any] = {"context": "tcam"}
 _ONE_FLOW: Mapping[str, Any] = {"context": "tcam", "num_flows": 1}
 _CONSECUTIVE: Mapping[str, Any] = {"selection": "consecutive", "spacing": 0}
@@ -75,7 +75,7 @@ _ALL = (
     # Table 1: model 1, Conv3D, ten frames, variable spacing
     _paper("table1-image", 14.5, 90.4, modality="image"),
     _paper("table1-flow", 55.4, 81.7),
-    # Table 2: model 1, TCAM; one flow and different spacings, then variable spacing and different numbers of flows
+    # Table 2: model 1, TCAM; one flow and different spacings, then different numbers of flows
     _paper("table2-spacing-0", 40.9, **_ONE_FLOW, **_CONSECUTIVE),
     _paper("table2-spacing-3", 43.2, **_ONE_FLOW, selection="spaced", spacing=3),
     _paper("table2-spacing-5", 43.5, **_ONE_FLOW, selection="spaced", spacing=5),
@@ -92,26 +92,27 @@ _ALL = (
     # Table 4: model 2, LSTM, ten segments of ten flows with an overlap of five
     _paper("table4-easy", 37.9, 90.3, **_TABLE4),
     _paper("table4-difficult", 44.9, 33.7, **_TABLE4, difficult_negatives=True),
-    # Table 5: model 1, ten flows, variable spacing; finetuned from initial weights means trained from scratch
+    # Table 5: model 1, ten flows, variable spacing; table5-random finetuned is from scratch
     _paper("table5-random", 21.1, None, (20.9, 18.5), (76.4, 65.3, 41.8), pretrained=False),
     _paper("table5-tcam", 49.6, None, (47.8, 34.7), (80.5, 70.8, 50.0), **_TCAM),
     _paper("table5-conv3d", 55.4, None, (51.6, 37.5), (80.0, 71.4, 49.5)),
     Preset(_TINY),
 )
+_HEAD = "preset  model  context  input  selection  N  T  classes  chance %  linear %  unsup. %"
 PRESETS = {preset.config.preset: preset for preset in _ALL}
 
 
 def find_preset(name: str) -> Preset:
-    """Return the preset called `name`. Raises ValueError naming the nearest one when there is none."""
+    """Return the preset called `name`. Raises ValueError with the nearest name."""
     if name not in PRESETS:
         raise ValueError(f"there is no preset {name!r}; {suggestion(name, tuple(PRESETS))}")
     return PRESETS[name]
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Return a preset as JSON values: what `flowcpc presets` shows in %, and under `settings` all of its settings.
+    """Return a preset as JSON values: what `flowcpc presets` shows, and all of its `settings`.
 
-    The baseline of initial weights has no model, context, selection or classes: only its encoder's settings count.
+    The baseline of initial weights has no model, context, selection or classes.
     """
     preset = find_preset(name)
     config = preset.config
@@ -139,35 +140,15 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def presets_table() -> str:
-    """Return all presets beside the paper's numbers, as lines for a person; `-` where there is nothing."""
-    rows: list[tuple[str, ...]] = [
-        (
-            "preset",
-            "model",
-            "context",
-            "input",
-            "selection",
-            "N",
-            "T",
-            "classes",
-            "chance %",
-            "linear %",
-            "unsup. %",
-        )
-    ]
+    """Return a table of all presets and the paper's numbers as text."""
+    rows = [tuple(_HEAD.split("  "))]
     for name, preset in PRESETS.items():
         about = describe(name)
-        columns = (
-            "model",
-            "context",
-            "modality",
-            "selection",
-            "num_flows",
-            "num_segments",
-            "classes",
-        )
+        columns = ("modality", "selection", "num_flows", "num_segments", "classes")
         chance = None if about["chance"] is None else f"{about['chance']:.2f}"
         values = [
+            about["model"],
+            about["context"],
             *(about[column] for column in columns),
             chance,
             preset.linear.get("all"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from flowcpc.train.model.encoder import Encoder, build_norm
+from flowcpc.train.model.encoder import Encoder, _StridedPointwise, build_norm
 from flowcpc.train.settings.config import LATENTS, NORMS, PretrainConfig
 from flowcpc.train.settings.presets import PRESETS
 
@@ -120,3 +120,35 @@ def test_latents_are_float32_under_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         features, latents = encoder.encode(torch.randn(4, 2, 32, 32))
     assert (features.dtype, latents.dtype) == (torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4, 6, 8])
+def test_a_strided_shortcut_equals_a_naive_sum_and_repeats_bit_for_bit(channels: int) -> None:
+    """nn.Conv2d does neither for few channels in channels_last on processors without AVX-512."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(16, channels, 8, 8, generator=generator)
+    x = x.contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(2 * channels, channels, generator=generator)
+    gradient = torch.randn(16, 2 * channels, 4, 4, generator=generator)
+
+    strided, double = x[:, :, ::2, ::2].double(), weight.double()
+    expected_x = torch.zeros_like(x, dtype=torch.float64)
+    expected_x[:, :, ::2, ::2] = torch.einsum("bohw,oc->bchw", gradient.double(), double)
+    expected = [
+        torch.einsum("bchw,oc->bohw", strided, double),
+        torch.einsum("bohw,bchw->oc", gradient.double(), strided)[:, :, None, None],
+        expected_x,
+    ]
+    results = []
+    for _ in range(10):
+        layer = _StridedPointwise(channels, 2 * channels, 1, stride=2, bias=False)
+        layer.weight.data.copy_(weight[:, :, None, None])
+        layer.to(memory_format=torch.channels_last)
+        inputs = x.clone().requires_grad_()
+        output = layer(inputs)
+        output.backward(gradient.contiguous(memory_format=torch.channels_last))
+        results.append([output.detach(), layer.weight.grad, inputs.grad])
+    for value, reference in zip(results[0], expected, strict=True):
+        torch.testing.assert_close(value.double(), reference, rtol=1e-5, atol=1e-5)
+    for again in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], again, strict=True))

@@ -78,7 +78,7 @@ def test_other_videos_are_refused(store: Path, tmp_path: Path) -> None:
         open_store(store), "v99", np.ones((9, 2, 18, 20), np.float32), folds={"fold1": "train"}
     )
     open_store(store).consolidate()
-    with pytest.raises(ValueError, match="began with other videos than are to be trained on now"):
+    with pytest.raises(ValueError, match="began with other videos than the store has now"):
         train(store, tmp_path / "run")
     commit_flow(
         open_store(store), "v98", np.ones((9, 2, 18, 20), np.float32), folds={"fold1": "test"}
