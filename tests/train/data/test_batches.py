@@ -208,7 +208,7 @@ def test_ranks_and_workers_change_nothing(reader: SegmentReader, ranks: int, wor
 def test_a_batch_that_cannot_be_shared_is_refused(reader: SegmentReader) -> None:
     with pytest.raises(
         ValueError,
-        match="batch_size=3 cannot be shared evenly by 2 processes; set batch_size to a multiple of 2",
+        match="batch_size must be a multiple of the number of processes, 2, got 3",
     ):
         SequenceReader(reader, CONFIG, 0, 0, 2)
 
@@ -301,7 +301,7 @@ def test_videos_smaller_than_the_crop_are_named(mixed: SegmentReader) -> None:
 
 
 def test_whole_frames_of_several_shapes_are_refused(mixed: SegmentReader) -> None:
-    words = "framing=resize needs videos of one shape, .* wide is 14x30 and tall is 20x14; set framing=crop, or extract with --size"
+    words = "framing=resize needs videos of one size, .* wide is 14x30 and tall is 20x14; set framing=crop, or extract with --size"
     with pytest.raises(ValueError, match=words):
         SegmentReader(
             mixed._reader.store, list(SHAPES), dataclasses.replace(CONFIG, framing="resize"), CPU

@@ -202,7 +202,9 @@ def test_orders_differ_between_epochs_and_seeds() -> None:
 
 
 def test_too_large_a_batch_is_refused() -> None:
-    with pytest.raises(ValueError, match="batch_size=4 needs as many videos, but there are 3"):
+    with pytest.raises(
+        ValueError, match="batch_size must be at most 3, the number of videos, got 4"
+    ):
         select([20, 20, 20], 0, 4)
 
 
