@@ -1,4 +1,4 @@
-"""`flowcpc evaluate`: options, messages, exit codes, and what a stopped command leaves."""
+"""Options of `flowcpc evaluate`, and its answers to mistakes."""
 
 import json
 from collections.abc import Callable

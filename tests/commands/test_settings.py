@@ -112,8 +112,12 @@ def test_each_source_overrides_those_before_it(file: Path) -> None:
     assert pretrain_config("tiny") == tiny
     assert pretrain_config(file=file) == dataclasses.replace(tiny, seed=1, batch_size=4, steps=5)
     found = pretrain_config(
-        file=file, settings=["batch_size=6", "steps=7", "learning_rates=0:0.8,5:0.3"], steps=9, modality="image", gamma=0.5
-    )  # fmt: skip
+        file=file,
+        settings=["batch_size=6", "steps=7", "learning_rates=0:0.8,5:0.3"],
+        steps=9,
+        modality="image",
+        gamma=0.5,
+    )
     assert (found.preset, found.seed, found.batch_size, found.steps, found.modality) == (
         "tiny",
         1,

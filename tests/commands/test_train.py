@@ -108,7 +108,7 @@ def test_a_signal_saves_and_leaves(
 
 
 def again(store: Path, run: Path, steps: int) -> str:
-    """What the same command says, cut off at `steps`, which may not be less than before: so in a copy of the settings."""
+    """Return the output of the same command up to `steps`, in a copy: steps may only grow."""
     process = start(store, run, "--steps", 100_000, "--set", "validate_every=2")
     wait_for_step(run, steps)
     process.send_signal(signal.SIGUSR1)
