@@ -152,9 +152,13 @@ def report(runs: tuple[Path, ...], out: Path, store: Path | None) -> None:
 
     It shows settings, curves, results next to the paper's, classes, embeddings and the data.
     """
+    listener = CommandListener("report")
     from flowcpc.train.report.report import write_report
 
-    say(f"wrote {write_report(runs, out, store_path=store, announce=say)}")
+    path = write_report(runs, out, store_path=store, listener=listener)
+    if path is None:
+        listener.leave()
+    say(f"wrote {path}")
 
 
 @click.command()

@@ -1,26 +1,25 @@
-"""Results as tables: every accuracy beside chance, an untrained encoder, training from scratch and motion statistics."""
+"""Results as tables: every accuracy next to chance, an untrained encoder and other baselines."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from flowcpc.train.evaluation.classifiers.retrieval import RANKS
 from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM, SCRATCH, SHUFFLED
+from flowcpc.train.report.page import Bar, Row, Table
 from flowcpc.train.report.runs import MODES, Run, rank_of
-from flowcpc.train.settings.presets import Preset
 
-# Encoders that are baselines, in the order of the tables, and what measures those that are absent.
-_BASELINES = {
-    SHUFFLED: "evaluate STORE RUN --mode linear",
-    MOTION: "evaluate STORE RUN --mode linear",
-    RANDOM: "evaluate STORE RUN --mode linear",
-    SCRATCH: "evaluate STORE RUN --mode scratch",
+# In the order of the tables.
+_ENCODERS = {
+    SHUFFLED: SHUFFLED,
+    MOTION: MOTION,
+    RANDOM: "untrained encoder",
+    SCRATCH: "from scratch",
+    PRETRAINED: "pretrained encoder",
 }
-_WORDS = {RANDOM: "untrained encoder", SCRATCH: "from scratch", PRETRAINED: "pretrained encoder"}
-_HOW = {
+_METHODS = {
     "linear": "linear layer on the frozen encoder",
     "finetune": "all layers trained",
     "scratch": "all layers trained",
@@ -28,150 +27,38 @@ _HOW = {
     "probe": "linear layer on cached embeddings",
     "random": "linear layer on the frozen encoder",
 }
+_COLUMNS = {
+    "Encoder": "text",
+    "Classifier": "text",
+    "Top-1, even segments": "bar",
+    "Run": "run",
+    "Random segments": "n",
+    "Top-5": "n",
+    "Mean of classes": "n",
+    "n": "n",
+    "Paper": "n",
+}
 
 
-@dataclass(frozen=True)
-class Number:
-    """Mean and standard deviation over `count` seeds and folds, in percent."""
+class Number(NamedTuple):
+    """Mean and standard deviation over `units` seeds and folds, in percent."""
 
     mean: float
-    deviation: float | None
-    count: int
+    deviation: float
+    units: int
 
     def __str__(self) -> str:
-        return (
-            f"{self.mean:.1f}"
-            if self.deviation is None
-            else f"{self.mean:.1f} ± {self.deviation:.1f}"
-        )
+        return f"{self.mean:.1f}" + (f" ± {self.deviation:.1f}" if self.units > 1 else "")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of a table of accuracies; `role` is chance, baseline, ours or absent, `colour` the number of the run."""
-
-    name: str
-    how: str
-    role: str
-    colour: int | None = None
-    uniform: Number | None = None
-    random: Number | None = None
-    top5: Number | None = None
-    mean_class: Number | None = None
-    paper: float | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Accuracies:
-    """All accuracies that were made with one number of labels on one set of classes."""
-
-    title: str
-    classes: int
-    videos: str
-    segments: str
-    error: float
-    rows: tuple[Row, ...]
-
-    @property
-    def has_paper(self) -> bool:
-        """Whether a row has a number of the paper."""
-        return any(row.paper is not None for row in self.rows)
-
-    @property
-    def scale(self) -> float:
-        """What the longest bar stands for, percent."""
-        return max(row.uniform.mean for row in self.rows if row.uniform is not None)
-
-
-@dataclass(frozen=True)
-class Recall:
-    """Share of test videos with a training video of their class among the nearest k, percent, for each k of `flowcpc.train.evaluation.classifiers.retrieval.RANKS`."""
-
-    name: str
-    labels: str
-    encoder: str
-    colour: int
-    values: tuple[Number | None, ...]
-
-
-def accuracies(runs: Sequence[Run], paper: Sequence[Preset | None]) -> list[Accuracies]:
-    """Return a table for each number of labels and classes; `paper` is the preset of each run that the paper has numbers of."""
-    results = _together(runs)
-    if results.empty or "top1" not in results:
-        return []
-    results = results[results["top1"].notna()]
-    tables = []
-    keys = sorted(
-        {
-            (str(a), int(b))
-            for a, b in zip(results["labels_per_class"], results["classes"], strict=True)
-        },
-        key=_labels_first,
-    )
-    for labels, classes in keys:
-        found = results[
-            (results["labels_per_class"].astype(str) == labels) & (results["classes"] == classes)
-        ]
-        rows = [_chance_row(found)]
-        for encoder, command in _BASELINES.items():
-            own = (
-                _once(found[found["encoder"] == encoder])
-                if encoder == MOTION
-                else found[found["encoder"] == encoder]
-            )
-            rows += _rows(own, runs, paper, labels) or [_absent(encoder, command)]
-        ours = found[~found["encoder"].isin(list(_BASELINES))]
-        rows += _rows(ours, runs, paper, labels)
-        sizes = sorted(set(found["videos"].astype(int)))
-        tables.append(
-            Accuracies(
-                title="All labels" if labels == "all" else f"{labels} labels per class",
-                classes=classes,
-                videos=f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}",
-                segments=_segments(found["protocol"]),
-                error=sampling_error(sizes[0]),
-                rows=tuple(rows),
-            )
-        )
-    return tables
-
-
-def recalls(runs: Sequence[Run]) -> list[Recall]:
-    """Return the rows of retrieval, a row per run, number of labels and encoder; empty where nothing was retrieved."""
-    results = _together(runs)
-    if results.empty or "r1" not in results:
-        return []
-    results = results[results["r1"].notna()]
-    order = (PRETRAINED, RANDOM, MOTION, SHUFFLED)
-    columns = (results[name] for name in ("number", "labels_per_class", "encoder"))
-    keys = {
-        (int(number), str(labels), str(encoder))
-        for number, labels, encoder in zip(*columns, strict=True)
-    }
-    rows = []
-    for number, labels, encoder in sorted(
-        keys, key=lambda key: (key[0], _labels_first((key[1], 0)), rank_of(order, key[2]))
-    ):
-        own = (results["number"] == number) & (results["labels_per_class"].astype(str) == labels)
-        found = results[own & (results["encoder"] == encoder)]
-        values = tuple(number_of(found[f"r{k}"]) if f"r{k}" in found else None for k in RANKS)
-        rows.append(Recall(runs[number].name, labels, _WORDS.get(encoder, encoder), number, values))
-    return rows
-
-
-def number_of(values: "pd.Series[float]") -> Number | None:
-    """Return mean and standard deviation of shares in 0..1 as percent; None where there are none."""
-    known = 100 * values.dropna().to_numpy(float)
-    if not len(known):
-        return None
-    return Number(
-        float(known.mean()), float(np.std(known, ddof=1)) if len(known) > 1 else None, len(known)
-    )
+def number_of(rows: pd.DataFrame, share: str) -> Number | None:
+    """Return the column `share` (0..1) as a number; None where it has no values."""
+    known = 100 * rows[share].dropna().astype(float) if share in rows else pd.Series(dtype=float)
+    return Number(float(known.mean()), float(known.std()), len(known)) if len(known) else None
 
 
 def sampling_error(videos: int) -> float:
-    """Return by how many points, at most, the choice of so many test videos moves an accuracy: its standard deviation at one half.
+    """Return the largest standard error, in percentage points, of an accuracy on so many videos.
 
     >>> sampling_error(100)
     5.0
@@ -180,93 +67,121 @@ def sampling_error(videos: int) -> float:
 
 
 def best_linear(run: Run, encoder: str) -> Number | None:
-    """Return the accuracy of a linear layer on `encoder` with all labels, evenly spread segments; None where it was not measured."""
-    found = run.results
-    if found.empty or "top1" not in found:
+    """Return the accuracy of a linear layer on `encoder`: all labels, evenly spread segments."""
+    if run.results.empty or "top1" not in run.results:
         return None
-    kept = (found["encoder"] == encoder) & (found["labels_per_class"].astype(str) == "all")
-    if encoder in (PRETRAINED, RANDOM):
-        kept &= found["protocol"].str.startswith("uniform") & found["mode"].isin(
-            ["linear", "random"]
-        )
-    return number_of((_once(found[kept], ["mode"]) if encoder == MOTION else found[kept])["top1"])
+    rows = run.results[run.results["encoder"] == encoder]
+    rows = rows[rows["labels_per_class"].astype(str) == "all"]
+    if encoder == MOTION:
+        return number_of(_of_one_mode(rows), "top1")
+    rows = rows[rows["mode"].isin(["linear", "random"])]
+    return number_of(rows[rows["protocol"].str.startswith("uniform")], "top1")
 
 
-def _together(runs: Sequence[Run]) -> pd.DataFrame:
-    tables = [
-        run.results.assign(number=number) for number, run in enumerate(runs) if len(run.results)
+def accuracy_tables(runs: Sequence[Run]) -> list[Table]:
+    """Return a table of accuracies for each number of labels and set of classes."""
+    results = _results_of(runs)
+    if "top1" not in results:
+        return []
+    groups = _groups(results[results["top1"].notna()], "labels_per_class", "classes")
+    return [
+        _accuracy_table(groups[key], runs)
+        for key in sorted(groups, key=lambda key: (_rank_of_labels(key[0]), key[1]))
     ]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _rows(
-    found: pd.DataFrame, runs: Sequence[Run], paper: Sequence[Preset | None], labels: str
-) -> list[Row]:
+def recall_table(runs: Sequence[Run]) -> Table | None:
+    """Return how often one of the nearest training videos has the class of a test video."""
+    results = _results_of(runs)
+    if results.empty or not (results["mode"] == "retrieval").any():
+        return None
+    retrieval = results[results["mode"] == "retrieval"]
+    groups = _groups(retrieval, "colour", "labels_per_class", "encoder")
+    order = (PRETRAINED, RANDOM, MOTION, SHUFFLED)
     rows = []
-    keys = {
-        (str(a), str(b), int(c))
-        for a, b, c in zip(found["mode"], found["encoder"], found["number"], strict=True)
-    }
-    for mode, encoder, number in sorted(keys, key=lambda key: (rank_of(MODES, key[0]), *key)):
-        part = found[
-            (found["mode"] == mode) & (found["encoder"] == encoder) & (found["number"] == number)
-        ]
-        preset = paper[number]
-        theirs = (
-            {"linear": preset.linear, "finetune": preset.finetune}.get(mode, {}) if preset else {}
-        )
-        uniform, random = (
-            part[part["protocol"].str.startswith(name)] for name in ("uniform", "random")
-        )
-        main = uniform if len(uniform) else part
-        rows.append(
-            Row(
-                name=_WORDS.get(encoder, encoder),
-                how=_HOW.get(mode, mode) if encoder != MOTION else "ten statistics per clip",
-                role="ours" if encoder == PRETRAINED else "baseline",
-                colour=number,
-                uniform=number_of(main["top1"]),
-                random=number_of(random["top1"]),
-                top5=number_of(main["top5"]) if "top5" in main else None,
-                mean_class=number_of(main["mean_class"]) if "mean_class" in main else None,
-                paper=theirs.get(labels) if encoder == PRETRAINED else None,
-                note=runs[number].name,
-            )
-        )
+    for key in sorted(groups, key=lambda k: (k[0], _rank_of_labels(k[1]), rank_of(order, k[2]))):
+        colour, labels, encoder = key
+        shares = [number_of(groups[key], f"r{rank}") or "-" for rank in RANKS]
+        rows.append(Row([_ENCODERS[encoder], runs[colour].name, labels, *shares], colour))
+    columns = {"Encoder": "text", "Run": "run", "Labels": "text"}
+    caption = (
+        "Share of test videos, in percent, with a training video of their class among the nearest "
+        "k training videos that have labels (all, or so many per class)."
+    )
+    return Table("Retrieval", caption, columns | {f"R@{rank}": "n" for rank in RANKS}, rows)
+
+
+def _results_of(runs: Sequence[Run]) -> pd.DataFrame:
+    tables = [run.results.assign(colour=run.colour) for run in runs if len(run.results)]
+    if not tables:
+        return pd.DataFrame()
+    results = pd.concat(tables, ignore_index=True)
+    return results.assign(labels_per_class=results["labels_per_class"].astype(str))
+
+
+def _groups(rows: pd.DataFrame, *columns: str) -> dict[Any, pd.DataFrame]:
+    return dict(iter(rows.groupby(list(columns))))
+
+
+def _rank_of_labels(labels: str) -> float:
+    return -math.inf if labels == "all" else -float(labels)
+
+
+def _of_one_mode(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return what one mode of one run measured: motion statistics depend on neither."""
+    for column in ("colour", "mode"):
+        if column in rows and len(rows):
+            rows = rows[rows[column] == rows[column].iloc[0]]
     return rows
 
 
-def _once(found: pd.DataFrame, columns: Sequence[str] = ("number", "mode")) -> pd.DataFrame:
-    """Return what one mode of one run measured: motion statistics know neither, so the others say the same."""
-    for column in columns:
-        found = found[found[column] == found[column].iloc[0]] if len(found) else found
-    return found
-
-
-def _chance_row(found: pd.DataFrame) -> Row:
-    chance = Number(100 * float(found["chance"].iloc[0]), None, 1)
-    return Row(
-        "chance",
-        "one of the classes, drawn",
-        "chance",
-        uniform=chance,
-        random=chance,
-        mean_class=chance,
+def _accuracy_table(results: pd.DataFrame, runs: Sequence[Run]) -> Table:
+    labels, classes = results[["labels_per_class", "classes"]].iloc[0]
+    chance = f"{100 * results['chance'].iloc[0]:.1f}"
+    bar = Bar(chance, float(chance))
+    rows = [Row(["chance", "one of the classes, drawn", bar, "-", chance, "-", chance, "-", "-"])]
+    for encoder, name in _ENCODERS.items():
+        measured = results[results["encoder"] == encoder]
+        if encoder == MOTION:
+            measured = _of_one_mode(measured)
+        groups = _groups(measured, "mode", "colour")
+        for mode, colour in sorted(groups, key=lambda key: (rank_of(MODES, key[0]), key)):
+            rows.append(_accuracy_row(groups[mode, colour], runs[colour], labels))
+        if not groups and encoder != PRETRAINED:
+            mode = "scratch" if encoder == SCRATCH else "linear"
+            command = f"not measured; flowcpc evaluate STORE RUN --mode {mode}"
+            rows.append(Row([name, command], style="absent"))
+    title = "All labels" if labels == "all" else f"{labels} labels per class"
+    videos = sorted(set(results["videos"].astype(int)))
+    counts = f"{videos[0]:,}" if len(videos) == 1 else f"{videos[0]:,} to {videos[-1]:,}"
+    segments = results["protocol"].str.extract(r"(\d+)$", expand=False).dropna().astype(int)
+    read = " or ".join(f"{count} segments" for count in sorted(set(segments))) or "all of"
+    caption = (
+        f"Top-1 accuracy in percent on {counts} test videos of {classes} classes, {read} each, "
+        "next to what needs no pretraining. ± is the standard deviation over n seeds and folds. "
+        f"The standard error on this many videos is at most {sampling_error(videos[0]):.1f} points."
     )
+    return Table(title, caption, _COLUMNS, rows, "accuracies")
 
 
-def _segments(protocols: "pd.Series[str]") -> str:
-    """Return how many segments of a video were read, as the names of the protocols end: uniform8."""
-    counts = sorted(protocols.str.extract(r"(\d+)$", expand=False).dropna().astype(int).unique())
-    return " or ".join(f"{count} segments" for count in counts) or "all of"
-
-
-def _absent(encoder: str, command: str) -> Row:
-    return Row(_WORDS.get(encoder, encoder), "", "absent", note=f"flowcpc {command}")
-
-
-def _labels_first(key: tuple[str, int]) -> tuple[float, int]:
-    labels, classes = key
-    return (
-        -math.inf if labels == "all" else -float(labels) if labels.isdecimal() else 0.0
-    ), classes
+def _accuracy_row(results: pd.DataFrame, run: Run, labels: str) -> Row:
+    """Return the row of one encoder, mode and run."""
+    mode, encoder = results["mode"].iloc[0], results["encoder"].iloc[0]
+    uniform = results[results["protocol"].str.startswith("uniform")]
+    main = uniform if len(uniform) else results
+    top1 = number_of(main, "top1")
+    assert top1 is not None  # rows without are left out
+    random = number_of(results[results["protocol"].str.startswith("random")], "top1")
+    numbers = {"linear": run.paper.linear, "finetune": run.paper.finetune} if run.paper else {}
+    cells = (
+        _ENCODERS[encoder],
+        "ten statistics per clip" if encoder == MOTION else _METHODS.get(mode, mode),
+        Bar(str(top1), top1.mean),
+        run.name,
+        random or "-",
+        number_of(main, "top5") or "-",
+        number_of(main, "mean_class") or "-",
+        top1.units,
+        (encoder == PRETRAINED and numbers.get(mode, {}).get(labels)) or "-",
+    )
+    return Row(cells, run.colour, "ours" if encoder == PRETRAINED else "")

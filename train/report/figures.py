@@ -1,67 +1,75 @@
-"""Where the marks of a figure go: charts, maps of points, matrices and thumbnails, which page.html draws as SVG."""
+"""Figures as SVG in the colours of the page, drawn by matplotlib; pictures as data URIs."""
 
 import base64
 import io
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from markupsafe import Markup, escape
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from flowcpc.stores.inspection.pictures import Pixels
 
-# Of a chart, in units of its view box: near CSS pixels where three stand in a row.
-WIDTH, HEIGHT = 420.0, 270.0
-LEFT, RIGHT, TOP, BOTTOM = 56.0, 14.0, 14.0, 44.0
+if TYPE_CHECKING:  # drawing functions import it: loading takes most of a second
+    from matplotlib.figure import Figure
+
+COLOURS = 10  # of runs and classes: the CSS variables --s0 to --s9
 _MOST_POINTS = 400  # of a line; more cannot be told apart
-LABEL_ROOM = 22  # letters of a class name beside a matrix
-_LETTER = 0.64  # width of a letter by its height, on average
-_FEW_CLASSES = 26  # of a matrix that leaves room for numbers, and for a table beside it
+_MOST_LETTERS = 24  # of a class name in a legend
+_MARKERS = "os^vDPX*_d"  # ten that differ without colour, too
+# Colours that are drawn, and the CSS variables that replace them: the page is light or dark.
+_SERIES = [f"#0001{number:02x}" for number in range(COLOURS)]
+_SOFT, _RULE, _PAPER = "#000200", "#000201", "#000202"
+_VARIABLES = {
+    _SOFT: "var(--soft)",
+    _RULE: "var(--rule)",
+    _PAPER: "var(--paper)",
+    **{colour: f"var(--s{number})" for number, colour in enumerate(_SERIES)},
+}
+# Of a tag: identifiers of groups, clipping, matplotlib's fonts, the size in points.
+_UNUSED = r'(?<=^<g) id=".*?"| clip-path=".*?"|font-family: .*?; |\b(width|height)="\S*pt" '
+_STYLE: Any = {
+    "svg.fonttype": "none",  # the page's fonts
+    "svg.hashsalt": "flowcpc",  # the same figure gives the same bytes
+    "text.parse_math": False,  # a $ in the name of a class is a $
+    "text.color": _SOFT,
+    "axes.labelcolor": _SOFT,
+    "axes.edgecolor": _RULE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.axisbelow": True,
+    "grid.color": _RULE,
+    "xtick.color": _RULE,
+    "ytick.color": _RULE,
+    "xtick.labelcolor": _SOFT,
+    "ytick.labelcolor": _SOFT,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+}
 
-Points = Sequence[tuple[float, float]]
 
-
-@dataclass(frozen=True)
-class Line:
-    """What a chart is to show: (x, y) in units of the data, joined or as dots; `colour` is the number of the run."""
+class Line(NamedTuple):
+    """Values `y` over the steps `x`, joined by a line or as dots, in the colour of a run."""
 
     name: str
     colour: int
-    points: Points
+    x: ArrayLike
+    y: ArrayLike
     dots: bool = False
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A line of a chart as SVG: a path or dots (x, y), all in units of the view box."""
-
-    name: str
-    colour: int
-    path: str
-    dots: tuple[tuple[float, float], ...]
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A place on an axis, in units of the view box, and what is written there."""
-
-    place: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Lines over steps; `summary` says the figure in words, `levels` are horizontal lines such as the one of guessing."""
+class Chart(NamedTuple):
+    """A drawn figure, and the colour of its run where it shows only one."""
 
     title: str
     unit: str
-    summary: str
-    x_marks: tuple[Mark, ...]
-    y_marks: tuple[Mark, ...]
-    levels: tuple[Mark, ...]
-    drawn: tuple[Drawn, ...]
+    svg: Markup
+    colour: int | None = None
 
 
 def line_chart(
@@ -69,205 +77,153 @@ def line_chart(
     unit: str,
     lines: Sequence[Line],
     *,
-    levels: Sequence[tuple[float, str]] = (),
+    levels: Mapping[float, str] | None = None,
     log: bool = False,
 ) -> Chart | None:
-    """Return a chart of `lines` over steps, from zero unless `log`; None where no line has a point with a finite value."""
-    lines = [_finite(line, positive=log) for line in lines]
-    lines = [line for line in lines if line.points]
+    """Return a chart of `lines` over steps, or None where no line has a value to show.
+
+    The vertical axis begins at zero. With `log` it is logarithmic and the values are constant
+    between their steps, as learning rates are. `levels` are dashed lines and their names.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    lines = [shown for line in lines if len((shown := _shown(line, log)).x)]  # type: ignore[arg-type]
     if not lines:
         return None
-    xs = [x for line in lines for x, _ in line.points]
-    ys = [y for line in lines for _, y in line.points] + [value for value, _ in levels]
-    left, right = min(0.0, *xs), max(xs)
-    right = right if right > left else left + 1
-    if log:
-        low, high = _decades(min(ys), max(ys))
-        places = [
-            10.0**power for power in range(round(math.log10(low)), round(math.log10(high)) + 1)
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(4.4, 2.7), layout="constrained")
+        axes = figure.subplots()
+        axes.grid(axis="y")
+        for number, line in enumerate(lines):
+            style = "none" if line.dots else "-" if line.colour < COLOURS else "--"
+            axes.plot(
+                line.x,
+                line.y,
+                color=_SERIES[line.colour % COLOURS],
+                linestyle=style,
+                drawstyle="steps-pre" if log else "default",
+                marker="o" if line.dots or np.size(line.x) == 1 else "",
+                markersize=5,
+                gid=f"title{number}",
+            )
+        for value, name in (levels or {}).items():
+            axes.axhline(value, color=_SOFT, linestyle="--", linewidth=1)
+            box = {"facecolor": _PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1}
+            end = axes.get_yaxis_transform()  # x is a share of the axes
+            axes.text(0.99, value, name, ha="right", va="bottom", bbox=box, transform=end)
+        axes.set(yscale="log" if log else "linear", xlabel="step")
+        if not log:
+            axes.set_ylim(bottom=min(0.0, *(np.min(line.y) for line in lines)))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+        axes.locator_params(axis="x", nbins=4)
+        summary = " ".join([f"{title} over steps.", *(_in_words(line, unit) for line in lines)])
+        return Chart(title, unit, _svg(figure, title, summary, [line.name for line in lines]))
+
+
+def class_cloud(
+    name: str, classes: Sequence[str], members: NDArray[np.int64], positions: NDArray[np.float64]
+) -> Markup:
+    """Return points on a plane at `positions` (n, 2), with a mark for each class.
+
+    `members` (n,) are places in `classes`, ten at most. `name` tells the figure from others.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(5, 5.6), layout="constrained")
+        axes = figure.subplots()
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        handles = [
+            axes.scatter(
+                *positions[members == number].T,
+                marker=_MARKERS[number],
+                color=_SERIES[number],
+                gid=f"title{number}",
+            )
+            for number in range(len(classes))
         ]
-    else:
-        places = nice_places(min(0.0, *ys), max(ys))
-        low, high = places[0], max(places[-1], max(ys))
-    scale = math.log10 if log else float
-
-    def across(x: float) -> float:
-        return LEFT + (x - left) / (right - left) * (WIDTH - LEFT - RIGHT)
-
-    def down(y: float) -> float:
-        share = (scale(y) - scale(low)) / (scale(high) - scale(low))
-        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
-
-    drawn = []
-    for line in lines:
-        spots = [(round(across(x), 1), round(down(y), 1)) for x, y in line.points]
-        path = "" if line.dots else "M" + "L".join(f"{x:g} {y:g}" for x, y in spots)
-        lone = line.dots or len(spots) == 1
-        drawn.append(Drawn(line.name, line.colour, path, tuple(spots) if lone else ()))
-    return Chart(
-        title=title,
-        unit=unit,
-        summary=f"{title} over steps. " + " ".join(_in_words(line, unit) for line in lines),
-        x_marks=tuple(
-            Mark(across(x), short(x)) for x in nice_places(left, right, 4) if left <= x <= right
-        ),
-        y_marks=tuple(Mark(down(y), short(y)) for y in places),
-        levels=tuple(Mark(down(value), text) for value, text in levels),
-        drawn=tuple(drawn),
-    )
-
-
-def nice_places(low: float, high: float, about: int = 5) -> list[float]:
-    """Return round places from at or below `low` to at or above `high`, about so many.
-
-    >>> nice_places(0, 4.4), nice_places(0, 57)
-    ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0])
-    """
-    span = (high - low) or 1.0
-    rough = span / about
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = min(
-        (factor * power for factor in (1, 2, 5, 10)), key=lambda one: abs(math.log(one / rough))
-    )
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(place * step, 12) for place in range(first, max(last, first + 1) + 1)]
-
-
-def short(value: float) -> str:
-    """Return a number as an axis says it.
-
-    >>> short(60_000), short(1_500_000), short(0.0005), short(0)
-    ('60k', '1.5M', '0.0005', '0')
-    """
-    for size, letter in ((1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.4g}{letter}"
-    return f"{value:.4g}"
-
-
-def thinned(points: Points, most: int = _MOST_POINTS) -> list[tuple[float, float]]:
-    """Return `points`, or where they are more than `most` the means of as many neighbours each; the last x stays."""
-    if len(points) <= most:
-        return [(float(x), float(y)) for x, y in points]
-    parts = np.array_split(np.asarray(points, float), most)
-    return [(float(part[-1, 0]), float(part[:, 1].mean())) for part in parts]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A field of a matrix that is not empty: column and row, its share of the row in 0..1, and what it says."""
-
-    column: int
-    row: int
-    share: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A confusion matrix: rows are the right classes, columns the predicted ones; `size` px a field, `room` px for the names."""
-
-    classes: tuple[str, ...]
-    cells: tuple[Cell, ...]
-    size: int
-    letters: int
-    room: int
-    summary: str
-
-    @property
-    def is_large(self) -> bool:
-        """Whether it needs the width of the page, and has no room for numbers."""
-        return len(self.classes) > _FEW_CLASSES
-
-    @property
-    def width(self) -> int:
-        """Width and height of the whole, px."""
-        return self.room + self.size * len(self.classes) + 4
-
-
-def matrix(classes: Sequence[str], counts: NDArray[np.int64]) -> Matrix:
-    """Return the figure of `counts`, (right, predicted)."""
-    totals = counts.sum(axis=1)
-    cells = [
-        Cell(
-            int(column),
-            int(row),
-            float(counts[row, column] / totals[row]),
-            str(counts[row, column]),
+        legend = figure.legend(
+            handles, ["class"] * len(handles), loc="outside lower center", ncols=2, frameon=False
         )
-        for row, column in zip(*np.nonzero(counts), strict=True)
-    ]
-    size = (
-        34
-        if len(classes) <= 8
-        else 24
-        if len(classes) <= _FEW_CLASSES
-        else 16
-        if len(classes) <= 64
-        else 10
-    )
-    letters = min(12, size)
-    longest = min(max(map(len, classes), default=0), LABEL_ROOM)
-    right = int(np.trace(counts))
-    return Matrix(
-        classes=tuple(classes),
-        cells=tuple(cells),
-        size=size,
-        letters=letters,
-        room=round(longest * letters * _LETTER) + 10,
-        summary=f"Confusion matrix of {len(classes)} classes: {right} of {int(totals.sum())} predictions are right.",
-    )
-
-
-@dataclass(frozen=True)
-class Cloud:
-    """Points on a plane: x and y in 0..1 by class."""
-
-    classes: tuple[str, ...]
-    points: tuple[tuple[float, float, int], ...]
-    summary: str
-
-
-def cloud(
-    classes: Sequence[str], members: NDArray[np.int64], places: NDArray[np.float64], summary: str
-) -> Cloud:
-    """Return the figure of `places` (n, 2), stretched to the unit square with their shape kept; `members` (n,) index `classes`."""
-    low, high = places.min(axis=0), places.max(axis=0)
-    span = float((high - low).max()) or 1.0
-    unit = (places - (low + high) / 2) / span + 0.5
-    points = [
-        (round(float(x), 4), round(float(y), 4), int(member))
-        for (x, y), member in zip(unit, members, strict=True)
-    ]
-    return Cloud(tuple(classes), tuple(points), summary)
+        for text, label in zip(legend.get_texts(), classes, strict=True):
+            long = len(label) > _MOST_LETTERS
+            text.set_text(f"{label[: _MOST_LETTERS - 1]}…" if long else label)
+        summary = f"Map of {len(positions)} videos of {len(classes)} classes"
+        return _svg(figure, name, summary, classes)
 
 
 def picture_uri(rgb: Pixels, width: int) -> str:
-    """Return `rgb`, uint8 (H, W, 3), about `width` px wide as the address of a picture that holds its own data."""
+    """Return a picture, uint8 (H, W, 3), resized to `width` px as a data URI."""
     picture = Image.fromarray(rgb)
-    height = max(1, round(width * picture.height / picture.width))
     larger = picture.width < width
-    picture = picture.resize(
-        (width, height), Image.Resampling.NEAREST if larger else Image.Resampling.BOX
-    )
+    size = (width, max(1, round(width * picture.height / picture.width)))
+    picture = picture.resize(size, Image.Resampling.NEAREST if larger else Image.Resampling.BOX)
     data = io.BytesIO()
-    if larger:
-        picture.save(data, "PNG", optimize=True)
-        return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
-    picture.save(data, "WEBP", quality=82)
-    return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
+    kind = "png" if larger else "webp"
+    picture.save(data, kind, **({"optimize": True} if larger else {"quality": 82}))
+    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
-def _finite(line: Line, *, positive: bool) -> Line:
-    kept = [(x, y) for x, y in line.points if math.isfinite(y) and (y > 0 or not positive)]
-    return Line(line.name, line.colour, thinned(kept), line.dots)
+def thinned(
+    x: NDArray[np.float64], y: NDArray[np.float64], most: int = _MOST_POINTS
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (x, y) as at most `most` points: the means of neighbours, at the x of their last."""
+    if len(x) <= most:
+        return x, y
+    means = np.array([part.mean() for part in np.array_split(y, most)])
+    return np.array([part[-1] for part in np.array_split(x, most)]), means
 
 
-def _decades(low: float, high: float) -> tuple[float, float]:
-    first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
-    return (10.0**first, 10.0**last) if first < last else (10.0 ** (first - 1), 10.0 ** (last + 1))
+def _shown(line: Line, log: bool) -> Line:
+    """Return a line without values that cannot be drawn; means of rates were never rates."""
+    x, y = np.asarray(line.x, float), np.asarray(line.y, float)
+    shown = np.isfinite(y) & ((y > 0) | (not log))
+    x, y = x[shown], y[shown]
+    x, y = (x, y) if log else thinned(x, y)
+    return line._replace(x=x, y=y)
 
 
 def _in_words(line: Line, unit: str) -> str:
-    (_, first), (x, last) = line.points[0], line.points[-1]
-    return f"{line.name}: {first:.3g} at first, {last:.3g} {unit} at step {x:,.0f}."
+    x, y = np.asarray(line.x), np.asarray(line.y)
+    return f"{line.name}: {y[0]:.3g} at first, {y[-1]:.3g} {unit} at step {x[-1]:,.0f}."
+
+
+def _svg(figure: "Figure", name: str, summary: str, titles: Sequence[str]) -> Markup:
+    """Return a figure as an element of the page: its colours, no identifier that others have.
+
+    Artists with the group id `title<N>` get titles[N] as hover text. matplotlib escapes texts.
+    """
+    file = io.StringIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a browser has them
+        figure.savefig(
+            file,
+            format="svg",
+            transparent=True,
+            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
+        )
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<(metadata|style|clipPath).*?</\1>", "", text, flags=re.DOTALL)
+    text = re.sub(
+        r'<g id="title(\d+)">',
+        lambda match: f"<g><title>{escape(titles[int(match[1])])}</title>",
+        text,
+    )
+    prefix = re.sub(r"\W", "-", name)
+
+    def restyled(tag: re.Match[str]) -> str:
+        words = re.sub(_UNUSED, "", " ".join(tag[0].split()))
+        words = re.sub(r'(\bid="|href="#)', rf"\g<1>{prefix}-", words)
+        return re.sub("#000[12][0-9a-f]{2}", lambda colour: _VARIABLES[colour[0]], words)
+
+    text = re.sub("<[^>]*>", restyled, text)
+    head = f'<svg class="figure" role="img" aria-label="{escape(summary)}"'
+    return Markup(head + text.removeprefix("<svg"))

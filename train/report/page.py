@@ -1,188 +1,131 @@
-"""A report as one HTML page that needs nothing else: page.html filled in, with every text escaped."""
+"""The parts of a report, and the HTML page that shows them: page.html with every text escaped."""
 
 import functools
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jinja2
 
-from flowcpc.train.evaluation.classifiers.retrieval import RANKS
-from flowcpc.train.report import figures
-from flowcpc.train.report.accuracies import Accuracies, Recall
-from flowcpc.train.report.figures import Chart, Cloud, Matrix
-from flowcpc.train.report.store_health import THUMBNAIL, Health, Search
+from flowcpc.train.report.figures import COLOURS
+
+
+class Bar(NamedTuple):
+    """A cell of a table that is drawn as a bar, too."""
+
+    text: str
+    percent: float
+
+
+class Row(NamedTuple):
+    """A row of a table; the last of too few `cells` fills the rest. `colour` is that of a run."""
+
+    cells: Sequence[object]
+    colour: int | None = None
+    style: str = ""
 
 
 @dataclass(frozen=True)
-class Headline:
-    """A number of a card, what it is, and what stands beside it."""
+class Table:
+    """A table.
 
-    what: str
-    value: str
-    beside: str
+    `columns` maps every heading to the kind of its cells: `text`, `run` (after the colour of the
+    row), `n` (a number) or `bar` (a `Bar`).
+    """
+
+    name: str
+    caption: str
+    columns: Mapping[str, str]
+    rows: Sequence[Row]
+    style: str = ""
 
 
 @dataclass(frozen=True)
 class Card:
-    """A run in a few numbers; `steps` is 0 for a folder of results."""
+    """A run in a few numbers: (what, value, values to compare it with). `steps` 0: no training."""
 
     name: str
     colour: int
-    what: str
+    description: str
     step: int
     steps: int
-    numbers: tuple[Headline, ...]
+    numbers: Sequence[tuple[str, str, str]]
     verdict: str
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Runs as rows; the first `texts` columns behind the name are words, the others numbers."""
-
-    columns: tuple[str, ...]
-    texts: int
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class ClassRow:
-    """A class: share of its test videos that were recognised, of how many, and the class that it was most often taken for."""
-
-    label: str
-    share: float
-    videos: int
-    mistaken: str
-
-
-@dataclass(frozen=True)
 class Confusion:
-    """A run's predictions, class by class."""
+    """The predictions of a run: `counts` of each class (rows) by predicted class (columns)."""
 
     name: str
     colour: int
-    where: str
-    figure: Matrix
-    rows: tuple[ClassRow, ...]
-
-
-@dataclass(frozen=True)
-class RunMap:
-    """A run's embeddings on a plane."""
-
-    name: str
-    colour: int
-    figure: Cloud
-
-
-@dataclass(frozen=True)
-class RunSearch:
-    """Nearest neighbours by a run's embeddings."""
-
-    name: str
-    colour: int
-    search: Search
-
-
-@dataclass(frozen=True)
-class Strides:
-    """Distance of segments in training, flows: what was asked for, and what the lines of the metrics say."""
-
-    name: str
-    colour: int
-    asked: str
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A setting, its value in every run, and whether they differ."""
-
-    name: str
-    values: tuple[str, ...]
-    differs: bool
-
-
-@dataclass(frozen=True)
-class Commands:
-    """What makes the parts of a report that are absent."""
-
-    pretrain: str
-    evaluate: str
-    retrieval: str
-    report: str
-
-
-@dataclass(frozen=True)
-class Page:
-    """Everything that a report shows; a part that is empty is replaced by a sentence that says which command makes it."""
-
-    heading: str
-    lead: str
-    cards: Sequence[Card]
-    comparison: Comparison | None
-    charts: Sequence[Chart]
-    held_out: str
-    accuracies: Sequence[Accuracies]
-    remarks: Sequence[str]
-    recalls: Sequence[Recall]
-    confusions: Sequence[Confusion]
-    maps: Sequence[RunMap]
-    no_maps: Sequence[tuple[str, str]]
-    searches: Sequence[RunSearch]
-    no_searches: Sequence[tuple[str, str]]
-    health: Health | None
-    strides: Sequence[Strides]
-    settings_runs: Sequence[str]
-    settings: Sequence[Setting]
-    differences: Sequence[str]
-    numerics: Sequence[tuple[str, str]]
-    commands: Commands
+    origin: str
+    classes: Sequence[str]
+    counts: Sequence[Sequence[int]]
+    table: Table
 
     @property
-    def title(self) -> str:
-        """What a browser's tab says."""
-        return f"{self.heading} - flowcpc"
-
-    @property
-    def sections(self) -> tuple[tuple[str, str], ...]:
-        """Anchor and title of every section."""
-        return (
-            ("glance", "At a glance"),
-            ("curves", "Curves"),
-            ("accuracy", "Accuracy"),
-            ("classes", "Classes"),
-            ("map", "Map"),
-            ("neighbours", "Neighbours"),
-            ("health", "Data"),
-            ("configuration", "Configuration"),
-        )
-
-    @property
-    def version(self) -> str:
-        """Of flowcpc."""
-        return importlib.metadata.version("flowcpc")
+    def is_large(self) -> bool:
+        """Whether the matrix needs the width of the page and has no space for numbers."""
+        return len(self.classes) > 26
 
 
-def render(page: Page) -> str:
-    """Return the page as HTML."""
-    geometry = {
-        "width": figures.WIDTH,
-        "height": figures.HEIGHT,
-        "left": figures.LEFT,
-        "right": figures.WIDTH - figures.RIGHT,
-        "bottom": figures.HEIGHT - figures.BOTTOM,
-    }
+@dataclass(frozen=True)
+class Thumbnail:
+    """A video and its flow as a picture; `right`: a neighbour is of the class of the query."""
+
+    video_id: str
+    label: str
+    picture: str
+    similarity: float = 1.0
+    right: bool = True
+
+
+@dataclass(frozen=True)
+class Search:
+    """Test videos, each followed by its nearest training videos.
+
+    `first_right` and `chance` are shares of all `tests` videos whose nearest video, or a random
+    one, has their class; full colour is a flow of `speed` px per frame.
+    """
+
+    name: str
+    colour: int
+    queries: Sequence[Sequence[Thumbnail]]
+    speed: float
+    wheel: str
+    first_right: float
+    chance: float
+    tests: int
+    gallery: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A finding about `count` videos, of which `names` are some, each with a remark."""
+
+    summary: str
+    count: int
+    names: Sequence[tuple[str, str]] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Health:
+    """The state of a store; `tiles` are (what, value, style)."""
+
+    tiles: Sequence[tuple[str, str, str]]
+    failures: Table | None
+    miscounted: Listing
+    short: Sequence[Listing]
+
+
+def render(**parts: object) -> str:
+    """Return the page as HTML; `parts` are what page.html shows. A missing part is an error."""
+    version = importlib.metadata.version("flowcpc")
     template = _environment().get_template("page.html")
-    return template.render(
-        page=page,
-        geometry=geometry,
-        recall_at=RANKS,
-        letters=figures.LABEL_ROOM,
-        thumbnail=THUMBNAIL,
-    ).lstrip()
+    return template.render(page=parts, version=version, colours=COLOURS).lstrip()
 
 
 @functools.cache

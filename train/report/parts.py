@@ -1,303 +1,296 @@
 """Runs and a store -> the parts of a report."""
 
 import json
+import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from flowcpc.stores.base.errors import DamagedStoreError
+from flowcpc.stores.base.listener import Listener
 from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.flow_store import FlowStore
 from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM
-from flowcpc.train.report import accuracies, page, store_health
-from flowcpc.train.report.charts import charts, classes_of
-from flowcpc.train.report.figures import matrix
+from flowcpc.train.report import neighbours, store_health
+from flowcpc.train.report.accuracies import (
+    accuracy_tables,
+    best_linear,
+    recall_table,
+    sampling_error,
+)
+from flowcpc.train.report.figures import Chart, Line, line_chart
+from flowcpc.train.report.page import Bar, Card, Confusion, Row, Search, Table, render
 from flowcpc.train.report.runs import Run, foremost_predictions
 from flowcpc.train.settings import paper
 from flowcpc.train.settings.config import PretrainConfig
-from flowcpc.train.settings.presets import Preset
 
 
-def page_of(
-    runs: Sequence[Run], store: FlowStore | None, announce: Callable[[str], None]
-) -> page.Page:
-    """Return everything that the report of `runs` shows."""
-    presets = [paper.paper_of(run.config) if run.config else None for run in runs]
-    commands = _commands(runs, store)
-    maps, no_maps, searches, no_searches = _embeddings(runs, store, commands, announce)
-    trained = [run for run in runs if run.config is not None]
+def page_of(runs: Sequence[Run], store: FlowStore | None, listener: Listener) -> str | None:
+    """Return the report of `runs` as HTML; None when the listener stops it."""
     names = ", ".join(run.name for run in runs)
-    return page.Page(
+    commands = _commands(runs, store)
+    no_maps: list[tuple[str, str]] = []  # a sentence, and the command that makes the part
+    no_searches: list[tuple[str, str]] = []
+    maps: list[Chart] = []
+    searches: list[Search] = []
+    if store is None:
+        sentence = "Embeddings and flow are in the store; name it:"
+        no_maps = no_searches = [(sentence, commands["report"])]
+    for run in runs:
+        if listener.should_stop():
+            return None
+        if store is None or run.config is None:
+            continue
+        try:
+            rows, vectors = neighbours.video_embeddings(store, run)
+        except (FileNotFoundError, ValueError, DamagedStoreError) as error:
+            no_maps.append((f"{run.name}: {error}.", ""))  # which says what to do
+            no_searches.append(no_maps[-1])
+            continue
+        listener.announce(f"placing the embeddings of {run.name}")
+        if figure := neighbours.class_map(run, rows, vectors):
+            maps.append(figure)
+        else:
+            no_maps.append((f"{run.name}: a map needs at least four labelled videos.", ""))
+        if search := neighbours.search(store, run, rows, vectors):
+            searches.append(search)
+        else:
+            reason = "neighbours need embeddings of both training and test videos."
+            no_searches.append((f"{run.name}: {reason}", ""))
+    trained = [(run, run.config) for run in runs if run.config is not None]
+    return render(
         heading=names if len(names) <= 60 else f"{len(runs)} runs",
-        lead=_lead(runs, store),
-        cards=[_card(number, run, presets[number]) for number, run in enumerate(runs)],
-        comparison=_comparison(runs, presets) if len(runs) > 1 else None,
-        charts=charts(runs),
+        lead=_lead(len(runs), len(trained), store),
+        cards=[_card(run) for run in runs],
+        comparison=_comparison(runs) if len(runs) > 1 else None,
+        charts=_charts(runs),
         held_out=_held_out(runs),
-        accuracies=accuracies.accuracies(runs, presets),
-        remarks=_remarks(runs, presets, store),
-        recalls=accuracies.recalls(runs),
-        confusions=[
-            one for number, run in enumerate(runs) if (one := _confusion(number, run)) is not None
-        ],
+        accuracies=accuracy_tables(runs),
+        remarks=_remarks(trained, store),
+        recalls=recall_table(runs),
+        confusions=[one for run in runs if (one := _confusion(run)) is not None],
         maps=maps,
-        no_maps=no_maps,
         searches=searches,
+        no_maps=no_maps,
         no_searches=no_searches,
-        health=store_health.health(store, runs) if store is not None else None,
-        strides=[
-            found for number, run in enumerate(runs) if (found := _strides(number, run)) is not None
-        ],
-        settings_runs=[run.name for run in trained],
-        settings=_settings([run.config for run in trained if run.config is not None]),
-        differences=_differences(trained),
-        numerics=[(run.name, json.dumps(run.numerics, indent=2)) for run in trained],
+        health=store_health.health(store, runs) if store else None,
+        strides=_strides(trained),
+        settings=_settings(trained) if trained else None,
+        differences=[_difference(run, config) for run, config in trained],
+        numerics=[(run.name, json.dumps(run.numerics, indent=2)) for run, _ in trained],
         commands=commands,
     )
 
 
-def _lead(runs: Sequence[Run], store: FlowStore | None) -> str:
-    trained = sum(run.config is not None for run in runs)
-    what = f"{trained} pretraining {'run' if trained == 1 else 'runs'}"
-    if trained < len(runs):
-        what += f" and {len(runs) - trained} of evaluations alone"
-    return (
-        f"{what}, beside the store {store.path.resolve().name}."
-        if store is not None
-        else f"{what}."
-    )
+def _lead(runs: int, trained: int, store: FlowStore | None) -> str:
+    lead = counted(trained, "run of pretraining")
+    if trained < runs:
+        lead += f" and {counted(runs - trained, 'folder')} of evaluations alone"
+    return f"{lead}, with the store {store.path.resolve().name}." if store else f"{lead}."
 
 
-def _commands(runs: Sequence[Run], store: FlowStore | None) -> page.Commands:
+def _commands(runs: Sequence[Run], store: FlowStore | None) -> dict[str, str]:
+    """Return the commands that make the parts of a report."""
+    paths = [shlex.quote(str(run.path)) for run in runs]
     where = shlex.quote(str(store.path)) if store is not None else "STORE"
-    run = shlex.quote(str(runs[0].path))
-    return page.Commands(
-        pretrain=f"flowcpc pretrain {where} {run}",
-        evaluate=f"flowcpc evaluate {where} {run} --mode linear",
-        retrieval=f"flowcpc evaluate {where} {run} --mode retrieval",
-        report=f"flowcpc report {' '.join(shlex.quote(str(one.path)) for one in runs)} --store {where}",
-    )
+    return {
+        "pretrain": f"flowcpc pretrain {where} {paths[0]}",
+        "evaluate": f"flowcpc evaluate {where} {paths[0]} --mode linear",
+        "retrieval": f"flowcpc evaluate {where} {paths[0]} --mode retrieval",
+        "report": f"flowcpc report {' '.join(paths)} --store {where}",
+    }
 
 
-def _card(number: int, run: Run, preset: Preset | None) -> page.Card:
+def _card(run: Run) -> Card:
     numbers = []
-    ours, untrained, motion = (
-        accuracies.best_linear(run, name) for name in (PRETRAINED, RANDOM, MOTION)
-    )
+    verdict = ""
+    ours, untrained, motion = (best_linear(run, name) for name in (PRETRAINED, RANDOM, MOTION))
+    preset, config = run.paper, run.config
     if ours is not None:
-        beside = [f"untrained {untrained}" if untrained else "untrained not measured"]
-        beside += [f"motion statistics {motion}"] if motion else []
-        beside += [f"chance {100 * float(run.results['chance'].iloc[0]):.1f}"]
-        beside += (
-            [f"paper {preset.linear['all']:.1f} on UCF-101"]
-            if preset and "all" in preset.linear
-            else []
+        others = [f"untrained {untrained or 'not measured'}"]
+        others += [f"motion statistics {motion}"] if motion else []
+        others += [f"chance {100 * run.results['chance'].iloc[0]:.1f}"]
+        if preset and "all" in preset.linear:
+            others += [f"paper {preset.linear['all']:.1f} on UCF-101"]
+        numbers.append(("linear layer, top-1", f"{ours} %", ", ".join(others)))
+    if ours is not None and untrained is not None:
+        videos = int(run.results["videos"].min())
+        verdict = (
+            f"{ours.mean - untrained.mean:+.1f} points relative to the untrained encoder, on "
+            f"{counted(videos, 'video of the test split')}: the standard error of one accuracy is "
+            f"at most {sampling_error(videos):.1f} points."
         )
-        numbers.append(page.Headline("linear layer, top-1", f"{ours} %", ", ".join(beside)))
-    config = run.config
-    trained, held_out = run.line("accuracy"), run.line("held_out_accuracy")
-    if config is not None and trained is not None:
-        chance = f"chance {100 / classes_of(run):.1f} of {classes_of(run)}"
-        value = f"{100 * held_out['held_out_accuracy']:.1f} %" if held_out else "-"
-        words = f"{100 * trained['accuracy']:.1f} on training videos, {chance}"
+    accuracy = run.last("accuracy")
+    if config is not None and accuracy is not None:
+        chance = f"chance {100 / run.candidates:.1f} of {run.candidates}"
+        words = f"{100 * accuracy:.1f} on training videos, {chance}"
         if preset is not None and preset.unsupervised is not None:
             words += f", paper {preset.unsupervised:.1f}"
-        numbers.append(page.Headline("right segment picked, held-out videos", value, words))
-    return page.Card(
+        held_out = _percent(run, "held_out_accuracy")
+        value = held_out if held_out == "-" else f"{held_out} %"
+        numbers.append(("right segment picked, held-out videos", value, words))
+    return Card(
         name=run.name,
-        colour=number,
-        what="evaluations that need no run" if config is None else _what(config),
+        colour=run.colour,
+        description=_description(config) if config else "evaluations that need no run",
         step=run.step,
         steps=config.steps if config else 0,
-        numbers=tuple(numbers),
-        verdict=_verdict(ours, untrained, run),
+        numbers=numbers,
+        verdict=verdict,
     )
 
 
-def _what(config: PretrainConfig) -> str:
+def _description(config: PretrainConfig) -> str:
     spacing = {
         "consecutive": "consecutive",
         "variable": f"variable spacing 0-{config.spacing}",
     }.get(config.selection, f"{config.selection} {config.spacing}")
     return (
-        f"{config.preset}: {config.model}, {config.context}, {config.num_segments} segments of {config.num_flows} "
-        f"{'flows' if config.modality == 'flow' else 'images'}, {spacing}"
+        f"{config.preset}: {config.model}, {config.context}, {config.num_segments} segments of "
+        f"{config.num_flows} {'flows' if config.modality == 'flow' else 'images'}, {spacing}"
     )
 
 
-def _verdict(ours: accuracies.Number | None, untrained: accuracies.Number | None, run: Run) -> str:
-    if ours is None or untrained is None:
-        return ""
-    videos = int(run.results["videos"].min())
-    return (
-        f"{ours.mean - untrained.mean:+.1f} points against the same encoder untrained, on {counted(videos, 'video')} of the test split, "
-        f"whose choice alone moves an accuracy by about {accuracies.sampling_error(videos):.1f}."
-    )
+def _percent(run: Run, metric: str) -> str:
+    share = run.last(metric)
+    return "-" if share is None else f"{100 * share:.1f}"
 
 
-def _comparison(runs: Sequence[Run], presets: Sequence[Preset | None]) -> page.Comparison:
-    columns = (
-        "Run", "Preset", "Model", "Steps", "Loss", "Picked, training", "Picked, held out", "Picked, chance",
-        "Linear", "Untrained", "Motion statistics", "Chance", "Paper, linear",
+def _comparison(runs: Sequence[Run]) -> Table:
+    columns = {"Run": "run", "Preset": "text", "Model": "text"}
+    numbers = (
+        "Steps", "Loss", "Picked, training", "Picked, held out", "Picked, chance",
+        "Linear", "Untrained", "Motion statistics", "Chance", "Paper",
     )  # fmt: skip
     rows = []
-    for run, preset in zip(runs, presets, strict=True):
-        config = run.config
-        about = ("-",) * 3
-        if config is not None:
-            about = (config.preset, f"{config.model}, {config.context}", f"{run.step:,}")
-        loss, held_out = run.line("loss"), run.line("held_out_accuracy")
-        chance = "-" if run.results.empty else f"{100 * float(run.results['chance'].iloc[0]):.1f}"
-        rows.append(
-            (
-                run.name,
-                *about,
-                f"{loss['loss']:.3f}" if loss else "-",
-                f"{100 * loss['accuracy']:.1f}" if loss else "-",
-                f"{100 * held_out['held_out_accuracy']:.1f}" if held_out else "-",
-                f"{100 / classes_of(run):.1f}" if config else "-",
-                *(
-                    str(accuracies.best_linear(run, name) or "-")
-                    for name in (PRETRAINED, RANDOM, MOTION)
-                ),
-                chance,
-                f"{preset.linear['all']:.1f}" if preset and "all" in preset.linear else "-",
-            )
+    for run in runs:
+        config, loss = run.config, run.last("loss")
+        cells = (
+            run.name,
+            config.preset if config else "-",
+            f"{config.model}, {config.context}" if config else "-",
+            f"{run.step:,}" if config else "-",
+            "-" if loss is None else f"{loss:.3f}",
+            _percent(run, "accuracy"),
+            _percent(run, "held_out_accuracy"),
+            f"{100 / run.candidates:.1f}" if config else "-",
+            *(best_linear(run, name) or "-" for name in (PRETRAINED, RANDOM, MOTION)),
+            "-" if run.results.empty else f"{100 * run.results['chance'].iloc[0]:.1f}",
+            (run.paper and run.paper.linear.get("all")) or "-",
         )
-    return page.Comparison(columns, 2, tuple(rows))
+        rows.append(Row(cells, run.colour))
+    caption = "Accuracies in percent, mean ± standard deviation over seeds and folds."
+    return Table(
+        "Runs side by side", caption, columns | dict.fromkeys(numbers, "n"), rows, "compare"
+    )
+
+
+def _charts(runs: Sequence[Run]) -> list[Chart]:
+    """Return the charts of the metrics; those without a value are left out."""
+
+    def lines(key: str, factor: float = 1, held_out: bool = False) -> list[Line]:
+        tables = [(run, run.metrics.dropna(subset=key)) for run in runs if key in run.metrics]
+        name = ", held out" if held_out else ""
+        return [
+            Line(f"{run.name}{name}", run.colour, table["step"], factor * table[key], held_out)
+            for run, table in tables
+        ]
+
+    counts = sorted({run.candidates for run in runs if len(run.metrics)})
+    loss = [*lines("loss"), *lines("held_out_loss", held_out=True)]
+    picked = [*lines("accuracy", 100), *lines("held_out_accuracy", 100, held_out=True)]
+    by_chance = {math.log(count): f"chance, log {count}" for count in counts}
+    drawn = {100 / count: f"chance, 1 of {count}" for count in counts}
+    charts = (
+        line_chart("InfoNCE loss", "nats", loss, levels=by_chance),
+        line_chart("Right segment picked", "%", picked, levels=drawn),
+        line_chart("Learning rate", "", lines("learning_rate"), log=True),
+        line_chart("Bound on mutual information", "nats", lines("information_bound")),
+        line_chart("Effective rank of the latents", "directions", lines("effective_rank")),
+        line_chart("Stride", "flows", lines("stride")),
+        line_chart("Time of a step", "ms", lines("step_time", 1000)),
+    )
+    return [chart for chart in charts if chart is not None]
 
 
 def _held_out(runs: Sequence[Run]) -> str:
-    measured = [
-        line["held_out_videos"]
-        for run in runs
-        if (line := run.line("held_out_accuracy")) and "held_out_videos" in line
-    ]
-    if not measured:
-        return "Held-out videos were not measured."
-    counts = " or ".join(f"{count:,}" for count in sorted(set(measured)))
-    return f"Dots are held-out videos ({counts} of them), with batch norm in eval mode."
+    counts = sorted({count for run in runs if (count := run.last("held_out_videos"))})
+    if not counts:
+        return "No held-out videos were measured."
+    videos = " or ".join(f"{count:,.0f}" for count in counts)
+    return f"Dots are held-out videos ({videos} of them), with batch norm in eval mode."
 
 
-def _remarks(
-    runs: Sequence[Run], presets: Sequence[Preset | None], store: FlowStore | None
-) -> list[str]:
+def _remarks(trained: Sequence[tuple[Run, PretrainConfig]], store: FlowStore | None) -> list[str]:
     remarks = []
-    for run, preset in zip(runs, presets, strict=True):
-        if run.config is None:
-            continue
-        if run.config.split == "all":
+    for run, config in trained:
+        if config.split == "all":
             remarks.append(
-                f"{run.name} was pretrained on the test videos' flow too: its results are transductive."
+                f"{run.name} was pretrained on the flow of the test videos, too: its results are "
+                "transductive."
             )
-        if preset is not None and len(run.results):
-            ours = (
-                paper.data_of(store, run.config.fold) if store is not None else "what STORE holds"
-            )
-            remarks.append(f"The paper's numbers are for {paper.DATA}; {run.name} has {ours}.")
+        if run.paper is not None and len(run.results):
+            data = paper.data_of(store, config.fold) if store else "the videos of STORE"
+            remarks.append(f"The paper's numbers are for {paper.DATA}; {run.name} has {data}.")
     return remarks
 
 
-def _confusion(number: int, run: Run) -> page.Confusion | None:
+def _confusion(run: Run) -> Confusion | None:
     predictions = foremost_predictions(run)
     if predictions is None:
         return None
     from sklearn.metrics import confusion_matrix  # takes a second to load
 
-    table, where = predictions
+    table, origin = predictions
     classes = sorted(set(table["label"]) | set(table["predicted"]))
-    counts = confusion_matrix(
-        table["label"], table["predicted"], labels=classes
-    )  # (right, predicted)
+    counts = confusion_matrix(table["label"], table["predicted"], labels=classes)
     rows = []
     for place in np.flatnonzero(counts.sum(axis=1)):
-        own, total = counts[place], int(counts[place].sum())
-        others = own.copy()
+        others = counts[place].copy()
+        right, total = int(others[place]), int(others.sum())
         others[place] = 0
-        mistaken = f"{classes[int(others.argmax())]} ({int(others.max())})" if others.any() else ""
-        rows.append(page.ClassRow(classes[place], float(own[place] / total), total, mistaken))
-    rows.sort(key=lambda row: (-row.share, row.label))
-    return page.Confusion(run.name, number, where, matrix(classes, counts), tuple(rows))
+        mistaken = f"{classes[others.argmax()]} ({others.max()})" if others.any() else "-"
+        share = 100 * right / total
+        rows.append((-share, classes[place], total, mistaken))
+    cells = [
+        Row((label, Bar(f"{-share:.0f} %", -share), total, mistaken))
+        for share, label, total, mistaken in sorted(rows)
+    ]
+    columns = {"Class": "text", "Right": "bar", "Of": "n", "Most often predicted instead": "text"}
+    by_class = Table("Accuracy of each class", "Best class first.", columns, cells, "tall")
+    return Confusion(run.name, run.colour, origin, classes, counts.tolist(), by_class)
 
 
-def _embeddings(
-    runs: Sequence[Run],
-    store: FlowStore | None,
-    commands: page.Commands,
-    announce: Callable[[str], None],
-) -> tuple[
-    list[page.RunMap], list[tuple[str, str]], list[page.RunSearch], list[tuple[str, str]]
-]:  # maps, why not, searches, why not
-    maps, searches = list[page.RunMap](), list[page.RunSearch]()
-    if store is None:
-        sentence = "Embeddings and flow are in the store; name it:"
-        return maps, [(sentence, commands.report)], searches, [(sentence, commands.report)]
-    no_maps, no_searches = list[tuple[str, str]](), list[tuple[str, str]]()
-    for number, run in enumerate(runs):
-        if run.config is None:
-            continue
-        try:
-            found = store_health.whole_videos(store, run)
-        except (
-            FileNotFoundError,
-            ValueError,
-            DamagedStoreError,
-        ) as error:  # whose sentence says what to do
-            no_maps.append((f"{run.name}: {error}.", ""))
-            no_searches.append(no_maps[-1])
-            continue
-        announce(f"placing the embeddings of {run.name}")
-        figure = store_health.class_map(*found)
-        if figure is None:
-            no_maps.append(
-                (f"{run.name}: fewer than four labelled videos are too few for a map.", "")
-            )
-        else:
-            maps.append(page.RunMap(run.name, number, figure))
-        search = store_health.neighbours(store, *found)
-        if search is None:
-            no_searches.append(
-                (f"{run.name}: neighbours need embeddings of both training and test videos.", "")
-            )
-        else:
-            searches.append(page.RunSearch(run.name, number, search))
-    return maps, no_maps, searches, no_searches
+def _strides(trained: Sequence[tuple[Run, PretrainConfig]]) -> Table | None:
+    rows = []
+    for run, config in trained:
+        if "stride" in run.metrics:
+            low, high = store_health.asked_strides(config)
+            asked = f"{low}" if low == high else f"{low} to {high}"
+            drawn = run.metrics["stride"].agg(["mean", "min", "max"])
+            rows.append(Row((run.name, asked, *map("{:.2f}".format, drawn)), run.colour))
+    columns = {"Run": "run", "Asked for": "text", "Mean": "n", "Minimum": "n", "Maximum": "n"}
+    caption = "Flows from the start of a segment to the next, averaged over each metrics line."
+    return Table("Strides used", caption, columns, rows) if rows else None
 
 
-def _strides(number: int, run: Run) -> page.Strides | None:
-    values = [line["stride"] for line in run.metrics if "stride" in line]
-    if not values or run.config is None:
-        return None
-    low, high = store_health.asked_strides(run.config)
-    asked = f"{low}" if low == high else f"{low} to {high}"
-    return page.Strides(run.name, number, asked, float(np.mean(values)), min(values), max(values))
-
-
-def _settings(configs: Sequence[PretrainConfig]) -> list[page.Setting]:
-    if not configs:
-        return []
-    values = [config.to_json() for config in configs]
+def _settings(trained: Sequence[tuple[Run, PretrainConfig]]) -> Table:
+    values = [config.to_json() for _, config in trained]
     rows = []
     for name in values[0]:
-        texts = tuple(paper.written(name, one[name]) for one in values)
-        rows.append(page.Setting(name, texts, len(set(texts)) > 1))
-    return sorted(rows, key=lambda row: not row.differs)
+        texts = [paper.written(name, one[name]) for one in values]
+        rows.append(Row((name, *texts), style="differs" if len(set(texts)) > 1 else ""))
+    rows.sort(key=lambda row: not row.style)
+    caption = "All settings" + ("; those that differ come first." if len(trained) > 1 else "")
+    columns = {"Setting": "text"} | {run.name: "text" for run, _ in trained}
+    return Table("Settings", caption, columns, rows, "settings")
 
 
-def _differences(runs: Sequence[Run]) -> list[str]:
-    sentences = []
-    for run in runs:
-        assert run.config is not None
-        preset = paper.paper_of(run.config)
-        if preset is None:
-            sentences.append(
-                f"{run.name} started from {run.config.preset}, of which the paper has no numbers."
-            )
-        elif found := paper.differences(run.config, preset.config):
-            sentences.append(
-                f"{run.name} differs from the paper's {run.config.preset}: {'; '.join(found)}."
-            )
-        else:
-            sentences.append(f"{run.name} has the paper's settings of {run.config.preset}.")
-    return sentences
+def _difference(run: Run, config: PretrainConfig) -> str:
+    """Return a sentence that compares the settings of a run with those of its preset."""
+    if run.paper is None:
+        return f"{run.name} started from {config.preset}, for which the paper reports no numbers."
+    if phrases := paper.differences(config, run.paper.config):
+        return f"{run.name} differs from the paper's {config.preset}: {'; '.join(phrases)}."
+    return f"{run.name} has the paper's settings of {config.preset}."

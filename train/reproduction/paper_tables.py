@@ -1,4 +1,4 @@
-"""The paper's tables and findings as data (Lorre et al. 2019): which presets are rows, which accuracies are columns, what beats what."""
+"""The tables and findings of the paper (Lorre et al. 2019) as data."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,30 +10,33 @@ _LABELS = ("all", "18", "5")
 
 
 class Column(NamedTuple):
-    """An accuracy that a table shows: unsupervised, or of a mode of evaluation with so many labels per class."""
+    """An accuracy of a table: unsupervised, or of an evaluation with so many labels per class."""
 
     mode: str
     labels: str = "all"
 
     @property
     def title(self) -> str:
-        """What stands above it."""
+        """The heading of the column."""
         if self.mode == UNSUPERVISED:
             return "unsupervised"
-        return f"{self.mode}, {'all labels' if self.labels == 'all' else f'{self.labels} labels per class'}"
+        labels = "all labels" if self.labels == "all" else f"{self.labels} labels per class"
+        return f"{self.mode}, {labels}"
 
 
 class Side(NamedTuple):
-    """One of the two accuracies that a finding compares: of a preset's encoder, pretrained or with its initial weights."""
+    """An accuracy in a finding: of the encoder of a preset, pretrained or with initial weights."""
 
     preset: str
-    column: Column
+    column: Column = Column(LINEAR)
     untrained: bool = False
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What the paper found: `higher` is at least `points` points above `lower`, and above it at all unless `or_equal`."""
+class PaperFinding(NamedTuple):
+    """The paper found: `higher` is at least `points` points above `lower`.
+
+    Without `points` it is above at all, or equal where `or_equal`.
+    """
 
     claim: str
     higher: Side
@@ -43,106 +46,85 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table of the paper (Lorre et al. 2019), or its findings: a name, what it is about, its rows and its columns.
-
-    Where `findings` are given, only the cells that they compare are filled.
-    """
+class PaperTable:
+    """A table of the paper, or its findings, with only the cells that they compare."""
 
     name: str
     title: str
-    presets: tuple[str, ...]
     columns: tuple[Column, ...]
-    findings: tuple[Finding, ...] = ()
-
-    @property
-    def stem(self) -> str:
-        """What its files are called."""
-        return f"table{self.name}" if self.name.isdecimal() else self.name
+    findings: tuple[PaperFinding, ...] = ()
 
     @property
     def heading(self) -> str:
-        """What it is called in a sentence."""
+        """What sentences call the table."""
         return f"table {self.name}" if self.name.isdecimal() else self.name
 
-    def compares(self, preset: str, column: Column) -> bool:
-        """Return whether the cell is one that counts here."""
-        sides = [side for one in self.findings for side in (one.higher, one.lower)]
-        return not sides or any(side[:2] == (preset, column) for side in sides)
+    @property
+    def stem(self) -> str:
+        """The beginning of the names of its files and presets."""
+        return self.heading.replace(" ", "")
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The accuracies that the findings compare."""
+        return tuple(side for one in self.findings for side in (one.higher, one.lower))
+
+    @property
+    def presets(self) -> tuple[str, ...]:
+        """The presets in the rows of the table."""
+        if self.findings:
+            return tuple(dict.fromkeys(side.preset for side in self.sides))
+        return tuple(name for name in PRESETS if name.startswith(f"{self.stem}-"))
+
+    def has_cell(self, preset: str, column: Column) -> bool:
+        """Return whether a cell belongs to the table."""
+        return not self.findings or any(side[:2] == (preset, column) for side in self.sides)
 
 
-_FEW = Column(FINETUNE, "5")
+_UNSUPERVISED, _LINEAR, _FEW = Column(UNSUPERVISED), Column(LINEAR), Column(FINETUNE, "5")
 FINDINGS = (
-    Finding(
+    PaperFinding(
         "pretraining beats initial weights",
-        Side("table1-flow", Column(LINEAR)),
-        Side("table1-flow", Column(LINEAR), untrained=True),
+        Side("table1-flow"),
+        Side("table1-flow", untrained=True),
         points=10.0,
     ),
-    Finding(
-        "flow beats images",
-        Side("table1-flow", Column(LINEAR)),
-        Side("table1-image", Column(LINEAR)),
-    ),
-    Finding(
+    PaperFinding("flow beats images", Side("table1-flow"), Side("table1-image")),
+    PaperFinding(
         "variable spacing is no worse than none",
-        Side("table2-spacing-variable", Column(LINEAR)),
-        Side("table2-spacing-0", Column(LINEAR)),
+        Side("table2-spacing-variable"),
+        Side("table2-spacing-0"),
         or_equal=True,
     ),
-    Finding(
+    PaperFinding(
         "difficult negatives lower unsupervised accuracy",
-        Side("table4-easy", Column(UNSUPERVISED)),
-        Side("table4-difficult", Column(UNSUPERVISED)),
+        Side("table4-easy", _UNSUPERVISED),
+        Side("table4-difficult", _UNSUPERVISED),
     ),
-    Finding(
+    PaperFinding(
         "finetuning with 5 labels per class beats scratch",
         Side("table5-conv3d", _FEW),
         Side("table5-random", _FEW),
     ),
 )
-
-TABLES = {
-    table.name: table
-    for table in (
-        Table(
-            "1",
-            "images and optical flow (model 1, Conv3D, ten frames per segment, variable spacing)",
-            ("table1-image", "table1-flow"),
-            (Column(UNSUPERVISED), Column(LINEAR)),
-        ),
-        Table(
-            "2",
-            "selection of segments, and flows per segment (model 1, TCAM)",
-            tuple(name for name in PRESETS if name.startswith("table2-")),
-            (Column(LINEAR),),
-        ),
-        Table(
-            "3",
-            "model 1 and model 2 (ten flows per segment, variable spacing)",
-            tuple(name for name in PRESETS if name.startswith("table3-")),
-            (Column(LINEAR),),
-        ),
-        Table(
-            "4",
-            "difficult negatives (model 2, LSTM, ten segments of ten flows, overlap of five)",
-            ("table4-easy", "table4-difficult"),
-            (Column(UNSUPERVISED), Column(LINEAR)),
-        ),
-        Table(
-            "5",
-            "labels per class (ten flows per segment, variable spacing)",
-            ("table5-random", "table5-tcam", "table5-conv3d"),
-            tuple(Column(mode, labels) for mode in (LINEAR, FINETUNE) for labels in _LABELS),
-        ),
-        Table(
-            "findings",
-            "pairs of rows",
-            tuple(
-                dict.fromkeys(side.preset for one in FINDINGS for side in (one.higher, one.lower))
-            ),
-            (Column(UNSUPERVISED), Column(LINEAR), _FEW),
-            FINDINGS,
-        ),
-    )
-}
+_ALL = (
+    PaperTable(
+        "1",
+        "images and optical flow (model 1, Conv3D, ten frames per segment, variable spacing)",
+        (_UNSUPERVISED, _LINEAR),
+    ),
+    PaperTable("2", "selection of segments, and flows per segment (model 1, TCAM)", (_LINEAR,)),
+    PaperTable("3", "model 1 and model 2 (ten flows per segment, variable spacing)", (_LINEAR,)),
+    PaperTable(
+        "4",
+        "difficult negatives (model 2, LSTM, ten segments of ten flows, overlap of five)",
+        (_UNSUPERVISED, _LINEAR),
+    ),
+    PaperTable(
+        "5",
+        "labels per class (ten flows per segment, variable spacing)",
+        tuple(Column(mode, labels) for mode in (LINEAR, FINETUNE) for labels in _LABELS),
+    ),
+    PaperTable("findings", "pairs of rows", (_UNSUPERVISED, _LINEAR, _FEW), FINDINGS),
+)
+TABLES = {table.name: table for table in _ALL}

@@ -1,12 +1,10 @@
-"""A table of the paper at a scale and on a store: the runs and evaluations that fill it."""
+"""A table of the paper at a scale and on a store: the runs and evaluations that it needs."""
 
 import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import pandas as pd
 
 from flowcpc.stores.flow_store import FlowStore
 from flowcpc.train.data.splits import fold_column
@@ -16,35 +14,34 @@ from flowcpc.train.reproduction.paper_tables import (
     TABLES,
     UNSUPERVISED,
     Column,
-    Table,
+    PaperTable,
 )
 from flowcpc.train.settings.config import PretrainConfig
 from flowcpc.train.settings.presets import PRESETS, Preset, find_preset
 
 SCALES = ("paper", "cpu")
-# At the scale `cpu`: encoder and steps of the preset `tiny`. Its rate, for synthetic clips, collapses the latents of real ones (docs/results.md).
+# The scale `cpu` takes the encoder and the steps of the preset `tiny`, but not its learning rate:
+# that is for synthetic clips and collapses the latents of real ones (docs/results.md).
 _TINY = PRESETS["tiny"].config
 _CPU_RATES = ((0, 0.003), (800, 0.0006))
-_CPU_SHARE = 0.9  # of a frame's shorter side that the encoder sees, in whole eighths of px
-_PAPER_SPAN = (
-    150  # flows that the paper's widest selection spans: eight segments of ten, seven gaps of ten
-)
+_CPU_SHARE = 0.9  # of the shorter side of a frame that the encoder sees, in multiples of 8 px
+_PAPER_SPAN = 150  # flows in the paper's widest selection: eight segments and seven gaps of ten
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of a table as it is run here.
+class TableRow:
+    """A row of a table as it is run.
 
     Attributes
     ----------
     preset : Preset
-        With the paper's numbers.
+        Has the paper's numbers.
     config : PretrainConfig
-        Its settings at the scale asked for, for the first fold and seed.
+        The settings at the scale of the plan.
     shared : str
-        The first preset that has the same settings at this scale, whose run this row uses too; its own name where there is none.
+        The first preset with the same settings: rows with the same settings share its runs.
     refused : str
-        Why the row cannot be run; empty where it can.
+        The reason why the row cannot be run, or the empty string.
     """
 
     preset: Preset
@@ -54,52 +51,49 @@ class Row:
 
     @property
     def name(self) -> str:
-        """Of the preset."""
+        """The name of the preset."""
         return self.preset.config.preset
 
     def folder(self, fold: int, seed: int) -> str:
-        """Return what the folder of its run is called."""
+        """Return the name of the folder of a run."""
         return f"{self.shared}-fold{fold}-seed{seed}"
 
     def at(self, fold: int, seed: int) -> PretrainConfig:
-        """Return the settings of its run in one fold with one seed."""
+        """Return the settings of a run."""
         return dataclasses.replace(self.config, preset=self.shared, fold=fold, seed=seed)
 
     def paper(self, column: Column) -> float | None:
-        """Return the paper's accuracy in percent."""
+        """Return the paper's accuracy in percent, or None where it gives none."""
         if column.mode == UNSUPERVISED:
             return self.preset.unsupervised
         numbers = self.preset.linear if column.mode == LINEAR else self.preset.finetune
         return numbers.get(column.labels)
 
     def mode(self, column: Column) -> str:
-        """Return the mode of evaluation that measures a column: initial weights have modes of their own."""
-        return (
-            column.mode
-            if self.preset.pretrained
-            else {LINEAR: "random", FINETUNE: "scratch"}[column.mode]
-        )
+        """Return the mode of evaluation that measures a column; initial weights have their own."""
+        without_run = {LINEAR: "random", FINETUNE: "scratch"}
+        return column.mode if self.preset.pretrained else without_run[column.mode]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A table and what fills it: a row per preset; every row in each of `units` (fold, seed)."""
+class TablePlan:
+    """A table, its rows, and the `units` (fold, seed) in which each row is run."""
 
-    table: Table
+    table: PaperTable
     scale: str
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     units: tuple[tuple[int, int], ...]
 
-    def columns(self, row: Row) -> tuple[Column, ...]:
-        """Return the columns that a row has."""
+    def columns(self, row: TableRow) -> tuple[Column, ...]:
+        """Return the columns in which a row has a number."""
         return tuple(
             column
             for column in self.table.columns
-            if row.paper(column) is not None and self.table.compares(row.name, column)
+            if row.paper(column) is not None and self.table.has_cell(row.name, column)
         )
 
-    def runs(self) -> dict[str, tuple[Row, int, int]]:
-        """Return the pretrainings by the folder they go to, each once: row, fold, seed."""
+    def runs(self) -> dict[str, tuple[TableRow, int, int]]:
+        """Return the runs, (row, fold, seed) by folder; rows with the same settings share one."""
         return {
             row.folder(fold, seed): (row, fold, seed)
             for row in self.rows
@@ -108,29 +102,29 @@ class Plan:
         }
 
     def to_text(self) -> str:
-        """Return the plan as lines for a person: what would be run, and how many steps that is."""
-        runs = self.runs()
+        """Return the plan as lines for a person: the runs, evaluations and numbers of steps."""
+        runs, units = self.runs(), len(self.units)
         steps = sum(row.config.steps for row, _, _ in runs.values())
         lines = [f"{self.table.heading} of the paper, {self.table.title}; scale {self.scale}"]
         for row in self.rows:
-            config, columns = row.config, self.columns(row)
-            modes = ", ".join(
-                dict.fromkeys(
-                    f"{row.mode(one)} ({one.labels})" for one in columns if one.mode != UNSUPERVISED
-                )
-            )
             if row.refused:
                 lines.append(f"  {row.name}: cannot be run: {row.refused}")
                 continue
-            pretraining = (
-                f"{len(self.units)} x {config.steps:,} steps of pretraining"
-                if row.preset.pretrained
-                else "no pretraining"
+            modes = [
+                f"{row.mode(column)} ({column.labels})"
+                for column in self.columns(row)
+                if column.mode != UNSUPERVISED
+            ]
+            pretraining = f"{units} x {row.config.steps:,} steps of pretraining"
+            if row.shared != row.name:
+                pretraining = f"the run of {row.shared}"
+            elif not row.preset.pretrained:
+                pretraining = "no pretraining"
+            evaluations = (
+                f"{units} x {', '.join(modes)}" if modes else "unsupervised accuracy alone"
             )
-            pretraining = pretraining if row.shared == row.name else f"the run of {row.shared}"
-            evaluations = f"{len(self.units)} x {modes}" if modes else "unsupervised accuracy alone"
             lines.append(f"  {row.name}: {pretraining}; {evaluations}")
-        folds, seeds = (sorted({unit[place] for unit in self.units}) for place in (0, 1))
+        folds, seeds = (sorted(set(values)) for values in zip(*self.units, strict=True))
         lines.append(f"folds {', '.join(map(str, folds))}; seeds {', '.join(map(str, seeds))}")
         lines.append(f"{len(runs)} runs, {steps:,} steps of pretraining in all")
         return "\n".join(lines)
@@ -144,74 +138,62 @@ def make_plan(
     folds: Sequence[int] = (1,),
     seeds: Sequence[int] = (0,),
     changes: Mapping[str, Any] = {},
-) -> Plan:
-    """Return what fills a table (flowcpc.train.reproduction.paper_tables.TABLES) with the videos of `store`; `changes` are settings of PretrainConfig put into every row.
+) -> TablePlan:
+    """Return the plan of a table (a name of TABLES) with the videos of `store`.
 
-    Raises ValueError when a name, a number or a setting cannot be taken, or the store has no such fold.
+    `changes` are settings of PretrainConfig that replace those of every row. Raises ValueError for
+    a name, number or setting that is not valid, and for a fold that the store does not have.
     """
     if str(table) not in TABLES:
-        raise ValueError(
-            f"the paper has no table {table} of this kind; choose one of {', '.join(TABLES)}"
-        )
+        raise ValueError(f"there is no table {table}; choose one of {', '.join(TABLES)}")
     if scale not in SCALES:
         raise ValueError(f"scale={scale!r} is unknown; choose one of {', '.join(SCALES)}")
     for name, values in (("folds", folds), ("seeds", seeds)):
         if not values:
             raise ValueError(f"no {name} are given; give at least one, as {name}=1")
-    for key, option in (("fold", "--folds"), ("seed", "--seeds")):
-        if key in changes:
-            raise ValueError(
-                f"--set {key}=... would be the same for all runs of a row; give {option}"
-            )
+        if (key := name.removesuffix("s")) in changes:
+            raise ValueError(f"--set {key}=... would apply to all runs; give --{name} instead")
     videos = store.videos()
-    for fold in folds:
-        fold_column(videos, fold)
-    asked = TABLES[str(table)]
-    batch = min(_training_videos(videos, fold) for fold in folds)
-    seen: dict[str, str] = {}
-    # Runs of other tables are found again where the settings are the same, so all presets are looked through.
-    for name, preset in PRESETS.items():
+    batch = min(int((videos[fold_column(videos, fold)] == "train").sum()) for fold in folds)
+
+    def settings(preset: Preset) -> PretrainConfig:
+        config = preset.config
+        config = cpu_scale(config, store, batch) if scale == "cpu" else config
+        return dataclasses.replace(config, **changes)
+
+    shared: dict[str, str] = {}
+    for name, preset in PRESETS.items():  # of all tables: they share runs, too
         if preset.pretrained and name != "tiny":
-            # What other tables' rows cannot be given concerns them alone.
-            with contextlib.suppress(ValueError):
-                seen.setdefault(
-                    _settings_of(preset.config, store, scale, changes, batch).identity(), name
-                )
+            with contextlib.suppress(ValueError):  # changes may not suit the rows of other tables
+                shared.setdefault(settings(preset).identity(), name)
     rows = []
-    for name in asked.presets:
+    for name in TABLES[str(table)].presets:
         preset = find_preset(name)
         try:
-            config = _settings_of(preset.config, store, scale, changes, batch)
-            for seed in seeds:  # one that no run can have is refused before the first run
-                dataclasses.replace(config, seed=seed)
+            config = settings(preset)
+            for seed in seeds:
+                dataclasses.replace(config, seed=seed)  # refuses one that no run can have
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         refused = ""
         if config.modality == "image" and not store.has_frames:
-            refused = f"{store.path} has no frames, which a run on images needs; extract with --with-frames into a new store"
-        shared = seen[config.identity()] if preset.pretrained else name
-        rows.append(Row(preset, config, shared, refused))
+            refused = (
+                f"{store.path} has no frames, which a run on images needs; "
+                "extract with --with-frames into a new store"
+            )
+        owner = shared[config.identity()] if preset.pretrained else name
+        rows.append(TableRow(preset, config, owner, refused))
     units = tuple((fold, seed) for fold in dict.fromkeys(folds) for seed in dict.fromkeys(seeds))
-    return Plan(asked, scale, tuple(rows), units)
-
-
-def _settings_of(
-    config: PretrainConfig, store: FlowStore, scale: str, changes: Mapping[str, Any], batch: int
-) -> PretrainConfig:
-    small = cpu_scale(config, store, batch) if scale == "cpu" else config
-    return dataclasses.replace(small, **changes)
-
-
-def _training_videos(videos: pd.DataFrame, fold: int) -> int:
-    return int((videos[fold_column(videos, fold)] == "train").sum())
+    return TablePlan(TABLES[str(table)], scale, tuple(rows), units)
 
 
 def cpu_scale(config: PretrainConfig, store: FlowStore, most: int) -> PretrainConfig:
-    """Return settings of the paper brought to the size of a store and of a CPU: what a table compares stays, all rows change alike.
+    """Return settings of the paper reduced for a CPU; all rows of a table change alike.
 
-    Input: nine tenths of the frames' shorter side. Encoder and steps: those of `tiny`; smaller rates. Flows per segment and spacing shrink as the
-    store's median video is shorter than the 150 flows that the paper's widest selection spans, rounded, so rows may become the same. Batch: at
-    most `most` videos, those that every fold has for training.
+    The encoder sees nine tenths of the shorter side of the frames; its width and the steps are
+    those of `tiny`. Flows per segment and spacing are multiplied by the store's median video over
+    the 150 flows of the paper's widest selection, at most 1, so rows may become the same. A batch
+    has at most `most` videos.
     """
     videos = store.videos()
     median = float(videos["flows"].median()) if len(videos) else 0.0

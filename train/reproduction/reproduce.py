@@ -1,6 +1,7 @@
-"""A table of the paper, run row by row and put beside the paper's numbers; killed at any moment, the same call goes on."""
+"""Run the rows of a table of the paper and compare the results with its numbers."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,15 @@ from flowcpc.stores.flow_store import FlowStore, open_store
 from flowcpc.train.data.splits import labelled_split
 from flowcpc.train.evaluation import evaluate
 from flowcpc.train.evaluation.config import SCHEDULES, EvaluationConfig
+from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM
 from flowcpc.train.evaluation.unit import ENCODER_SETTINGS
 from flowcpc.train.pretraining import loop
 from flowcpc.train.pretraining.execution import Execution
 from flowcpc.train.reproduction.markdown import to_markdown
 from flowcpc.train.reproduction.paper_tables import UNSUPERVISED, Column
-from flowcpc.train.reproduction.plan import Plan, Row, make_plan
+from flowcpc.train.reproduction.plan import TableRow, make_plan
 from flowcpc.train.reproduction.summary import (
+    Measurement,
     compare,
     summarise_rows,
     units_written,
@@ -29,29 +32,31 @@ from flowcpc.train.reproduction.summary import (
 )
 from flowcpc.train.runs.metrics import read_metrics
 
-_WEIGHT = 1000  # of a task in the progress: they are of different kinds, so each counts the same
+_WEIGHT = 1000  # of a stage in the progress: pretrainings and evaluations count the same
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """How a table stands.
+    """The state of a table.
 
     Attributes
     ----------
     finished : bool
-        False when `should_stop` ended the call early; the same call again goes on.
+        False when the listener stopped the call; the same call resumes.
     table : DataFrame
-        One row per row and column of the paper's table: table, scale, preset, measure, labels_per_class, ours and std (over units), units,
-        in_training (unsupervised accuracy on training videos), random, motion and chance (what stands beside), paper: all shares in 0..1; run, and
-        reason where ours is not whole.
+        One row per row and column of the table: table, scale, preset, measure, labels_per_class;
+        ours and std (mean and standard deviation over units), units; in_training (unsupervised
+        accuracy on training videos); the baselines random, motion and chance; paper; run; reason
+        (why a row is incomplete). Accuracies are shares in 0..1.
     findings : DataFrame
-        What the paper found, pair by pair (flowcpc.train.reproduction.summary.compare); empty for tables 1 to 5.
+        The findings as `flowcpc.train.reproduction.summary.compare` returns them; empty for the
+        tables 1 to 5.
     text : str
         The same as Markdown, with what differs from the paper.
     failed : tuple of (str, str)
-        Rows without all of their numbers, and why.
+        Incomplete rows and the reasons.
     path : Path
-        The Markdown; Parquet lies beside it.
+        The Markdown file; Parquet files are next to it.
     """
 
     finished: bool
@@ -76,11 +81,12 @@ def reproduce(
     execution: Execution = Execution(),
     listener: Listener = SILENT,
 ) -> Reproduction:
-    """Run, or go on with, all rows of a table of the paper and put them beside its numbers.
+    """Run all rows of a table of the paper, or resume them, and compare them with its numbers.
 
-    Every row is pretrained and evaluated once per fold and seed, in OUT/<preset>-fold<F>-seed<S>; rows and tables with the same settings share a run.
-    What fails (a training diverges, a number of labels is not to be had) keeps its reason, and the others go on. OUT/table<N>-<scale>.md and .parquet
-    (for the findings OUT/findings-<scale>.md, .parquet and -cells.parquet) are written anew after every row.
+    Every row is pretrained and evaluated once per fold and seed, in OUT/<preset>-fold<F>-seed<S>;
+    rows with the same settings share a run, across tables too. When a row fails, its reason is
+    kept and the others continue. OUT/table<N>-<scale>.md and .parquet (of the findings
+    OUT/findings-<scale>.md, .parquet and -cells.parquet) are written anew after every row.
 
     Parameters
     ----------
@@ -89,9 +95,9 @@ def reproduce(
     scale : str
         `paper`, or `cpu` (flowcpc.train.reproduction.plan.cpu_scale).
     folds, seeds : sequence of int
-        Splits of the data set; what decides initial weights and every draw, of pretraining and evaluation both.
+        Splits of the data set; seeds of the initial weights and of every draw.
     changes : mapping
-        Settings of PretrainConfig that are changed in every row.
+        Settings of PretrainConfig that replace those of every row.
     evaluation : EvaluationConfig, optional
         Settings of every evaluation. [default: those of the scale]
     allow_missing : bool
@@ -102,7 +108,7 @@ def reproduce(
     Raises
     ------
     ValueError
-        A name, number or setting cannot be taken, or a fold cannot be evaluated.
+        A name, number or setting is not valid, or a fold cannot be evaluated.
     FileNotFoundError
         There is no store.
     """
@@ -111,117 +117,112 @@ def reproduce(
     evaluation = evaluation or SCHEDULES[scale]
     for fold in folds:
         labelled_split(store, fold, allow_missing=allow_missing)
-    folder = Path(out)
-    path = folder / f"{plan.table.stem}-{scale}.md"
-    tasks = [(row, fold, seed) for row in plan.rows for fold, seed in plan.units]
-    values: list[dict[str, object]] = []
-    failed = {row.name: [row.refused] for row in plan.rows if row.refused}
-    for (reason,) in failed.values():
-        listener.announce(reason)
+    path = Path(out, f"{plan.table.stem}-{scale}.md")
     written = units_written(path)
+    measurements: list[Measurement] = []
+    reasons = {row.name: [row.refused] for row in plan.rows if row.refused}
+    for (reason,) in reasons.values():
+        listener.announce(reason)
 
-    def fail(row: Row, what: str, error: Exception | str) -> None:
-        failed.setdefault(row.name, []).append(f"{what}: {error}")
-        listener.announce(f"{row.name}, {what}: {error}")
+    def fail(row: TableRow, what: str, reason: object) -> None:
+        reasons.setdefault(row.name, []).append(f"{what}: {reason}")
+        listener.announce(f"{row.name}, {what}: {reason}")
 
-    def stands(finished: bool) -> Reproduction:
-        reasons = {name: "; ".join(several) for name, several in failed.items()}
-        found, findings = summarise_rows(plan, values, reasons), compare(plan, values, reasons)
-        text = to_markdown(plan, store, found, findings, reasons, evaluation)
-        # On the way a finished table is not replaced by one that has only come so far again.
-        if finished or (values and found["units"].sum() >= written):
-            write_reproduction(path, text, found, findings)
-        return Reproduction(finished, found, findings, text, tuple(reasons.items()), path)
+    def write(finished: bool) -> Reproduction:
+        failed = {name: "; ".join(several) for name, several in reasons.items()}
+        rows = summarise_rows(plan, measurements, failed)
+        findings = compare(plan, measurements, failed)
+        text = to_markdown(plan, store, rows, findings, failed, evaluation)
+        # Until it is finished again, an incomplete table does not replace a more complete one.
+        if finished or (measurements and rows["units"].sum() >= written):
+            write_reproduction(path, text, rows, findings)
+        return Reproduction(finished, rows, findings, text, tuple(failed.items()), path)
 
-    for number, (row, fold, seed) in enumerate(tasks):
-        if row.refused:
-            continue
-        start = _WEIGHT * number
-        part = PartOfListener(
-            listener, start, start + _WEIGHT, _WEIGHT * len(tasks), {"row": row.name}
+    stages = [(row, *unit) for row in plan.rows if not row.refused for unit in plan.units]
+    for number, (row, fold, seed) in enumerate(stages):
+        columns = plan.columns(row)
+        unit = _RowUnit(
+            store=store,
+            path=Path(out, row.folder(fold, seed)),
+            row=row,
+            fold=fold,
+            seed=seed,
+            evaluation=evaluation,
+            allow_missing=allow_missing,
+            execution=execution,
+            stages=1 + len(columns),
+            listener=_part(listener, number, len(stages), {"row": row.name}),
         )
-        where = f"fold {fold}, seed {seed}"
-        task = _Task(
-            store,
-            folder,
-            plan,
-            row,
-            fold,
-            seed,
-            evaluation,
-            allow_missing,
-            execution,
-            part,
-        )
+        name = f"fold {fold}, seed {seed}"
         try:
-            if not task.pretrain():
-                return stands(finished=False)
+            if not unit.pretrain():
+                return write(finished=False)
         except (ValueError, OperationError) as error:
-            fail(row, where, error)
+            fail(row, name, error)
             continue
-        for place, column in enumerate(plan.columns(row)):
+        for place, column in enumerate(columns):
             try:
-                found = task.measure(place, column)
+                measured = unit.measure(1 + place, column)
             except (ValueError, OperationError) as error:
-                fail(row, f"{column.title}, {where}", error)
+                fail(row, f"{column.title}, {name}", error)
                 continue
-            if found is None:
-                return stands(finished=False)
-            values.append(found)
-            if "ours" not in found:
-                fail(
-                    row,
-                    f"{column.title}, {where}",
-                    "there are no held-out videos, or they do not fill a batch; set batch_size smaller",
-                )
-        stands(finished=False)
-    return stands(finished=True)
+            if measured is None:
+                return write(finished=False)
+            measurements.append(measured)
+            if math.isnan(measured.ours):
+                reason = "no held-out videos, or fewer than a batch; set a smaller batch_size"
+                fail(row, f"{column.title}, {name}", reason)
+        write(finished=False)
+    return write(finished=True)
+
+
+def _part(
+    listener: Listener, number: int, parts: int, fields: Mapping[str, str] = {}
+) -> PartOfListener:
+    start = _WEIGHT * number
+    return PartOfListener(listener, start, start + _WEIGHT, _WEIGHT * parts, fields)
 
 
 @dataclass(frozen=True)
-class _Task:
-    """One row in one fold with one seed."""
+class _RowUnit:
+    """A row in one fold with one seed; `path` is the folder of its run or of its results."""
 
     store: FlowStore
-    out: Path
-    plan: Plan
-    row: Row
+    path: Path
+    row: TableRow
     fold: int
     seed: int
     evaluation: EvaluationConfig
     allow_missing: bool
     execution: Execution
+    stages: int
     listener: Listener
 
-    @property
-    def path(self) -> Path:
-        """Where the run, or the results of initial weights, go."""
-        return self.out / self.row.folder(self.fold, self.seed)
-
     def pretrain(self) -> bool:
-        """Return whether the run is finished; False when told to stop. Initial weights need none."""
+        """Return whether the run is finished; initial weights need none."""
         if not self.row.preset.pretrained:
             return True
         self.listener.announce(f"{self.row.name}: pretraining in {self.path}")
-        result = loop.pretrain(
+        config = self.row.at(self.fold, self.seed)
+        return loop.pretrain(
             self.store.path,
             self.path,
-            self.row.at(self.fold, self.seed),
+            config,
             execution=self.execution,
-            listener=self._part(0),
-        )
-        return result.finished
+            listener=_part(self.listener, 0, self.stages),
+        ).finished
 
-    def measure(self, place: int, column: Column) -> dict[str, object] | None:
-        """Return the value of the column at `place` and what stands beside it; None when told to stop."""
-        found = (
-            self._unsupervised() if column.mode == UNSUPERVISED else self._accuracy(place, column)
-        )
-        about = {"preset": self.row.name, "mode": column.mode, "labels": column.labels}
-        return None if found is None else {**about, "fold": self.fold, "seed": self.seed, **found}
+    def measure(self, stage: int, column: Column) -> Measurement | None:
+        """Return the measurement of a column; None when told to stop."""
+        unsupervised = column.mode == UNSUPERVISED
+        shares = self._unsupervised() if unsupervised else self._accuracy(stage, column)
+        if shares is None:
+            return None
+        cell = Measurement(self.row.name, *column, self.fold, self.seed, shares["chance"])
+        return cell._replace(**shares)
 
-    def _accuracy(self, place: int, column: Column) -> dict[str, float] | None:
-        mode = self.row.mode(column)
+    def _accuracy(self, stage: int, column: Column) -> dict[str, Any] | None:
+        """Evaluate the encoder; return its accuracy and those of the baselines."""
         encoder = None
         if not self.row.preset.pretrained:
             config = self.row.at(self.fold, self.seed)
@@ -229,50 +230,42 @@ class _Task:
             encoder = dataclasses.replace(self.row.preset.config, **seen)
         result = evaluate.evaluate(
             self.store.path,
-            self.path if self.row.preset.pretrained else None,
-            mode=mode,
+            self.path if encoder is None else None,
+            mode=self.row.mode(column),
             labels=(None if column.labels == "all" else int(column.labels),),
             folds=(self.fold,),
             seeds=(self.seed,),
-            out=None if self.row.preset.pretrained else self.path,
+            out=None if encoder is None else self.path,
             encoder=encoder,
             evaluation=self.evaluation,
             allow_missing=self.allow_missing,
-            listener=self._part(1 + place),
+            listener=_part(self.listener, stage, self.stages),
         )
         if not result.finished:
             return None
-        table = result.table
-        uniform = table[table["protocol"].str.startswith("uniform")].set_index("encoder")["top1"]
-        found = {
-            "ours": float(uniform.get("pretrained", uniform.iloc[0])),
+        table = result.table.set_index("encoder")
+        top1 = table.loc[table["protocol"].str.startswith("uniform"), "top1"]
+        motion = table.loc[table.index == MOTION, "top1"]
+        return {
+            "ours": float(top1.get(PRETRAINED, top1.iloc[0])),
             "chance": float(table["chance"].iloc[0]),
+            "random": float(top1.get(RANDOM, math.nan)),
+            "motion": float(motion.iloc[0]) if len(motion) else math.nan,
         }
-        if "random" in uniform:
-            found["random"] = float(uniform["random"])
-        motion = table.loc[table["encoder"] == "motion statistics", "top1"]
-        if len(motion):
-            found["motion"] = float(motion.iloc[0])
-        return found
 
-    def _unsupervised(self) -> dict[str, float]:
-        # Only what was measured at the last step counts: a line of an earlier one is of other weights.
-        last = [line for line in read_metrics(self.path) if line["step"] == self.row.config.steps]
-        trained = next((line for line in last if "loss" in line), None)
-        if trained is None:
+    def _unsupervised(self) -> dict[str, Any]:
+        """Return the accuracies at the last step: earlier ones are of other weights."""
+        last: dict[str, Any] = {}
+        for line in read_metrics(self.path):
+            if line["step"] == self.row.config.steps:
+                last |= {key: value for key, value in line.items() if value is not None}
+        if "accuracy" not in last:
             raise OperationError(
-                f"{self.path} lacks the metrics of its last step; delete the folder to train it again"
+                f"{self.path} lacks the metrics of its last step; delete the folder to train it "
+                "again"
             )
-        held_out = next(
-            (line for line in reversed(last) if line.get("held_out_accuracy") is not None), None
-        )
-        found = {
-            "chance": 1 / trained.get("classes", self.row.config.classes),
-            "in_training": trained["accuracy"],
+        return {
+            "ours": last.get("held_out_accuracy", math.nan),
+            "chance": 1 / last.get("classes", self.row.config.classes),
+            "in_training": last["accuracy"],
         }
-        return {**found, "ours": held_out["held_out_accuracy"]} if held_out else found
-
-    def _part(self, stage: int) -> Listener:
-        stages = 1 + len(self.plan.columns(self.row))
-        start = _WEIGHT * stage
-        return PartOfListener(self.listener, start, start + _WEIGHT, _WEIGHT * stages)

@@ -1,36 +1,53 @@
-"""What the units of a table come to: means over folds and seeds, and the paper's findings judged pair by pair."""
+"""The numbers of a table: means over folds and seeds, and the findings judged pair by pair."""
 
 import contextlib
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from flowcpc.stores.base.atomic import replace_file
-from flowcpc.train.reproduction.paper_tables import Finding, Side
-from flowcpc.train.reproduction.plan import Plan
+from flowcpc.train.reproduction.paper_tables import PaperFinding, Side
+from flowcpc.train.reproduction.plan import TablePlan
 
-_SHARES = ("ours", "in_training", "random", "motion", "chance")
-_UNIT = ["fold", "seed"]
+_SHARES = ["ours", "in_training", "random", "motion", "chance"]
+
+
+class Measurement(NamedTuple):
+    """A cell of a table in one unit: accuracies in 0..1, NaN where one was not measured.
+
+    `in_training` is the unsupervised accuracy on training videos; `random`, `motion` and `chance`
+    are the baselines of `ours`.
+    """
+
+    preset: str
+    mode: str
+    labels: str
+    fold: int
+    seed: int
+    chance: float
+    ours: float = math.nan
+    in_training: float = math.nan
+    random: float = math.nan
+    motion: float = math.nan
 
 
 def summarise_rows(
-    plan: Plan, values: Sequence[Mapping[str, object]], failed: Mapping[str, str]
+    plan: TablePlan, measurements: Sequence[Measurement], failed: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Return one row per row and column of a table, with means over units; `flowcpc.train.reproduction.reproduce.Reproduction.table`.
+    """Return `Reproduction.table`: a row per row and column of a table, with means over units.
 
-    `values` has a row per unit: preset, mode, labels, fold, seed, ours, and what stands beside; `failed` the reasons of rows that are not whole.
+    `failed` maps the presets of rows that are incomplete to the reasons.
     """
+    measured = _as_table(measurements)
     rows = []
-    measured = _measured(values)
     for row in plan.rows:
         for column in plan.columns(row):
-            kept = measured[(measured["preset"] == row.name) & (measured["mode"] == column.mode)]
-            kept = kept[kept["labels"] == column.labels]
-            means = {name: pd.to_numeric(kept[name]).mean() for name in _SHARES}
-            theirs = row.paper(column)
+            cell = _cell(measured, Side(row.name, column))
+            paper = row.paper(column)
             rows.append(
                 {
                     "table": plan.table.name,
@@ -38,35 +55,42 @@ def summarise_rows(
                     "preset": row.name,
                     "measure": column.mode,
                     "labels_per_class": column.labels,
-                    **means,
-                    "std": pd.to_numeric(kept["ours"]).std(),
-                    "units": int(kept["ours"].notna().sum()),
-                    "paper": theirs / 100 if theirs is not None else None,
+                    **cell[_SHARES].mean().to_dict(),
+                    "std": cell["ours"].std(),
+                    "units": int(cell["ours"].count()),
+                    "paper": None if paper is None else paper / 100,
                     "run": row.shared,
-                    "reason": failed.get(row.name, "" if len(kept) else "not run yet"),
+                    "reason": failed.get(row.name, "" if len(cell) else "not run yet"),
                 }
             )
     return pd.DataFrame(rows)
 
 
 def compare(
-    plan: Plan, values: Sequence[Mapping[str, object]], failed: Mapping[str, str]
+    plan: TablePlan, measurements: Sequence[Measurement], failed: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Return one row per finding of a table; none where the table has no findings.
+    """Return a row per finding of a table; empty where the table has none.
 
-    Both sides of a finding are taken in the same fold with the same seed. Columns: finding; higher, lower (shares, means over those units);
-    difference and std (points; over units), units, agree (units in which the finding holds by itself), asked (points), paper (points), holds
-    (whether the mean difference is what was asked for; None without units), and reason where there are no units.
+    Both sides of a finding are compared in the same fold with the same seed. Columns: finding;
+    higher and lower (means over those units, shares in 0..1); difference and std (over units, in
+    points); units; agree (units in which the finding holds); asked and paper (points); holds
+    (whether it holds for the mean difference; None without units); reason (why there are no units).
     """
-    measured = _measured(values)
+    measured = _as_table(measurements)
     rows = []
     for finding in plan.table.findings:
-        high, low = (_side(measured, side) for side in (finding.higher, finding.lower))
-        pairs = pd.concat({"higher": high, "lower": low}, axis=1).dropna()
-        # Shares of videos differ by whole videos: what is less than that is rounding of floats, which may not decide a tie.
+        sides = {"higher": finding.higher, "lower": finding.lower}
+        pairs = pd.DataFrame(
+            {
+                name: _cell(measured, side)["random" if side.untrained else "ours"]
+                for name, side in sides.items()
+            }
+        ).dropna()
+        # Shares differ by whole videos: anything smaller is rounding and must not decide a tie.
         points = (100 * (pairs["higher"] - pairs["lower"])).round(9) + 0.0
         difference = round(float(points.mean()), 9) + 0.0
-        lacking = [side.preset for side in (finding.higher, finding.lower) if side.preset in failed]
+        lacking = " and ".join(side.preset for side in sides.values() if side.preset in failed)
+        reason = f"{lacking} failed" if lacking else "not run yet"
         rows.append(
             {
                 "finding": finding.claim,
@@ -77,35 +101,28 @@ def compare(
                 "units": len(pairs),
                 "agree": sum(_holds(finding, one) for one in points),
                 "asked": finding.points,
-                "paper": _paper(plan, finding),
+                "paper": _paper_points(plan, finding),
                 "holds": _holds(finding, difference) if len(pairs) else None,
-                "reason": ""
-                if len(pairs)
-                else f"{' and '.join(lacking)} failed"
-                if lacking
-                else "not run yet",
+                "reason": "" if len(pairs) else reason,
             }
         )
     return pd.DataFrame(rows)
 
 
 def units_written(path: Path) -> int:
-    """Return how many units the tables beside the Markdown `path` have in all; 0 where there are none, or damaged ones."""
-    cells = _cells_beside(path)
+    """Return the units in the tables next to the Markdown `path`; 0 where none can be read."""
+    cells = _cells_path(path)
     with contextlib.suppress(OSError, ValueError, KeyError):
-        return int(
-            pd.read_parquet(cells if cells.exists() else path.with_suffix(".parquet"))[
-                "units"
-            ].sum()
-        )
+        table = pd.read_parquet(cells if cells.exists() else path.with_suffix(".parquet"))
+        return int(table["units"].sum())
     return 0
 
 
 def write_reproduction(path: Path, text: str, table: pd.DataFrame, findings: pd.DataFrame) -> None:
-    """Write the Markdown `path` and the tables beside it; the text last, so that it is never newer than they are."""
+    """Write the tables next to the Markdown `path`, and then the text: never newer than they."""
     tables = {path.with_suffix(".parquet"): table}
     if len(findings):
-        tables = {path.with_suffix(".parquet"): findings, _cells_beside(path): table}
+        tables = {path.with_suffix(".parquet"): findings, _cells_path(path): table}
     for file, rows in tables.items():
         data = io.BytesIO()
         rows.to_parquet(data, index=False)
@@ -113,32 +130,31 @@ def write_reproduction(path: Path, text: str, table: pd.DataFrame, findings: pd.
     replace_file(path, text.encode())
 
 
-def _cells_beside(path: Path) -> Path:
-    """Return where the accuracies lie that findings, which have the plain name, were judged by."""
+def _cells_path(path: Path) -> Path:
+    """Return the path of the accuracies that findings, which have the plain name, compare."""
     return path.with_name(f"{path.stem}-cells.parquet")
 
 
-def _measured(values: Sequence[Mapping[str, object]]) -> pd.DataFrame:
-    return pd.DataFrame(list(values), columns=["preset", "mode", "labels", *_UNIT, *_SHARES])
+def _as_table(measurements: Sequence[Measurement]) -> pd.DataFrame:
+    table = pd.DataFrame(list(measurements), columns=list(Measurement._fields))
+    return table.astype(dict.fromkeys(_SHARES, float)).set_index(["fold", "seed"])
 
 
-def _side(measured: pd.DataFrame, side: Side) -> "pd.Series[float]":
-    """Return the shares of one side of a finding, indexed by unit."""
-    kept = measured[(measured["preset"] == side.preset) & (measured["mode"] == side.column.mode)]
-    kept = kept[kept["labels"] == side.column.labels].set_index(_UNIT)
-    return pd.to_numeric(kept["random" if side.untrained else "ours"])
+def _cell(measured: pd.DataFrame, side: Side) -> pd.DataFrame:
+    """Return the measurements of a cell, indexed by unit."""
+    keys = {"preset": side.preset, "mode": side.column.mode, "labels": side.column.labels}
+    return measured[(measured[list(keys)] == pd.Series(keys)).all(axis=1)]
 
 
-def _holds(finding: Finding, points: float) -> bool:
+def _holds(finding: PaperFinding, points: float) -> bool:
     return points >= finding.points if finding.or_equal or finding.points else points > 0
 
 
-def _paper(plan: Plan, finding: Finding) -> float:
-    """Return the paper's difference in points; that of initial weights is its table 5's baseline."""
+def _paper_points(plan: TablePlan, finding: PaperFinding) -> float:
+    """Return the paper's difference; its untrained encoder is in table 5 alone."""
     rows = {row.name: row for row in plan.rows}
-    numbers = [
-        (rows["table5-random"] if side.untrained else rows[side.preset]).paper(side.column)
+    higher, lower = (
+        rows["table5-random" if side.untrained else side.preset].paper(side.column)
         for side in (finding.higher, finding.lower)
-    ]
-    high, low = (np.nan if number is None else number for number in numbers)
-    return float(high - low)
+    )
+    return math.nan if higher is None or lower is None else higher - lower

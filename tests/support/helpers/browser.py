@@ -1,6 +1,7 @@
-"""Headless Chromium over its debugging pipe: what a page asks for, complains about and looks like. The standard library is enough.
+"""Headless Chromium over its debugging pipe: requests, console and pictures of a page.
 
-`python tests/support/helpers/browser.py PAGE.html PICTURE.png [WIDTH [HEIGHT|SELECTOR]]` takes a picture of a page: its upper HEIGHT px, an element, or all of it.
+`python tests/support/helpers/browser.py PAGE.html PICTURE.png [WIDTH [HEIGHT|SELECTOR]]` takes a
+picture of a page: of its upper HEIGHT px, of an element, or of all of it.
 """
 
 import base64
@@ -80,7 +81,7 @@ class Page:
         ].get("value")
 
     def place(self, selector: str) -> tuple[int, int, int, int]:
-        """Return (x, y, width, height) of the element that a CSS selector finds, in px of the whole page."""
+        """Return (x, y, width, height) of the selected element, in px of the whole page."""
         box = self.value(
             f"(box => [box.x + scrollX, box.y + scrollY, box.width, box.height])"
             f"(document.querySelector({json.dumps(selector)}).getBoundingClientRect())"
@@ -146,10 +147,9 @@ def browser_page() -> Iterator[Page]:
     command_in, command_out = os.pipe()
     answer_in, answer_out = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        words = [
-            program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars",
-            "--disable-background-networking", f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank",
-        ]  # fmt: skip
+        words = [program, "--headless=new", f"--user-data-dir={profile}", "--remote-debugging-pipe"]
+        words += ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+        words += ["--hide-scrollbars", "--disable-background-networking", "about:blank"]
         # Chromium reads its commands from descriptor 3 and answers on 4.
         shell = ["bash", "-c", f'exec "$@" 3<&{command_in} 4>&{answer_out}', "bash", *words]
         process = subprocess.Popen(

@@ -1,115 +1,113 @@
 import base64
 import io
+import itertools
 import math
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from flowcpc.train.report.figures import (
-    BOTTOM,
-    HEIGHT,
-    LEFT,
-    RIGHT,
-    TOP,
-    WIDTH,
-    Line,
-    cloud,
-    line_chart,
-    matrix,
-    nice_places,
-    picture_uri,
-    thinned,
-)
+from flowcpc.train.report.figures import Line, class_cloud, line_chart, picture_uri, thinned
 
-numbers = st.floats(-1e6, 1e6, allow_nan=False)
+SVG = "{http://www.w3.org/2000/svg}"
 
 
-@given(numbers, st.floats(1e-3, 1e6), st.integers(3, 8))
-def test_places_cover_what_they_are_for_in_equal_steps(low: float, span: float, about: int) -> None:
-    places = nice_places(low, low + span, about)
-    slack = 1e-6 * max(abs(low), span)
-    assert places[0] <= low + slack
-    assert places[-1] >= low + span - slack
-    assert np.allclose(np.diff(places), places[1] - places[0], rtol=1e-3)
-    assert 2 <= len(places) <= 2 * about + 3
+def texts(svg: str) -> list[str]:
+    """The texts of a figure, in the order of drawing."""
+    return [str(one.text) for one in ElementTree.fromstring(svg).iter(f"{SVG}text")]
 
 
-@given(st.lists(st.tuples(st.integers(1, 100_000), numbers), min_size=1, max_size=30))
-def test_all_of_a_chart_lies_within_it(points: list[tuple[int, float]]) -> None:
-    chart = line_chart(
-        "Loss", "nats", [Line("a", 0, sorted(points), dots=True)], levels=[(2.0, "guessing")]
-    )
+def points(svg: str, name: str) -> Iterator[tuple[float, float]]:
+    """The corners of the line, or the marks, whose hover text is `name`."""
+    groups = ElementTree.fromstring(svg).iter(f"{SVG}g")
+    (group,) = (g for g in groups if (t := g.find(f"{SVG}title")) is not None and t.text == name)
+    for one in group.iter():
+        if one.tag == f"{SVG}use":
+            yield float(one.attrib["x"]), float(one.attrib["y"])
+        elif one.tag == f"{SVG}path" and "id" not in one.attrib:
+            numbers = [float(x) for x in re.findall(r"[\d.]+", one.attrib["d"])]
+            yield from zip(numbers[::2], numbers[1::2], strict=True)
+
+
+def test_a_chart_is_to_scale_and_begins_at_zero() -> None:
+    line, dots = Line("a", 0, [10, 20, 30], [4, 2, 1]), Line("b", 1, [20], [3], dots=True)
+    chart = line_chart("Loss", "nats", [line, dots], levels={2.0: "chance"})
     assert chart is not None
-    for x, y in chart.drawn[0].dots:
-        assert LEFT - 0.1 <= x <= WIDTH - RIGHT + 0.1
-        assert TOP - 0.1 <= y <= HEIGHT - BOTTOM + 0.1
-    assert chart.levels[0].text == "guessing"
+    (x0, y0), (x1, y1), (x2, y2) = points(chart.svg, "a")
+    assert x1 - x0 == pytest.approx(x2 - x1)
+    assert y1 - y0 == pytest.approx(2 * (y2 - y1))
+    ((x, y),) = points(chart.svg, "b")
+    assert (x, y) == pytest.approx((x1, (y0 + y1) / 2))
+    assert {"0", "chance", "step"} <= set(texts(chart.svg))
 
 
 def test_what_is_no_number_is_left_out_and_nothing_is_no_chart() -> None:
-    chart = line_chart("Loss", "nats", [Line("a", 0, [(1, math.nan), (2, 3.0), (3, 2.0)])])
+    chart = line_chart("Loss", "nats", [Line("a", 0, [1, 2, 3], [math.nan, 3.0, 2.0])])
     assert chart is not None
-    assert chart.drawn[0].path.count("L") == 1
-    assert "a: 3 at first, 2 nats at step 3." in chart.summary
-    assert line_chart("Loss", "nats", [Line("a", 0, [(1, math.inf)])]) is None
-    assert line_chart("Rate", "", [Line("a", 0, [(1, 0.0)])], log=True) is None
+    assert len(list(points(chart.svg, "a"))) == 2
+    assert "a: 3 at first, 2 nats at step 3." in chart.svg
+    assert line_chart("Loss", "nats", [Line("a", 0, [1], [math.inf])]) is None
+    assert line_chart("Rate", "", [Line("a", 0, [1], [0.0])], log=True) is None
 
 
-def test_decades_are_equally_far_apart_on_a_logarithmic_axis() -> None:
-    chart = line_chart("Rate", "", [Line("a", 0, [(1, 0.001), (2, 0.1)])], log=True)
+def test_rates_are_steps_on_a_logarithmic_axis() -> None:
+    chart = line_chart("Rate", "", [Line("a", 0, [1, 2, 3], [0.1, 0.1, 0.001])], log=True)
     assert chart is not None
-    assert [mark.text for mark in chart.y_marks] == ["0.001", "0.01", "0.1"]
-    places = [mark.place for mark in chart.y_marks]
-    assert places[0] - places[1] == pytest.approx(places[1] - places[2])
+    assert {"0.1", "0.01", "0.001"} <= set(texts(chart.svg))
+    corners = list(points(chart.svg, "a"))
+    assert all(x == x2 or y == y2 for (x, y), (x2, y2) in itertools.pairwise(corners))
+    constant = line_chart("Rate", "", [Line("a", 0, [1, 2], [0.01, 0.01])], log=True)
+    assert constant is not None
+    assert "0.01" in texts(constant.svg)
 
 
 def test_many_points_become_means_and_the_last_step_stays() -> None:
-    points = [(step, float(step % 2)) for step in range(1, 4001)]
-    few = thinned(points, 100)
-    assert len(few) == 100
-    assert few[-1] == (4000.0, 0.5)
-    assert thinned(points[:3]) == [(1.0, 1.0), (2.0, 0.0), (3.0, 1.0)]
+    steps = np.arange(1.0, 4001)
+    x, y = thinned(steps, steps % 2, 100)
+    assert (len(x), x[-1], y[-1]) == (100, 4000, 0.5)
+    assert thinned(steps[:3], steps[:3])[0].tolist() == [1, 2, 3]
 
 
-def test_a_matrix_has_shares_of_its_rows() -> None:
-    figure = matrix(["a", "b", "c"], np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]]))
-    assert [(cell.row, cell.column, cell.share, cell.text) for cell in figure.cells] == [
-        (0, 0, 0.75, "3"),
-        (0, 1, 0.25, "1"),
-        (1, 1, 1.0, "2"),
-    ]
-    assert "5 of 6 predictions are right" in figure.summary
-
-
-def test_a_matrix_of_many_classes_fits_a_page_with_names_as_large_as_its_fields() -> None:
-    names = [f"FieldHockeyPenalty{n}"[:18] for n in range(101)]  # as long as the longest of UCF-101
-    large, small = (matrix(names[:count], np.eye(count, dtype=np.int64)) for count in (101, 13))
-    assert large.is_large
-    assert large.width <= 78 * 16 - 2 * 32  # of the page
-    assert large.letters <= large.size
-    assert not small.is_large
-    assert small.width <= (78 * 16 - 2 * 32 - 26) / 2  # half of it, beside the table
-
-
-def test_a_rate_that_never_changes_lies_in_the_middle() -> None:
-    chart = line_chart("Rate", "", [Line("a", 0, [(1, 0.01), (2, 0.01)])], log=True)
+def test_names_are_texts_and_no_markup() -> None:
+    names = ["<script>a</script>", 'b" onload="c', "$x^2$", "_hidden", "击剑", "#000200"]
+    chart = line_chart("Loss", "", [Line(name, n, [1, 2], [1, n]) for n, name in enumerate(names)])
     assert chart is not None
-    assert [mark.text for mark in chart.y_marks] == ["0.001", "0.01", "0.1"]
+    cloud = class_cloud("map", names, np.arange(6), np.random.default_rng(0).random((6, 2)))
+    for svg in (chart.svg, cloud):
+        root = ElementTree.fromstring(svg)
+        assert {one.tag for one in root.iter()} <= {
+            SVG + tag for tag in ("svg", "g", "defs", "path", "use", "text", "title")
+        }
+        assert not any(key.startswith("on") for one in root.iter() for key in one.attrib)
+        assert [one.text for one in root.iter(f"{SVG}title")] == names
+    assert texts(cloud) == names
 
 
-@given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=20))
-def test_a_cloud_keeps_its_shape_within_the_unit_square(places: list[tuple[float, float]]) -> None:
-    given_places = np.array(places)
-    figure = cloud(["a"], np.zeros(len(places), int), given_places, "")
-    found = np.array([(x, y) for x, y, _ in figure.points])
-    assert (found >= -1e-3).all()
-    assert (found <= 1 + 1e-3).all()
-    spans = np.ptp(given_places, axis=0)
-    if spans.max() > 0:
-        np.testing.assert_allclose(np.ptp(found, axis=0), spans / spans.max(), atol=1e-3)
+def test_figures_have_the_colours_of_the_page_and_identifiers_of_their_own() -> None:
+    lines = [Line("a", 0, [1, 2], [1, 2]), Line("b", 11, [1, 2], [1, 2])]
+    charts = [line_chart(title, "", lines) for title in ("Loss", "Rank", "Loss")]
+    svgs = [chart.svg for chart in charts if chart is not None]
+    assert svgs[0] == svgs[2]
+    identifiers = [set(re.findall(r'\bid="([^"]*)"', svg)) for svg in svgs[:2]]
+    assert identifiers[0]
+    assert not identifiers[0] & identifiers[1]
+    assert set(re.findall(r'href="#([^"]*)"', svgs[0])) <= identifiers[0]
+    colours = set(re.findall(r"(?:fill|stroke): ([^;\"]*)", svgs[0]))
+    assert colours == {"none", "var(--soft)", "var(--rule)", "var(--s0)", "var(--s1)"}
+    assert "url(" not in svgs[0]
+
+
+def test_a_map_keeps_its_shape() -> None:
+    positions = np.array([[0.0, 0.0], [3.0, 0.0], [3.0, 1.0]])
+    svg = class_cloud("map", ["a", "b"], np.array([0, 0, 1]), positions)
+    (x0, y0), (x1, y1) = points(svg, "a")
+    ((x2, y2),) = points(svg, "b")
+    assert y0 == pytest.approx(y1)
+    assert x1 == pytest.approx(x2)
+    assert x1 - x0 == pytest.approx(3 * (y1 - y2), rel=1e-3)
 
 
 @pytest.mark.parametrize(("size", "form"), [((4, 6), "PNG"), ((80, 120), "WEBP")])

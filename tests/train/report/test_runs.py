@@ -9,7 +9,7 @@ from flowcpc.train.report.runs import Run, foremost_predictions, read_runs
 
 
 def put_unit(run: Path, mode: str, labels: str, seed: int, *encoders: str) -> None:
-    """What an evaluation leaves: results, and predictions that say which unit, encoder and protocol made them."""
+    """Write the results of an evaluation, and predictions that name unit, encoder and protocol."""
     folder = run / "evaluate" / unit_name(mode, labels, 1, seed)
     folder.mkdir(parents=True)
     unit = {"mode": mode, "labels_per_class": labels, "fold": 1, "seed": seed}

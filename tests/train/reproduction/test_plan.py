@@ -197,7 +197,4 @@ def test_only_tables_one_and_four_show_unsupervised_accuracy() -> None:
         n
         for n, table in NUMBERED.items()
         if any(column.mode == UNSUPERVISED for column in table.columns)
-    ] == [
-        "1",
-        "4",
-    ]
+    ] == ["1", "4"]

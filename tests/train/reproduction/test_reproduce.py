@@ -120,7 +120,7 @@ def test_killed_it_goes_on_with_the_same_command(store: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("stops", [3, 9])
 def test_stopped_it_goes_on_too(store: Path, tmp_path: Path, stops: int) -> None:
     part = reproduce.reproduce(
-        store, tmp_path / "parts", table=4, listener=Recorder(StopAfter(stops)), **FAST
+        store, tmp_path / "parts", table=4, listener=Recorder(stop=StopAfter(stops)), **FAST
     )
     assert not part.finished
     parts = reproduce.reproduce(store, tmp_path / "parts", table=4, **FAST)
@@ -226,7 +226,7 @@ def test_a_whole_table_is_not_replaced_by_the_beginning_of_the_next_one(
     before = [file.read_bytes() for file in files]
     shutil.rmtree(tmp_path / "out" / "table4-difficult-fold1-seed0" / "evaluate")
     part = reproduce.reproduce(
-        store, tmp_path / "out", table=4, listener=Recorder(StopAfter(1)), **small
+        store, tmp_path / "out", table=4, listener=Recorder(stop=StopAfter(1)), **small
     )
     assert (whole.finished, part.finished) == (True, False)
     assert [file.read_bytes() for file in files] == before
@@ -247,7 +247,7 @@ def test_workers_reach_every_pretraining(
 
 
 def test_labels_that_are_not_to_be_had_cost_their_column_alone(store: Path, tmp_path: Path) -> None:
-    """Four training videos of a class cannot be eighteen; what all labels give stands nevertheless."""
+    """Four training videos of a class cannot be eighteen; the column of all labels is measured."""
     result = reproduce.reproduce(store, tmp_path / "out", table=5, **FAST)
     assert result.finished
     found = result.table.set_index(["preset", "measure", "labels_per_class"])

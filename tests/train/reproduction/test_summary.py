@@ -11,32 +11,28 @@ from flowcpc.stores.flow_store import open_store
 from flowcpc.train.evaluation.config import SCHEDULES
 from flowcpc.train.reproduction.markdown import to_markdown
 from flowcpc.train.reproduction.paper_tables import FINDINGS, Side
-from flowcpc.train.reproduction.plan import Plan, make_plan
-from flowcpc.train.reproduction.summary import compare, summarise_rows, write_reproduction
+from flowcpc.train.reproduction.plan import TablePlan, make_plan
+from flowcpc.train.reproduction.summary import (
+    Measurement,
+    compare,
+    summarise_rows,
+    write_reproduction,
+)
 from flowcpc.train.settings.presets import PRESETS
 
 
 @pytest.fixture
-def plan(tmp_path: Path, make_store: Callable[..., Path]) -> Plan:
+def plan(tmp_path: Path, make_store: Callable[..., Path]) -> TablePlan:
     return make_plan(
         open_store(small_store(tmp_path, make_store)), "findings", scale="cpu", seeds=(0, 1, 2)
     )
 
 
-def value(side: Side, seed: int, ours: float, random: float = np.nan) -> dict[str, object]:
-    mode, labels = side.column
-    shares = {"ours": ours, "random": random, "chance": 0.1}
-    return {
-        "preset": side.preset,
-        "mode": mode,
-        "labels": labels,
-        "fold": 1,
-        "seed": seed,
-        **shares,
-    }
+def value(side: Side, seed: int, ours: float, random: float = np.nan) -> Measurement:
+    return Measurement(side.preset, *side.column, 1, seed, chance=0.1, ours=ours, random=random)
 
 
-def test_the_paper_s_own_numbers_have_all_of_its_findings(plan: Plan) -> None:
+def test_the_paper_s_own_numbers_have_all_of_its_findings(plan: TablePlan) -> None:
     """Each finding, judged by the numbers of the paper alone."""
     values = []
     for row in plan.rows:
@@ -58,11 +54,10 @@ def test_the_paper_s_own_numbers_have_all_of_its_findings(plan: Plan) -> None:
     )
 
 
-def test_a_difference_is_taken_within_units_that_have_both_sides(plan: Plan) -> None:
+def test_a_difference_is_taken_within_units_that_have_both_sides(plan: TablePlan) -> None:
     flow, image = FINDINGS[1].higher, FINDINGS[1].lower
-    values = [
-        value(flow, 0, 0.5, 0.45), value(flow, 1, 0.7, 0.5), value(flow, 2, 0.1, 0.3), value(image, 0, 0.4), value(image, 1, 0.8),
-    ]  # fmt: skip
+    values = [value(flow, 0, 0.5, 0.45), value(flow, 1, 0.7, 0.5), value(flow, 2, 0.1, 0.3)]
+    values += [value(image, 0, 0.4), value(image, 1, 0.8)]
     found = compare(plan, values, {}).set_index("finding")
     modality = found.loc["flow beats images"]
     assert (modality["units"], modality["agree"], modality["holds"]) == (2, 1, False)
@@ -84,7 +79,9 @@ def test_a_difference_is_taken_within_units_that_have_both_sides(plan: Plan) -> 
         (2, -0.5, False),
     ],
 )
-def test_what_each_finding_asks_for(plan: Plan, place: int, difference: float, holds: bool) -> None:
+def test_what_each_finding_asks_for(
+    plan: TablePlan, place: int, difference: float, holds: bool
+) -> None:
     finding = FINDINGS[place]
     high, low = finding.higher, finding.lower
     values = [value(high, 0, 0.5, 0.5 - difference / 100)]
@@ -92,7 +89,7 @@ def test_what_each_finding_asks_for(plan: Plan, place: int, difference: float, h
     assert compare(plan, values, {}).loc[place, "holds"] is holds
 
 
-def test_what_floats_round_does_not_decide(plan: Plan) -> None:
+def test_what_floats_round_does_not_decide(plan: TablePlan) -> None:
     high, low = FINDINGS[2].higher, FINDINGS[2].lower
     equal = [value(high, seed, share) for seed, share in enumerate((0.1, 0.2, 0.3))]
     equal += [value(low, seed, share) for seed, share in enumerate((0.3, 0.1, 0.2))]
@@ -106,27 +103,23 @@ def test_what_floats_round_does_not_decide(plan: Plan) -> None:
     )
 
 
-def test_a_finding_that_cannot_be_judged_names_the_row(plan: Plan) -> None:
+def test_a_finding_that_cannot_be_judged_names_the_row(plan: TablePlan) -> None:
     found = compare(plan, [], {"table1-image": "no frames"})
     assert found.loc[1, "reason"] == "table1-image failed"
     assert found.loc[2, "reason"] == "not run yet"
 
 
-def test_the_text_says_what_holds_and_how_sure_that_is(plan: Plan, tmp_path: Path) -> None:
+def test_the_text_says_what_holds_and_how_sure_that_is(plan: TablePlan, tmp_path: Path) -> None:
     flow, image = FINDINGS[1].higher, FINDINGS[1].lower
     values = [value(flow, seed, 0.5 + 0.1 * seed, 0.2) for seed in (0, 1, 2)]
     values += [value(image, 0, 0.5), value(image, 1, 0.5), value(image, 2, 0.9)]
     table, findings = summarise_rows(plan, values, {}), compare(plan, values, {})
     store = open_store(tmp_path / "store.flow")
     text = to_markdown(plan, store, table, findings, {}, SCHEDULES[plan.scale])
-    assert (
-        "| pretraining beats initial weights | 60.0% - 20.0% = +40.0 ± 10.0 | 10 | +34.3 | 3 of 3 | yes |"
-        in text
-    )
-    assert (
-        "| flow beats images | 60.0% - 63.3% = -3.3 ± 15.3 | - | +40.9 | 1 of 3 | no, within its standard error |"
-        in text
-    )
+    pretraining = "60.0% - 20.0% = +40.0 ± 10.0 | 10 | +34.3 | 3 of 3 | yes"
+    assert f"| pretraining beats initial weights | {pretraining} |" in text
+    modality = "60.0% - 63.3% = -3.3 ± 15.3 | - | +40.9 | 1 of 3 | no, within its standard error"
+    assert f"| flow beats images | {modality} |" in text
     assert "| variable spacing is no worse than none | - | - | +3.7 | - | not run yet |" in text
     assert text.startswith("# Findings of Lorre et al. 2019")
     assert "standard deviation over 1 fold x 3 seeds" in text
@@ -139,7 +132,7 @@ def test_the_text_says_what_holds_and_how_sure_that_is(plan: Plan, tmp_path: Pat
     assert cells["preset"].tolist() == table["preset"].tolist()
 
 
-def test_a_numbered_table_has_no_findings(plan: Plan) -> None:
+def test_a_numbered_table_has_no_findings(plan: TablePlan) -> None:
     assert compare(
         dataclasses.replace(plan, table=dataclasses.replace(plan.table, findings=())), [], {}
     ).empty
