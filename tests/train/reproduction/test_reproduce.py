@@ -200,7 +200,7 @@ def test_what_cannot_be_measured_has_its_reason(store: Path, tmp_path: Path) -> 
     result = reproduce.reproduce(store, tmp_path / "out", table=4, **FAST)
     assert result.finished
     reasons = dict(result.failed)
-    assert "do not fill a batch" in reasons["table4-easy"]
+    assert "batch_size" in reasons["table4-easy"]
     found = result.table.set_index(["preset", "measure"])
     assert found.loc[("table4-easy", "linear"), "ours"] >= 0
     assert 0 <= found.loc[("table4-easy", "unsupervised"), "in_training"] <= 1
