@@ -41,10 +41,10 @@ def test_plain_execution_works_everywhere() -> None:
             {"cuda_graphs": True},
             "--cuda-graphs needs an NVIDIA GPU, and this is a cpu; leave it out",
         ),
-        ({"compile": True}, "--compile needs a C\\+\\+ compiler .* install one or leave it out"),
+        ({"compile": True}, r"--compile needs a C\+\+ compiler .*install one or leave it out"),
         (
             {"tensorboard": True},
-            r"--tensorboard needs a package that is not here; run: pip install 'flowcpc\[tensorboard\]'",
+            r"--tensorboard needs .* pip install 'flowcpc\[tensorboard\]'",
         ),
         ({"wandb": True}, r"pip install 'flowcpc\[wandb\]'"),
     ],
