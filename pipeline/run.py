@@ -103,8 +103,11 @@ def run_extraction(
             run = _Run(store, settings, plan, max_failures, listener)
             if plan.tasks and not listener.should_stop():
                 try:
-                    with run.open_workers(place, extract) as workers:
-                        run.extract_videos(workers)
+                    with (
+                        RunFile(store.path, len(plan.tasks)) as run_file,
+                        run.open_workers(place, extract) as workers,
+                    ):
+                        run.extract_videos(workers, run_file)
                 except StoreWriteError:
                     raise
                 except OperationError:
@@ -199,25 +202,24 @@ class _Run:
             with open_cluster(place, job) as cluster:
                 yield cluster
 
-    def extract_videos(self, workers: Workers) -> None:
+    def extract_videos(self, workers: Workers, run_file: RunFile) -> None:
         """Keep the workers busy until no video remains, too many have failed, or it must stop."""
         began = time.perf_counter()
-        with RunFile(self._store.path, len(self._tasks)) as run_file:
-            self._show(workers, began, run_file)
-            while self.remaining() and not self.has_given_up():
-                is_stopping = self._listener.should_stop()
-                if not is_stopping:
-                    self._start_videos(workers)
-                ended = list(workers.wait())
-                for task in ended:
-                    outcome = self._settle(task)
-                    if outcome is not None and not self.has_given_up():
-                        self._count(task, outcome)
-                        self._show(workers, began, run_file)
-                if time.monotonic() - self._shown >= _SHOW_INTERVAL_S:
+        self._show(workers, began, run_file)
+        while self.remaining() and not self.has_given_up():
+            is_stopping = self._listener.should_stop()
+            if not is_stopping:
+                self._start_videos(workers)
+            ended = list(workers.wait())
+            for task in ended:
+                outcome = self._settle(task)
+                if outcome is not None and not self.has_given_up():
+                    self._count(task, outcome)
                     self._show(workers, began, run_file)
-                if is_stopping and not ended:
-                    break
+            if time.monotonic() - self._shown >= _SHOW_INTERVAL_S:
+                self._show(workers, began, run_file)
+            if is_stopping and not ended:
+                break
 
     def _start_videos(self, workers: Workers) -> None:
         while self._waiting:

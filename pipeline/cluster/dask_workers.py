@@ -167,14 +167,10 @@ class DaskWorkers:
         resources = None
         if worker.report.has_gpu:  # Dask adds shares up in floating point, so a little less
             resources = {"GPU": (1 - 1e-6) / worker.report.slots}
-        future = self._submit(
-            worker.address,
-            ("extract", task.video.video_id, self._tasks_started),
-            extract_on_worker,
-            (self._job.extract, self._job.settings, task.video),
-            functools.partial(self._end_video, worker, task.video.video_id),
-            resources,
-        )
+        key = ("extract", task.video.video_id, self._tasks_started)
+        arguments = (self._job.extract, self._job.settings, task.video)
+        on_end = functools.partial(self._end_video, worker, task.video.video_id)
+        future = self._submit(worker.address, key, extract_on_worker, arguments, on_end, resources)
         worker.videos[task.video.video_id] = _InFlight(task, future, alone)
 
     def wait(self) -> list[EndedTask]:
@@ -183,6 +179,8 @@ class DaskWorkers:
             self._check()
         with contextlib.suppress(queue.Empty):
             self._events.get(timeout=_TICK_S)()
+            while not self._ended:
+                self._events.get_nowait()()
         ended, self._ended = self._ended, []
         return ended
 
@@ -238,13 +236,9 @@ class DaskWorkers:
 
     def _join(self, address: str) -> None:
         if address not in self._workers:
-            examination = self._submit(
-                address,
-                ("flowcpc-examine", address),
-                examine_worker,
-                (self._job.probe, self._job.settings.backend),
-                functools.partial(self._end_examination, address),
-            )
+            key, arguments = ("examine", address), (self._job.probe, self._job.settings.backend)
+            on_end = functools.partial(self._end_examination, address)
+            examination = self._submit(address, key, examine_worker, arguments, on_end)
             self._workers[address] = _Worker(address, examination)
             self._last_usable = time.monotonic()
 

@@ -28,6 +28,7 @@ from flowcpc.pipeline.run import TRIES
 from flowcpc.stores.base.errors import OperationError
 from flowcpc.stores.flow_store import create_store
 from flowcpc.stores.records.contract import WorkerState
+from flowcpc.stores.records.run_files import RunFile
 
 
 class FakeFuture:
@@ -142,7 +143,7 @@ class Run:
                     return ended
 
                 workers.wait = recorded
-                run.extract_videos(workers)
+                run.extract_videos(workers, RunFile(self.store.path, 6))
         settled = [run._settle(ended) for ended in self.ended if ended.outcome is not None]
         outcomes = {outcome.video_id: outcome.status for outcome in settled}
         failures = self.store.failures()
