@@ -86,11 +86,9 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
     if videos is not None and not videos.is_dir():
         raise FileNotFoundError(f"--repair {videos} is not a folder; give VIDEOS of extract-flow")
     with listener:
-        report = verify_store(
-            opened, workers=count, progress=listener.progress, should_stop=listener.should_stop
-        )
+        report = verify_store(opened, workers=count, listener=listener)
     if as_json or len(report.table):
-        click.echo(as_json_text(report.table) if as_json else _findings_text(report))
+        click.echo(as_json_text(report.table) if as_json else _problems_text(report))
     if not report.finished:
         listener.leave()
     say(
@@ -113,8 +111,8 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
     failed = [*result.skipped, *(result.summary.failed if result.summary else [])]
     list_videos(failed, err=as_json)
     after = verify_store(opened, workers=count)
-    for finding in after.harmful:
-        say(f"still {finding.kind}: {finding.path}: {finding.what}")
+    for problem in after.harmful:
+        say(f"still {problem.kind}: {problem.path}: {problem.what}")
     if failed or after.harmful:
         for sentence in advise(opened, [file for file in after.harmful if file.video_id is None]):
             say(sentence)
@@ -184,7 +182,9 @@ def show(store: Path, videos: tuple[str, ...], out: Path) -> None:
     opened = open_store(store)
     chosen = videos or one_of_each_class(opened)
     if out.suffix.lower() in FORMATS:
-        write_animation(out, opened, chosen if videos else chosen[:_SIDE_BY_SIDE], announce=say)
+        remark = write_animation(out, opened, chosen if videos else chosen[:_SIDE_BY_SIDE])
+        if remark:
+            say(remark)
     else:
         write_png(out, contact_sheet(opened, chosen))
     say(f"wrote {out}")
@@ -230,27 +230,17 @@ def import_command(
     FOLDER holds [CLASS/]VIDEO/*.jpg. Run the same command again to resume.
     """
     listener = CommandListener("import")
-    from flowcpc.pipeline.exchange.import_flow import find_videos, import_flow
+    from flowcpc.pipeline.exchange.import_flow import ImportSettings, find_videos, import_flow
     from flowcpc.pipeline.exchange.layouts import LAYOUTS
 
-    chosen = LAYOUTS[layout]
-    videos = find_videos(chosen, folder, dataset, annotations)
+    settings = ImportSettings(folder, LAYOUTS[layout], fps=fps, **options)
+    videos = find_videos(settings.layout, folder, dataset, annotations)
     for remark in videos.remarks:
         say(remark)
     if fps is None:
         say("without --fps, times count flows instead of seconds")
     with listener:
-        summary = import_flow(
-            folder,
-            store,
-            chosen,
-            videos.videos,
-            fps=fps,
-            **options,
-            progress=listener.progress,
-            announce=listener.announce,
-            should_stop=listener.should_stop,
-        )
+        summary = import_flow(settings, store, videos.videos, listener=listener)
     say(
         f"stored {counted(summary.stored, 'video')} in {store} ({counted(summary.pairs, 'flow')}); "
         f"{summary.stored_before} stored already"
@@ -286,13 +276,7 @@ def export_command(
 
     with listener:
         summary = export_flow(
-            open_store(store),
-            out,
-            LAYOUTS[layout],
-            videos,
-            bound=bound,
-            progress=listener.progress,
-            should_stop=listener.should_stop,
+            open_store(store), out, LAYOUTS[layout], videos, bound=bound, listener=listener
         )
     list_videos(summary.failed)
     if not summary.finished:
@@ -314,8 +298,8 @@ def report_outdated(summary: "ExtractionSummary") -> None:
         list_videos(summary.outdated)
 
 
-def _findings_text(report: "Verification") -> str:
-    """Return a line per finding, but a single one for many videos that are not extracted yet."""
+def _problems_text(report: "Verification") -> str:
+    """Return a line per problem, but a single one for many videos that are not extracted yet."""
     table = report.table.fillna("")
     summarised = report.pending > _MOST_PENDING
     if summarised:

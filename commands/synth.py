@@ -30,18 +30,11 @@ def synth(
 
     OUT has the layout and the lists of UCF-101. Run the same command again to resume.
     """
-    from flowcpc.pipeline.synthetic.dataset import write_dataset
+    from flowcpc.pipeline.synthetic.dataset import SyntheticParameters, write_dataset
 
+    parameters = SyntheticParameters(groups, clips_per_group, frames, size, seed=seed)
     with CommandListener("synth") as listener:
-        summary = write_dataset(
-            out,
-            groups=groups,
-            clips_per_group=clips_per_group,
-            frames=frames,
-            size=size,
-            seed=seed,
-            listener=listener,
-        )
+        summary = write_dataset(out, parameters, listener=listener)
     if not summary.finished:
         listener.leave()
     clips = counted(summary.videos, "clip")

@@ -1,12 +1,13 @@
-"""Flow folders of other programs: how denseflow, TSN and MemDPC keep flow in JPEGs, and one flow from and to them.
+"""Flow folders of other programs: how denseflow, TSN and MemDPC keep flow in JPEGs.
 
-All clip flow to +-bound and write round((flow + bound) * 255 / (2 * bound)) as 8 bits. They differ in where u and v go, in the number of the first
-file and in JPEG's quality:
+All clip flow to +-bound and write round((flow + bound) * 255 / (2 * bound)) as 8 bits. They differ
+in the channels of a file, in the number of the first file and in the quality of the JPEGs:
 
-- denseflow (and MMAction2): VIDEO/flow_x_00000.jpg and flow_y_00000.jpg, gray, quality 95; from 0.
-- tsn: the same names from 1.
-- memdpc: VIDEO/flow_00001.jpg, one colour JPEG per flow, quality 100; OpenCV's channels (blue, green, red) are (u, v, 128); from 1. Source: the
-  repository of Han et al. 2020, process_data/src/extract_ff.py.
+- denseflow (and MMAction2): VIDEO/flow_x_00000.jpg and flow_y_00000.jpg, gray, quality 95.
+- tsn: the same names, but the first number is 1.
+- memdpc: VIDEO/flow_00001.jpg, one colour JPEG per flow, quality 100; OpenCV's channels (blue,
+  green, red) are (u, v, 128). Source: the repository of Han et al. 2020,
+  process_data/src/extract_ff.py.
 """
 
 import contextlib
@@ -25,9 +26,11 @@ from numpy.typing import NDArray
 from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX
 
 _NO_FLOW = 128  # the third channel
-_NO_FLOW_SPREAD = 16.0  # on average; JPEG with halved colours makes up to 9 of it for flow in blocks of 4 px, a picture of flow is tens away
+# Largest mean difference of a third channel: JPEG with halved colours makes up to 9, for flow in
+# blocks of 4 px; a picture of flow makes tens.
+_NO_FLOW_SPREAD = 16.0
 _END_OF_JPEG = b"\xff\xd9"
-_NAMED = 5  # of the missing files
+_NAMED = 5  # number of missing files in a message
 _MIN_BOUND, _MAX_BOUND = 0.01, 10_000.0  # px
 _TORN = re.compile(rf"\.[0-9a-f]{{32}}{re.escape(TEMPORARY_SUFFIX)}")
 _NUMBER = re.compile(r"^(?P<kind>flow_x|flow_y|flow)_(?P<number>\d+)\.jpe?g$", re.IGNORECASE)
@@ -39,21 +42,14 @@ class FolderError(ValueError):
 
 @dataclass(frozen=True)
 class Layout:
-    """How one program names its files.
+    """How one program stores flow: number of the first flow, and quality of the JPEGs.
 
-    Attributes
-    ----------
-    name : str
-    kinds : tuple of str
-        What the names of one flow's files begin with.
-    first_index : int
-        Number of the first flow.
-    quality : int
-        Of the JPEGs.
+    `kinds` has what the names of one flow's files begin with, and the channels of that JPEG: 0 is
+    u, 1 is v and 2 is constant.
     """
 
     name: str
-    kinds: tuple[str, ...]
+    kinds: Mapping[str, tuple[int, ...]]
     first_index: int
     quality: int
 
@@ -61,37 +57,39 @@ class Layout:
         """Return the name of the file of `kind` for flow `flow`, counted from 0."""
         return f"{kind}_{flow + self.first_index:05d}.jpg"
 
+    @property
+    def example(self) -> str:
+        """Name of the first file of a video."""
+        return self.file_name(next(iter(self.kinds)), 0)
 
+
+_GRAY = {"flow_x": (0,), "flow_y": (1,)}
 LAYOUTS = {
-    layout.name: layout
-    for layout in (
-        Layout("denseflow", ("flow_x", "flow_y"), 0, 95),
-        Layout("tsn", ("flow_x", "flow_y"), 1, 95),
-        Layout("memdpc", ("flow",), 1, 100),
-    )
+    "denseflow": Layout("denseflow", _GRAY, first_index=0, quality=95),
+    "tsn": Layout("tsn", _GRAY, first_index=1, quality=95),
+    "memdpc": Layout("memdpc", {"flow": (0, 1, 2)}, first_index=1, quality=100),
 }
 
 
 def check_bound(bound: float) -> None:
     """Raise ValueError for a bound that 8 bits cannot be spread over."""
     if not _MIN_BOUND <= bound <= _MAX_BOUND:
-        raise ValueError(
-            f"bound={bound:g} must be from {_MIN_BOUND:g} to {_MAX_BOUND:g} px, the speed of the fastest flow that is kept; 20 is what the field uses"
-        )
+        allowed = f"{_MIN_BOUND:g} to {_MAX_BOUND:g} px"
+        raise ValueError(f"bound={bound:g} must be from {allowed}; the usual bound is 20")
 
 
 def is_torn(folder: Path) -> bool:
-    """Return whether a folder is what a killed export left."""
+    """Return whether a killed export left this folder."""
     return _TORN.fullmatch(folder.name) is not None and folder.is_dir()
 
 
 def quantise(flow: NDArray[np.float32], bound: float) -> NDArray[np.uint8]:
-    """Return flow (any shape, px) as the field's 8 bits: clipped to +-`bound` px, 255 even steps."""
+    """Return flow (any shape, px) as 8 bits: clipped to +-`bound` px, in 255 even steps."""
     return np.rint((np.clip(flow, -bound, bound) + bound) * (255 / (2 * bound))).astype(np.uint8)
 
 
 def dequantise(values: NDArray[np.uint8], bound: float) -> NDArray[np.float32]:
-    """Return px, float32, for 8-bit values; 127 and 128 are the two nearest to zero, and none is zero."""
+    """Return 8-bit values as px, float32. None is zero; 127 and 128 are the nearest to it."""
     return values.astype(np.float32) * np.float32(2 * bound / 255) - np.float32(bound)
 
 
@@ -100,24 +98,26 @@ def encode_flow(
 ) -> Iterator[tuple[str, bytes]]:
     """Yield (kind, JPEG) for one flow, float32 (2, H, W) px."""
     u, v = quantise(flow, bound)
-    images = (u, v) if len(layout.kinds) == 2 else (np.dstack([u, v, np.full_like(u, _NO_FLOW)]),)
-    # Full resolution for colour: u and v are no picture, whose colours the eye would not miss.
+    planes = np.dstack([u, v, np.full_like(u, _NO_FLOW)])
+    # Colour at full resolution: u and v are not a picture whose colours the eye would not miss.
     full = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    for kind, image in zip(layout.kinds, images, strict=True):
-        good, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, layout.quality, *full])
-        if not good:
-            raise FolderError(f"OpenCV cannot write a JPEG of {image.shape[0]}x{image.shape[1]}")
+    for kind, channels in layout.kinds.items():
+        image = np.ascontiguousarray(planes[..., channels])
+        valid, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, layout.quality, *full])
+        if not valid:
+            raise FolderError(f"OpenCV cannot write a JPEG of {_size(image)}")
         yield kind, data.tobytes()
 
 
 def first_index(layout: Layout, folders: Iterable[Path]) -> int:
-    """Return the number of the first flow in a tree of videos: 0 if any of `folders` has a file of that number, else 1.
+    """Return the number of the first flow of every video: 0 if any has a file 0, else 1.
 
-    A video alone does not tell: in a tree from 0, one that lost its first flow looks like one from 1, and would be off by one flow.
+    One folder is not enough: a video that lost its flow 0 would look like one that begins at 1, and
+    be off by one flow.
     """
     for folder in folders:
-        with contextlib.suppress(FolderError):  # said when its own turn comes
-            if any(0 in found for found in _numbers(layout, folder).values()):
+        with contextlib.suppress(FolderError):  # reported when this video is imported
+            if any(0 in files for files in _files_by_number(layout, folder).values()):
                 return 0
     return 1
 
@@ -125,30 +125,36 @@ def first_index(layout: Layout, folders: Iterable[Path]) -> int:
 def list_flows(layout: Layout, folder: Path, first: int) -> list[tuple[Path, ...]]:
     """Return the files of every flow of a video's folder, in order.
 
-    Numbers begin at `first`, are without a hole and the same for u and v. Raises FolderError naming what is missing.
+    Raises FolderError naming what is missing: numbers must begin at `first`, without gaps, and be
+    the same for u and v.
     """
-    numbers = _numbers(layout, folder)
-    every = sorted(set().union(*numbers.values()))
-    if not every:
-        raise FolderError(f"has no file named like {layout.file_name(layout.kinds[0], 0)}")
-    if every[0] != first:
-        raise FolderError(f"begins with number {every[0]}; the first flow of its tree is {first}")
-    absent = (
+    by_kind = _files_by_number(layout, folder)
+    numbers = sorted(set().union(*by_kind.values()))
+    if not numbers:
+        raise FolderError(f"has no file named like {layout.example}")
+    if numbers[0] != first:
+        raise FolderError(f"begins with number {numbers[0]}, but the first flow here is {first}")
+    count = numbers[-1] + 1 - first
+    # A generator: a single file with a huge number must not make a huge list.
+    missing = (
         layout.file_name(kind, number - layout.first_index)
-        for number in range(first, every[-1] + 1)
+        for number in range(first, first + count)
         for kind in layout.kinds
-        if number not in numbers[kind]
+        if number not in by_kind[kind]
     )
-    more = len(layout.kinds) * (every[-1] + 1 - first) - sum(map(len, numbers.values())) - _NAMED
-    named = list(itertools.islice(absent, _NAMED))
+    named = list(itertools.islice(missing, _NAMED))
     if named:
+        more = len(layout.kinds) * count - sum(map(len, by_kind.values())) - _NAMED
         raise FolderError(f"lacks {', '.join(named)}" + (f" and {more} more" if more > 0 else ""))
-    return [tuple(numbers[kind][number] for kind in layout.kinds) for number in every]
+    return [tuple(files[number] for files in by_kind.values()) for number in numbers]
 
 
-def _numbers(layout: Layout, folder: Path) -> dict[str, dict[int, Path]]:
-    """Return the files of each kind by number. Raises FolderError for a folder that cannot be listed, or two files of one number."""
-    numbers: dict[str, dict[int, Path]] = {kind: {} for kind in layout.kinds}
+def _files_by_number(layout: Layout, folder: Path) -> dict[str, dict[int, Path]]:
+    """Return the files of each kind by number.
+
+    Raises FolderError for a folder that cannot be listed, or two files of one number.
+    """
+    by_kind: dict[str, dict[int, Path]] = {kind: {} for kind in layout.kinds}
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
@@ -157,25 +163,29 @@ def _numbers(layout: Layout, folder: Path) -> dict[str, dict[int, Path]]:
         raise FolderError(f"cannot be listed ({error.strerror})") from error
     for name in names:
         match = _NUMBER.match(name)
-        if match is None or match["kind"].lower() not in numbers:
+        if match is None or match["kind"].lower() not in by_kind:
             continue
-        of_kind = numbers[match["kind"].lower()]
-        twin = of_kind.setdefault(int(match["number"]), folder / name)
-        if twin.name != name:
-            raise FolderError(f"has both {twin.name} and {name}; remove one")
-    return numbers
+        files = by_kind[match["kind"].lower()]
+        other = files.setdefault(int(match["number"]), folder / name)
+        if other.name != name:
+            raise FolderError(f"has both {other.name} and {name}; remove one")
+    return by_kind
 
 
 def read_flow(layout: Layout, files: tuple[Path, ...], bound: float) -> NDArray[np.float32]:
-    """Return one flow, float32 (2, H, W) px, from its JPEGs. Raises FolderError for a file that is none, or of another size than its pair."""
+    """Return one flow, float32 (2, H, W) px, from its JPEGs.
+
+    Raises FolderError for a file that is not an image of `layout`, or files that differ in size.
+    """
     images = [_read_image(path) for path in files]
-    if len(layout.kinds) == 1:
-        u, v = _split_channels(files[0].name, images[0])
-    else:
-        u, v = (_only_channel(path.name, image) for path, image in zip(files, images, strict=True))
-    if u.shape != v.shape:
-        raise FolderError(f"{files[1].name} is {_size(v)} and {files[0].name} is {_size(u)}")
-    return dequantise(np.stack([u, v]), bound)
+    planes: dict[int, NDArray[np.uint8]] = {}
+    for path, image, channels in zip(files, images, layout.kinds.values(), strict=True):
+        _check_image(path.name, image, len(channels))
+        if image.shape[:2] != images[0].shape[:2]:
+            sizes = _size(image), _size(images[0])
+            raise FolderError(f"{path.name} is {sizes[0]} and {files[0].name} is {sizes[1]}")
+        planes |= {channel: image[..., n] for n, channel in enumerate(channels)}
+    return dequantise(np.stack([planes[0], planes[1]]), bound)
 
 
 def _read_image(path: Path) -> NDArray[np.uint8]:
@@ -183,7 +193,8 @@ def _read_image(path: Path) -> NDArray[np.uint8]:
         data = path.read_bytes()
     except OSError as error:
         raise FolderError(f"{path.name} cannot be read ({error.strerror})") from error
-    # The decoder can make up what a file that was cut off lacks, and OpenCV does not always say so. Some disks pad with zeros.
+    # The decoder can invent the missing part of a truncated file, and OpenCV does not always report
+    # it. Some disks pad with zeros.
     if data.startswith(b"\xff\xd8") and not data.rstrip(b"\0").endswith(_END_OF_JPEG):
         raise FolderError(f"{path.name} is cut off")
     try:
@@ -192,37 +203,29 @@ def _read_image(path: Path) -> NDArray[np.uint8]:
         image = None
     if image is None or image.dtype != np.uint8:
         raise FolderError(f"{path.name} is not an image that can be read")
-    return np.asarray(image, np.uint8)
+    return np.atleast_3d(np.asarray(image, np.uint8))
 
 
-def _only_channel(name: str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a gray image, uint8 (H, W), which some programs write as three equal channels."""
-    if image.ndim == 2:
-        return image
-    if (image != image[..., :1]).any():
-        raise FolderError(f"{name} is a colour image; flow_x and flow_y are gray")
-    return image[..., 0]
-
-
-def _split_channels(
-    name: str, image: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return u and v of a colour image. Pictures of flow in the colour wheel have the same names, and would pass for flow."""
-    if image.ndim != 3 or image.shape[2] != 3:
+def _check_image(name: str, image: NDArray[np.uint8], channels: int) -> None:
+    """Raise FolderError unless an image (H, W, C) holds flow in its first 1 or 3 channels."""
+    if channels == 1:
+        if (image != image[..., :1]).any():  # some programs write gray as three equal channels
+            raise FolderError(f"{name} is a colour image; flow_x and flow_y are gray")
+    elif image.shape[2] != channels:
         raise FolderError(f"{name} is not a colour image; u and v are its channels")
-    if np.abs(image[..., 2].astype(np.float32) - _NO_FLOW).mean() > _NO_FLOW_SPREAD:
-        raise FolderError(
-            f"{name} has red that is not {_NO_FLOW} all over: a picture of flow, or other channels than (u, v, {_NO_FLOW})"
-        )
-    return image[..., 0], image[..., 1]
+    # Pictures of flow in the colour wheel have the same names.
+    elif np.abs(image[..., 2].astype(np.float32) - _NO_FLOW).mean() > _NO_FLOW_SPREAD:
+        expected = f"its channels must be (u, v, {_NO_FLOW})"
+        raise FolderError(f"{name} has red that is not {_NO_FLOW} everywhere; {expected}")
 
 
 def find_folders(layout: Layout, root: Path) -> tuple[list[str], list[str]]:
-    """Return the folders under `root` that hold flow of this layout, and those at the end of a path that do not: relative to `root`, with `/`.
+    """Return the folders that hold flow of this layout, and other folders without sub-folders.
 
-    Links to folders are followed, each folder once. Raises OSError for a folder that cannot be listed.
+    Names are relative to `root`, with `/`. Links to folders are followed, each folder once. Raises
+    OSError for a folder that cannot be listed.
     """
-    found, others = [], []
+    with_flow, others = [], []
     seen = set()
     for name, folders, files in os.walk(root, followlinks=True, onerror=_raise):
         state = os.stat(name)
@@ -232,11 +235,12 @@ def find_folders(layout: Layout, root: Path) -> tuple[list[str], list[str]]:
         seen.add((state.st_dev, state.st_ino))
         folder = Path(name)
         folders[:] = sorted(inner for inner in folders if not is_torn(folder / inner))
+        relative = folder.relative_to(root).as_posix()
         if folder != root and any(_is_flow(layout, file) for file in files):
-            found.append(folder.relative_to(root).as_posix())
+            with_flow.append(relative)
         elif folder != root and not folders:
-            others.append(folder.relative_to(root).as_posix())
-    return sorted(found), sorted(others)
+            others.append(relative)
+    return sorted(with_flow), sorted(others)
 
 
 def _raise(error: OSError) -> NoReturn:
@@ -250,17 +254,3 @@ def _is_flow(layout: Layout, name: str) -> bool:
 
 def _size(image: NDArray[np.uint8]) -> str:
     return f"{image.shape[0]}x{image.shape[1]}"
-
-
-def import_numerics(
-    layout: Layout, bound: float, size: Mapping[str, int], encoding: Mapping[str, object]
-) -> dict[str, object]:
-    """Return what decides the values of a store of imported flow: it never mixes with computed flow, or with another import.
-
-    `size` is height and width, or short_side, px.
-    """
-    return {
-        **size,
-        "imported": {"layout": layout.name, "bound": bound, "values": "8-bit JPEG"},
-        "encoding": dict(encoding),
-    }

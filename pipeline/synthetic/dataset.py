@@ -6,96 +6,45 @@ OUT/videos/<Class>/v_<Class>_gGG_cCC.avi         Motion JPEG
 OUT/annotations/classInd.txt                     `1 LeftThenRight`
 OUT/annotations/{trainlist,testlist}0{1,2,3}.txt three splits by group
 ```
-Clips gGG_cCC of all classes share background, objects, start positions, speed and camera drift, and so their first frame.
+Clips gGG_cCC of all classes share background, objects, start positions, speed and camera drift, and
+so their first frame.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
-from flowcpc.pipeline.synthetic.motions import PROGRAMMES, choose_classes
+from flowcpc.pipeline.synthetic.motions import PROGRAMMES, check_classes
 from flowcpc.pipeline.synthetic.scene import Scene, draw_frame, draw_scene
 from flowcpc.stores.base.atomic import replace_file, sync_file
 from flowcpc.stores.base.listener import SILENT, Listener
 from flowcpc.stores.base.locks import locked
 
 MANIFEST = "synth.json"
-UNFINISHED = (
-    ".unfinished"  # beside videos/, so that no listing of videos finds one that is half written
-)
+# Beside videos/, so that a listing of videos does not find one that is half written.
+UNFINISHED = ".unfinished"
 GENERATOR = 1  # raise it when the same parameters give other pictures
 SMALLEST_SIDE = 32
 TEST_SHARE = 0.28  # 7 of UCF-101's 25 groups
 SPLITS = (1, 2, 3)
 
 
-@dataclass(frozen=True)
-class SyntheticSummary:
-    """What `write_dataset` did.
+@dataclasses.dataclass(frozen=True)
+class SyntheticParameters:
+    """What decides every byte of a synthetic data set. Raises ValueError for a value out of range.
 
     Attributes
     ----------
-    path : Path
-        The data set's folder; `videos` and `annotations` are in it.
-    classes : tuple of str
-    videos : int
-        How many the data set has when finished.
-    written, kept : int
-        Videos made by this call, and those found whole.
-    finished : bool
-        False when the listener ended the call early; call again to go on.
-    """
-
-    path: Path
-    classes: tuple[str, ...]
-    videos: int
-    written: int
-    kept: int
-    finished: bool
-
-
-@dataclass(frozen=True)
-class _Clip:
-    name: str
-    group: int
-    clip: int
-
-    @property
-    def video(self) -> str:
-        """Path inside `videos/`, as the lists spell it."""
-        return f"{self.name}/v_{self.name}_g{self.group:02d}_c{self.clip:02d}.avi"
-
-
-def write_dataset(
-    out: str | os.PathLike[str],
-    *,
-    groups: int = 25,
-    clips_per_group: int = 4,
-    frames: int = 81,
-    size: tuple[int, int] = (96, 128),
-    fps: float = 25,
-    seed: int = 0,
-    classes: Sequence[str] | None = None,
-    listener: Listener = SILENT,
-) -> SyntheticSummary:
-    """Write the synthetic motion data set to `out`, or finish one that was begun there.
-
-    The same arguments give the same bytes. Videos are written under another name and renamed, so those that exist are whole and are kept.
-
-    Parameters
-    ----------
-    out : path
-        A new or empty folder, or one that this function has written to with the same arguments.
     groups, clips_per_group : int
-        Clips of a group share their looks. Groups 1..28 % are the test groups of split 1, the next ones of split 2, and of split 3.
+        Clips of a group share their looks. The first 28 % of the groups are the test groups of
+        split 1, the next ones those of split 2, then of split 3.
     frames : int
         Per video. 81 give 80 flows: eight consecutive segments of ten.
     size : (int, int)
@@ -103,197 +52,205 @@ def write_dataset(
     fps : float
         Written into the files; the motion per frame does not depend on it.
     seed : int
-    classes : sequence of str, optional
-        Motion programmes; all of them unless given.
-    listener : Listener
-        Receives progress after every video, and may stop the work there.
-
-    Raises
-    ------
-    ValueError
-        An argument is out of range, `out` holds something else or a data set of other arguments, or another process is writing there.
-    OSError
-        A video could not be written.
+    classes : sequence of str
+        Motion programmes, at least two.
     """
-    chosen = choose_classes(classes)
-    _check_arguments(groups, clips_per_group, frames, size, fps, seed)
-    parameters = {
-        "generator": GENERATOR,
-        "groups": int(groups),
-        "clips_per_group": int(clips_per_group),
-        "frames": int(frames),
-        "size": [int(side) for side in size],
-        "fps": float(fps),
-        "seed": int(seed),
-        "classes": list(chosen),
-    }
-    root = Path(out)
-    _claim(root, parameters)
-    clips = _clips(chosen, groups, clips_per_group)
-    written = kept = 0
-    with _writing(root):
-        for name, text in _annotations(clips, chosen, groups).items():
-            replace_file(root / "annotations" / name, text.encode())
-        # clips of one scene follow each other: it is drawn once, and a data set that was stopped has whole groups
-        for (group, number), same_scene in itertools.groupby(
-            sorted(clips, key=_scene_of), key=_scene_of
+
+    groups: int = 25
+    clips_per_group: int = 4
+    frames: int = 81
+    size: tuple[int, int] = (96, 128)
+    fps: float = 25.0
+    seed: int = 0
+    classes: Sequence[str] = tuple(PROGRAMMES)
+
+    def __post_init__(self) -> None:
+        height, width = self.size
+        even = f"{height + height % 2}x{width + width % 2}"
+        for name, valid, rule in (
+            ("groups", 2 <= self.groups <= 99, "2 to 99, because names have two digits"),
+            ("clips_per_group", 1 <= self.clips_per_group <= 99, "1 to 99"),
+            ("frames", self.frames >= 3, "at least 3 for a motion there and back"),
+            ("size", min(self.size) >= SMALLEST_SIDE, f"at least {SMALLEST_SIDE} px on each side"),
+            ("size", height % 2 == width % 2 == 0, f"even on each side for the codec; try {even}"),
+            ("fps", 1 <= self.fps <= 1000, "1 to 1000"),
+            ("seed", self.seed >= 0, "0 or more"),
         ):
-            scene = draw_scene(seed, group, number, frames, *size)
-            for clip in same_scene:
-                path = root / "videos" / clip.video
-                if path.is_file():
-                    kept += 1
-                else:
-                    _write_video(path, root / UNFINISHED / path.name, clip.name, scene, float(fps))
-                    written += 1
-                listener.progress(written + kept, len(clips), {"video": path.stem})
-                if listener.should_stop() and written + kept < len(clips):
-                    return SyntheticSummary(root, chosen, len(clips), written, kept, finished=False)
-    return SyntheticSummary(root, chosen, len(clips), written, kept, finished=True)
+            if not valid:
+                value = f"{height}x{width}" if name == "size" else getattr(self, name)
+                raise ValueError(f"{name} is {value}, but must be {rule}")
+        check_classes(self.classes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the parameters as the manifest keeps them."""
+        values = {**dataclasses.asdict(self), "size": list(self.size)}
+        return {"generator": GENERATOR, **values, "classes": sorted(self.classes)}
 
 
-def _check_arguments(
-    groups: int, clips_per_group: int, frames: int, size: tuple[int, int], fps: float, seed: int
-) -> None:
-    if not 2 <= groups <= 99:
-        raise ValueError(
-            f"groups is {groups}, but splits by group need 2 to 99 of them (names have two digits); give a number in that range"
-        )
-    if not 1 <= clips_per_group <= 99:
-        raise ValueError(
-            f"clips_per_group is {clips_per_group}, but names have two digits; give 1 to 99"
-        )
-    if frames < 3:
-        raise ValueError(
-            f"frames is {frames}, but a motion there and back needs at least 3; give 3 or more"
-        )
-    height, width = size
-    if min(size) < SMALLEST_SIDE:
-        raise ValueError(
-            f"size is {height}x{width}, but objects need sides of at least {SMALLEST_SIDE} px to show their motion; give a larger size"
-        )
-    if height % 2 or width % 2:
-        raise ValueError(
-            f"size is {height}x{width}, but the video codec keeps even sides only; try {height + height % 2}x{width + width % 2}"
-        )
-    if not (np.isfinite(fps) and 1 <= fps <= 1000):
-        raise ValueError(
-            f"fps is {fps}, but a video has 1 to 1000 frames per second; give a number in that range"
-        )
-    if seed < 0:
-        raise ValueError(f"seed is {seed}, but seeds are not negative; give 0 or more")
+@dataclasses.dataclass(frozen=True)
+class SyntheticSummary:
+    """The data set in folder `path`: `videos` when finished, `written` now, `existing` before.
+
+    `finished` is false if the listener stopped the call early; call again to resume.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    videos: int
+    written: int
+    existing: int
+    finished: bool
 
 
-def _claim(root: Path, parameters: dict[str, Any]) -> None:
-    """Leave `parameters` in `root`, or find the same ones there. Raises ValueError otherwise."""
-    file = root / MANIFEST
-    if not file.is_file():
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise ValueError(
-                f"{root} exists and is not a synthetic data set (it has no {MANIFEST}); give a new or empty folder"
-            )
-        replace_file(file, json.dumps(parameters, indent=2).encode())
-        return
-    try:
-        found = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(
-            f"{file} is not JSON ({error}); delete {root} and write the data set again"
-        ) from error
-    if not isinstance(found, dict):
-        raise ValueError(
-            f"{file} does not hold the parameters of a data set; delete {root} and write the data set again"
-        )
-    differences = [
-        f"{name} is {found.get(name)!r} there and {parameters.get(name)!r} here"
-        for name in [*parameters, *sorted(found.keys() - parameters.keys())]
-        if found.get(name) != parameters.get(name)
-    ]
-    if differences:
-        raise ValueError(
-            f"{root} holds a data set of other parameters: {'; '.join(differences)}; use the same ones, or another folder"
-        )
+def write_dataset(
+    out: str | os.PathLike[str],
+    parameters: SyntheticParameters = SyntheticParameters(),
+    *,
+    listener: Listener = SILENT,
+) -> SyntheticSummary:
+    """Write the synthetic motion data set to `out`, or resume one that was begun there.
+
+    The same parameters give the same bytes. Videos are renamed into place when they are complete,
+    so those that exist are kept. `out` is a new or empty folder, or one that an earlier call with
+    the same parameters has written to. The listener may stop the work after every video.
+
+    Raises ValueError if `out` holds something else or another process is writing there, OSError if
+    a video cannot be written.
+    """
+    root, classes = Path(out), tuple(sorted(parameters.classes))
+    _claim(root, parameters.to_json())
+    videos = len(classes) * parameters.groups * parameters.clips_per_group
+    written = existing = 0
+    with _locked(root):
+        for name, text in annotation_files(parameters).items():
+            replace_file(root / "annotations" / name, text.encode())
+        for name, video, scene in _draw_clips(parameters):
+            path = root / "videos" / video
+            if path.is_file():
+                existing += 1
+            else:
+                _write_video(path, root / UNFINISHED / path.name, name, scene, parameters.fps)
+                written += 1
+            listener.progress(written + existing, videos, {"video": path.stem})
+            if listener.should_stop():
+                break
+    finished = written + existing == videos
+    return SyntheticSummary(root, classes, videos, written, existing, finished)
 
 
-def _clips(classes: Sequence[str], groups: int, clips_per_group: int) -> list[_Clip]:
-    numbers = itertools.product(classes, range(1, groups + 1), range(1, clips_per_group + 1))
-    return [_Clip(name, group, clip) for name, group, clip in numbers]
+def _draw_clips(parameters: SyntheticParameters) -> Iterator[tuple[str, str, Scene]]:
+    """Yield class, path and scene of every clip.
+
+    Clips of a scene follow one another: it is drawn once, and a stopped data set has whole groups.
+    """
+    for group, clip in _numbers(parameters):
+        scene = draw_scene(parameters.seed, group, clip, parameters.frames, *parameters.size)
+        for name in sorted(parameters.classes):
+            yield name, video_path(name, group, clip), scene
 
 
-def _scene_of(clip: _Clip) -> tuple[int, int]:
-    return clip.group, clip.clip
+def _numbers(parameters: SyntheticParameters) -> Iterator[tuple[int, int]]:
+    """Return every (group, clip), both counted from 1."""
+    groups, clips = range(1, parameters.groups + 1), range(1, parameters.clips_per_group + 1)
+    return itertools.product(groups, clips)
+
+
+def video_path(name: str, group: int, clip: int) -> str:
+    """Return the path of a clip inside `videos/`, as the lists spell it."""
+    return f"{name}/v_{name}_g{group:02d}_c{clip:02d}.avi"
+
+
+def annotation_files(parameters: SyntheticParameters) -> dict[str, str]:
+    """Return the text of every annotation file by name."""
+    classes = list(enumerate(sorted(parameters.classes), start=1))
+    files = {"classInd.txt": "".join(f"{number} {name}\n" for number, name in classes)}
+    for split in SPLITS:
+        held_out = _test_groups(split, parameters.groups)
+        lines = {"train": "", "test": ""}
+        for (number, name), (group, clip) in itertools.product(classes, _numbers(parameters)):
+            video = video_path(name, group, clip)
+            if group in held_out:
+                lines["test"] += f"{video}\n"
+            else:
+                lines["train"] += f"{video} {number}\n"
+        files |= {f"{kind}list{split:02d}.txt": text for kind, text in lines.items()}
+    return files
 
 
 def _test_groups(split: int, groups: int) -> set[int]:
-    """Return the 1-based test groups of a split: 1..n of split 1, the next n of split 2, the next n of split 3, starting over when they run out."""
+    """Return the test groups of a split, counted from 1.
+
+    They are 1..n for split 1, the next n for split 2 and for split 3, starting over at the end.
+    """
     number = max(1, round(TEST_SHARE * groups))
     return {(number * (split - 1) + index) % groups + 1 for index in range(number)}
 
 
-def _annotations(clips: Sequence[_Clip], classes: Sequence[str], groups: int) -> dict[str, str]:
-    """Return the text of every annotation file by name."""
-    index = {name: position for position, name in enumerate(classes, start=1)}
-    files = {"classInd.txt": "".join(f"{position} {name}\n" for name, position in index.items())}
-    for split in SPLITS:
-        held_out = _test_groups(split, groups)
-        train = [
-            f"{clip.video} {index[clip.name]}\n" for clip in clips if clip.group not in held_out
-        ]
-        test = [f"{clip.video}\n" for clip in clips if clip.group in held_out]
-        files |= {
-            f"trainlist{split:02d}.txt": "".join(train),
-            f"testlist{split:02d}.txt": "".join(test),
-        }
-    return files
+def _claim(root: Path, parameters: dict[str, Any]) -> None:
+    """Write `parameters` into `root`. Raises ValueError if it holds others or something else."""
+    file = root / MANIFEST
+    if not file.is_file():
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise ValueError(
+                f"{root} is not a synthetic data set (it has no {MANIFEST}); "
+                "give a new or empty folder"
+            )
+        replace_file(file, json.dumps(parameters, indent=2).encode())
+        return
+    try:
+        existing = dict(json.loads(file.read_bytes()).items())
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{file} is damaged ({error}); delete {root} and write the data set again"
+        ) from error
+    differences = [
+        f"{name} is {existing.get(name)!r} there and {parameters.get(name)!r} here"
+        for name in {**parameters, **existing}
+        if existing.get(name) != parameters.get(name)
+    ]
+    if differences:
+        raise ValueError(
+            f"{root} holds a data set of other parameters: {'; '.join(differences)}; "
+            "use the same ones, or another folder"
+        )
 
 
 @contextlib.contextmanager
-def _writing(root: Path) -> Iterator[None]:
-    """Hold `root` against other processes; drop the folder of unfinished videos at the end."""
+def _locked(root: Path) -> Iterator[None]:
+    """Lock `root` against other processes; it has a folder of unfinished videos meanwhile."""
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(root / MANIFEST))
         except BlockingIOError as error:
             raise ValueError(
-                f"{root} is being written by another process; wait for it, or give another folder"
+                f"another process is writing to {root}; wait for it, or give another folder"
             ) from error
         (root / UNFINISHED).mkdir(exist_ok=True)
         try:
             yield
         finally:
-            with contextlib.suppress(
-                OSError
-            ):  # not empty: a video that broke off, to be overwritten by the next call
+            # Not empty after an interrupted video, which the next call overwrites.
+            with contextlib.suppress(OSError):
                 (root / UNFINISHED).rmdir()
 
 
 def _write_video(path: Path, temporary: Path, name: str, scene: Scene, fps: float) -> None:
-    frames = len(scene.camera)
+    frames, size = len(scene.camera), (scene.width, scene.height)
     travel = PROGRAMMES[name].travel(frames, scene.nuisance)
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(
-        str(temporary), cv2.VideoWriter.fourcc(*"MJPG"), fps, (scene.width, scene.height)
-    )
+    writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"MJPG"), fps, size)
     if not writer.isOpened():
-        raise OSError(
-            f"{temporary} could not be opened for Motion JPEG; check that the folder can be written to"
-        )
+        raise OSError(f"cannot write Motion JPEG to {temporary}; check that the folder is writable")
     for frame in range(frames):
         writer.write(draw_frame(scene, travel, frame))
     writer.release()
-    _check_video(temporary, frames)
+    # VideoWriter reports nothing when the disk is full.
+    capture = cv2.VideoCapture(str(temporary))
+    decoded = sum(1 for _ in iter(capture.grab, False))
+    capture.release()
+    if decoded != frames:
+        raise OSError(
+            f"{temporary} has {decoded} of {frames} frames; check that the disk is not full"
+        )
     sync_file(temporary)
     os.replace(temporary, path)
-
-
-def _check_video(path: Path, frames: int) -> None:
-    # VideoWriter says nothing when the disk is full
-    capture = cv2.VideoCapture(str(path))
-    found = 0
-    while capture.grab():
-        found += 1
-    capture.release()
-    if found != frames:
-        raise OSError(
-            f"{path} has {found} of {frames} frames after writing; check that the disk is not full"
-        )

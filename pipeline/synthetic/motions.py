@@ -1,8 +1,9 @@
 """Motion programmes: how the objects of a synthetic clip move, and nothing else about it.
 
-A programme turns the clip's nuisance (speed, tilt, period, sign) into a `Travel`. Every programme is neutral at frame 0 (all travels are zero
-there), so that the first frame of a clip is the same whichever programme plays. Travels are root-mean-square displacements over an object, in
-px: a clip of speed s moves by s px per frame (root mean square over object and time) in every class, so that speed does not tell classes apart.
+A programme turns a clip's nuisance (speed, tilt, period, sign) into a `Travel`. All travels are
+zero at frame 0, so the first frame of a clip is the same in every programme. Travels are
+root-mean-square displacements over an object, in px: a clip of speed s moves by s px per frame
+(root mean square over object and time) in every class, so that speed does not tell classes apart.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,18 +19,11 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MotionNuisance:
-    """What varies between clips of one class: drawn from (seed, group, clip), never from the class.
+    """What varies between clips of one class: depends on (seed, group, clip), not on the class.
 
-    Attributes
-    ----------
-    speed : float
-        Root-mean-square speed of the objects, px per frame.
-    tilt : float
-        Turns the axes of translations, radians.
-    period : float
-        Frames of one oscillation.
-    sign : float
-        +1 or -1: which way an oscillation starts.
+    `speed` is the root mean square over objects, px per frame; `tilt` turns the axes of
+    translations, radians; `period` is the frames of one oscillation; `sign`, +1 or -1, is the way
+    that it starts.
     """
 
     speed: float
@@ -40,10 +34,11 @@ class MotionNuisance:
 
 @dataclass(frozen=True)
 class Travel:
-    """How far the objects have gone at every frame since frame 0; float64 (frames,), px.
+    """How far the objects have moved at every frame since frame 0; float64 (frames,), px.
 
-    `x` and `y` (downwards) move the object's centre. `turn` (clockwise as seen), `grow` and `shear` (lower parts to the right) act about its
-    centre; as displacements at the object's root-mean-square radius they are independent of its size.
+    `x` and `y` (downwards) move the object's centre. `turn` (clockwise as seen), `grow` and `shear`
+    (lower parts to the right) act about its centre: displacements at the object's root-mean-square
+    radius, so that they do not depend on its size.
     """
 
     x: Array
@@ -106,27 +101,17 @@ PROGRAMMES: dict[str, Programme] = {
     "ZoomIn": Programme(_steady, grow=1),
     "ZoomOut": Programme(_steady, grow=-1),
 }
-"""Every class by name. RightThenLeft and LeftThenRight go there and back, so only the order in time tells them apart."""
+"""Every class by name. Only the order in time tells RightThenLeft from LeftThenRight."""
 
 
-def choose_classes(classes: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names of the chosen classes in alphabetical order; None means all of them.
-
-    Raises ValueError for a class that does not exist (naming the nearest one), is named twice, or when fewer than two are left.
-    """
-    names = tuple(PROGRAMMES) if classes is None else tuple(classes)
+def check_classes(names: Sequence[str]) -> None:
+    """Raise ValueError unless `names` are at least two motion programmes, each named once."""
     for name in names:
         if name not in PROGRAMMES:
             nearest = nearest_name(name, PROGRAMMES)
             hint = f"did you mean {nearest}?" if nearest else f"choose from {', '.join(PROGRAMMES)}"
             raise ValueError(f"class {name!r} is no motion programme; {hint}")
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(
-            f"class {twice!r} is named {names.count(twice)} times; name every class once"
-        )
+        if names.count(name) > 1:
+            raise ValueError(f"class {name!r} is named {names.count(name)} times; name it once")
     if len(names) < 2:
-        raise ValueError(
-            f"number of classes is {len(names)}, but a data set needs at least 2 to tell apart; name another class"
-        )
-    return tuple(sorted(names))
+        raise ValueError(f"number of classes is {len(names)}, but must be at least 2")

@@ -1,4 +1,4 @@
-"""The checksums of stored chunks: CRC32C (Zarr, and every chunk in a commit record) and HDF5's Fletcher-32."""
+"""CRC32C, the checksum of Zarr's chunks and of every chunk in a commit record."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,23 +18,24 @@ _ONES = 0xFFFFFFFF
 
 def _make_tables() -> NDArray[np.int64]:
     """Return int64 (8, 256): row k is the register after byte value b and k bytes of zero."""
-    tables = np.zeros((8, 256), np.int64)
-    for byte in range(256):
-        register = byte
-        for _ in range(8):
-            register = (register >> 1) ^ (_POLYNOMIAL if register & 1 else 0)
-        tables[0, byte] = register
-    for k in range(1, 8):
-        tables[k] = tables[0][tables[k - 1] & 0xFF] ^ (tables[k - 1] >> 8)
-    return tables
+    register = np.arange(256, dtype=np.int64)
+    for _ in range(8):
+        register = (register >> 1) ^ np.where(register & 1, _POLYNOMIAL, 0)
+    tables = [register]
+    for _ in range(7):
+        tables.append(register[tables[-1] & 0xFF] ^ (tables[-1] >> 8))
+    return np.array(tables)
 
 
 _TABLES = _make_tables()
-_LANE = 512  # bytes of each of the three parts that are summed up side by side
+_LANE = 512  # bytes of each of the three parts that are summed side by side
 
 
 def _make_shifts(zeros: int) -> NDArray[np.int64]:
-    """Return int64 (4, 256): row k is the register after `zeros` bytes of zero (a multiple of 8), from byte value b in its byte k."""
+    """Return int64 (4, 256): entry [k, b] is the register b << 8k after `zeros` zero bytes.
+
+    `zeros` is a multiple of 8.
+    """
     registers = np.arange(256, dtype=np.int64) << (8 * np.arange(4)[:, None])
     for _ in range(zeros // 8):
         registers = np.bitwise_xor.reduce(
@@ -48,7 +49,7 @@ _PAST_ONE, _PAST_TWO = _make_shifts(_LANE), _make_shifts(2 * _LANE)
 
 @kernel
 def long_by_table(register, value):
-    """Return the register after the eight bytes of `value`, eight table look-ups at a time; for processors without the instruction."""
+    """Return the register after the eight bytes of `value`; needs no CRC32C instruction."""
     value ^= register
     register = np.int64(0)
     for k in range(8):
@@ -71,11 +72,12 @@ def _shifted(register, shifts):
 
 @kernel
 def crc32c(data, start, size):
-    """Return the CRC32C, int64 in 0 .. 2^32 - 1, of bytes [start, start + size) of a uint8 array."""
+    """Return the CRC32C, int64 in [0, 2^32), of bytes [start, start + size) of a uint8 array."""
     register = np.int64(_ONES)
     i = address_of(data) + start
     stop = i + size
-    # The instruction waits for the one before it, so three parts go on at a time: a register is linear in what it has seen.
+    # Each instruction waits for the one before it, so three parts advance side by side. They can be
+    # joined because a register is linear in its input.
     while i + 3 * _LANE <= stop:
         second, third = np.int64(0), np.int64(0)
         for k in range(i, i + _LANE, 8):
@@ -93,32 +95,6 @@ def crc32c(data, start, size):
     return register ^ _ONES
 
 
-@kernel
-def fletcher32(data):
-    """Return HDF5's Fletcher-32 of a uint8 array, int64: sums modulo 65535 of its big-endian 16-bit words.
-
-    HDF5 folds carries back in, so that a sum is 0 only where all words were 0, and 65535 stands for every other multiple.
-    """
-    low = np.int64(0)
-    high = np.int64(0)
-    begin = address_of(data)
-    stop = begin + len(data)
-    for i in range(begin, stop, 2):
-        word = load_byte(i) << 8
-        if i + 1 < stop:
-            word |= load_byte(i + 1)
-        low += word
-        low = (low & 0xFFFF) + (low >> 16)
-        high += low
-        high = (high & 0xFFFF) + (high >> 16)
-    return (high << 16) | low
-
-
 def crc32c_of(data: bytes) -> int:
     """Return the CRC32C of `data`."""
     return int(crc32c(np.frombuffer(data, np.uint8), 0, len(data)))
-
-
-def fletcher32_of(data: bytes) -> int:
-    """Return HDF5's Fletcher-32 of `data`."""
-    return int(fletcher32(np.frombuffer(data, np.uint8)))

@@ -1,10 +1,12 @@
 """LZ4 blocks, decoded two at a time.
 
-Source: the LZ4 block format, as its project documents it. Every block that follows it is decoded; what flowcpc.stores.codec.lz4_encoder writes is decoded fast.
+Source: the LZ4 block format, as its project documents it. Every block of that format is decoded;
+those of flowcpc.stores.codec.lz4_encoder are decoded fast.
 
-The time of a decoder goes into waiting: for the length that says where the next one is, and after branches that the processor guessed wrongly. So
-two blocks advance in one loop, each while the other waits; a length's second byte is read whether or not it is there; 128 bytes are copied
-where 5 were wanted; and one branch, rarely taken, stands for all that is rare.
+A decoder spends its time waiting for the length that says where the next sequence begins, and after
+mispredicted branches. So two blocks advance in one loop, each while the other waits; the second
+byte of a length is read even if it is absent; 128 bytes are copied where 5 were wanted; and a
+single branch, rarely taken, covers all rare cases.
 """
 
 import numpy as np
@@ -20,21 +22,11 @@ _EXTENDED, _LEAST_MATCH, _MORE = 15, 4, 255
 def decode_blocks(
     one, one_end, target, needed, length, two, two_end, other, also_needed, other_length
 ):
-    """Decode two LZ4 blocks, each to a place of its own.
+    """Decode block [one, one_end) to `target` and [two, two_end) to `other`.
 
-    Parameters
-    ----------
-    one, one_end, two, two_end : int
-        Addresses of the blocks, half open, with SLACK readable bytes behind them. A block that is empty is left out.
-    target, other : int
-        Addresses of `length` and `other_length` bytes, with SLACK writable bytes behind them.
-    needed, also_needed : int
-        How many of these bytes must be there in the end.
-
-    Returns
-    -------
-    bool
-        Whether the blocks hold so many bytes and do not leave their bounds.
+    All are addresses; SLACK readable bytes follow a block, which may be empty, and SLACK writable
+    bytes follow the `length` and `other_length` bytes of the targets. Return whether the blocks
+    hold the first `needed` and `also_needed` of these bytes and do not leave their bounds.
     """
     op, stop, end = target, target + needed, target + length
     oq, stop_q, end_q = other, other + also_needed, other + other_length
@@ -51,7 +43,10 @@ def decode_blocks(
 
 @inlined
 def _step(ip, ip_end, begin, op, op_end):
-    """Decode the sequence at `ip` to `op`; returns where the next ones are, beyond `ip_end` where there is none."""
+    """Decode the sequence at `ip` to `op` and return both addresses behind it.
+
+    The first one is beyond `ip_end` where the sequence is not valid.
+    """
     token = load_byte(ip)
     ip += 1
     literals = token >> 4
@@ -91,7 +86,10 @@ def _step(ip, ip_end, begin, op, op_end):
 
 @kernel
 def _copy_any(ip, ip_end, begin, op, op_end, offset, length, more):
-    """Finish a sequence whose match is long, near, or wrong; `length` holds what its token and second byte say."""
+    """Finish a sequence whose match is long, near, or invalid.
+
+    `length` is the sum of what its token and its second byte say.
+    """
     if length == _EXTENDED + _LEAST_MATCH + _MORE:
         while more == _MORE and ip < ip_end:
             more = load_byte(ip)
@@ -100,7 +98,7 @@ def _copy_any(ip, ip_end, begin, op, op_end, offset, length, more):
     end = op + length
     if offset == 0 or op - offset < begin or end > op_end or ip > ip_end:
         return ip_end + 1, op
-    # A match may reach into itself: what it repeats doubles until a whole vector of it is there.
+    # A match may overlap itself: the repeated part doubles until it fills a whole vector.
     while offset < 32 and op < end:
         copy_32(op, op - offset)
         op += offset

@@ -1,9 +1,10 @@
 """LZ4 blocks of flow codes, made to be decoded fast.
 
-Any LZ4 decoder reads them. What our own likes best is kept in mind: few sequences, so matches are searched with eight equal bytes, in the rows
-above and by a hash table, and put off by a byte where the next one is longer; and none nearer than SHORTEST_OFFSET, because a match that reaches
-into itself, or into what was written an instant ago, is waited for. A match is measured 64 bytes at a time. It takes less than half the time of the
-LZ4 library's HC compressor and the blocks are a seventh larger (docs/store.md).
+Any LZ4 decoder reads them. Our own is fastest with few sequences, so the search hashes eight bytes,
+looks into the rows above too, and moves a match by a byte if the next one is longer. It takes no
+match nearer than SHORTEST_OFFSET: a decoder waits for one that overlaps itself, or bytes that were
+written an instant ago. Matches are measured 64 bytes at a time. Encoding takes less than half the
+time of the LZ4 library's HC compressor; the blocks are a seventh larger (docs/store.md).
 
 Source: the LZ4 block format, as its project documents it.
 """
@@ -23,36 +24,28 @@ from flowcpc.stores.codec.raw_bytes import (
 )
 
 _HASH_BITS = 14
-TABLE_BYTES = 8 << _HASH_BITS  # the two last places of each hash
-_FACTOR = np.uint64(
-    0x9E3779B185EBCA87
-)  # 2^64 over the golden ratio: neighbouring values fall far apart
+TABLE_BYTES = 8 << _HASH_BITS  # the two last positions of each hash
+# 2^64 over the golden ratio: neighbouring values fall far apart.
+_FACTOR = np.uint64(0x9E3779B185EBCA87)
 _SHIFT = np.uint64(64 - _HASH_BITS)
 _SHORTEST, _FARTHEST = 5, 65535
-_LAST_LITERALS, _NO_MATCH = (
-    5,
-    12,
-)  # bytes at the end of a block that must be literals, or in which no match may begin
-_PATIENCE = 6  # every 2^6 literals in a row the search takes longer steps
+_LAST_LITERALS = 5  # bytes at the end of a block that must be literals
+_NO_MATCH = 12  # bytes at the end of a block in which no match may begin
+_PATIENCE = 6  # the search takes longer steps after every 2^6 literals in a row
 
 
 def most_bytes(length: int) -> int:
-    """Return how many bytes a block of `length` bytes may take, and SLACK of its own besides."""
+    """Return the largest size of a block of `length` bytes, without the SLACK behind it."""
     return length + length // 255 + 16
 
 
 @kernel
 def encode_block(source, length, row, table, target):
-    """Write the `length` bytes at `source` as an LZ4 block to `target`; returns how many bytes it takes.
+    """Write the `length` bytes at `source` as an LZ4 block to `target` and return its size.
 
-    Parameters
-    ----------
-    source, target : int
-        Addresses, with SLACK bytes behind: readable and always the same ones behind `source`, so that equal data give equal blocks.
-    row : int
-        Bytes of a row of the image: what is above is often the same.
-    table : int
-        Address of TABLE_BYTES bytes, all zero.
+    Both are addresses with SLACK bytes behind; those behind `source` must always have the same
+    values, so that equal data give equal blocks. `row` is the bytes of an image row: the bytes
+    above are often the same. `table` is the address of TABLE_BYTES zero bytes.
     """
     end = source + length
     last = end - _NO_MATCH
@@ -61,9 +54,9 @@ def encode_block(source, length, row, table, target):
     op = target
     while ip < last:
         while filled <= ip - SHORTEST_OFFSET:
-            place = _place(table, filled)
-            store_word(place + 4, load_word(place))
-            store_word(place, filled - source + 1)
+            slot = _slot(table, filled)
+            store_word(slot + 4, load_word(slot))
+            store_word(slot, filled - source + 1)
             filled += 1
         length, offset = _longest(source, ip, end, above, row, table)
         if length < _SHORTEST:
@@ -83,19 +76,19 @@ def encode_block(source, length, row, table, target):
 
 
 @inlined
-def _place(table, address):
-    """Return where the table keeps the last places of the eight bytes at `address`."""
+def _slot(table, address):
+    """Return where the table keeps the last two positions of the eight bytes at `address`."""
     value = (np.uint64(load_long(address)) * _FACTOR) >> _SHIFT
     return table + (np.int64(value) << 3)
 
 
 @inlined
 def _longest(source, ip, end, above, row, table):
-    """Return (length, offset) of the longest match for `ip` that was found."""
+    """Return (length, offset) of the longest match found for `ip`."""
     longest, nearest = np.int64(0), np.int64(0)
-    place = _place(table, ip)
-    longest, nearest = _longer(source, ip, ip - source - load_word(place) + 1, longest, nearest)
-    longest, nearest = _longer(source, ip, ip - source - load_word(place + 4) + 1, longest, nearest)
+    slot, distance = _slot(table, ip), ip - source + 1
+    longest, nearest = _longer(source, ip, distance - load_word(slot), longest, nearest)
+    longest, nearest = _longer(source, ip, distance - load_word(slot + 4), longest, nearest)
     longest, nearest = _longer(source, ip, above, longest, nearest)
     longest, nearest = _longer(source, ip, above - 1, longest, nearest)
     longest, nearest = _longer(source, ip, above + 1, longest, nearest)
@@ -111,8 +104,9 @@ def _longest(source, ip, end, above, row, table):
 
 @inlined
 def _longer(source, ip, offset, longest, nearest):
-    """Return (length, offset) of the match at `offset` if it is longer than the longest so far, else that one. A block has nothing before its
-    beginning, where an empty place of the table points.
+    """Return (length, offset) of the match at `offset` if it is longer than the longest so far.
+
+    An empty slot of the table points before the beginning of the block, where there is no match.
     """
     if longest < 64 and SHORTEST_OFFSET <= offset <= min(ip - source, _FARTHEST):
         equal = equal_bytes_of_64(ip, ip - offset)
@@ -123,7 +117,7 @@ def _longer(source, ip, offset, longest, nearest):
 
 @inlined
 def _write_literals(op, source, count, match):
-    """Write a sequence's token, for `match` (at most 15) beside it, and its literals; returns the address behind them."""
+    """Write a token (with `match`, at most 15) and its literals; return the address behind them."""
     store_byte(op, (min(count, 15) << 4) | match)
     op = _write_more(op + 1, count)
     for k in range(0, count, 16):
@@ -133,7 +127,7 @@ def _write_literals(op, source, count, match):
 
 @inlined
 def _write_more(op, length):
-    """Write what a token's four bits do not hold of a length; returns the address behind it."""
+    """Write what a token's four bits do not hold of `length`; return the address behind it."""
     if length >= 15:
         length -= 15
         while length >= 255:

@@ -19,44 +19,41 @@ def read_window(
     raw : uint8
         Bytes of the chunks, with SLACK more behind them.
     offsets, sizes, checks : int64 (n,)
-        Of the chunks that hold the flows, as in a ChunkMap; offsets count from the beginning of `raw`.
-    first : int
-        First flow in the first of these chunks.
-    flows : int64 (N,)
-        Which flows, ascending; the same one may stand there several times.
+        Of the chunks that hold the flows, as in a ChunkMap; offsets are relative to `raw`.
+    first, flows : int, int64 (N,)
+        First flow in these chunks, and the flows to decode, ascending; one may occur several times.
     chunk : (int, int, int)
         Flows, height and width of a chunk.
     itemsize : int
         Bytes of a code.
     corner, size : (int, int)
         Top and left, height and width of the crop, px; it lies within the flow.
-    scratch : uint8
-        blosc.scratch_bytes of a chunk.
-    out : uint8 (N * 2 * h * w * itemsize,)
-        Where the crop goes.
+    scratch, out : uint8 (blosc.scratch_bytes of a chunk,), uint8 (N * 2 * h * w * itemsize,)
+        Working memory, and the crop.
 
     Returns
     -------
     (int, int)
-        INTACT, or what is wrong, and the position in `offsets` of the chunk in which it is.
+        INTACT or what is wrong, and the position in `offsets` of the damaged chunk.
     """
     per_chunk, rows, columns = chunk
     top, left = corner
     height, width = size
-    # A half of a chunk is as many planes as the chunk has flows. What lies below the crop need not be decoded in the last of them.
+    # Each half of a chunk has as many planes as the chunk has flows. In the last of them, the rows
+    # below the crop need not be decoded.
     plane = rows * columns * itemsize
     needed = (per_chunk - 1) * plane + (top + height) * columns * itemsize
     length = width * itemsize
     target = address_of(out)
-    held = -1
+    decoded = -1
     for flow in flows:
         c, within = divmod(flow - first, per_chunk)
-        if c != held:
+        if c != decoded:
             if crc32c(raw, offsets[c], sizes[c]) != checks[c]:
                 return BAD_CHECKSUM, c
             if not decode_frame(raw, offsets[c], sizes[c], scratch, needed):
                 return BAD_FRAME, c
-            held = c
+            decoded = c
         for component in range(2):
             number = within * 2 + component
             source = address_of(scratch) + number * plane + (top * columns + left) * itemsize

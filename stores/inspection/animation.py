@@ -2,15 +2,14 @@
 
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from flowcpc.stores.base.atomic import replace_file
-from flowcpc.stores.base.errors import UnknownVideoError
 from flowcpc.stores.flow_store import FlowStore
 from flowcpc.stores.inspection.pictures import fitted, fitting_scale, flow_to_rgb, label_font
 from flowcpc.stores.video.reader import VideoReader
@@ -18,43 +17,34 @@ from flowcpc.stores.video.reader import VideoReader
 FORMATS = {".gif": "GIF", ".webp": "WEBP"}
 MOST_FLOWS = 300
 _WIDTH = 256  # of a tile at least, px
-_LINE = 15  # of a caption
+_LINE = 15  # height of a line of a caption
 _CAPTION = 2 * _LINE + 4
 _FPS = 25.0  # where a video's own is not known
 _SAMPLED = 8
 
 
 def write_animation(
-    path: str | os.PathLike[str],
-    store: FlowStore,
-    video_ids: Sequence[str],
-    *,
-    announce: Callable[[str], None] = lambda message: None,
-) -> None:
-    """Write the flow of some videos, side by side, as an animation that is whole or absent.
+    path: str | os.PathLike[str], store: FlowStore, video_ids: Sequence[str]
+) -> str:
+    """Write the flow of some videos, side by side, as an animation, atomically.
 
-    All share one scale of colour, that 99 % of their flow stays below. The speed is the first video's; a shorter one stays on its last flow. At
-    most MOST_FLOWS flows are shown, from the first on, and `announce` is told when that leaves some out.
+    All share one scale of colour; 99 % of their flow is slower. The first video sets the speed; a
+    shorter one stays on its last flow. At most the first MOST_FLOWS flows are shown; return a
+    remark if that leaves some out, else "".
 
-    Raises ValueError for another ending than .gif or .webp, no video, or one that is not in the store.
+    Raises ValueError if `path` does not end in one of FORMATS or no video is named, and
+    UnknownVideoError for a video that is not in the store.
     """
     file = Path(path)
     if file.suffix.lower() not in FORMATS:
-        raise ValueError(
-            f"{file} does not end in {' or '.join(FORMATS)}, which are what is written; name it so"
-        )
+        raise ValueError(f"{file} must end in {' or '.join(FORMATS)} to hold an animation")
     if not video_ids:
         raise ValueError(f"no video is named; name at least one that is in {store.path}")
-    try:
-        videos = [store.open_video(video_id) for video_id in video_ids]
-    except UnknownVideoError as error:
-        raise ValueError(error.args[0]) from error
+    videos = [store.open_video(video_id) for video_id in video_ids]
     longest = max(video.shape[0] for video in videos)
     shown = min(longest, MOST_FLOWS)
-    if longest > shown:
-        announce(f"showing the first {shown} of {longest} flows")
     sampled = [
-        _flow(store, video, int(frame))
+        _read_flow(store, video, int(frame))
         for video in videos
         for frame in np.linspace(0, video.shape[0] - 1, min(video.shape[0], _SAMPLED))
     ]
@@ -70,9 +60,10 @@ def write_animation(
         loop=0,
     )
     replace_file(file, data.getvalue())
+    return f"showing the first {shown} of {longest} flows" if longest > shown else ""
 
 
-def _flow(store: FlowStore, video: VideoReader, frame: int) -> NDArray[np.float32]:
+def _read_flow(store: FlowStore, video: VideoReader, frame: int) -> NDArray[np.float32]:
     return store.encoding.decode(video.read(frame, frame + 1))[0]
 
 
@@ -80,25 +71,21 @@ def _pictures(
     store: FlowStore, videos: Sequence[VideoReader], shown: int, scale: float
 ) -> Iterator[Image.Image]:
     factor = max(1, round(_WIDTH / max(video.shape[3] for video in videos)))
-    sizes = [(factor * video.shape[3], factor * video.shape[2]) for video in videos]
+    widths = [factor * video.shape[3] for video in videos]
+    height = factor * max(video.shape[2] for video in videos) + _CAPTION
     font = label_font(11)
     for number in range(shown):
-        whole = (sum(width for width, _ in sizes), max(height for _, height in sizes) + _CAPTION)
-        picture = Image.new("RGB", whole, (255, 255, 255))
+        picture = Image.new("RGB", (sum(widths), height), (255, 255, 255))
         draw = ImageDraw.Draw(picture)
         left = 0
-        for video, size in zip(videos, sizes, strict=True):
+        for video, width in zip(videos, widths, strict=True):
             frame = min(number, video.shape[0] - 1)
-            tile = Image.fromarray(flow_to_rgb(_flow(store, video, frame), scale))
-            picture.paste(tile.resize(size, Image.Resampling.NEAREST), (left, _CAPTION))
-            for line, text in enumerate(
-                (video.video_id, f"flow {frame}, full colour {scale:.3g} px")
-            ):
-                draw.text(
-                    (left + 2, 2 + line * _LINE),
-                    fitted(text, font, size[0] - 4),
-                    (25, 25, 25),
-                    font,
-                )
-            left += size[0]
+            tile = Image.fromarray(flow_to_rgb(_read_flow(store, video, frame), scale))
+            tile = ImageOps.scale(tile, factor, Image.Resampling.NEAREST)
+            picture.paste(tile, (left, _CAPTION))
+            lines = video.video_id, f"flow {frame}, full colour {scale:.3g} px"
+            for line, text in enumerate(lines):
+                at = left + 2, 2 + line * _LINE
+                draw.text(at, fitted(text, font, width - 4), (25, 25, 25), font)
+            left += width
         yield picture

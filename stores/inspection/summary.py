@@ -1,23 +1,24 @@
 """What is in a store, for `flowcpc info`."""
 
 import dataclasses
-from collections import Counter
 from typing import Any
 
 import pandas as pd
 
 from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.flow_store import FlowStore
+from flowcpc.stores.inspection.tables import as_records
 
-_NAMED_SIZES = 4
+_MOST_SIZES = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class StoreSummary:
     """Counts over one store.
 
-    `bytes` are those of all files of its videos, `frame_bytes` what their frames are of these; `sizes` has the number of videos of each size, the
-    most frequent first, `by_class` a row per label and a column per split of each fold.
+    `bytes` is the size of all files of its videos, `frame_bytes` the part of their frames; `sizes`
+    has the number of videos of each size, the most frequent first; `by_class` has a row per label
+    and a column per split of each fold.
     """
 
     path: str
@@ -35,89 +36,72 @@ class StoreSummary:
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON values."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**values, "by_class": self.by_class.reset_index().to_dict("records")}
+        return {**vars(self), "by_class": as_records(self.by_class.reset_index())}
 
     def to_text(self) -> str:
-        """Return the summary as lines for a person."""
-        per_flow = (
-            f" ({(self.bytes - self.frame_bytes) / self.flows / 1e3:.3g} KB per flow)"
-            if self.flows
-            else ""
-        )
-        if "imported" in self.numerics:
-            computed = "imported from {layout} (bound {bound:g} px)".format(
-                **self.numerics["imported"]
-            )
+        """Return the summary as lines for people."""
+        numerics = self.numerics
+        if "imported" in numerics:
+            source = "imported from {layout} (bound {bound:g} px)".format(**numerics["imported"])
         else:
-            computed = f"profile {self.numerics.get('tvl1', {}).get('profile')}"
+            source = f"profile {numerics.get('tvl1', {}).get('profile')}"
+        miscounted = "decoded to another number of frames than the header says"
         lines = [
             f"store      {self.path}",
-            f"flow       {self._size_text()}, {self.numerics['encoding']['name']}, {self.array_format}, {computed}",
-            f"videos     {self.videos} with {counted(self.flows, 'flow')} in {(self.bytes - self.frame_bytes) / 1e6:.3g} MB{per_flow}",
-            *self._frame_lines(),
+            f"flow       {self._size_text()}, {numerics['encoding']['name']}, "
+            f"{self.array_format}, {source}",
+            f"videos     {self.videos} with {counted(self.flows, 'flow')} in "
+            f"{_size_of_parts(self.bytes - self.frame_bytes, self.flows, 'flow')}",
             f"failures   {counted(self.failures, 'video of the data set')} without flow",
-            f"miscounted {counted(self.miscounted, 'video')} decoded to another number of frames than the header says",
+            f"miscounted {counted(self.miscounted, 'video')} {miscounted}",
             f"embeddings {', '.join(self.embeddings) or 'none'}",
         ]
+        if "frames" in numerics:
+            frames = self.flows + self.videos
+            codec = "({codec}, quality {quality}, {subsampling})".format(**numerics["frames"])
+            size = _size_of_parts(self.frame_bytes, frames, "frame")
+            lines.insert(3, f"frames     {counted(frames, 'frame')} {codec} in {size}")
         if len(self.by_class):
             lines += ["", self.by_class.to_string()]
         return "\n".join(lines)
 
-    def _frame_lines(self) -> list[str]:
-        if "frames" not in self.numerics:
-            return []
-        frames = self.flows + self.videos
-        per_frame = f" ({self.frame_bytes / frames / 1e3:.3g} KB per frame)" if frames else ""
-        codec = "{codec}, quality {quality}, {subsampling}".format(**self.numerics["frames"])
-        return [
-            f"frames     {counted(frames, 'frame')} ({codec}) in {self.frame_bytes / 1e6:.3g} MB{per_frame}"
-        ]
-
     def _size_text(self) -> str:
-        """Return how large flow is: one size, or the shorter side and the most frequent sizes."""
+        """Return the size of flow: one size, or the shorter side and the most frequent sizes."""
         if "short_side" not in self.numerics:
             return f"{self.numerics['height']}x{self.numerics['width']} px"
-        named = [f"{size} ({count})" for size, count in self.sizes.items()][:_NAMED_SIZES]
-        more = [f"{len(self.sizes) - _NAMED_SIZES} more"] if len(self.sizes) > _NAMED_SIZES else []
-        return f"shorter side {self.numerics['short_side']} px: {', '.join([*named, *more]) or 'no video'}"
+        sizes = [f"{size} ({count})" for size, count in self.sizes.items()]
+        if len(sizes) > _MOST_SIZES:
+            sizes[_MOST_SIZES:] = [f"{len(sizes) - _MOST_SIZES} more"]
+        return f"shorter side {self.numerics['short_side']} px: {', '.join(sizes) or 'no video'}"
+
+
+def _size_of_parts(size: int, parts: int, noun: str) -> str:
+    return f"{size / 1e6:.3g} MB" + (f" ({size / parts / 1e3:.3g} KB per {noun})" if parts else "")
 
 
 def summarise(store: FlowStore) -> StoreSummary:
     """Return counts over `store`."""
     tables = store.tables("videos", "failures")
     videos = tables["videos"]
-    folds = [name for name in videos.columns if name.startswith("fold")]
-    columns = {"videos": videos.groupby("label", dropna=False).size()} if len(videos) else {}
-    for fold in folds:
-        for split, count in (
-            videos.groupby(fold)["label"].value_counts().unstack(0, fill_value=0).items()
-        ):
-            columns[f"{fold} {split}"] = count
-    by_class = pd.DataFrame(columns).fillna(0).astype(int)
-    by_class.index.name = "label"
+    sums = videos.reindex(columns=["flows", "bytes", "frame_bytes"]).sum()
+    by_class = [videos.groupby("label", dropna=False).size().to_frame("videos")]
+    for fold in videos.columns[videos.columns.str.startswith("fold")]:
+        by_class.append(pd.crosstab(videos["label"], videos[fold]).add_prefix(f"{fold} "))
+    sides = videos.reindex(columns=["height", "width"]).astype(str)
+    sizes = (sides["height"] + "x" + sides["width"]).value_counts()
+    as_header = videos.reindex(columns=["decoded_is_header"])["decoded_is_header"]
     folder = store.path / "embeddings"
-    sizes = (
-        [
-            f"{height}x{width}"
-            for height, width in zip(videos["height"], videos["width"], strict=True)
-        ]
-        if len(videos)
-        else []
-    )
     return StoreSummary(
         path=str(store.path),
         array_format=store.array_format,
         numerics=store.numerics,
         videos=len(videos),
-        flows=int(videos["flows"].sum()),
-        bytes=int(videos["bytes"].sum()) if "bytes" in videos else 0,
-        frame_bytes=int(videos["frame_bytes"].sum()) if "frame_bytes" in videos else 0,
+        flows=int(sums["flows"]),
+        bytes=int(sums["bytes"]),
+        frame_bytes=int(sums["frame_bytes"]),
         failures=len(tables["failures"]),
-        miscounted=int((~videos["decoded_is_header"].astype(bool)).sum())
-        if "decoded_is_header" in videos
-        else 0,
-        sizes=dict(Counter(sizes).most_common()),
-        by_class=by_class,
+        miscounted=int((as_header == False).sum()),  # noqa: E712  (None counts as right)
+        sizes={str(size): count for size, count in sizes.items()},
+        by_class=pd.concat(by_class, axis=1).fillna(0).astype(int).rename_axis("label"),
         embeddings=sorted(path.name for path in folder.iterdir()) if folder.is_dir() else [],
     )

@@ -10,14 +10,12 @@ from typing import Any
 
 import h5py
 import hdf5plugin
+from numcodecs.fletcher32 import Fletcher32
 
 from flowcpc.stores.base.atomic import sync_file
 from flowcpc.stores.codec.blosc import COMPRESSOR, LEVEL
-from flowcpc.stores.codec.checksums import fletcher32_of
 from flowcpc.stores.encoding import Encoding
 from flowcpc.stores.layout import ARRAY_NAME, DIMENSIONS
-
-_CHECKSUM_BYTES = 4
 
 
 class Hdf5Writer:
@@ -54,8 +52,7 @@ class Hdf5Writer:
         start = self._flows
         self._flows += flows
         self._array.resize(self._flows, axis=0)
-        data = frame + fletcher32_of(frame).to_bytes(_CHECKSUM_BYTES, "little")
-        self._array.id.write_direct_chunk((start, 0, 0, 0), data)
+        self._array.id.write_direct_chunk((start, 0, 0, 0), Fletcher32().encode(frame))
 
     def close(self) -> None:
         """Finish the array and sync it."""

@@ -78,7 +78,7 @@ def test_a_storm_of_kills_then_the_store_is_an_undisturbed_one(
         run_writer(target, form)
         assert_same_store(tmp_path / "whole", target)
         assert garbage.find_leftovers(target) == []
-        assert verify(open_store(target)).findings == []
+        assert verify(open_store(target)).problems == []
         shutil.rmtree(target)
         assert rounds < 10 * KILLS, "the kills come too late"
 
@@ -99,10 +99,10 @@ def test_two_extractions_at_once(tmp_path: Path, array_format: str) -> None:
     assert [process.wait() for process in both] == [0, 0]
     assert extract("alone").wait() == 0
     store = open_store(tmp_path / "s")
-    assert {finding.kind for finding in verify(store).findings} <= {EXTRA}
+    assert {problem.kind for problem in verify(store).problems} <= {EXTRA}
     assert_same_store(tmp_path / "s", tmp_path / "alone")
     assert extract("s").wait() == 0
-    assert verify(store).findings == []
+    assert verify(store).problems == []
 
 
 @pytest.mark.parametrize("array_format", FORMATS)

@@ -200,13 +200,13 @@ def test_what_no_commit_names_is_garbage(store: FlowStore) -> None:
     never.parent.mkdir(exist_ok=True)
     for path in (stray, never):
         path.write_bytes(b"begun")
-    assert [finding.kind for finding in verify(store).findings] == [EXTRA, EXTRA]
+    assert [problem.kind for problem in verify(store).problems] == [EXTRA, EXTRA]
     assert store.collect_garbage() == 2
     assert not stray.exists()
     assert not never.exists()
     commit_flow(store, "a", some_flow(5, 9))  # a new generation leaves the one before
     assert store.collect_garbage() == 2
-    assert verify(store).findings == []
+    assert verify(store).problems == []
     assert store.read_frames("a").shape == (6, 16, 20, 3)
 
 
@@ -214,19 +214,19 @@ def test_a_lost_commit_keeps_its_frames(store: FlowStore) -> None:
     path = layout.commit_path(store.path, "a")
     intact = path.read_bytes()
     path.unlink()
-    assert [(finding.kind, finding.video_id) for finding in verify(store).findings] == [
+    assert [(problem.kind, problem.video_id) for problem in verify(store).problems] == [
         (MISSING, "a")
     ]
     assert garbage.collect(store.path) == 0
     path.write_bytes(intact)
-    assert verify(store).findings == []
+    assert verify(store).problems == []
 
 
 def test_missing_and_damaged_frames_are_found(store: FlowStore) -> None:
     frames_file(store, "a").unlink()
     file = frames_file(store, "b")
     file.write_bytes(file.read_bytes()[:-1] + b"x")
-    found = sorted((finding.video_id, finding.kind) for finding in verify(store).harmful)
+    found = sorted((problem.video_id, problem.kind) for problem in verify(store).harmful)
     assert found == [("a", MISSING), ("b", DAMAGED)]
     np.testing.assert_array_equal(store.read_codes("a"), store.encoding.encode(some_flow(5)))
 

@@ -79,7 +79,7 @@ def test_shards_that_start_at_once_make_the_store_of_one_run(tmp_path: Path) -> 
     assert len(list((store.path / "flow").glob("*/*"))) == 18
     store.consolidate()
     assert_same_store(tmp_path / "s", tmp_path / "alone")
-    assert verify(store).findings == []
+    assert verify(store).problems == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -106,7 +106,7 @@ def test_a_shard_that_is_preempted_exits_75_and_the_rerun_goes_on(
         process.communicate(timeout=240)
         assert process.returncode == 0
     assert len(open_store(tmp_path / "s").videos()) == 9
-    assert verify(open_store(tmp_path / "s")).findings == []
+    assert verify(open_store(tmp_path / "s")).problems == []
 
 
 def test_a_shard_loads_no_dask(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from flowcpc.stores.encoding import DEFAULT
 from flowcpc.stores.flow_store import FlowStore, create_store, open_store
 
 STEP = 40 / 255
-# Half a step of the quantiser, and what JPEG changes smooth flow by; more in colour, which it turns into brightness and hues.
+# Half a step of the quantiser and the error of JPEG on smooth flow. It is larger in colour, which
+# JPEG turns into brightness and hues.
 JPEG_STEPS = {"denseflow": 2.5, "tsn": 2.5, "memdpc": 4.5}
 EACH = pytest.mark.parametrize("layout", LAYOUTS)
 
@@ -156,11 +157,12 @@ def spoil(folder: Path, how: str) -> None:
         ("cut", "flow_x_00001.jpg is cut off"),
         (
             "many",
-            "lacks flow_y_00001.jpg, flow_y_00002.jpg, flow_y_00003.jpg, flow_x_00004.jpg, flow_y_00004.jpg and ",
+            "lacks flow_y_00001.jpg, flow_y_00002.jpg, flow_y_00003.jpg, flow_x_00004.jpg, "
+            "flow_y_00004.jpg and ",
         ),
         ("twins", "has both flow_x_00001.jpg and flow_x_1.jpg"),
         ("colour", "flow_x_00001.jpg is a colour image"),
-        ("late", "begins with number 3; the first flow of its tree is 1"),
+        ("late", "begins with number 3, but the first flow here is 1"),
         ("size", "flow_y_00005.jpg is 30x48 and flow_x_00005.jpg is 32x48"),
     ],
 )
@@ -244,11 +246,11 @@ def test_what_cannot_be_done_is_one_sentence(store: FlowStore, tmp_path: Path) -
         (["export", store.path, tmp_path / "afile", "--layout", "tsn"], "is a file"),
         (
             ["export", store.path, out, "--layout", "denseflow"],
-            "as layout tsn with bound 20 px, and layout denseflow with bound 20 px is asked for",
+            "as layout tsn with bound 20 px, and layout denseflow with bound 20 px is requested",
         ),
         (
             ["export", store.path, out, "--layout", "tsn", "--bound", 5],
-            "and layout tsn with bound 5 px is asked for",
+            "and layout tsn with bound 5 px is requested",
         ),
         (
             ["export", store.path, out, "--layout", "tsn", "--bound", "nan"],
@@ -279,7 +281,7 @@ def test_a_video_without_its_first_flow_is_not_shifted_by_one(
     result = flowcpc("import", tmp_path / "out", tmp_path / "in.flow", "--layout", "denseflow")
     assert (result.exit_code, result.stdout) == (
         3,
-        "Left/a\tbegins with number 1; the first flow of its tree is 0\n",
+        "Left/a\tbegins with number 1, but the first flow here is 0\n",
     )
 
 

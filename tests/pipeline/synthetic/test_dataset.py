@@ -1,8 +1,12 @@
-"""Tests of flowcpc.pipeline.synthetic.dataset: files, lists, resuming, refusals. What the videos show is tested in test_synthetic_scene."""
+"""Tests of flowcpc.pipeline.synthetic.dataset: files, lists, resuming, refusals.
+
+test_scene.py tests what the videos show.
+"""
 
 import fcntl
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +19,17 @@ from numpy.typing import NDArray
 from recorder import Recorder
 
 from flowcpc.pipeline.datasets.sources import read_dataset
-from flowcpc.pipeline.synthetic.dataset import SyntheticSummary, _annotations, _clips, write_dataset
+from flowcpc.pipeline.synthetic.dataset import (
+    SyntheticParameters,
+    SyntheticSummary,
+    annotation_files,
+    write_dataset,
+)
 from flowcpc.pipeline.synthetic.motions import PROGRAMMES
 
-SMALL: dict[str, Any] = {
-    "groups": 3,
-    "clips_per_group": 1,
-    "frames": 5,
-    "size": (32, 48),
-    "classes": ["ZoomIn", "Shear"],
-}
+SMALL = SyntheticParameters(
+    groups=3, clips_per_group=1, frames=5, size=(32, 48), classes=("ZoomIn", "Shear")
+)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -46,7 +51,7 @@ def decode(path: Path) -> NDArray[np.uint8]:
 
 
 def test_files_have_the_names_and_lists_of_ucf101(tmp_path: Path) -> None:
-    summary = write_dataset(tmp_path / "synth", **SMALL)
+    summary = write_dataset(tmp_path / "synth", SMALL)
     assert summary == SyntheticSummary(tmp_path / "synth", ("Shear", "ZoomIn"), 6, 6, 0, True)
     annotations = [f"{kind}list0{split}.txt" for kind in ("test", "train") for split in (1, 2, 3)]
     videos = [
@@ -77,7 +82,7 @@ def test_files_have_the_names_and_lists_of_ucf101(tmp_path: Path) -> None:
 
 
 def test_the_data_set_is_read_as_ucf101(tmp_path: Path) -> None:
-    root = write_dataset(tmp_path / "synth", **SMALL).path
+    root = write_dataset(tmp_path / "synth", SMALL).path
     videos = read_dataset(root / "videos", "ucf101", root / "annotations").videos
     assert len(videos) == 6
     assert {video.label for video in videos} == {"Shear", "ZoomIn"}
@@ -90,14 +95,15 @@ def test_the_data_set_is_read_as_ucf101(tmp_path: Path) -> None:
 
 
 def test_videos_have_the_frames_size_and_rate_asked_for(tmp_path: Path) -> None:
-    root = write_dataset(tmp_path, **{**SMALL, "fps": 12.5, "groups": 2}).path
+    root = write_dataset(tmp_path, replace(SMALL, fps=12.5, groups=2)).path
     path = root / "videos/ZoomIn/v_ZoomIn_g01_c01.avi"
     assert decode(path).shape == (5, 32, 48, 3)
     assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
 
 
 def test_every_class_begins_with_the_same_picture(tmp_path: Path) -> None:
-    root = write_dataset(tmp_path, groups=2, clips_per_group=2, frames=3, size=(32, 32)).path
+    parameters = SyntheticParameters(groups=2, clips_per_group=2, frames=3, size=(32, 32))
+    root = write_dataset(tmp_path, parameters).path
     for clip in ("g01_c01", "g01_c02", "g02_c01"):
         firsts = [
             decode(root / "videos" / name / f"v_{name}_{clip}.avi")[0].tobytes()
@@ -109,9 +115,14 @@ def test_every_class_begins_with_the_same_picture(tmp_path: Path) -> None:
 
 @given(st.integers(2, 99))
 def test_every_split_divides_the_groups_and_leaves_most_for_training(groups: int) -> None:
-    clips = _clips(["Shear", "ZoomIn"], groups, 2)
-    files = _annotations(clips, ["Shear", "ZoomIn"], groups)
-    everything = {clip.video for clip in clips}
+    parameters = replace(SMALL, groups=groups, clips_per_group=2)
+    files = annotation_files(parameters)
+    everything = {
+        f"{name}/v_{name}_g{group:02d}_c{clip:02d}.avi"
+        for name in ("Shear", "ZoomIn")
+        for group in range(1, groups + 1)
+        for clip in (1, 2)
+    }
     for split in (1, 2, 3):
         train = {line.split()[0] for line in files[f"trainlist0{split}.txt"].splitlines()}
         test = set(files[f"testlist0{split}.txt"].splitlines())
@@ -124,16 +135,18 @@ def test_every_split_divides_the_groups_and_leaves_most_for_training(groups: int
 
 
 def test_25_groups_are_split_as_in_ucf101() -> None:
-    files = _annotations(_clips(["Shear"], 25, 1), ["Shear"], 25)
+    files = annotation_files(replace(SMALL, groups=25))
     for split, expected in ((1, range(1, 8)), (2, range(8, 15)), (3, range(15, 22))):
         assert files[f"testlist0{split}.txt"].split() == [
-            f"Shear/v_Shear_g{group:02d}_c01.avi" for group in expected
+            f"{name}/v_{name}_g{group:02d}_c01.avi"
+            for name in ("Shear", "ZoomIn")
+            for group in expected
         ]
 
 
 def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
-    first, second = (digests(write_dataset(tmp_path / name, **SMALL).path) for name in "ab")
-    other = digests(write_dataset(tmp_path / "c", **SMALL, seed=1).path)
+    first, second = (digests(write_dataset(tmp_path / name, SMALL).path) for name in "ab")
+    other = digests(write_dataset(tmp_path / "c", replace(SMALL, seed=1)).path)
     assert first == second
     video = "videos/Shear/v_Shear_g01_c01.avi"
     assert other[video] != first[video]
@@ -141,35 +154,35 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_stopped_data_set_is_finished_by_the_next_call(tmp_path: Path) -> None:
     recorder = Recorder(stop=lambda: len(recorder.calls) == 3)
-    begun = write_dataset(tmp_path / "a", **SMALL, listener=recorder)
-    assert (begun.written, begun.kept, begun.videos, begun.finished) == (3, 0, 6, False)
+    begun = write_dataset(tmp_path / "a", SMALL, listener=recorder)
+    assert (begun.written, begun.existing, begun.videos, begun.finished) == (3, 0, 6, False)
     videos = sorted((tmp_path / "a").rglob("*.avi"))
     assert len(videos) == 3
     stamps = [path.stat().st_mtime_ns for path in videos]
-    ended = write_dataset(tmp_path / "a", **SMALL, listener=recorder)
-    assert (ended.written, ended.kept, ended.finished) == (3, 3, True)
+    ended = write_dataset(tmp_path / "a", SMALL, listener=recorder)
+    assert (ended.written, ended.existing, ended.finished) == (3, 3, True)
     assert [path.stat().st_mtime_ns for path in videos] == stamps
     assert [done for done, _, _ in recorder.calls] == [1, 2, 3, 1, 2, 3, 4, 5, 6]
     assert {total for _, total, _ in recorder.calls} == {6}
-    assert digests(tmp_path / "a") == digests(write_dataset(tmp_path / "b", **SMALL).path)
+    assert digests(tmp_path / "a") == digests(write_dataset(tmp_path / "b", SMALL).path)
 
 
 def test_a_video_that_broke_off_is_written_again(tmp_path: Path) -> None:
-    write_dataset(tmp_path / "a", **SMALL)
+    write_dataset(tmp_path / "a", SMALL)
     whole = digests(tmp_path / "a")
     path = tmp_path / "a/videos/Shear/v_Shear_g02_c01.avi"
     unfinished = tmp_path / "a/.unfinished" / path.name
     unfinished.parent.mkdir()
     unfinished.write_bytes(path.read_bytes()[:100])
     path.unlink()
-    assert write_dataset(tmp_path / "a", **SMALL).written == 1
+    assert write_dataset(tmp_path / "a", SMALL).written == 1
     assert digests(tmp_path / "a") == whole
 
 
 def test_a_stop_after_the_last_video_is_a_finish(tmp_path: Path) -> None:
-    write_dataset(tmp_path, **SMALL)
+    write_dataset(tmp_path, SMALL)
     stops = iter([False] * 5 + [True])
-    assert write_dataset(tmp_path, **SMALL, listener=Recorder(stop=lambda: next(stops))).finished
+    assert write_dataset(tmp_path, SMALL, listener=Recorder(stop=lambda: next(stops))).finished
 
 
 @pytest.mark.parametrize(
@@ -201,54 +214,56 @@ def test_arguments_out_of_range_are_refused_before_anything_is_written(
     tmp_path: Path, changed: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        write_dataset(tmp_path / "out", **{**SMALL, **changed})
+        write_dataset(tmp_path / "out", replace(SMALL, **changed))
     assert not (tmp_path / "out").exists()
 
 
 def test_other_parameters_are_refused_naming_both_values(tmp_path: Path) -> None:
-    write_dataset(tmp_path, **SMALL)
+    write_dataset(tmp_path, SMALL)
     before = digests(tmp_path)
     with pytest.raises(
         ValueError, match="groups is 3 there and 4 here; seed is 0 there and 7 here"
     ):
-        write_dataset(tmp_path, **{**SMALL, "groups": 4, "seed": 7})
+        write_dataset(tmp_path, replace(SMALL, groups=4, seed=7))
     assert digests(tmp_path) == before
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"is not a synthetic data set \(it has no synth.json\)"):
-        write_dataset(tmp_path, **SMALL)
+        write_dataset(tmp_path, SMALL)
     with pytest.raises(ValueError, match="is not a synthetic data set"):
-        write_dataset(tmp_path / "thesis.txt", **SMALL)
+        write_dataset(tmp_path / "thesis.txt", SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "is not JSON"), ("[]", "does not hold the parameters")]
+    ("text", "message"), [("{", "synth.json is damaged"), ("[]", "synth.json is damaged")]
 )
 def test_a_damaged_manifest_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "synth.json").write_text(text)
     with pytest.raises(ValueError, match=message):
-        write_dataset(tmp_path, **SMALL)
+        write_dataset(tmp_path, SMALL)
 
 
 def test_two_processes_do_not_write_one_data_set(tmp_path: Path) -> None:
-    write_dataset(tmp_path, **SMALL)
+    write_dataset(tmp_path, SMALL)
     with open(tmp_path / "synth.json", "rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="is being written by another process"):
-            write_dataset(tmp_path, **SMALL)
+        with pytest.raises(ValueError, match="another process is writing to"):
+            write_dataset(tmp_path, SMALL)
 
 
 def test_the_manifest_holds_the_parameters(tmp_path: Path) -> None:
-    write_dataset(tmp_path, **SMALL)
-    found = json.loads((tmp_path / "synth.json").read_text())
-    assert found.pop("generator") >= 1
-    assert found == {
-        **SMALL,
+    write_dataset(tmp_path, SMALL)
+    manifest = json.loads((tmp_path / "synth.json").read_text())
+    assert manifest == {
+        "generator": 1,
+        "groups": 3,
+        "clips_per_group": 1,
+        "frames": 5,
         "size": [32, 48],
-        "classes": ["Shear", "ZoomIn"],
         "fps": 25.0,
         "seed": 0,
+        "classes": ["Shear", "ZoomIn"],
     }

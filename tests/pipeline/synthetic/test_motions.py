@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowcpc.pipeline.synthetic.motions import PROGRAMMES, MotionNuisance, Travel, choose_classes
+from flowcpc.pipeline.synthetic.motions import PROGRAMMES, MotionNuisance, Travel
 
 nuisances = st.builds(
     MotionNuisance,
@@ -34,7 +34,7 @@ def test_every_programme_begins_at_rest_place(
 
 @given(names, nuisances)
 def test_speed_is_the_same_in_every_class(name: str, nuisance: MotionNuisance) -> None:
-    # 901 frames are many periods of every oscillation; a course there and back turns within no frame
+    # 901 frames are many periods of every oscillation; a course there and back turns at a frame
     travel = PROGRAMMES[name].travel(901, nuisance)
     squared = sum(np.diff(course) ** 2 for course in courses(travel))
     # the chord of an oscillation is up to 3 % shorter than its arc
@@ -96,8 +96,3 @@ def test_an_oscillation_returns_after_its_period_and_may_start_either_way() -> N
 def test_tilt_turns_the_way_and_keeps_the_speed() -> None:
     travel = PROGRAMMES["TranslateRight"].travel(3, MotionNuisance(speed=2.0, tilt=np.deg2rad(30)))
     np.testing.assert_allclose([travel.x[1], travel.y[1]], [np.sqrt(3), 1])
-
-
-def test_classes_are_all_programmes_in_alphabetical_order() -> None:
-    assert choose_classes(None) == tuple(sorted(PROGRAMMES))
-    assert choose_classes(["ZoomIn", "Shear"]) == ("Shear", "ZoomIn")

@@ -1,4 +1,4 @@
-"""Tests of flowcpc.pipeline.synthetic.scene: what a clip shows, and that only its motion shows the class."""
+"""Tests of flowcpc.pipeline.synthetic.scene: only the motion of a clip shows its class."""
 
 import cv2
 import numpy as np
@@ -34,7 +34,10 @@ def object_flow(
 
 
 def measured_flow(scene: Scene, name: str, frame: int) -> tuple[NDArray[np.float32], ...]:
-    """TV-L1 flow less its mean, true flow less its mean, and how much of a px is object; all at 48x64, px of that size."""
+    """Return TV-L1 flow less its mean, true flow less its mean, and the share of object in a px.
+
+    All are at 48x64, in px of that size.
+    """
     small = [
         cv2.resize(gray(scene, name, at), (64, 48), interpolation=cv2.INTER_AREA)
         for at in (frame, frame + 1)

@@ -8,6 +8,7 @@ from PIL import Image
 from store_cases import NUMERICS
 
 from flowcpc.commands import main
+from flowcpc.stores.base.errors import UnknownVideoError
 from flowcpc.stores.flow_store import FlowStore, create_store
 from flowcpc.stores.inspection import animation
 from flowcpc.stores.inspection.animation import write_animation
@@ -62,17 +63,16 @@ def test_a_long_video_is_cut_and_that_is_said(
     store: FlowStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(animation, "MOST_FLOWS", 4)
-    said: list[str] = []
-    write_animation(tmp_path / "flow.gif", store, ["long"], announce=said.append)
-    assert said == ["showing the first 4 of 6 flows"]
+    remark = write_animation(tmp_path / "flow.gif", store, ["long"])
+    assert remark == "showing the first 4 of 6 flows"
     with Image.open(tmp_path / "flow.gif") as picture:
         assert picture.n_frames == 4
 
 
 def test_what_cannot_be_shown_is_refused(store: FlowStore, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"does not end in \.gif or \.webp"):
+    with pytest.raises(ValueError, match=r"must end in \.gif or \.webp"):
         write_animation(tmp_path / "flow.mp4", store, ["long"])
-    with pytest.raises(ValueError, match="did you mean long"):
+    with pytest.raises(UnknownVideoError, match="did you mean long"):
         write_animation(tmp_path / "flow.gif", store, ["lonk"])
     with pytest.raises(ValueError, match="no video is named"):
         write_animation(tmp_path / "flow.gif", store, [])
@@ -86,3 +86,8 @@ def test_the_command_chooses_by_the_ending(store: FlowStore, tmp_path: Path) -> 
         )
         assert result.exit_code == 0, result.output
         assert (tmp_path / name).read_bytes().startswith(start)
+    result = CliRunner().invoke(
+        main.main, ["show", str(store.path), "--out", str(tmp_path / "a.jpg")]
+    )
+    assert (result.exit_code, (tmp_path / "a.jpg").exists()) == (2, False)
+    assert "a.jpg must end in .png (a sheet) or .gif or .webp" in result.output

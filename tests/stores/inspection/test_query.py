@@ -28,7 +28,7 @@ def run(store: FlowStore, sql: str, *words: object) -> Result:
 
 
 def test_tables_answer_with_and_without_an_index(store: FlowStore) -> None:
-    sql = "SELECT label, count(*) AS n, sum(flows)::INT AS flows FROM videos GROUP BY label ORDER BY label"
+    sql = "SELECT label, count(*) AS n, sum(flows)::INT AS flows FROM videos GROUP BY 1 ORDER BY 1"
     expected = [["X", 2, 30], ["Y", 1, 15]]
     assert flowcpc.query(store, sql).values.tolist() == expected
     store.consolidate()
@@ -39,8 +39,10 @@ def test_tables_answer_with_and_without_an_index(store: FlowStore) -> None:
 
 def test_every_table_can_be_joined(store: FlowStore) -> None:
     sql = """
-        SELECT v.video_id, count(DISTINCT s.segment) AS segments, count(DISTINCT f.frame) AS frames, count(DISTINCT shot.shot) AS shots
-        FROM Videos v JOIN segments s USING (video_id) JOIN frames f USING (video_id) JOIN shots shot USING (video_id)
+        SELECT v.video_id, count(DISTINCT s.segment) AS segments,
+            count(DISTINCT f.frame) AS frames, count(DISTINCT shot.shot) AS shots
+        FROM Videos v JOIN segments s USING (video_id) JOIN frames f USING (video_id)
+            JOIN shots shot USING (video_id)
         GROUP BY 1 ORDER BY 1
     """
     assert flowcpc.query(store, sql).values.tolist() == [
@@ -97,7 +99,7 @@ def test_what_cannot_be_answered_is_one_sentence(store: FlowStore, sql: str, wor
 
 
 def test_forms(store: FlowStore, tmp_path: Path) -> None:
-    sql = "SELECT video_id, CAST(NULL AS DOUBLE) AS nothing, 1/3 AS third FROM videos ORDER BY video_id"
+    sql = "SELECT video_id, CAST(NULL AS DOUBLE) AS nothing, 1/3 AS third FROM videos ORDER BY 1"
     table = run(store, sql)
     assert table.exit_code == 0
     assert table.stdout.split() == [
@@ -152,11 +154,13 @@ def test_whole_numbers_keep_their_digits(store: FlowStore) -> None:
     large = 2**53 + 1
     for name, value in (("x", large), ("y", None), ("broken", 0)):
         store.record_failure({**failure(name, "is empty"), "source_mtime_ns": value})
-    sql = "SELECT source_mtime_ns AS m, source_mtime_ns AS m FROM failures WHERE video_id IN ('x', 'y') ORDER BY video_id"
+    columns = "source_mtime_ns AS m, source_mtime_ns AS m"
+    sql = f"SELECT {columns} FROM failures WHERE video_id IN ('x', 'y') ORDER BY video_id"
     for _ in range(2):
         assert run(store, sql, "--as", "csv").stdout.splitlines()[1:] == [f"{large},{large}", ","]
         assert run(store, sql).stdout.split()[-4:] == [str(large), str(large), "-", "-"]
-        total = "SELECT sum(source_mtime_ns) AS s, sum(flows) AS f FROM failures FULL JOIN videos USING (video_id)"
+        both = "failures FULL JOIN videos USING (video_id)"
+        total = f"SELECT sum(source_mtime_ns) AS s, sum(flows) AS f FROM {both}"
         assert run(store, total, "--as", "csv").stdout.splitlines()[1] == f"{large},45"
         assert flowcpc.query(store, "SELECT 2.5::DECIMAL(5,0) AS d, 1e30::HUGEINT AS h")[
             "h"

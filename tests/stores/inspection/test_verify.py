@@ -19,7 +19,7 @@ from flowcpc.stores import layout
 from flowcpc.stores.base.errors import DamagedStoreError
 from flowcpc.stores.embeddings import read_embeddings
 from flowcpc.stores.flow_store import FlowStore, create_store, open_store
-from flowcpc.stores.inspection.verify import DAMAGED, EXTRA, MISSING, PENDING, Finding, verify
+from flowcpc.stores.inspection.verify import DAMAGED, EXTRA, MISSING, PENDING, StoreProblem, verify
 from flowcpc.stores.records import catalog, record_file
 from flowcpc.stores.records.dataset_file import read_dataset
 
@@ -44,11 +44,11 @@ def store(tmp_path: Path, request: pytest.FixtureRequest) -> FlowStore:
     return store
 
 
-def findings(store: FlowStore, *, but: str = PENDING) -> list[tuple[str, str | None]]:
+def problems(store: FlowStore, *, but: str = PENDING) -> list[tuple[str, str | None]]:
     return [
-        (finding.kind, finding.video_id)
-        for finding in verify(store).findings
-        if finding.kind != but
+        (problem.kind, problem.video_id)
+        for problem in verify(store).problems
+        if problem.kind != but
     ]
 
 
@@ -60,7 +60,7 @@ def array_files(store: FlowStore, video_id: str) -> list[Path]:
 
 def test_a_whole_store_has_nothing_but_what_is_left_to_do(store: FlowStore) -> None:
     result = verify(store, workers=2)
-    assert result.findings == [Finding(PENDING, "later", "", "it is not extracted yet")]
+    assert result.problems == [StoreProblem(PENDING, "later", "", "it is not extracted yet")]
     assert (result.finished, result.videos) == (True, 3)
     assert result.bytes == store.videos()["bytes"].sum()
     assert result.harmful == []
@@ -87,7 +87,7 @@ def test_every_single_bit_flip_is_found_and_nothing_wrong_is_read(store: FlowSto
             found = verify(open_store(store.path)).harmful
             assert found, where
             assert all(
-                str(path.relative_to(store.path)).startswith(finding.path) for finding in found
+                str(path.relative_to(store.path)).startswith(problem.path) for problem in found
             ), where
         except (DamagedStoreError, ValueError):  # it cannot even be opened
             assert path.name == layout.STORE_FILE, where
@@ -176,7 +176,7 @@ def test_damage_is_named_with_its_video(
     store: FlowStore, damage: Callable[[FlowStore], None], kind: str
 ) -> None:
     damage(store)
-    found = {(finding.kind, finding.video_id) for finding in verify(store).harmful}
+    found = {(problem.kind, problem.video_id) for problem in verify(store).harmful}
     assert found == {(kind, "b")}
 
 
@@ -187,7 +187,7 @@ def lose_commits(store: FlowStore) -> None:
 def test_lost_commits_are_said_and_their_flow_is_kept(store: FlowStore, tmp_path: Path) -> None:
     shutil.copytree(store.path / "commits", tmp_path / "copy")
     lose_commits(store)
-    assert {(finding.kind, finding.video_id) for finding in verify(store).harmful} == {
+    assert {(problem.kind, problem.video_id) for problem in verify(store).harmful} == {
         (MISSING, name) for name in NAMES
     }
     result = flowcpc("verify", store.path)
@@ -210,7 +210,7 @@ def test_leftovers_are_named_and_do_no_harm(store: FlowStore) -> None:
     (store.path / "flow" / "00" / "v.0123456789ab" / "x").touch()
     (store.path / "flow" / "stray").touch()
     (store.path / "index" / ".torn.tmp").touch()
-    assert findings(store) == [(EXTRA, None)] * 3
+    assert problems(store) == [(EXTRA, None)] * 3
     assert verify(store).harmful == []
 
 
@@ -225,9 +225,9 @@ def test_the_other_files_are_checked_too(store: FlowStore) -> None:
         path = sorted(store.path.glob(name))[0]
         intact = path.read_bytes()
         path.write_bytes(intact.replace(b"a", b"b", 1))
-        (finding,) = verify(store).harmful
-        assert (finding.kind, finding.video_id) == (DAMAGED, None)
-        assert name.startswith(finding.path)
+        (problem,) = verify(store).harmful
+        assert (problem.kind, problem.video_id) == (DAMAGED, None)
+        assert name.startswith(problem.path)
         path.write_bytes(intact)
 
 
@@ -362,7 +362,7 @@ def test_a_stray_record_does_not_block_the_repair_of_the_rest(videos: Path, tmp_
     assert result.stdout.splitlines()[-1].startswith(
         f"stray\t{stray} is not in the store's list of videos"
     )
-    assert [finding.path for finding in verify(store).harmful] == [
+    assert [problem.path for problem in verify(store).harmful] == [
         str(stray.relative_to(store.path))
     ]
     stray.unlink()

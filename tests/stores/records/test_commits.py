@@ -48,6 +48,6 @@ def test_flow_of_another_store_is_never_read(tmp_path: Path) -> None:
         assert mixed.failures()[["video_id", "kind"]].values.tolist() == [[bad, "damaged"]]
         with pytest.raises(DamagedStoreError, match="files of two stores are mixed"):
             mixed.read_flow(bad)
-        assert [(finding.kind, finding.video_id) for finding in verify(mixed).harmful] == [
+        assert [(problem.kind, problem.video_id) for problem in verify(mixed).harmful] == [
             ("damaged", bad)
         ]

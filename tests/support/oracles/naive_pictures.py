@@ -1,4 +1,4 @@
-"""Oracle of flowcpc.stores.inspection.pictures: the published colour coding, one pixel at a time."""
+"""Oracle of flowcpc.stores.inspection.pictures: the published colour coding, pixel by pixel."""
 
 import math
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from flowcpc.commands import main
-from flowcpc.pipeline.synthetic.dataset import write_dataset
+from flowcpc.pipeline.synthetic.dataset import SyntheticParameters, write_dataset
 from flowcpc.stores.flow_store import FlowStore, open_store
 from flowcpc.train.evaluation.classifiers.motion_statistics import (
     forest_shares,
@@ -62,14 +62,10 @@ STEADY = ("TranslateLeft", "TranslateRight")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> FlowStore:
     """24 clips of each of two classes that differ in order only, and of two that differ in mean."""
     folder = tmp_path_factory.mktemp("order")
-    write_dataset(
-        folder / "synth",
-        groups=24,
-        clips_per_group=1,
-        frames=21,
-        size=(48, 64),
-        classes=[*ORDER, *STEADY],
+    parameters = SyntheticParameters(
+        groups=24, clips_per_group=1, frames=21, size=(48, 64), classes=(*ORDER, *STEADY)
     )
+    write_dataset(folder / "synth", parameters)
     lists = [
         "--dataset",
         "ucf101",
