@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from builders import commit_flow
-from exchange_cases import done, flowcpc, smooth_flow
+from exchange_cases import done, flowcpc, smooth_flow, two_videos
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -20,6 +20,11 @@ STEP = 40 / 255
 # JPEG turns into brightness and hues.
 JPEG_STEPS = {"denseflow": 2.5, "tsn": 2.5, "memdpc": 4.5}
 EACH = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FlowStore:
+    return two_videos(tmp_path)
 
 
 def as_a_denseflow_user_reads(folder: Path, first: int, count: int) -> np.ndarray:
