@@ -192,7 +192,10 @@ def test_lost_commits_are_said_and_their_flow_is_kept(store: FlowStore, tmp_path
     }
     result = flowcpc("verify", store.path)
     assert f"{EXTRA}\t" not in result.stdout
-    assert (result.exit_code, "restore" in result.output and "--repair VIDEOS" in result.output) == (
+    assert (
+        result.exit_code,
+        "restore" in result.output and "--repair VIDEOS" in result.output,
+    ) == (
         1,
         True,
     )
