@@ -37,8 +37,10 @@ def real_data() -> Path:
 
 @pytest.fixture
 def make_store() -> Callable[..., Path]:
-    """A function that makes a store out of arrays: make_store(tmp_path, videos={id: flow (n, 2, H, W)}, labels=,
-    groups=, folds=, with_frames=). Flows of several sizes share their shorter side.
+    """A function that writes arrays into a store.
+
+    make_store(tmp_path, videos={id: flow (n, 2, H, W)}, labels=, groups=, folds=, with_frames=).
+    Flows of several sizes share their shorter side.
     """
     from flowcpc.stores.encoding import DEFAULT
     from flowcpc.stores.flow_store import create_store

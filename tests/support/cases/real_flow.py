@@ -13,12 +13,13 @@ from flowcpc.pipeline.tvl1.solver import compute_flow
 
 def clips() -> list[Path]:
     """All clips, sorted by class and name. Exits with a sentence where there are none."""
-    found = sorted((real_data_folder() / "ucf6" / "videos").glob("*/*.avi"))
-    if not found:
+    clips = sorted((real_data_folder() / "ucf6" / "videos").glob("*/*.avi"))
+    if not clips:
         raise SystemExit(
-            f"this benchmark needs real clips, and {real_data_folder()} has none; set FLOWCPC_TEST_DATA to a folder that has them"
+            f"this benchmark needs real clips, and {real_data_folder()} has none; "
+            "set FLOWCPC_TEST_DATA to a folder that has them"
         )
-    return found
+    return clips
 
 
 def gray_frames(clip: Path, height: int, width: int) -> np.ndarray:

@@ -12,7 +12,10 @@ def flowcpc(*words: object) -> Result:
 
 
 def refused(result: Result, *words: str, code: int = console.USAGE) -> None:
-    """The command ended with `code` and one clear sentence on stderr, no traceback, nothing on stdout."""
+    """The command ended with `code` and one clear sentence on stderr.
+
+    It printed no traceback, and nothing on stdout.
+    """
     assert result.exit_code == code, result.output
     assert result.stdout == ""
     assert "Traceback" not in result.stderr

@@ -22,7 +22,10 @@ def _chunk(tag: bytes, data: bytes) -> bytes:
 def write_avi(
     path: Path, pictures: Sequence[bytes], fourcc: bytes, size: tuple[int, int], *, claimed: int
 ) -> Path:
-    """Write encoded pictures of `size` (height, width) as an AVI without index whose header claims `claimed` frames."""
+    """Write encoded pictures of `size` (height, width) as an AVI without an index.
+
+    Its header claims `claimed` frames.
+    """
     height, width = size
     avih = struct.pack("<14I", 40000, 0, 0, 0, claimed, 0, 1, 0, width, height, 0, 0, 0, 0)
     strh = (
@@ -61,11 +64,16 @@ def playlists(secret: Path) -> dict[str, bytes]:
     """Return files, name -> content, each of which asks FFmpeg to read `secret`."""
     hls = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n".encode()
     concat = f"ffconcat version 1.0\nfile '{secret}'\n".encode()
-    sdp = b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n"
+    sdp = (
+        b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+        b"m=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n"
+    )
     dash = (
-        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT1S" profiles="p">'
-        '<Period><AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1"><BaseURL>file://'
-        f'{secret}</BaseURL><SegmentBase indexRange="0-9"/></Representation></AdaptationSet></Period></MPD>'
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+        'mediaPresentationDuration="PT1S" profiles="p">'
+        '<Period><AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1">'
+        f'<BaseURL>file://{secret}</BaseURL><SegmentBase indexRange="0-9"/>'
+        "</Representation></AdaptationSet></Period></MPD>"
     ).encode()
     asx = f'<asx version="3.0"><entry><ref href="{secret}"/></entry></asx>'.encode()
     return {
@@ -85,7 +93,10 @@ def playlists(secret: Path) -> dict[str, bytes]:
 
 
 def write_external_mov(path: Path, secret: Path) -> Path:
-    """Write a MOV whose frames lie, by its data reference, in the file `secret` (a MOV itself, of which this keeps the index)."""
+    """Write a MOV whose data reference points to the frames of another MOV, `secret`.
+
+    It has the same index as `secret`.
+    """
     data = secret.read_bytes()
     alias = bytearray(10 + 1 + 27 + 12 + 1 + 63 + 16 + 2 + 2 + 16)
     name = secret.name.encode()

@@ -1,4 +1,7 @@
-"""Where the real clips are, and what a benchmark writes down about itself. Imports nothing but the standard library."""
+"""The folder of the real clips, and the line that a benchmark prints about its machine.
+
+Imports only the standard library.
+"""
 
 import os
 import platform
@@ -24,7 +27,7 @@ def real_data_folder() -> Path:
 
 
 def machine_record() -> str:
-    """One line for a benchmark's record: commit, processor, cores, versions of the packages that are installed."""
+    """One line for a benchmark's record: commit, processor, cores, versions of packages."""
     git = ["git", "describe", "--always", "--dirty"]
     try:
         commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()

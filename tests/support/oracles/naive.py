@@ -21,7 +21,10 @@ def windows(
     corners: NDArray[np.int64],
     size: tuple[int, int],
 ) -> NDArray[np.uint8]:
-    """Windows of codes or frames, (B, T, N, C, h, w), pixel by pixel; the last one of a video is repeated past its end."""
+    """Windows of codes or frames, (B, T, N, C, h, w), pixel by pixel.
+
+    The last code or frame of a video is repeated past its end.
+    """
     batch, segments = starts.shape
     out = np.zeros((batch, segments, num_flows, flows[0].shape[1], *size), np.uint8)
     for b in range(batch):
@@ -47,7 +50,10 @@ def mean_magnitude(flow: NDArray[np.float32]) -> float:
 
 
 def fletcher32(data: bytes) -> int:
-    """Fletcher-32 over big-endian 16-bit words, as HDF5's format says; an odd last byte is the upper half of a word."""
+    """Fletcher-32 over big-endian 16-bit words, as HDF5's format says.
+
+    An odd last byte is the upper half of a word.
+    """
     words = [256 * a + b for a, b in zip(data[::2], [*data[1::2], 0], strict=False)]
     first = second = 0
     for word in words:
@@ -77,7 +83,10 @@ def flow_statistics(
 def cut_score(
     before: NDArray[np.uint8], after: NDArray[np.uint8], flow: NDArray[np.float32], every: int
 ) -> float:
-    """How much of `after` is not `before`, moved along `flow` or left where it was, relative to how much both vary; every so many px."""
+    """Difference of `after` and `before`, relative to how much both vary.
+
+    `before` is moved along `flow` or left in place. Only every `every`-th pixel counts.
+    """
     height, width = before.shape
     places = [(y, x) for y in range(0, height, every) for x in range(0, width, every)]
     a = float(np.mean([before[place] for place in places]))

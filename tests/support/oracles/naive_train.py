@@ -56,7 +56,10 @@ def sequences(
     spacing: int,
     order: Sequence[int] | None = None,
 ) -> tuple[list[int], list[list[int]], list[int]]:
-    """(videos, starts, stops) of one batch, by the table of spec cpc.md within each shot; `order` is the epoch's permutation, if it is known."""
+    """(videos, starts, stops) of one batch, by the table of spec cpc.md within each shot.
+
+    `order` is the epoch's permutation, if it is known.
+    """
     batches = len(shots) // batch_size
     order = permutation(seed, step // batches, len(shots)) if order is None else order
     videos = order[step % batches * batch_size :][:batch_size]
@@ -105,7 +108,7 @@ def stack(
     corners: NDArray[np.int64],
     size: tuple[int, int],
 ) -> NDArray[np.float32]:
-    """Cropped flow without the mean of its whole frame, (B, T, 2N, h, w), channels u0 v0 u1 v1 ..."""
+    """Cropped flow minus its whole frame's mean, (B, T, 2N, h, w), channels u0 v0 u1 v1 ..."""
     out = np.zeros((*starts.shape, 2 * num_flows, *size), np.float32)
     for b, video in enumerate(videos):
         for t in range(starts.shape[1]):
@@ -156,7 +159,10 @@ def info_nce(
     positions: Sequence[int],
     difficult: bool,
 ) -> tuple[torch.Tensor, NDArray[np.float64], int]:
-    """(loss, hits (B, P), classes) from a list of scores for every prediction; video b is row first + b of the candidates."""
+    """(loss, hits (B, P), classes) from a list of scores for every prediction.
+
+    Video b is row first + b of the candidates.
+    """
     losses, hits, classes = [], np.zeros(predictions.shape[:2]), 0
     for b in range(len(predictions)):
         for p, position in enumerate(positions):
@@ -177,10 +183,13 @@ def info_nce(
 def covering(
     shots: Sequence[Sequence[tuple[int, int]]], num_flows: int
 ) -> list[tuple[int, int, int]]:
-    """(video, start, stop of its shot) of segments one behind the other, the last one of a shot moved back to end with it."""
+    """(video, start, stop of its shot) of consecutive segments.
+
+    The last segment of a shot is moved back so that it ends with the shot.
+    """
     out = []
-    for video, found in enumerate(shots):
-        for first, stop in found:
+    for video, spans in enumerate(shots):
+        for first, stop in spans:
             start = first
             while start + num_flows < stop:
                 out.append((video, start, stop))

@@ -16,8 +16,9 @@ if TYPE_CHECKING:  # a GPU machine runs its tests without what the stores need
 
 # Columns that differ between two runs over the same videos.
 COLUMNS_OF_A_RUN = (
-    "seconds", "decode_seconds", "flow_seconds", "encode_seconds", "write_seconds", "pairs_per_second", "worker_peak_bytes",
-    "decoder_peak_bytes", "host", "pid", "committed", "generation", "time", "attempts",
+    "seconds", "decode_seconds", "flow_seconds", "encode_seconds", "write_seconds",
+    "pairs_per_second", "worker_peak_bytes", "decoder_peak_bytes", "host", "pid", "committed",
+    "generation", "time", "attempts",
 )  # fmt: skip
 
 FRAMES = {
@@ -51,9 +52,9 @@ def commit_flow(
     cuts: Sequence[int] = (),
     **source: object,
 ) -> None:
-    """Commit one video's flow, float32 (n, 2, H, W) px, with the statistics that an extraction would record, and frames where the store has them.
+    """Commit one video's flow, float32 (n, 2, H, W) px, with the statistics of an extraction.
 
-    Flows `cuts` span a cut.
+    The store also gets frames if its numerics name them. Flows `cuts` span a cut.
     """
     from flowcpc.pipeline.extraction.segmentation import find_segments, find_shots, frame_statistics
 
@@ -104,7 +105,10 @@ def write_class_folders(
 
 
 def assert_same_store(first: Path, second: Path, *, but: str = "") -> None:
-    """Two stores hold the same arrays and index values; what names a run (times, host, generations) and the column `but` aside."""
+    """Two stores hold the same arrays and index values.
+
+    Columns that name a run (times, host, generations) and the column `but` may differ.
+    """
     import pandas as pd
 
     from flowcpc.stores.flow_store import open_store
@@ -142,7 +146,10 @@ def change_numerics(store: Path, **values: object) -> None:
 def extraction_command(
     videos: Path, store: Path, *further: str, size: str, workers: int | None = 0
 ) -> list[str]:
-    """Return the words of `flowcpc extract-flow` as a process of its own; None leaves the number of workers out."""
+    """Return the command line of a `flowcpc extract-flow` process.
+
+    workers=None leaves the number of workers out.
+    """
     places = [] if workers is None else ["--workers", str(workers)]
     words = ["extract-flow", str(videos), str(store), "--size", size, *places, *further]
     return [sys.executable, str(ROOT / "cli.py"), *words]

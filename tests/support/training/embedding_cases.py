@@ -27,7 +27,10 @@ def put_embeddings(
     videos: Sequence[str] | None = None,
     finish: bool = True,
 ) -> Path:
-    """Write a row for each of the first videos of `store`, or of `videos`, and for its first flow, the negative; returns the folder."""
+    """Write embeddings of the first videos of `store`, or of `videos`; return the folder.
+
+    Each video has a row with its vector, and its first flow has a row with the negative.
+    """
     table = store.videos().set_index("video_id")
     ids = table.index.tolist()[: len(vectors)] if videos is None else list(videos)
     size = vectors.shape[1]

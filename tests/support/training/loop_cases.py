@@ -10,11 +10,8 @@ from flowcpc.train.pretraining.loop import PretrainResult, pretrain
 from flowcpc.train.runs.checkpoint import require_checkpoint
 from flowcpc.train.runs.metrics import read_metrics
 
-BF16_SIZE = (
-    18,
-    20,
-)  # on a map of 1x1 the CPU's bf16 convolution of stride 2 leaves gradients of what it does not see undefined
-
+# On a 1x1 map, the CPU's bf16 convolution of stride 2 leaves gradients of unseen pixels undefined.
+BF16_SIZE = (18, 20)
 
 TIMES = ("data_time", "step_time", "samples_per_second")
 

@@ -1,4 +1,7 @@
-"""What the benchmarks of training share: a store of synthetic flow, runs on it, and the same runs on ready-made batches."""
+"""What the benchmarks of training share.
+
+A store of synthetic flow, runs on it, and the same runs on ready-made batches.
+"""
 
 import dataclasses
 import statistics
@@ -21,7 +24,10 @@ _CELL = 3
 
 
 def write_store(path: Path, *, videos: int, flows: int, size: tuple[int, int]) -> Path:
-    """Commit `videos` of `flows` flows of drifting textures, all in the train split; needs what an extraction needs."""
+    """Commit `videos` of `flows` flows of drifting textures, all in the train split.
+
+    Needs the packages that an extraction needs.
+    """
     from builders import commit_flow
     from textures import moving_texture
 
@@ -55,7 +61,10 @@ class Measured:
 def measure(
     store: Path, config: PretrainConfig, execution: Execution, *, ready_made: bool
 ) -> Measured:
-    """Train for `config.steps` and return medians over the lines but the first, which holds compilation and warm-up."""
+    """Train for `config.steps` and return medians over the lines of metrics.
+
+    The first line is left out: it includes compilation and warm-up.
+    """
     with tempfile.TemporaryDirectory() as folder:
         patches = _ready_made() if ready_made else []
         for patch in patches:
@@ -75,7 +84,10 @@ def measure(
 
 
 def _ready_made() -> list["mock._patch[object]"]:
-    """Patches by which every step gets the same batch at once, and the same float32 tensor of it, already on the device."""
+    """Patches that give every step the same batch at once.
+
+    Its float32 tensor is the same too, and already on the device.
+    """
     batches: dict[str, HostBatch] = {}
     tensors: dict[str, Tensor] = {}
     read, to_device = SequenceReader.read, SegmentReader.to_device
@@ -122,12 +134,22 @@ def sampler_seconds(config: PretrainConfig, store: Path) -> float:
 
 
 def row(name: str, real: list[Measured], ready: list[Measured]) -> tuple[str, float, float]:
-    """A row of a table, the ratio of steps/s to those on ready-made batches (median over rounds), and the share of waiting."""
+    """A row of a table, the ratio of steps/s to those on ready-made batches, and the data wait.
+
+    The ratio and the share of time spent waiting for data are medians over rounds.
+    """
     ratio = statistics.median(b.step_time / a.step_time for a, b in zip(real, ready, strict=True))
     share = statistics.median(one.data_time / one.step_time for one in real)
     step, peer = (statistics.median(one.step_time for one in some) for some in (real, ready))
-    text = f"| {name} | {1 / step:.2f} | {1 / peer:.2f} | {ratio:.3f} | {share:.2%} | {real[0].size / 1e6:.1f} |"
+    megabytes = real[0].size / 1e6
+    text = (
+        f"| {name} | {1 / step:.2f} | {1 / peer:.2f} | {ratio:.3f} | {share:.2%} "
+        f"| {megabytes:.1f} |"
+    )
     return text, ratio, share
 
 
-HEAD = "| execution | steps/s | on ready-made tensors | ratio | waiting for data | MB per step |\n|---|---|---|---|---|---|"
+HEAD = (
+    "| execution | steps/s | on ready-made tensors | ratio | waiting for data | MB per step |\n"
+    "|---|---|---|---|---|---|"
+)

@@ -9,7 +9,7 @@ import torch
 from flowcpc.train.evaluation.config import EvaluationConfig
 from flowcpc.train.settings.config import PretrainConfig
 
-# Tests run in several processes, and threads that wait for each other on shared cores make small models many times slower.
+# Several test processes share the cores. More threads would make small models many times slower.
 torch.set_num_threads(1)
 
 CLASSES = ("Down", "Right")
@@ -37,8 +37,12 @@ EVALUATION = EvaluationConfig(
     batch_size=3,
 )
 EVALUATION_WORDS = [  # the same on the command line
-    "linear_steps=6", "linear_learning_rates=0:0.1,4:0.01", "finetune_steps=6", "finetune_learning_rates=0:0.02,4:0.01", "batch_size=3",
-]  # fmt: skip
+    "linear_steps=6",
+    "linear_learning_rates=0:0.1,4:0.01",
+    "finetune_steps=6",
+    "finetune_learning_rates=0:0.02,4:0.01",
+    "batch_size=3",
+]
 
 
 def small_store(
@@ -48,9 +52,10 @@ def small_store(
     lengths: Callable[[int], int] = lambda n: (7 * n) % 21 + 1,
     with_frames: bool = False,
 ) -> Path:
-    """A store of 13 labelled videos, 18x20 px, in two classes told apart by the direction of a moving blob.
+    """A store of 13 labelled videos, 18x20 px, in two classes.
 
-    Video n has `lengths(n)` flows; by default 1 to 15, so that many are shorter than a sequence and some than a segment.
+    The classes differ in the direction of a moving blob. Video n has `lengths(n)` flows; by default
+    1 to 15. So many videos are shorter than a sequence, and some are shorter than a segment.
     """
     rng = np.random.default_rng(0)
     videos, labels, groups, folds = {}, {}, {}, {}

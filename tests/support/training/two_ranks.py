@@ -1,4 +1,7 @@
-"""What each of several processes does in tests/train/pretraining/test_distributed.py, under torchrun: python two_ranks.py JOB FOLDER."""
+"""What each process of tests/train/pretraining/test_distributed.py does, under torchrun.
+
+Run as: python two_ranks.py JOB FOLDER.
+"""
 
 import dataclasses
 import os
