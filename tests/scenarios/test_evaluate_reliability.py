@@ -1,4 +1,4 @@
-"""An evaluation under what really happens: processes killed, weights that are cut off, incomplete or not weights at all."""
+"""An evaluation with killed processes and with truncated, incomplete or invalid weights."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ SETTINGS = [word for setting in EVALUATION_WORDS for word in ("--set", setting)]
 
 
 def replace_weights(run: Path, data: bytes) -> None:
-    """Put other bytes in place of the weights, with the checksum that fits them, as one who means harm would."""
+    """Replace the weights and their checksum, as an attacker would."""
     meta = json.loads((run / "checkpoint.json").read_bytes())
     (run / meta["weights"]).write_bytes(data)
     meta["sha256"] = hashlib.sha256(data).hexdigest()
@@ -81,9 +81,13 @@ def test_a_pickle_in_place_of_the_weights_is_refused_and_not_executed(
 def test_a_process_killed_at_any_moment_goes_on(
     store: Path, run: Path, mode: str, tmp_path: Path
 ) -> None:
-    """kill -9 in the middle of the second unit: the first is read, and all results equal those of an undisturbed run."""
+    """After kill -9 in the second unit, the same command reads the first one.
+
+    All results equal those of an undisturbed run.
+    """
     command = [
-        sys.executable, str(ROOT / "cli.py"), "evaluate", str(store), str(run), "--mode", mode, "--seeds", "0,1", *SETTINGS,
+        sys.executable, str(ROOT / "cli.py"), "evaluate", str(store), str(run),
+        "--mode", mode, "--seeds", "0,1", *SETTINGS,
         "--set", "linear_steps=150", "--set", "finetune_steps=150",
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

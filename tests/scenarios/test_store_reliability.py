@@ -1,4 +1,4 @@
-"""A store under what really happens: processes killed at any moment, full and read-only disks, two writers at once."""
+"""A store with killed writers, full and read-only disks, and two writers at once."""
 
 import multiprocessing
 import os
@@ -47,7 +47,10 @@ store.consolidate()
 
 
 def run_writer(path: Path, form: tuple[str, ...], kill_after: float | None = None) -> bool:
-    """Write a store; return whether the writer was killed, so many seconds after it began to write, before it had ended."""
+    """Write a store and return whether the writer was killed before it ended.
+
+    `kill_after` is in seconds from the start of writing.
+    """
     command = [sys.executable, "-c", WRITE, str(path), *form]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
@@ -157,7 +160,8 @@ from pathlib import Path
 from builders import FRAMES, commit_flow
 from store_cases import NUMERICS, some_flow
 from flowcpc.stores.flow_store import create_store
-store = create_store(sys.argv[1], NUMERICS | (FRAMES if "with frames" in sys.argv else {}), sys.argv[2])
+numerics = NUMERICS | (FRAMES if "with frames" in sys.argv else {})
+store = create_store(sys.argv[1], numerics, sys.argv[2])
 for seed in range(200):
     try:
         commit_flow(store, f"v{seed}", some_flow(60, seed))
