@@ -181,7 +181,10 @@ def test_a_step_is_a_pure_function_of_seed_and_step(reader: SegmentReader) -> No
 
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 1), (1, 8), (2, 4), (4, 2), (8, 0), (8, 1)])
 def test_ranks_and_workers_change_nothing(reader: SegmentReader, ranks: int, workers: int) -> None:
-    """The parts of all ranks, read by any number of processes, are the batch of one rank without any."""
+    """The parts of all ranks add up to the batch of one rank.
+
+    Any number of loader processes reads the same.
+    """
     config = dataclasses.replace(CONFIG, batch_size=8, flip=True, selection="variable-gaps")
     reader = SegmentReader(reader._reader.store, IDS * 3, config, CPU)
     whole = [SequenceReader(reader, config, 5).read(step) for step in range(3)]
@@ -293,7 +296,10 @@ def test_sequences_of_videos_of_several_sizes_are_read(mixed: SegmentReader) -> 
 
 
 def test_videos_smaller_than_the_crop_are_named(mixed: SegmentReader) -> None:
-    words = r"size=15x12 does not fit 2 of 3 videos in .*, for example wide, which is 14x30; set a smaller size"
+    words = (
+        "size=15x12 does not fit 2 of 3 videos in .*, for example wide, which is 14x30; "
+        "set a smaller size"
+    )
     with pytest.raises(ValueError, match=words):
         SegmentReader(
             mixed._reader.store, list(SHAPES), dataclasses.replace(CONFIG, size=(15, 12)), CPU
@@ -301,7 +307,10 @@ def test_videos_smaller_than_the_crop_are_named(mixed: SegmentReader) -> None:
 
 
 def test_whole_frames_of_several_shapes_are_refused(mixed: SegmentReader) -> None:
-    words = "framing=resize needs videos of one size, .* wide is 14x30 and tall is 20x14; set framing=crop, or extract with --size"
+    words = (
+        "framing=resize needs videos of one size, .* wide is 14x30 and tall is 20x14; "
+        "set framing=crop, or extract with --size"
+    )
     with pytest.raises(ValueError, match=words):
         SegmentReader(
             mixed._reader.store, list(SHAPES), dataclasses.replace(CONFIG, framing="resize"), CPU

@@ -156,7 +156,10 @@ def test_a_killed_process_is_named() -> None:
     with loading(pid_of, range(10**6), workers=2) as loaded:
         pid = next(loaded)
         os.kill(pid, signal.SIGKILL)
-        words = rf"a loader process \(pid {pid}\) was killed by SIGKILL before it had read step \d; if the machine ran out"
+        words = (
+            rf"a loader process \(pid {pid}\) was killed by SIGKILL "
+            r"before it had read step \d; if the machine ran out"
+        )
         with pytest.raises(OperationError, match=words):
             list(itertools.islice(loaded, 10))
 
@@ -216,7 +219,10 @@ if __name__ == "__main__":
 
 @contextlib.contextmanager
 def running_loop(tmp_path: Path):
-    """A program that loads in two processes until a signal comes, in a group of its own, and is well under way."""
+    """A running program, in a process group of its own, that loads in two processes.
+
+    It loads until a signal comes.
+    """
     (tmp_path / "program.py").write_text(LOOP)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests/support/training'}"}
     program = subprocess.Popen(

@@ -47,9 +47,12 @@ def cut_videos(draw: st.DrawFn) -> Spans:
 VIDEOS = st.lists(cut_videos(), min_size=2, max_size=8)
 
 
-def assert_within_shots(found: Segments, shots: Sequence[Spans], num_flows: int) -> None:
-    """All segments lie within one shot each, or are a shot shorter than a segment from its first flow on."""
-    for video, starts, stops in zip(found.videos, found.starts, found.stops, strict=True):
+def assert_within_shots(segments: Segments, shots: Sequence[Spans], num_flows: int) -> None:
+    """Each segment lies within one shot.
+
+    In a shot shorter than a segment, it starts at the shot's first flow.
+    """
+    for video, starts, stops in zip(segments.videos, segments.starts, segments.stops, strict=True):
         for start, stop in zip(starts, stops, strict=True):
             (first,) = [a for a, b in shots[video] if b == stop]
             assert first <= start < stop
@@ -135,7 +138,10 @@ def test_variable_draws_every_spacing_that_fits() -> None:
 
 
 def test_the_spacing_is_uniform_whatever_the_shots() -> None:
-    """The longest shot decides what may be drawn, and a shot that is too short for a draw is left to the others."""
+    """The longest shot limits the spacing.
+
+    A shot that is too short for the drawn spacing is not used.
+    """
     found = [select([[(0, 12), (13, 30)]], step, 1) for step in range(900)]
     counts = np.bincount([int(one.strides[0, 0]) for one in found])
     assert np.flatnonzero(counts).tolist() == [4, 5, 6]

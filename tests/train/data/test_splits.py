@@ -126,7 +126,7 @@ def test_splits_that_cannot_be_evaluated(
 
 
 class Listed:
-    """What `labelled_split` asks a store for, of a data set whose videos all have flow but `lost`."""
+    """A store as `labelled_split` sees it. All videos of the data set but `lost` have flow."""
 
     path = Path("listed.flow")
 
@@ -152,7 +152,10 @@ class Listed:
 def test_official_lists_are_trained_and_tested_whole(
     real_data: Path, tmp_path: Path, dataset: str, counts: dict[int, tuple[int, int]]
 ) -> None:
-    """Every listed video once and no group on both sides; one that has no flow is named, where a smaller test split would go unnoticed."""
+    """Every listed video appears once, and no group is on both sides.
+
+    A test video without flow is named; otherwise nobody would notice the smaller test split.
+    """
     annotations = real_data / "annotations" / dataset
     if dataset == "ucf101":
         root = touch(tmp_path, "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi")

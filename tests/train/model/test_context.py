@@ -74,7 +74,7 @@ def test_conv3d_is_its_layers_one_by_one() -> None:
 
 
 def test_the_masked_one_is_its_layers_one_by_one() -> None:
-    """Every output of a causal convolution is a sum over the three segments that it looks back to."""
+    """Every output of a causal convolution is a sum over the last three segments."""
     context = MaskedConv3DContext(4, "bn").eval()
     features = torch.randn(2, 6, 4, 5, 5)
 

@@ -59,7 +59,7 @@ def test_pairs_of_model_one() -> None:
 
 @pytest.mark.parametrize(("segments", "pairs"), [(2, 1), (8, 28), (10, 45)])
 def test_pairs_of_model_two(segments: int, pairs: int) -> None:
-    """Every later segment from every context: pair (t, k) is about segment t + k, counted from 0."""
+    """Every context predicts every later segment: pair (t, k) predicts segment t + k, from 0."""
     model = build_model(settings("model2", "lstm", num_segments=segments))
     assert isinstance(model, ModelTwo)
     assert len(model.positions) == pairs
@@ -106,7 +106,10 @@ def test_latents_are_the_encoders(model: str, context: str) -> None:
 @pytest.mark.parametrize(("model", "context"), KINDS)
 @pytest.mark.parametrize("norm", NORMS)
 def test_no_prediction_sees_what_it_predicts(model: str, context: str, norm: str) -> None:
-    """By gradient: what a prediction is about, and everything later than its context, has none; all that it may see has one."""
+    """A prediction has no gradient for its target and for any segment after its context.
+
+    It has a gradient for every segment that it may see.
+    """
     built = seeded(settings(model, context, norm=norm)).eval()
     segments = torch.randn(1, 6, 4, 64, 64, requires_grad=True)
     predictions, _ = built(segments)
@@ -142,7 +145,7 @@ def test_the_same_seed_gives_the_same_bits(model: str, context: str) -> None:
 
 @pytest.mark.parametrize("context", ["tcam", "conv3d"])
 def test_two_processes_compute_what_one_does(context: str) -> None:
-    """Each has half of the batch and the dropout of its own rows; layer norm leaves a row to itself."""
+    """Each has half of the batch and its rows' dropout; layer norm treats each row by itself."""
     model = seeded(settings("model1", context, norm="ln", width=4))
     segments = torch.randn(4, 6, 4, 64, 64)
     torch.manual_seed(9)
@@ -217,7 +220,10 @@ def test_every_setting_of_the_model_has_an_effect(base: str, changes: dict[str, 
 
 
 def test_weights_are_in_the_layout_that_convolutions_prefer() -> None:
-    """Feature maps leave the encoder as channels_last, which is channels_last_3d for a context's stack of them."""
+    """Feature maps leave the encoder as channels_last.
+
+    Their stack in a context is then channels_last_3d.
+    """
     for kind in KINDS:
         model = seeded(settings(*kind))
         for part in model.modules():

@@ -34,7 +34,10 @@ def test_loss_and_gradient_equal_the_loops(
     scale: float,
     data: st.DataObject,
 ) -> None:
-    """Candidates of other processes stand before and behind our own; a segment may be predicted several times, as a dense model does."""
+    """Candidates of other processes come before and after those of this process.
+
+    A segment may be predicted several times, as in a dense model.
+    """
     positions = data.draw(st.lists(st.integers(0, segments - 1), min_size=1, max_size=6))
     rng = np.random.default_rng(seed)
     candidates = torch.tensor(
@@ -76,7 +79,10 @@ def test_the_latents_are_the_candidates_unless_others_are_given() -> None:
 def test_the_mean_over_processes_is_the_loss_of_the_whole_batch(
     split: tuple[int, ...], difficult: bool
 ) -> None:
-    """Each process predicts for its own videos and compares with all; weighted by its videos, the losses add up."""
+    """Each process predicts for its own videos and compares with all of them.
+
+    Weighted by the number of videos, the losses add up.
+    """
     latents, predictions = torch.randn(4, 3, 6), torch.randn(4, 2, 6)
     whole = info_nce(predictions, latents, [1, 2], difficult_negatives=difficult)
     losses, first = [], 0
@@ -138,8 +144,9 @@ def test_masked_scores_leave_no_nan_in_the_gradient(dtype: torch.dtype, scale: f
 
 
 def test_nothing_is_detached_and_masked_latents_take_no_part() -> None:
-    """With the second video's prediction at zero, the first video's observed segments matter only as difficult
-    negatives.
+    """The second video's prediction is zero.
+
+    So the first video's observed segments count only as difficult negatives.
     """
     for difficult in (False, True):
         latents = torch.randn(2, 3, 4, requires_grad=True)

@@ -7,8 +7,12 @@ from flowcpc.train.pretraining.announce import announce_guessing
 
 def line(loss: float, classes: int = 121) -> dict[str, object]:
     return {
-        "step": 1000, "loss": loss, "classes": classes, "information_bound": math.log(classes) - loss, "effective_rank": 1.25,
-    }  # fmt: skip
+        "step": 1000,
+        "loss": loss,
+        "classes": classes,
+        "information_bound": math.log(classes) - loss,
+        "effective_rank": 1.25,
+    }
 
 
 @pytest.mark.parametrize(("loss", "said"), [(4.76, True), (5.2, True), (4.0, False), (0.1, False)])

@@ -158,7 +158,8 @@ def test_what_predictions_are_compared_with() -> None:
         rivals_of(of_all, Ranks(0, 3, CPU))
     with pytest.raises(
         ValueError,
-        match=r"one video of batch_size=4 to each of 4 processes, and .* set negatives=global, or batch_size to 8",
+        match=r"one video of batch_size=4 to each of 4 processes, and .* "
+        "set negatives=global, or batch_size to 8",
     ):
         rivals_of(local, Ranks(0, 4, CPU))
     assert rivals_of(of_all, Ranks(3, 4, CPU))[1] == 13

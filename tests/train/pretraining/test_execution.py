@@ -116,7 +116,10 @@ def test_compiled_code_computes_the_same(tmp_path: Path) -> None:
 def test_the_checkpoint_of_a_compiled_model_has_plain_names(
     tmp_path: Path, make_store: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the part of the compiler that takes the model apart, and without the minutes that code for it takes."""
+    """The backend "eager" traces the model as the compiler does.
+
+    It saves the minutes that code generation takes.
+    """
     monkeypatch.setattr(
         execution.torch, "compile", functools.partial(torch.compile, backend="eager")
     )

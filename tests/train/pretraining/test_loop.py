@@ -132,7 +132,10 @@ def test_measuring_on_the_way_changes_nothing_that_is_learned(store: Path, tmp_p
 def test_stopped_while_measuring_on_the_way(
     store: Path, tmp_path: Path, stops: tuple[int, ...]
 ) -> None:
-    """Asked once at every step and once at every batch of held-out videos: 3 and 5 + 2 are within measurements."""
+    """The loop asks once per step and once per batch of held-out videos.
+
+    So 3 and 5 + 2 are within measurements.
+    """
     train(store, tmp_path / "whole", validate_every=2)
     config = dataclasses.replace(CONFIG, validate_every=2)
     for stop in stops:
@@ -269,7 +272,10 @@ def test_every_setting_has_an_effect(
 
 
 def test_it_learns(tmp_path: Path, make_store: Callable[..., Path]) -> None:
-    """Every video has a motion of its own, so that its later segments are easy to tell from those of other videos."""
+    """Every video has its own motion.
+
+    So its later segments differ clearly from those of other videos.
+    """
     rng = np.random.default_rng(2)
     videos = {}
     for n in range(8):

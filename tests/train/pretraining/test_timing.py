@@ -34,7 +34,8 @@ def test_waiting_and_all_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_a_run_is_bound_by() -> None:
     assert bottleneck(0.38, 1, torch.device("cuda"), 2) == (
-        "data: the GPU waited 38 % of the time for batches; raise --workers (now 2), or put the store on a local disk"
+        "data: the GPU waited 38 % of the time for batches; "
+        "raise --workers (now 2), or put the store on a local disk"
     )
     assert bottleneck(0.05, 1, CPU, 0).startswith("compute: the processor waited 5 % of the time")
     assert bottleneck(0, 0, CPU, 0).startswith("compute")

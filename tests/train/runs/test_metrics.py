@@ -91,7 +91,10 @@ def test_one_bad_step_is_remembered(loss: float) -> None:
 
 @pytest.mark.parametrize("directions", [1, 3, 8])
 def test_the_effective_rank_counts_directions(directions: int) -> None:
-    """Latents at plus and minus unit vectors, as often each, off the origin: a covariance with equal eigenvalues."""
+    """Latents are a mean plus or minus unit vectors, each equally often.
+
+    So their covariance has equal eigenvalues.
+    """
     units = torch.eye(8)[:directions]
     latents = 5 + torch.cat([units, -units]).unsqueeze(1)
     assert effective_rank(latents) == pytest.approx(directions, rel=1e-4)

@@ -35,7 +35,10 @@ def test_classes_of_the_paper(changes: dict[str, bool], classes: int) -> None:
 
 @pytest.mark.parametrize("difficult", [False, True])
 def test_classes_where_processes_share_the_batch(difficult: bool) -> None:
-    """The paper's 16 videos by 4 processes: 4 videos each with local negatives, all 16 with global ones."""
+    """4 processes share the paper's 16 videos.
+
+    Local negatives come from 4 videos, global ones from all 16.
+    """
     local, everywhere = (
         PretrainConfig(negatives=negatives, difficult_negatives=difficult)
         for negatives in ("local", "global")
@@ -122,10 +125,11 @@ def test_more_steps_keep_the_schedule_and_the_identity() -> None:
 def test_every_setting_but_label_and_length_is_part_of_the_identity() -> None:
     base = PretrainConfig(framing="resize")
     others = {
-        "preset": "x", "steps": 9, "model": "model2", "context": "tcam", "modality": "image", "selection": "growing", "framing": "crop",
-        "size": (8, 8), "rescale_vectors": True, "flip": True, "norm": "gn", "latent": "before-relu", "dropout": 0.1,
-        "difficult_negatives": True, "negatives": "global", "learning_rates": ((0, 0.1),), "momentum": 0.1, "weight_decay": 0.1,
-        "precision": "bf16", "split": "all",
+        "preset": "x", "steps": 9, "model": "model2", "context": "tcam", "modality": "image",
+        "selection": "growing", "framing": "crop", "size": (8, 8), "rescale_vectors": True,
+        "flip": True, "norm": "gn", "latent": "before-relu", "dropout": 0.1,
+        "difficult_negatives": True, "negatives": "global", "learning_rates": ((0, 0.1),),
+        "momentum": 0.1, "weight_decay": 0.1, "precision": "bf16", "split": "all",
     }  # fmt: skip
     needs = {"model": {"context": "lstm", "num_observed": 1}}
     for field in dataclasses.fields(PretrainConfig):

@@ -1,4 +1,7 @@
-"""The paper's settings and numbers, and that every preset trains: a little in `make test`, on real clips in `make presets`."""
+"""The paper's settings and numbers, and a training of every preset.
+
+`make test` trains a little; `make presets` trains on real clips.
+"""
 
 import json
 import math
@@ -18,7 +21,7 @@ from flowcpc.train.settings.presets import PRESETS, describe, find_preset, prese
 
 TRAINED = [name for name, preset in PRESETS.items() if preset.pretrained]
 
-# Lorre et al. 2019, tables 1 to 5: linear %, unsupervised %, and what the captions and the text say of the settings.
+# Lorre et al. 2019, tables 1 to 5: linear %, unsupervised %, and the settings in captions and text.
 PAPER = {
     "table1-image": (14.5, 90.4, "model1 conv3d image T=8 N=10 variable"),
     "table1-flow": (55.4, 81.7, "model1 conv3d flow T=8 N=10 variable"),
@@ -51,7 +54,8 @@ def in_words(config: PretrainConfig) -> str:
     spacing = f" {config.spacing}" if config.selection in ("spaced", "overlap") else ""
     difficult = " difficult" if config.difficult_negatives else ""
     shape = f"T={config.num_segments} N={config.num_flows}"
-    return f"{config.model} {config.context} {config.modality} {shape} {config.selection}{spacing}{difficult}"
+    kind = f"{config.model} {config.context} {config.modality}"
+    return f"{kind} {shape} {config.selection}{spacing}{difficult}"
 
 
 def test_every_table_of_the_paper_is_there_with_its_numbers() -> None:
@@ -147,7 +151,7 @@ def test_the_command_prints_settings_that_are_read_back(tmp_path: Path) -> None:
 
 
 def trains(store: Path, run: Path, name: str, steps: int, changes: dict[str, object]) -> None:
-    """Pretrain by the command; the loss is finite at every step and the classes are those announced."""
+    """Pretrain by the command; every loss is finite and the classes are those announced."""
     settings = [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
     result = flowcpc(
         "pretrain",
@@ -186,7 +190,10 @@ def test_the_baseline_of_initial_weights_is_not_trained(tmp_path: Path) -> None:
 
 
 def extracted(videos: Path, store: Path, *options: object) -> Path:
-    """A store of flow and frames of a part of the videos in UCF-101's form, beside whose folder lie their lists."""
+    """A store of flow and frames of some videos in the layout of UCF-101.
+
+    The lists of the videos are in the folder beside theirs.
+    """
     lists = ["--dataset", "ucf101", "--annotations", videos.parent / "annotations"]
     result = flowcpc(
         "extract-flow", videos, store, *lists, "--backend", "cpu", "--with-frames", *options
