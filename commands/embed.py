@@ -118,9 +118,9 @@ def _embed_files(paths: tuple[Path, ...], run: Path, **options: Any) -> None:
     help="Format of OUT; onnx needs flowcpc[onnx].",
 )
 def export_encoder(run: Path, out: Path, form: str) -> None:
-    """Export the encoder of RUN to the file OUT, for programs without flowcpc.
+    """Export the encoder of RUN for programs without flowcpc.
 
-    The exported encoder is compared with the original on random input.
+    OUT is the file to write. The exported encoder is compared with the original on random input.
     """
     from flowcpc.train.runs.export import export_encoder as export
 

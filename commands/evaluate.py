@@ -219,10 +219,10 @@ def reproduce(
     allow_missing: bool,
     dry_run: bool,
 ) -> None:
-    """Reproduce a table of the paper on STORE, next to the paper's numbers.
+    """Reproduce a table of the paper on STORE.
 
-    Runs and results go to the folder OUT. Run the same command again to resume. The exit code is 3
-    if a row failed; the table has its reason.
+    The paper's numbers stand next to ours. Runs and results go to the folder OUT. Run the same
+    command again to resume. The exit code is 3 if a row failed; the table has its reason.
     """
     listener = CommandListener("findings" if table == "findings" else f"table {table}")
     from flowcpc.commands.settings import parse_settings, with_settings

@@ -38,10 +38,10 @@ _PLACE_OPTIONS = (
     click.option("--workers", type=_NUMBER, help="Processes; 0: only this one.  [default: cores]"),
     click.option("--cluster", type=click.Choice(["local", "cuda", "slurm"]), help=_CLUSTER_HELP),
     click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to use: tcp://HOST:PORT."),
-    click.option("--scheduler-file", type=console.PATH, help="File that this scheduler wrote."),
+    click.option("--scheduler-file", type=console.PATH, help="File that a Dask scheduler wrote."),
     click.option("--wait", type=float, metavar="SECONDS", help=_WAIT_HELP),
     click.option("--shard", metavar="I/N", help="Part I of N, for job arrays; works without Dask."),
-    click.option("--adapt", metavar="MIN:MAX", help="slurm: number of jobs, as videos remain."),
+    click.option("--adapt", metavar="MIN:MAX", help="slurm: fewest and most jobs at a time."),
     click.option("--queue", help="slurm: partition."),
     click.option("--account", help="slurm: account to charge."),
     click.option("--walltime", metavar="TIME", help="slurm: time limit of a job, as 01:00:00."),
@@ -99,14 +99,14 @@ def place_options(command: _Command) -> _Command:
 @encoding_option
 @format_option
 @click.option(
-    "--with-frames", is_flag=True, help="Store the frames too, as colour JPEGs; numerics."
+    "--with-frames", is_flag=True, help="Store frames as JPEGs too; fixed when a store is created."
 )
 @place_options
 @click.option(
     "--retry-failed", is_flag=True, help="Retry videos that failed because of their file."
 )
 @click.option(
-    "--strict", is_flag=True, help="Refuse a video with other frames than its header says."
+    "--strict", is_flag=True, help="Refuse videos with more or fewer frames than their header says."
 )
 @click.option("--time-limit", type=float, metavar="SECONDS", help=_TIME_HELP)
 @click.option(
@@ -136,9 +136,10 @@ def extract_flow(
     max_failures: int | None,
     **options: Any,
 ) -> None:
-    """Compute the optical flow of the videos in the folder VIDEOS into STORE.
+    """Compute the optical flow of videos into STORE.
 
-    Run the same command again to resume. Exit code 3: some videos have no flow, and are listed.
+    VIDEOS is the folder of the videos. Run the same command again to resume. Exit code 3: some
+    videos have no flow, and are listed.
     """
     # Created before modules are loaded, so that a signal never ends in a traceback.
     listener = CommandListener("extract-flow") if not dry_run else None
@@ -257,9 +258,10 @@ def _list_failures(failed: Sequence[tuple[str, str]], store: Path) -> None:
 @click.argument("store", type=console.PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def status(store: Path, as_json: bool) -> None:
-    """Print the progress of an extraction into STORE: videos, pairs/s, time per stage, failures.
+    """Print the progress of an extraction into STORE.
 
-    While it runs, this includes the videos that each worker is processing. It only reads STORE.
+    It shows videos, pairs/s, time per stage and failures and, during an extraction, what each
+    worker is processing. It only reads STORE.
     """
     from flowcpc.stores.flow_store import open_store
     from flowcpc.stores.inspection.status import read_status

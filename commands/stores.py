@@ -168,10 +168,10 @@ def query(store: Path, sql: str, form: str | None, out: Path | None) -> None:
 @click.argument("videos", nargs=-1, metavar="[VIDEO]...")
 @click.option("--out", type=console.OUT_FILE, required=True, help="File to write.")
 def show(store: Path, videos: tuple[str, ...], out: Path) -> None:
-    """Draw the flow of VIDEOs (default: one of each class) with the colour wheel.
+    """Draw the flow of VIDEOs with the colour wheel.
 
-    The suffix of --out decides: .png is a contact sheet; .gif and .webp are an animation of the
-    videos side by side.
+    Without VIDEOs, draw one of each class. The suffix of --out decides: .png is a contact sheet;
+    .gif and .webp are an animation of the videos side by side.
     """
     from flowcpc.stores.flow_store import open_store
     from flowcpc.stores.inspection.animation import FORMATS, write_animation
@@ -265,9 +265,10 @@ def import_command(
 def export_command(
     store: Path, out: Path, videos: tuple[str, ...], layout: str, bound: float
 ) -> None:
-    """Export the flow of STORE as JPEGs, OUT/VIDEO/*.jpg, for other programs.
+    """Export the flow of STORE as JPEGs for other programs.
 
-    Without VIDEOs, export all of them. Run the same command again to resume.
+    The files are OUT/VIDEO/*.jpg. Without VIDEOs, export all of them. Run the same command again to
+    resume.
     """
     listener = CommandListener("export")
     from flowcpc.pipeline.exchange.export_flow import export_flow

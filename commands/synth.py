@@ -26,9 +26,10 @@ from flowcpc.stores.base.plurals import counted
 def synth(
     out: Path, groups: int, clips_per_group: int, frames: int, size: tuple[int, int], seed: int
 ) -> None:
-    """Write a synthetic data set whose classes differ only in their motion.
+    """Write synthetic videos whose class is their motion.
 
-    OUT has the layout and the lists of UCF-101. Run the same command again to resume.
+    Classes differ in nothing else. OUT has the layout and the lists of UCF-101. Run the same
+    command again to resume.
     """
     from flowcpc.pipeline.synthetic.dataset import SyntheticParameters, write_dataset
 

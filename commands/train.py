@@ -70,10 +70,10 @@ def pretrain(
     compile_model: bool,
     **execution: Any,
 ) -> None:
-    """Pretrain CPC on STORE; checkpoints, metrics and settings go to the folder RUN.
+    """Pretrain CPC on STORE.
 
-    Run the same command again to resume. On several GPUs: torchrun --nproc-per-node N -m flowcpc
-    pretrain ...
+    Checkpoints, metrics and settings go to the folder RUN. Run the same command again to resume. On
+    several GPUs: torchrun --nproc-per-node N -m flowcpc pretrain ...
     """
     listener = CommandListener("pretrain")
     from flowcpc.commands.settings import pretrain_config
@@ -108,9 +108,9 @@ def pretrain(
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def presets(name: str | None, as_json: bool) -> None:
-    """List the paper's settings next to the paper's results; with NAME print one as YAML.
+    """List the paper's settings next to its results.
 
-    --config of pretrain reads that YAML.
+    With NAME, print these settings as YAML, which pretrain --config reads.
     """
     from flowcpc.commands.settings import to_yaml
     from flowcpc.train.settings.presets import PRESETS, describe, find_preset, presets_table
