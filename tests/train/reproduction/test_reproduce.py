@@ -267,7 +267,7 @@ def test_labels_that_are_not_to_be_had_cost_their_column_alone(store: Path, tmp_
         (["--set", "widht=3"], "did you mean 'width'"),
         (["--seeds", "a"], "is not a list of numbers"),
         (["--evaluation-set", "linear_stepz=3", "--dry-run"], "linear_steps"),
-        (["--set", "steps=3"], "give one of them"),
+        (["--set", "steps=3"], "--set steps=3"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_trained(
