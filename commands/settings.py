@@ -131,7 +131,7 @@ def with_gamma(schedule: Schedule, gamma: float) -> Schedule:
 
 
 def to_yaml(config: PretrainConfig) -> str:
-    """Return all settings as YAML, from which `pretrain_config(file=...)` makes the same."""
+    """Return all settings as YAML, from which `pretrain_config(file=...)` reads the same."""
     lines = []
     for name, kind in typing.get_type_hints(PretrainConfig).items():
         text = _as_text(getattr(config, name), kind)

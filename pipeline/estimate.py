@@ -96,7 +96,7 @@ def estimate(
     place: Place,
     listener: Listener = SILENT,
 ) -> Estimate:
-    """Return what extracting those of `videos` takes that the store lacks.
+    """Return what it takes to extract those of `videos` that the store lacks.
 
     Raises ValueError when the store has other numerics.
     """

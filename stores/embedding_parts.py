@@ -54,7 +54,7 @@ def read_manifest(folder: Path) -> EmbeddingManifest:
 
 
 def read_part(folder: Path, manifest: EmbeddingManifest, part: str) -> pa.Table | None:
-    """Return a part, or None if a command was killed between its announcement and its writing.
+    """Return a part, or None if a command was killed after it announced and before it wrote it.
 
     Raises DamagedStoreError if its bytes are not those that were written.
     """

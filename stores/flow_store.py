@@ -107,7 +107,7 @@ def _check_new_folder(root: Path) -> None:
 
 
 def _is_foreign(entry: Path) -> bool:
-    """Return whether an entry is not a new store's: those are a lock and temporary files."""
+    """Return whether an entry cannot be a new store's, which has a lock and temporary files."""
     return entry.name != layout.LOCK_FILE and entry.suffix != TEMPORARY_SUFFIX
 
 
@@ -144,7 +144,7 @@ class FlowStore:
         self.encoding = encoding_from_json(numerics["encoding"])
         self.has_frames = "frames" in numerics
 
-    # With `columns` only these are read, and KeyError is raised for an unknown one
+    # With `columns`, only these columns are read; an unknown one raises KeyError.
 
     def videos(self, columns: list[str] | None = None) -> pd.DataFrame:
         """Return a row per stored video: source, folds, flows, fps, statistics and provenance."""
@@ -172,7 +172,7 @@ class FlowStore:
     def tables(
         self, *names: str, columns: Mapping[str, list[str]] | None = None
     ) -> dict[str, pd.DataFrame]:
-        """Return several tables by name, with some `columns` of some; they fit one another."""
+        """Return several tables of one moment by name; `columns` selects those of some tables."""
         return catalog.read_tables(self.path, names, columns)
 
     def remark_on_damage(self) -> str:

@@ -43,7 +43,7 @@ _CONFIG = {
 
 @contextlib.contextmanager
 def open_cluster(place: Cluster, job: ClusterJob) -> Iterator[DaskWorkers]:
-    """Start the cluster at `place`, or connect to it, yield its workers; close or leave it.
+    """Start the cluster at `place` or connect to it; yield its workers; close it or disconnect.
 
     Raises ValueError for a place that is not available here, OperationError if the workers cannot
     be started or the scheduler does not answer or has other software.
@@ -97,7 +97,7 @@ def _close(closable: Client | SpecCluster, **options: Any) -> None:
 
 
 def _started_cluster(place: Cluster, job: ClusterJob) -> tuple[SpecCluster, Callable[[], str]]:
-    """Return a cluster of our own, and what returns why it is in trouble, "" while it is not."""
+    """Return a new cluster, and a function that returns why it is in trouble ("" if it is not)."""
     if isinstance(place, SlurmJobs):
         return _slurm_cluster(place, job)
     local: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}

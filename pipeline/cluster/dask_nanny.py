@@ -13,7 +13,7 @@ _PATIENCE_S = 3.0
 
 
 def cause_of_death(client: Client, worker: WorkerReport) -> str:
-    """Return how a worker process died and where, as far as its nanny, if it has one, knows."""
+    """Return how and where a worker process died, as far as its nanny (if any) knows."""
 
     async def read_log() -> list[str]:
         assert client.scheduler is not None

@@ -208,13 +208,13 @@ class DaskWorkers:
                 error = future.exception() if future.status == "error" else None
             except Exception as unreadable:  # an exception that cannot be unpickled here
                 error = unreadable
-            # A task that ends with its worker or the scheduler is handled with these.
+            # If its worker or the scheduler has ended, `_remove` or `_check` handles the task.
             if future.status in ("finished", "error") and not isinstance(
                 error, distributed.KilledWorker
             ):
                 self._put(on_end, error)
 
-        # Another run on this scheduler must not take our tasks for its own: so the topic.
+        # The topic makes keys unique: another run on this scheduler could have the same ones.
         future: Future[None] = self._client.submit(
             function,
             self._topic,
@@ -306,7 +306,7 @@ class DaskWorkers:
         if worker is None:
             return
         died = not (expected or worker.is_leaving)
-        if died and worker.report is None:  # it cannot say that it could not load our classes
+        if died and worker.report is None:  # it died before it could say why
             self._exclude(
                 worker, "died when it was asked to load flowcpc; install the same flowcpc there"
             )

@@ -42,7 +42,7 @@ def versions() -> dict[str, str]:
 
 
 def differences(remote: Mapping[str, str]) -> str:
-    """Return how the versions of another process differ from this one's, in words; else ""."""
+    """Return in words how another process's versions differ from this one's; "" if they agree."""
     return ", ".join(
         f"{name} is {remote.get(name)} there and {version} here"
         for name, version in versions().items()
@@ -51,7 +51,7 @@ def differences(remote: Mapping[str, str]) -> str:
 
 
 def check_scheduler(address: str, remote_versions: Callable[[], Mapping[str, str]]) -> None:
-    """Raise OperationError if a scheduler could not read our tasks, which would wait for ever."""
+    """Raise OperationError if a scheduler cannot read our tasks; they would wait for ever."""
     try:
         different = differences(remote_versions())
     except Exception as error:

@@ -101,7 +101,7 @@ class ThreadWorkers:
         self._pool.shutdown()
 
     def can_start(self, alone: bool) -> bool:
-        """Return whether a slot is free; a video that ends this process is nobody's suspect."""
+        """Return whether a slot is free; `alone` changes nothing, as only this process could die."""
         return len(self._started) < self._slots
 
     def start(self, task: VideoTask, alone: bool) -> None:

@@ -16,7 +16,7 @@ VIDEO_SUFFIXES = (
     ".avi", ".mp4", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv", ".ogv", ".3gp"
 )  # fmt: skip
 SPLITS = ("train", "val", "test")
-# One line of an official list: ("FILE, line N", path, fold, split); None where the fold has no use.
+# A line of an official list: ("FILE, line N", path, fold, split or None if the fold omits it).
 ListedUse = tuple[str, str, str, str | None]
 
 
@@ -167,7 +167,7 @@ def read_split(where: str, split: str, names: Mapping[str, str]) -> dict[str, st
 
 
 def merge_folds(lines: Iterable[ListedUse], group: Callable[[str, str], str]) -> list[Video]:
-    """Return the videos of official lists: a label is the path's folder, `group` (stem, label).
+    """Return the videos of official lists. The label is the path's folder; `group(stem, label)`.
 
     Raises ValueError for a video with two splits in a fold.
     """

@@ -21,7 +21,7 @@ class Request:
     """Decode `path` to gray frames of `size`, `block` at a time, on so many `threads`.
 
     The process may use `memory_limit` bytes. It stops after `max_blocks` blocks, or decodes all;
-    `with_jpegs`, it sends each frame as a JPEG in colour too.
+    With `with_jpegs` it sends each frame as a JPEG in colour too.
     """
 
     path: Path

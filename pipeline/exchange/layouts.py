@@ -44,7 +44,7 @@ class FolderError(ValueError):
 class Layout:
     """How one program stores flow: number of the first flow, and quality of the JPEGs.
 
-    `kinds` has what the names of one flow's files begin with, and the channels of that JPEG: 0 is
+    `kinds` has an entry per file of a flow: how its name begins -> channels of the JPEG, where 0 is
     u, 1 is v and 2 is constant.
     """
 
@@ -89,7 +89,7 @@ def quantise(flow: NDArray[np.float32], bound: float) -> NDArray[np.uint8]:
 
 
 def dequantise(values: NDArray[np.uint8], bound: float) -> NDArray[np.float32]:
-    """Return 8-bit values as px, float32. None is zero; 127 and 128 are the nearest to it."""
+    """Return 8-bit values as px, float32. No value is exactly 0 px; 127 and 128 are nearest."""
     return values.astype(np.float32) * np.float32(2 * bound / 255) - np.float32(bound)
 
 

@@ -60,7 +60,7 @@ class ExtractionSettings:
         Folder that the videos' paths are relative to.
     store : str
     height, width : int
-        Size of the frames that flow is computed of, px; unused with `short_side`.
+        Size of the frames from which flow is computed, px; unused with `short_side`.
     parameters : TVL1Parameters
     backend : str
         Flow solver; recorded per video, no part of the numerics.

@@ -31,7 +31,7 @@ class VideoTask:
 
 @dataclasses.dataclass(frozen=True)
 class ExtractionPlan:
-    """Every video of a data set is in exactly one of the first three.
+    """What remains to be done. Every video counts in one of `tasks`, `stored`, `skipped`.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class ExtractionPlan:
     skipped : list of str
         Ids of videos that would only fail again: they are absent, or their file is to blame.
     changed : list of str
-        Ids of those whose stored flow is that of an earlier file.
+        Ids of videos whose stored flow was computed from an earlier file.
     """
 
     tasks: list[VideoTask]

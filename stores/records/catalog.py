@@ -86,7 +86,7 @@ def read_table(store: Path, name: str, columns: list[str] | None = None) -> pd.D
 
 
 def read_tables(store: Path, names: Sequence[str], columns: Columns | None = None) -> Tables:
-    """Return some of TABLES that fit one another. Without an index, records are read only once."""
+    """Return some of TABLES, all of one moment. Without an index, records are read only once."""
     columns = columns or {}
     with opened_index(store, names) as files:
         if files is None:

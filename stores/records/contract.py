@@ -98,7 +98,7 @@ class CommitRecord(SourceRecord):
     chunks: PackedChunks
     jpegs: NotRequired[PackedChunks]
     video: VideoColumns
-    frames: PackedColumns  # a row per flow; columns as in catalog.LONG_TABLES
+    frames: PackedColumns  # a row per flow; columns as in catalog._LONG_TABLES
     shots: PackedColumns
     segments: PackedColumns
 

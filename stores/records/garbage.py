@@ -41,7 +41,7 @@ def collect(store: Path) -> int:
 
 
 def take_back(store: Path) -> bool:
-    """Delete a store in which no video was tried yet, unless it is in use. Return if it was."""
+    """Delete a store in which no video was tried yet, unless it is in use. Return True if so."""
     if not (store / layout.STORE_FILE).is_file():
         return False
     with locked_if_free(store / layout.LOCK_FILE) as is_free:
@@ -66,8 +66,8 @@ def take_back(store: Path) -> bool:
 def find_leftovers(store: Path) -> list[Path]:
     """Return generations that no commit names, temporary files and heartbeat files.
 
-    Files of a running extraction are among them. A commit is only ever replaced: flow that the
-    index names and that has no commit has lost it, and is no leftover (`find_orphans`).
+    Files of a running extraction are among them. An extraction replaces commits and deletes none.
+    So flow that the index names without a commit has lost it: no leftover (`find_orphans`).
     """
     committed = set(record_names(store, "commits"))
     generations: dict[str, list[Path]] = defaultdict(list)

@@ -1,6 +1,6 @@
 """Record files: JSON with a checksum over the bytes as written, since JSON values can hide changes.
 
-Long columns are packed arrays, so that tables of hundreds of thousands of videos take minutes.
+Long columns are packed arrays, so that tables of 100,000s of videos are built in minutes.
 """
 
 import base64

@@ -18,7 +18,7 @@ def read_at(path: Path, begin: int, out: NDArray[np.uint8]) -> str:
     Raises OSError for what is no damage: too many open files, no permission.
     """
     try:
-        opened = _open(str(path))  # this name keeps it open even if the cache drops it
+        opened = _open(str(path))  # this variable keeps it open even if the cache drops it
         done = 0
         while done < len(out):  # a read may return less than was asked for
             count = os.preadv(opened.descriptor, [out[done:].data], begin + done)

@@ -262,7 +262,7 @@ def test_the_baseline_of_initial_weights_is_not_pretrained(file: Path) -> None:
 
 
 def test_gamma_keeps_the_boundaries() -> None:
-    """Spec cpc.md, Schedules: first * gamma^i at the i-th boundary."""
+    """The rate is first * gamma^i from the i-th boundary on."""
     found = with_gamma(PAPER.learning_rates, 0.1)
     assert [begin for begin, _ in found] == [0, 3_000, 10_000, 20_000]
     assert [rate for _, rate in found] == pytest.approx([1e-2, 1e-3, 1e-4, 1e-5])

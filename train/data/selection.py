@@ -118,7 +118,7 @@ def select_sequences(
 
 @functools.lru_cache(maxsize=16)
 def _rule(selection: str, spacing: int, num_segments: int) -> tuple[int, int, int]:
-    """Return what is added to the stride always, what at most, and how many times that is drawn."""
+    """Return (added to every stride, most that is drawn on top of it, number of draws)."""
     fixed = {"overlap": -spacing, "spaced": spacing}.get(selection, 0)
     largest = spacing if selection in ("variable", "variable-gaps", "growing") else 0
     return fixed, largest, num_segments - 1 if selection in ("variable-gaps", "growing") else 1

@@ -48,7 +48,7 @@ def pack_shots(shots: Sequence[Sequence[tuple[int, int]]]) -> Shots:
 
 
 def one_shot_each(flows: Sequence[int]) -> Shots:
-    """Return Shots of videos of so many flows without a cut."""
+    """Return Shots of videos that have these numbers of flows and no cut."""
     return pack_shots([[(0, count)] for count in flows])
 
 

@@ -11,7 +11,7 @@ from flowcpc.train.evaluation.classifiers.retrieval import RANKS
 from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM, SCRATCH, SHUFFLED
 
 _SHARES = ("top1", "top5", "mean_class", *(f"r{k}" for k in RANKS))
-_STANDARD_ERRORS = 3  # shuffled labels may be so far from chance
+_STANDARD_ERRORS = 3  # by which shuffled labels may differ from chance
 
 
 @dataclass(frozen=True)

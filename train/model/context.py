@@ -1,4 +1,4 @@
-"""Segments -> contexts: what the predictions are made from (spec cpc.md, Model 1 and Model 2)."""
+"""Segments -> contexts, from which both models predict (Lorre et al. 2019, section 3)."""
 
 import torch
 from torch import Tensor, nn
@@ -189,8 +189,8 @@ def build_context(config: PretrainConfig) -> nn.Module:
 def _each_segment(norm: nn.Module, x: Tensor) -> Tensor:
     """Return x (B, D, n, h', w') after `norm` of the map of each segment.
 
-    For batch norm it is the same as of all maps. Group and layer norm of several segments together
-    would tell a context about later ones.
+    Batch norm of all maps together gives the same. Group and layer norm of several segments
+    together would tell a context about later segments.
     """
     maps: Tensor = norm(x.transpose(1, 2).flatten(0, 1))  # a view where x is channels_last_3d
     return maps.unflatten(0, (len(x), -1)).transpose(1, 2)

@@ -182,7 +182,7 @@ def thinned(
 
 
 def _shown(line: Line, log: bool) -> Line:
-    """Return a line without values that cannot be drawn; means of rates were never rates."""
+    """Return what is drawn of a line. Learning rates (`log`) are not averaged."""
     x, y = np.asarray(line.x, float), np.asarray(line.y, float)
     shown = np.isfinite(y) & ((y > 0) | (not log))
     x, y = x[shown], y[shown]

@@ -33,9 +33,9 @@ class Side(NamedTuple):
 
 
 class PaperFinding(NamedTuple):
-    """The paper found: `higher` is at least `points` points above `lower`.
+    """A finding of the paper: `higher` is at least `points` points above `lower`.
 
-    Without `points` it is above at all, or equal where `or_equal`.
+    With 0 `points` any difference above 0 counts and, with `or_equal`, an equal value too.
     """
 
     claim: str

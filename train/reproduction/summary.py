@@ -119,7 +119,7 @@ def units_written(path: Path) -> int:
 
 
 def write_reproduction(path: Path, text: str, table: pd.DataFrame, findings: pd.DataFrame) -> None:
-    """Write the tables next to the Markdown `path`, and then the text: never newer than they."""
+    """Write the tables next to the Markdown `path`, then the text, which never precedes them."""
     tables = {path.with_suffix(".parquet"): table}
     if len(findings):
         tables = {path.with_suffix(".parquet"): findings, _cells_path(path): table}

@@ -113,7 +113,7 @@ def open_run(
 
 
 def _refuse_lost_checkpoint(run: Path, config: PretrainConfig) -> None:
-    """Raise ValueError if weights are of a later step than the first checkpoint's."""
+    """Raise ValueError if weights beyond the first checkpoint show that its record was lost."""
     for path in run.glob(_WEIGHTS.format(step="*")):
         step = path.stem.rpartition("-")[2]
         if step.isdecimal() and int(step) > config.checkpoint_every:

@@ -24,7 +24,7 @@ _SUFFIXES = {"torchscript": ".pt", "onnx": ".onnx"}
 FORMS = tuple(_SUFFIXES)
 TOLERANCE = 1e-5
 _TRACED_BATCH = 2
-_COMPARED_BATCHES = (1, 3)  # neither is the traced one
+_COMPARED_BATCHES = (1, 3)  # neither is _TRACED_BATCH
 _INPUT, _OUTPUT = "stacks", "latents"
 
 

@@ -61,7 +61,7 @@ def test_shapes_of_a_context_per_segment(segments: int, norm: str) -> None:
 
 
 def test_conv3d_is_its_layers_one_by_one() -> None:
-    """Spec cpc.md: Conv3d, BN, ReLU (T 4 -> 2), Conv3d (T -> 1), mean over space."""
+    """Conv3d, BN, ReLU (T 4 -> 2), Conv3d (T -> 1), mean over space."""
     context = Conv3DContext(4, 4, "bn").train()
     features = torch.randn(2, 4, 4, 5, 5)
     norm = nn.BatchNorm3d(4)
