@@ -101,7 +101,7 @@ class ThreadWorkers:
         self._pool.shutdown()
 
     def can_start(self, alone: bool) -> bool:
-        """Return whether a slot is free; `alone` changes nothing, as only this process could die."""
+        """Return whether a slot is free. Only this process can die, so `alone` has no effect."""
         return len(self._started) < self._slots
 
     def start(self, task: VideoTask, alone: bool) -> None:

@@ -78,5 +78,7 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path) -> None:
     put_unit(tmp_path, "linear", "all", 0, PRETRAINED)
     file = next(tmp_path.glob("evaluate/*/results.parquet"))
     file.write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match=r"results\.parquet is damaged .*; run its evaluation again"):
+    with pytest.raises(
+        ValueError, match=r"results\.parquet is damaged .*; run its evaluation again"
+    ):
         read_runs([tmp_path])
