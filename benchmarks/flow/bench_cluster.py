@@ -33,7 +33,7 @@ DASK = str(Path(sys.executable).with_name("dask"))
 def nothing(
     settings: ExtractionSettings, video: Video, on_pairs: object, *, should_stop: object
 ) -> Outcome:
-    """A video that takes no time and leaves nothing."""
+    """Stand in for `extract_video`: take no time and store nothing."""
     return Outcome(video.video_id, STORED)
 
 
@@ -52,9 +52,7 @@ class Mark:
 
 
 def no_ops(folder: Path) -> dict[int, Mark]:
-    """Send MANY videos that are nothing through a scheduler and two workers started by hand; marks
-    at FEW and MANY videos.
-    """
+    """Return the marks after FEW and MANY videos without work, on a scheduler and two workers."""
     (folder / "videos" / "A").mkdir(parents=True)
     (folder / "video").write_bytes(b"x")
     for number in range(MANY):
@@ -151,8 +149,9 @@ def working_seconds(videos: Path, store: Path, place: Place) -> tuple[float, flo
 
 
 def plain(folders: list[Path], store: Path) -> tuple[float, float]:
-    """The same by processes that know nothing of each other, one core each: the slowest of them,
-    and all together.
+    """Return seconds of the slowest, and processor seconds of all, of processes without Dask.
+
+    Each has one core and does not communicate.
     """
     cores = sorted(os.sched_getaffinity(0))
     code = (
@@ -237,7 +236,7 @@ def median_of(rounds: list[tuple[float, float]], which: int) -> float:
 
 
 def spread_of(rounds: list[tuple[float, float]], which: int) -> str:
-    """Its median, and the range."""
+    """Return the median and the range of one of the two figures of every round."""
     every = [figures[which] for figures in rounds]
     return f"{median_of(rounds, which):.1f} ({min(every):.1f} to {max(every):.1f})"
 

@@ -31,8 +31,9 @@ def _cuts(frames: np.ndarray) -> np.ndarray:
 
 
 def joined(case: Case) -> tuple[bool, int]:
-    """Join two clips of different groups, every other time of the same class; (cut found, flows
-    flagged beside it).
+    """Join two clips of different groups; return (cut found, number of other flows flagged).
+
+    Every other time both are of the same class.
     """
     found, number, height, width = case
     rng = np.random.default_rng((11, number))
@@ -50,7 +51,7 @@ def joined(case: Case) -> tuple[bool, int]:
 
 
 def unjoined(case: Case) -> tuple[int, list[str]]:
-    """Take a stretch of one clip; (flows, places flagged)."""
+    """Return (number of flows, places that are flagged) of a stretch of one clip."""
     found, number, height, width = case
     clip = found[number]
     frames = gray_frames(clip, height, width)
@@ -60,7 +61,7 @@ def unjoined(case: Case) -> tuple[int, list[str]]:
 
 
 def milliseconds(height: int, width: int) -> float:
-    """Time of the scores of one flow beside that of the flow itself, as a ratio."""
+    """Return the time of the scores of a flow relative to that of the flow itself."""
     frames = gray_frames(clips()[0], height, width)[:9]
     flow = compute_flow(frames, threads=1)
     cut_scores(frames, flow)

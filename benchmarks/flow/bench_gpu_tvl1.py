@@ -1,12 +1,13 @@
 """TV-L1 on a CUDA device: the processor's bits, pairs per second, and how far that is from what the
 device could do.
 
-    make bench-gpu PYTHON=python3                   # uses no .venv: any Python with numpy,
-    numba-cuda and a device python -m benchmarks.flow.bench_gpu_tvl1 --pack FILE      # where the
-    real clips are: their frames and OpenCV's flow, to carry along
+    make bench-gpu PYTHON=python3
+    python -m benchmarks.flow.bench_gpu_tvl1 --pack FILE
 
-Without a packed file moving textures are used. Prints tables and writes
-docs/benchmarks/tvl1-gpu.md, and the same as JSON beside it.
+The first command needs no .venv, but a Python with NumPy and numba-cuda, and a device. The second
+one packs frames of real clips and OpenCV's flow into FILE, to carry to the machine with the device.
+Without a packed file moving textures are used. Prints tables, and writes them and their JSON to
+docs/benchmarks/tvl1-gpu.md and tvl1-gpu.json.
 """
 
 import argparse
@@ -27,8 +28,8 @@ sys.path.insert(0, str(ROOT))
 Frames = NDArray[np.uint8]
 SIZES = ((240, 320), (256, 342))
 PACKED = ROOT / "build" / "tvl1_frames.npz"
-# Per pixel of an iteration, read off cuda_iterate.py: additions and products, and divisions and
-# square roots.
+# Per pixel of an iteration, counted in pipeline/tvl1/cuda/iterate.py: additions and products, and
+# divisions and square roots.
 FLOPS, SPECIAL = 47, 6
 # Values per pixel: those a pass reads with its halo, those it writes, and the coefficients that
 # every iteration reads again.

@@ -264,7 +264,7 @@ def main() -> None:
 
 
 def write_profile(store: FlowStore, windows: Windows) -> str:
-    """Where the time of a window goes: its parts alone, in parts of the whole."""
+    """Return the time of each part of reading a window, relative to the whole, as a table."""
     reader = own(store)
     videos = [store.open_video(f"v{n}") for n in range(CLIPS)]
     raw = np.zeros(1 << 21, np.uint8)
@@ -322,7 +322,7 @@ def median_seconds(work: Callable[[], object]) -> float:
 
 
 def write_tables(seconds: dict[str, list[float]], sizes: dict[str, float]) -> str:
-    """A row per peer: windows/s in parts of two peers, and its bytes."""
+    """Return a row per reader: windows/s relative to two of them, and bytes."""
 
     def ratio(peer: str, other: str) -> float:
         return statistics.median(b / a for a, b in zip(seconds[peer], seconds[other], strict=True))

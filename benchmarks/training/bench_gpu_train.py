@@ -2,12 +2,11 @@
 ready-made tensors.
 
     make bench-gpu PYTHON=python3
-    python -m benchmarks.training.bench_gpu_train --size tiny     # to its end anywhere, on a CPU
-    too; its figures mean nothing
+    python -m benchmarks.training.bench_gpu_train --size tiny
 
-Reading a store needs neither zarr nor h5py; making one does. On a machine without them the store
-comes along: `--make build/train.flow` where they are, then carry that folder. Writes
-docs/benchmarks/train-gpu.md.
+The second command runs anywhere, also on a CPU; its figures mean nothing. Reading a store needs
+neither zarr nor h5py; making one does. For a machine without them, make the store elsewhere with
+`--make build/train.flow` and carry that folder along. Writes docs/benchmarks/train-gpu.md.
 """
 
 import argparse

@@ -1,5 +1,5 @@
-"""Feeding a training loop: samplers beside their loops, the loader beside the raw reader and beside
-a loader as DPC's code has it.
+"""Feeding a training loop: samplers relative to plain loops, the loader to the raw reader and to a
+loader like that of DPC's code.
 
 Run `python -m benchmarks.training.bench_loader`; `make bench` does. Writes
 docs/benchmarks/loader.md. What is compared runs in turns in one process; figures are medians over
@@ -55,9 +55,7 @@ def like_ucf101(count: int) -> Spans:
 
 
 def measure_samplers(rounds: int) -> str:
-    """A row per selection: microseconds a batch, its part of a step, and how many times the loops'
-    rate that is.
-    """
+    """Return a row per selection: microseconds per batch, share of a step, rate relative to loops."""
     shots = like_ucf101(9_537)
     packed = pack_shots(shots)
     batches = len(shots) // 16
@@ -94,8 +92,9 @@ def measure_samplers(rounds: int) -> str:
 
 
 class Raw:
-    """The windows of one round after another, by the reader alone, into one array: seconds of
-    BATCHES batches at each call.
+    """Reads the windows of a round at each call, without a loader, and returns the seconds.
+
+    All BATCHES batches go into the same array.
     """
 
     def __init__(self, batches: SequenceReader, reader: WindowReader) -> None:
@@ -117,9 +116,7 @@ class Raw:
 
 
 def steps_of_round(number: int) -> range:
-    """Steps that a loader reads in one round; the first WARM are not timed, so that nothing counts
-    that was read while nobody waited.
-    """
+    """Return the steps of a round. The first WARM are not timed: they were read ahead."""
     return range(number * (WARM + BATCHES), (number + 1) * (WARM + BATCHES))
 
 
@@ -196,9 +193,7 @@ class FramesOnDisk(torch.utils.data.Dataset):
 
 
 def measure_training(segments: SegmentReader, batches: SequenceReader, rounds: int) -> str:
-    """Training steps of a small encoder per second, with each kind of loader, in parts of those on
-    one batch that is ready.
-    """
+    """Return steps/s of a small encoder with each kind of loader, relative to one ready batch."""
     encoder = Encoder(CONFIG)
     tensor = segments.to_device(batches.read(0))
 
@@ -224,7 +219,7 @@ def measure_training(segments: SegmentReader, batches: SequenceReader, rounds: i
 
 
 def kind_of(workers: int) -> str:
-    """Words for a number of loader processes."""
+    """Return a number of loader processes in words."""
     return (
         f"{workers} process{'es' if workers > 1 else ''}"
         if workers
@@ -233,9 +228,7 @@ def kind_of(workers: int) -> str:
 
 
 def measure_loaders(rounds: int) -> tuple[str, str, str]:
-    """Our loader in parts of the raw reader, under a training loop, and against a loader from a
-    JPEG per frame.
-    """
+    """Return the loader relative to the raw reader, in training, and relative to one of JPEGs."""
     flows = middle_flows(spread(CLIPS), FLOWS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,5 +1,5 @@
-"""What pretraining learns on synthetic motion: unsupervised accuracy on held-out videos, beside
-what no learning gives.
+"""What pretraining learns on synthetic motion: unsupervised accuracy on held-out videos, relative
+to baselines that learn nothing.
 
 Run `python -m benchmarks.training.learn_synth STORE RUN`; `make learning` does. Writes
 docs/learning.md and docs/pictures/learning.png.
@@ -32,8 +32,10 @@ PICTURE = Path("pictures", "learning.png")
 
 
 def descriptions(whole: NDArray[np.float32], flow: Tensor) -> dict[str, Tensor]:
-    """Descriptions (B, T, K) of segments that nothing was learned for; `flow` (B, T, 2N, h, w) is
-    what the encoder sees, `whole` (B, T, N, 2) the means of its whole frames, px."""
+    """Return descriptions (B, T, K) of segments by name, without any learning.
+
+    `flow` (B, T, 2N, h, w) is what the encoder sees, `whole` (B, T, N, 2) the means of frames, px.
+    """
     uv = flow.unflatten(2, (-1, 2))  # (B, T, N, 2, h, w)
     mean = torch.from_numpy(whole.mean(axis=2))  # (B, T, 2)
     size = uv.square().sum(dim=3).sqrt().mean(dim=(2, 3, 4))[..., None]
@@ -48,8 +50,9 @@ def descriptions(whole: NDArray[np.float32], flow: Tensor) -> dict[str, Tensor]:
 
 
 def nearest(described: Tensor, config: PretrainConfig) -> float:
-    """Share of segments to predict that are nearest to the mean of their observed ones, among the
-    candidates of the loss.
+    """Return the accuracy of predicting that a segment is like the mean of the observed ones.
+
+    Its candidates are those of the loss.
     """
     wanted = described[:, : config.num_observed].mean(dim=1)  # (B, K)
     # |a - b|^2 is least where 2 a.b - b.b is largest, so the loss's dot products find the nearest.
