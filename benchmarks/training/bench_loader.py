@@ -55,7 +55,7 @@ def like_ucf101(count: int) -> Spans:
 
 
 def measure_samplers(rounds: int) -> str:
-    """Return a row per selection: microseconds per batch, share of a step, rate relative to loops."""
+    """Return a row per selection: microseconds a batch, share of a step, rate relative to loops."""
     shots = like_ucf101(9_537)
     packed = pack_shots(shots)
     batches = len(shots) // 16

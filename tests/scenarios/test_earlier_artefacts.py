@@ -1,7 +1,7 @@
-"""Stores, runs, results and embeddings of an earlier version are read and gone on with.
+"""Stores, runs, results and embeddings of an earlier version can be read and continued.
 
 tests/support/artefacts has what commit c816d8c made, and what it read from that; make_artefacts.py
-beside it says how. What is read from the files has to be the very same. What is computed from them
+beside it says how. What is read from the files must be identical. What is computed from them
 is compared within rounding, which differs between processors.
 """
 

@@ -203,7 +203,7 @@ def test_predictions_are_rows_and_logits(tmp_path: Path) -> None:
 
 
 def test_a_changed_number_in_predictions_is_damage(tmp_path: Path) -> None:
-    """Which pyarrow calls an OSError."""
+    """pyarrow reports such damage as OSError."""
     file = tmp_path / "predictions.parquet"
     numbers = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
     write_table(file, pa.table({"logits": vectors_to_arrow(numbers)}))

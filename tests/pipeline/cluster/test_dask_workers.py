@@ -1,4 +1,4 @@
-"""Which worker gets which video, and what follows when it dies; with a Dask client that is none."""
+"""Which worker gets which video, and what follows when it dies; with a fake Dask client."""
 
 import dataclasses
 from collections.abc import Callable

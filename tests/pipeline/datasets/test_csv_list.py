@@ -1,4 +1,4 @@
-"""A list of one's own."""
+"""A CSV list of the user."""
 
 from pathlib import Path
 

@@ -206,7 +206,7 @@ def test_a_kill_while_a_unit_is_finished_leaves_it_unfinished_and_its_parts(
 
 
 def test_results_without_hashes_are_read(tmp_path: Path) -> None:
-    """Of an earlier version."""
+    """An earlier version wrote no hashes."""
     folder = UnitFolder(tmp_path, BASIS)
     folder.finish({}, ROWS)
     (tmp_path / "evaluation.json").write_text(json.dumps(BASIS))

@@ -22,7 +22,7 @@ from flowcpc.train.settings.presets import PRESETS
 def test_parameters_of_the_papers_encoder(preset: str, planes: int) -> None:
     """ResNet-18 (11,689,512) without its classifier (513,000).
 
-    The number of input channels is not 3.
+    The first convolution has another number of input channels than 3.
     """
     encoder = Encoder(PRESETS[preset].config)
     assert encoder.stem[0].weight.shape == (64, planes, 7, 7)
