@@ -38,7 +38,7 @@ from flowcpc.stores.encoding import DEFAULT, encoding_by_name
 from flowcpc.stores.flow_store import FlowStore, open_store
 from flowcpc.stores.records.contract import SourceStamp
 
-_MAX_FRAMES = {"cuda": 256}  # in a block; with other backends:
+_MAX_FRAMES = {"cuda": 256}  # in a block, by backend; with the others:
 _MAX_FRAMES_CPU = 32
 STORED = "stored"
 FAILED = "failed"

@@ -16,12 +16,13 @@ MODELS = {"model1": ("tcam", "conv3d", "lstm"), "model2": ("lstm", "masked-conv3
 MODALITIES = ("flow", "image")
 NORMS = ("bn", "gn", "ln")
 LATENTS = ("after-relu", "before-relu")
+SELECTIONS = ("variable", "variable-gaps", "growing", "spaced", "consecutive", "overlap")
 _CHOICES = {
     "model": tuple(MODELS),
     "modality": MODALITIES,
     "norm": NORMS,
     "latent": LATENTS,
-    "selection": ("variable", "variable-gaps", "growing", "spaced", "consecutive", "overlap"),
+    "selection": SELECTIONS,
     "framing": ("crop", "resize"),
     "negatives": ("local", "global"),
     "precision": ("auto", "float32", "bf16"),
