@@ -26,8 +26,9 @@ from flowcpc.stores.encoding import DEFAULT, ENCODINGS
 from flowcpc.stores.flow_store import create_store
 from flowcpc.stores.window_reader import WindowReader
 from flowcpc.train.data.batches import SegmentReader, SequenceReader
+from flowcpc.train.data.draws import epoch_order
 from flowcpc.train.data.loader import loading
-from flowcpc.train.data.selection import Segments, epoch_order, select_sequences
+from flowcpc.train.data.selection import Segments, select_sequences
 from flowcpc.train.data.shots import pack_shots
 from flowcpc.train.model.encoder import Encoder
 from flowcpc.train.settings.config import SELECTIONS, PretrainConfig

@@ -103,10 +103,8 @@ class ExtractionSettings:
         if self.time_limit is not None and not self.time_limit > 0:
             raise ValueError(f"time limit must be above 0 seconds, got {self.time_limit:g}")
         if not MIN_MEMORY <= self.memory_limit <= sys.maxsize:
-            raise ValueError(
-                f"memory limit must be at least {MIN_MEMORY >> 20}M and at most "
-                f"{sys.maxsize >> 30}G, got {self.memory_limit >> 20}M; give for example 4G"
-            )
+            limits = f"at least {MIN_MEMORY >> 20}M and at most {sys.maxsize >> 30}G"
+            raise ValueError(f"memory limit must be {limits}, got {self.memory_limit >> 20}M")
         check_backend(self.backend, self.parameters)
         encoding_by_name(self.encoding)
 
@@ -241,10 +239,8 @@ def record_failure(
 
 
 def _unwritable(store: FlowStore, error: BaseException) -> StoreWriteError:
-    return StoreWriteError(
-        f"store {store.path} cannot be written ({_reason(error)}); committed videos are safe: "
-        "fix it and run again"
-    )
+    reason = f"store {store.path} cannot be written ({_reason(error)})"
+    return StoreWriteError(f"{reason}; committed videos are safe: fix the cause and run again")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -343,8 +339,7 @@ def _solver(
 
 
 def _versions() -> str:
-    names = ("flowcpc", "numpy", "numba")
-    versions = [f"{name} {metadata.version(name)}" for name in names]
+    versions = [f"{name} {metadata.version(name)}" for name in ("flowcpc", "numpy", "numba")]
     return ", ".join([*versions, f"opencv {cv2.__version__}"])
 
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowcpc.stores.flow_store import FlowStore
+from flowcpc.train.data.draws import draw_integers
 from flowcpc.train.data.modalities import open_modality
 from flowcpc.train.data.pixels import decode_planes, dequantise, mirror, resize
-from flowcpc.train.data.selection import CROP, FLIP, Segments, draw_integers, select_sequences
+from flowcpc.train.data.selection import CROP, FLIP, Segments, select_sequences
 from flowcpc.train.data.shared_memory import empty
 from flowcpc.train.data.shots import shots_of
 from flowcpc.train.settings.config import PretrainConfig

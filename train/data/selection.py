@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowcpc.stores.base.compiled import inlined, kernel
+from flowcpc.train.data.draws import below, epoch_order, stream
 from flowcpc.train.data.shots import Shots
 
 Integers = NDArray[np.int64]
 
-# What a draw is for; part of its coordinates.
-_ORDER, _SPACING, _START = 0, 1, 2
+# What a draw is for; part of its coordinates. 0 is the order of an epoch.
+_SPACING, _START = 1, 2
 CROP, FLIP = 3, 4
 
 
@@ -124,14 +125,6 @@ def _rule(selection: str, spacing: int, num_segments: int) -> tuple[int, int, in
     return fixed, largest, num_segments - 1 if selection in ("variable-gaps", "growing") else 1
 
 
-@functools.lru_cache(maxsize=4)
-def epoch_order(seed: int, epoch: int, num_videos: int) -> Integers:
-    """Return the permutation of the videos in one epoch, int64 (V,), read-only."""
-    order: Integers = _permute(seed, epoch, num_videos)
-    order.flags.writeable = False
-    return order
-
-
 def videos_in_turn(seed: int, first: int, count: int, num_videos: int) -> Integers:
     """Return the videos at places [first, first + count) of the sequence of epochs, int64 (count,).
 
@@ -211,22 +204,6 @@ def covering_segments(shots: Shots, num_flows: int) -> Segments:
     return Segments(videos[owners], starts[:, None], shots.stops[owners][:, None])
 
 
-def draw_integers(seed: int, purpose: int, step: int, limits: Integers) -> Integers:
-    """Return an integer of [0, limit) for each of `limits` (B, K), all >= 1; int64 (B, K)."""
-    drawn: Integers = _draw(seed, purpose, step, limits)
-    return drawn
-
-
-@kernel
-def _draw(seed: int, purpose: int, step: int, limits: Integers) -> Integers:
-    out = np.empty_like(limits)
-    stream = _stream(seed, purpose, step)
-    for b in range(limits.shape[0]):
-        for k in range(limits.shape[1]):
-            out[b, k] = _below(limits[b, k], stream, b, k)
-    return out
-
-
 @kernel
 def _select(
     offsets: Integers,
@@ -251,13 +228,13 @@ def _select(
     stops = np.empty((len(videos), num_segments), np.int64)
     gaps = num_segments - 1
     strides = np.empty(gaps, np.int64)
-    spacing_stream, start_stream = _stream(seed, _SPACING, step), _stream(seed, _START, step)
+    spacing_stream, start_stream = stream(seed, _SPACING, step), stream(seed, _START, step)
     for b in range(len(videos)):
         n = longest[videos[b]]
         spare = max(n - num_segments * num_flows, 0) // gaps
         limit = min(largest_spacing, spare) + 1
         for k in range(draws):
-            strides[k] = stride + _below(limit, spacing_stream, b, k)
+            strides[k] = stride + below(limit, spacing_stream, b, k)
         if draws == 1:
             strides[:] = strides[0]
         if growing:
@@ -266,7 +243,7 @@ def _select(
             strides[:] = max(n - num_flows, 0) // gaps
         span = min(strides.sum() + num_flows, n)
         first, last = offsets[videos[b]], offsets[videos[b] + 1]
-        number = _below(_count(shot_starts, shot_stops, first, last, span), start_stream, b, 0)
+        number = below(_count(shot_starts, shot_stops, first, last, span), start_stream, b, 0)
         starts[b, 0], stops[b, :] = _legal(shot_starts, shot_stops, first, span, number)
         for t in range(gaps):
             starts[b, t + 1] = starts[b, t] + strides[t]
@@ -289,7 +266,7 @@ def _pick(
     """Return starts and stops (B, T) of single segments: drawn, or evenly spread."""
     starts = np.empty((len(videos), num_segments), np.int64)
     stops = np.empty((len(videos), num_segments), np.int64)
-    start_stream = _stream(seed, _START, step)
+    start_stream = stream(seed, _START, step)
     for b in range(len(videos)):
         span = min(num_flows, longest[videos[b]])
         first, last = offsets[videos[b]], offsets[videos[b] + 1]
@@ -297,7 +274,7 @@ def _pick(
         for t in range(num_segments):
             number = (count - 1) * t // max(num_segments - 1, 1)
             if not evenly:
-                number = _below(count, start_stream, b, t)
+                number = below(count, start_stream, b, t)
             starts[b, t], stops[b, t] = _legal(shot_starts, shot_stops, first, span, number)
     return starts, stops
 
@@ -332,40 +309,3 @@ def _legal(shot_starts: Integers, shot_stops: Integers, first: int, span: int, n
         shot += 1
         room = max(shot_stops[shot] - shot_starts[shot] - span + 1, 0)
     return shot_starts[shot] + number, shot_stops[shot]
-
-
-@kernel
-def _permute(seed: int, epoch: int, num_videos: int) -> Integers:
-    order = np.arange(num_videos)
-    stream = _stream(seed, _ORDER, epoch)
-    for last in range(num_videos - 1, 0, -1):
-        other = _below(last + 1, stream, last, 0)
-        order[last], order[other] = order[other], order[last]
-    return order
-
-
-@inlined
-def _stream(seed: int, purpose: int, step: int) -> np.uint64:
-    """Return what all draws for one purpose in one batch have in common."""
-    bits = _scramble(np.uint64(seed))
-    bits = _scramble(bits ^ np.uint64(purpose))
-    return _scramble(bits ^ np.uint64(step))
-
-
-@inlined
-def _below(limit: int, stream: np.uint64, sample: int, index: int) -> np.int64:
-    """Return an integer of [0, limit); the bias of the remainder is below limit / 2**64."""
-    if limit == 1:
-        return np.int64(0)
-    bits = _scramble(stream ^ np.uint64(sample))
-    bits = _scramble(bits ^ np.uint64(index))
-    return np.int64(bits % np.uint64(limit))
-
-
-@inlined
-def _scramble(bits: np.uint64) -> np.uint64:
-    """One step of SplitMix64 (Steele, Lea and Flood 2014), a bijection of 64 bits."""
-    bits = bits + np.uint64(0x9E3779B97F4A7C15)
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))

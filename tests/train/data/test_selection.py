@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowcpc.train.data.draws import draw_integers, epoch_order
 from flowcpc.train.data.selection import (
     CROP,
     Segments,
     covering_segments,
-    draw_integers,
-    epoch_order,
     random_segments,
     select_sequences,
     uniform_segments,
