@@ -1,5 +1,6 @@
 """Evaluations of the small store, and what they wrote."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from flowcpc.stores.embeddings import vectors_from_arrow
 from flowcpc.train.evaluation.config import EvaluationConfig
 from flowcpc.train.evaluation.evaluate import evaluate
 from flowcpc.train.evaluation.scoreboard import Evaluation
+from flowcpc.train.settings.presets import find_preset
+
+TINY = dataclasses.replace(find_preset("tiny").config, num_flows=2, size=(16, 16), width=2)
 
 
 def evaluated(
