@@ -14,6 +14,12 @@ import numpy as np
 _IN_ACCESS, _IN_OPEN = 0x1, 0x20
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
+# A decoder that does not see that a file is a pipe, and so hangs where it opens one.
+BLIND = (
+    "import pathlib, runpy; pathlib.Path.is_file = lambda path: True;"
+    "runpy.run_module('flowcpc.pipeline.decoding.decoder_process', run_name='__main__')"
+)
+
 
 def _chunk(tag: bytes, data: bytes) -> bytes:
     return tag + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
