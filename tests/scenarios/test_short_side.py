@@ -212,7 +212,7 @@ def test_a_writer_takes_the_store_s_sizes_alone(tmp_path: Path) -> None:
     mixed = create_store(tmp_path / "mixed", {"short_side": 24, "encoding": DEFAULT.to_json()})
     one = create_store(tmp_path / "one", {"height": 24, "width": 32, "encoding": DEFAULT.to_json()})
     for store, size, rule in (
-        (mixed, None, "flow of no size, .* takes a shorter side of 24 px"),
+        (mixed, None, "flow of v is without a size, .* takes a shorter side of 24 px"),
         (mixed, (32, 26), "flow of 32x26, .* takes a shorter side of 24 px"),
         (one, (32, 24), "flow of 32x24, .* takes flow of 24x32"),
     ):

@@ -46,13 +46,20 @@ store.consolidate()
 """
 
 
+def with_cases() -> dict[str, str]:
+    """Return an environment in which a process finds tests/support as this one does."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+
+
 def run_writer(path: Path, form: tuple[str, ...], kill_after: float | None = None) -> bool:
     """Write a store and return whether the writer was killed before it ended.
 
     `kill_after` is in seconds from the start of writing.
     """
     command = [sys.executable, "-c", WRITE, str(path), *form]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as writer:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=with_cases(), stdout=subprocess.PIPE, text=True
+    ) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "writing\n"
         if kill_after is not None:
@@ -174,7 +181,9 @@ for seed in range(200):
 @pytest.mark.parametrize("form", FORMS, ids=" ".join)
 def test_a_full_disk_keeps_what_was_committed(small_disk: Path, form: tuple[str, ...]) -> None:
     command = [sys.executable, "-c", FILL, str(small_disk / "s"), *form]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=with_cases(), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     committed = int(done.stdout.split()[2])

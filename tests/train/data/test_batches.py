@@ -179,7 +179,17 @@ def test_a_step_is_a_pure_function_of_seed_and_step(reader: SegmentReader) -> No
     assert batches.steps_per_epoch == 1
 
 
-@pytest.mark.parametrize(("ranks", "workers"), [(1, 1), (1, 8), (2, 4), (4, 2), (8, 0), (8, 1)])
+@pytest.mark.parametrize(
+    ("ranks", "workers"),
+    [
+        (1, 1),
+        (2, 0),
+        (8, 0),
+        pytest.param(2, 2, marks=pytest.mark.slow),
+        pytest.param(4, 2, marks=pytest.mark.slow),
+        pytest.param(1, 8, marks=pytest.mark.slow),
+    ],
+)
 def test_ranks_and_workers_change_nothing(reader: SegmentReader, ranks: int, workers: int) -> None:
     """The parts of all ranks add up to the batch of one rank.
 

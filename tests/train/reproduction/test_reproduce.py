@@ -83,6 +83,7 @@ def test_a_table_from_the_first_command_to_the_last_number(store: Path, tmp_path
     assert "table3-model1-conv3d has the settings of table1-flow here and shares its run" in text
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_with_the_same_command(store: Path, tmp_path: Path) -> None:
     words = ["reproduce", str(store), str(tmp_path / "parts"), "--table", "3", *SMALL]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -130,6 +131,7 @@ def test_stopped_it_goes_on_too(store: Path, tmp_path: Path, stops: int) -> None
     pd.testing.assert_frame_equal(parts.table, whole.table)
 
 
+@pytest.mark.slow
 def test_a_row_that_diverges_keeps_its_reason_and_the_others_go_on(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +184,7 @@ def test_a_table_on_images_says_what_it_lacks_and_does_the_rest(
     assert found.loc["table1-image", "ours"].isna().all()
 
 
+@pytest.mark.slow
 def test_images_stand_beside_flow_where_the_store_has_frames(
     tmp_path: Path, make_store: Callable[..., Path]
 ) -> None:
@@ -207,6 +210,7 @@ def test_what_cannot_be_measured_has_its_reason(store: Path, tmp_path: Path) -> 
     assert found.loc["table4-easy", "ours"].isna().tolist() == [True, False]
 
 
+@pytest.mark.slow
 def test_metrics_that_are_gone_are_a_reason_too(store: Path, tmp_path: Path) -> None:
     small = {**FAST, "changes": {**FAST["changes"], "batch_size": 4}}
     whole = reproduce.reproduce(store, tmp_path / "out", table=4, **small)
@@ -246,6 +250,7 @@ def test_workers_reach_every_pretraining(
     assert found == [Execution(workers=2)] * 4
 
 
+@pytest.mark.slow
 def test_labels_that_are_not_to_be_had_cost_their_column_alone(store: Path, tmp_path: Path) -> None:
     """Four training videos of a class cannot be eighteen; the column of all labels is measured."""
     result = reproduce.reproduce(store, tmp_path / "out", table=5, **FAST)
@@ -293,6 +298,7 @@ def test_a_dry_run_trains_nothing(store: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_findings_from_frames_to_a_verdict_each(
     tmp_path: Path, make_store: Callable[..., Path]
 ) -> None:

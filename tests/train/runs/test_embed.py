@@ -283,6 +283,7 @@ def wait_for_a_part(store: Path, more_than: int) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_killed_at_any_time_it_goes_on_to_the_same_bytes(long_store: Path, run: Path) -> None:
     for already in (0, 3):
         process = start(long_store, run)

@@ -230,7 +230,15 @@ def synthetic_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("table1-image", "table3-model2-lstm", "table4-difficult")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in TRAINED
+    ],
+)
 def test_a_few_steps(name: str, synthetic_store: Path, tmp_path: Path) -> None:
     trains(
         synthetic_store, tmp_path / "run", name, 2, {"size": "16x16", "width": 2, "batch_size": 3}

@@ -113,13 +113,20 @@ def in_simulator(call: str) -> dict[str, object]:
     return result
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "small median" else pytest.param(name, marks=pytest.mark.slow)
+        for name in TINY
+    ],
+)
 def test_the_simulated_device_gives_the_processors_bits(name: str) -> None:
     result = in_simulator(f"simulate({name!r})")
     assert result["same"]
     assert result["largest"] > 0.01
 
 
+@pytest.mark.slow
 def test_a_batch_is_halved_until_it_fits() -> None:
     result = in_simulator("run_out_of_memory()")
     assert result["same"]
