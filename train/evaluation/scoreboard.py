@@ -90,7 +90,7 @@ def comparisons(rows: pd.DataFrame, baselines: pd.DataFrame) -> list[str]:
     chance = float(rows["chance"].mean())
     # Seeds test the same videos again; only folds add test videos.
     videos = int(rows.drop_duplicates("fold")["videos"].sum())
-    main = next(name for name in (PRETRAINED, SCRATCH, RANDOM) if name in means)
+    main = next(name for name in (PRETRAINED, SCRATCH, RANDOM) if name in set(rows["encoder"]))
     lines = [f"{main} is {means[main] / chance:.1f} times chance."]
     for name in (RANDOM, SCRATCH, MOTION):
         if name in means and name != main:

@@ -159,3 +159,12 @@ def test_a_mode_s_own_untrained_encoder_comes_before_another_mode_s() -> None:
     rows = table(row("pretrained", 0.6, mode="knn"), row("random", 0.5, mode="knn"))
     beside = table(row("random", 0.9, mode="linear"))
     assert "pretrained - random: +10.0 points" in comparisons(rows, beside)[1]
+
+
+def test_another_mode_s_baseline_is_never_the_encoder_that_is_judged() -> None:
+    rows = table(row("random", 0.5, mode="random"), row("shuffled labels", 0.1, mode="random"))
+    lines = comparisons(rows, table(row("scratch", 0.7, mode="scratch")))
+    assert lines[:2] == [
+        "random is 5.0 times chance.",
+        "random - scratch: -20.0 points (standard error 6.8).",
+    ]
