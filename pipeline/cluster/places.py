@@ -140,7 +140,9 @@ def _existing_scheduler(given: Mapping[str, Any]) -> ExistingScheduler:
         raise FileNotFoundError(
             f"--scheduler-file {file} does not exist; a scheduler writes it when it starts"
         )
-    if address and not re.fullmatch(r"(\w+://)?(\[[^\]\s]+\]|[^:/\s\[\]]+):\d+", address):
+    if address is not None and not re.fullmatch(
+        r"(\w+://)?(\[[^\]\s]+\]|[^:/\s\[\]]+):\d+", address
+    ):
         raise ValueError(f"--scheduler {address!r} is no address; write it as tcp://HOST:PORT")
     return ExistingScheduler(address, file and str(file), given.get("wait", WAIT_S))
 

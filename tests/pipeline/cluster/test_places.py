@@ -54,6 +54,7 @@ def test_options_name_a_place(options: dict[str, object], place: object) -> None
         ({"scheduler": "a:1", "cluster": "local"}, "--scheduler .*--cluster local"),
         ({"scheduler": "a:1", "workers": 2}, "--scheduler .*--workers 2"),
         ({"scheduler": "a:1", "shard": "1/2"}, "--shard .*--scheduler"),
+        ({"scheduler": ""}, "--scheduler '' .*tcp://HOST:PORT"),
         ({"scheduler": "nowhere"}, "--scheduler 'nowhere' .*tcp://HOST:PORT"),
         ({"cluster": "cuda", "workers": 2}, "--cluster cuda .*--workers 2"),
         ({"cluster": "cuda", "backend": "cpu"}, "--cluster cuda .*--backend cpu"),
