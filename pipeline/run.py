@@ -164,6 +164,7 @@ class _Run:
         self._store = store
         self._settings = settings
         self._tasks = plan.tasks
+        self._total_bytes = sum(task.source_bytes for task in plan.tasks)
         self._max_failures = max_failures
         self._listener = listener
         self._waiting = deque(plan.tasks)
@@ -271,8 +272,7 @@ class _Run:
         longest = min(busy, key=lambda state: state.since, default=None)
         if longest is not None and (seconds := time.time() - longest.since) > _LONG_S:
             fields["longest"] = f"{longest.videos[0]} {seconds:.0f} s on {longest.host}"
-        total = sum(task.source_bytes for task in self._tasks)
-        self._listener.progress(self._done_bytes, total, fields)
+        self._listener.progress(self._done_bytes, self._total_bytes, fields)
         self._listener.show_lines([_worker_line(state) for state in states])
         run_file.tell(settled, states)
 
