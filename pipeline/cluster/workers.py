@@ -117,9 +117,13 @@ class ThreadWorkers:
         future.add_done_callback(lambda future: self._ended.put((task, future)))
 
     def wait(self) -> Iterator[EndedTask]:
-        """Yield a video that has ended, after a short wait if there is none."""
+        """Yield a video that has ended, after a short wait if there is none.
+
+        After a stop, wait until one of the videos in flight ends: it may be stored by then.
+        """
+        timeout = None if self._started and self._should_stop() else _TICK_S
         with contextlib.suppress(queue.Empty):
-            task, future = self._ended.get(timeout=_TICK_S)
+            task, future = self._ended.get(timeout=timeout)
             del self._started[task.video.video_id]
             try:
                 yield EndedTask(task, future.result())

@@ -24,6 +24,7 @@ from flowcpc.pipeline.extraction.extract import (
     KIND_MACHINE,
     ExtractionSettings,
     Outcome,
+    StoreWriteError,
     extract_video,
     record_failure,
 )
@@ -119,6 +120,31 @@ def test_a_stop_drops_all_videos_in_hand(
     summary = extract(videos, tmp_path / "s", extract=waits, listener=Recorder(gone.is_set))
     assert (summary.finished, summary.stored, summary.failed) == (False, 0, [])
     assert open_store(tmp_path / "s").failures()["kind"].tolist() == ["pending"] * 6
+
+
+def test_a_video_that_is_stored_during_a_stop_counts(videos: Path, tmp_path: Path) -> None:
+    in_flight = threading.Event()
+
+    def slow(*given: object, should_stop: Callable[[], bool]) -> Outcome:
+        in_flight.set()
+        time.sleep(1.0)
+        return extract_video(*given)
+
+    summary = extract(videos, tmp_path / "s", extract=slow, listener=Recorder(in_flight.is_set))
+    assert (summary.finished, summary.stored) == (False, 1)
+    assert len(open_store(tmp_path / "s").videos()) == 1
+
+
+def test_an_error_of_the_disk_during_a_stop_is_raised(videos: Path, tmp_path: Path) -> None:
+    in_flight = threading.Event()
+
+    def full(*given: object, should_stop: Callable[[], bool]) -> Outcome:
+        in_flight.set()
+        time.sleep(1.0)
+        raise StoreWriteError("disk full")
+
+    with pytest.raises(StoreWriteError, match="disk full"):
+        extract(videos, tmp_path / "s", extract=full, listener=Recorder(in_flight.is_set))
 
 
 def test_a_failure_that_stays_is_a_row_after_so_many_tries(videos: Path, tmp_path: Path) -> None:
