@@ -285,7 +285,7 @@ class DaskWorkers:
             counter.pairs += pairs
 
     def _end_video(self, worker: _Worker, video_id: str, error: BaseException | None) -> None:
-        if video_id not in worker.videos or worker.address not in self._workers:
+        if video_id not in worker.videos or self._workers.get(worker.address) is not worker:
             return
         if isinstance(error, StoreWriteError):
             raise error

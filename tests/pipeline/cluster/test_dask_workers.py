@@ -256,3 +256,18 @@ def test_every_worker_says_what_it_is_processing_and_its_throughput(tmp_path: Pa
     assert len(last) == 2
     assert all(state.pairs_per_second > 0 for state in last)
     assert run.workers.pairs == 30
+
+
+def test_news_of_a_worker_that_died_do_not_touch_the_next_one_at_its_address(
+    tmp_path: Path,
+) -> None:
+    run = Run(tmp_path)
+    run.outcomes("a")
+    old = run.workers._workers["a"]
+    old.videos["v"] = dask_workers._InFlight(run.tasks[0], FakeFuture("pending"), alone=False)
+    run.workers._remove("a", expected=False)
+    run.workers._join("a")
+    (died,) = run.workers.wait()
+    assert died.cause_of_death is not None
+    run.workers._end_video(old, "v", None)
+    assert run.workers._ended == []
