@@ -39,11 +39,11 @@ def job_options(place: SlurmJobs, config: Mapping[str, Any]) -> dict[str, Any]:
         "cores": cores,
         "processes": 1,
         "memory": place.memory or config.get("memory") or "4GB",
-        "job_extra_directives": [*config.get("job-extra-directives", ()), *place.directives],
-        "job_script_prologue": [*config.get("job-script-prologue", ()), *exports],
+        "job_extra_directives": [*(config.get("job-extra-directives") or ()), *place.directives],
+        "job_script_prologue": [*(config.get("job-script-prologue") or ()), *exports],
         "log_directory": config.get("log-directory") or "slurm-logs",
         "job_name": "flowcpc",
-        "scheduler_options": {"dashboard_address": ":0", **config.get("scheduler-options", {})},
+        "scheduler_options": {"dashboard_address": ":0", **(config.get("scheduler-options") or {})},
     }
 
 

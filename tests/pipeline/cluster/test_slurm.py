@@ -55,6 +55,7 @@ def test_other_options_of_jobs_come_from_dask_jobqueue_s_configuration() -> None
     assert (options["cores"], options["memory"], options["log_directory"]) == (3, "2GB", "logs")
     assert "export NUMBA_NUM_THREADS=3" in options["job_script_prologue"]
     default = job_options(SlurmJobs(), {})
+    assert job_options(SlurmJobs(), dict.fromkeys(CONFIG)) == default, "a key without a value"
     assert (default["cores"], default["memory"]) == (1, "4GB")
 
 
