@@ -123,7 +123,7 @@ def examine(probe: Probe, backend: str) -> WorkerReport:
             raise ValueError(f"does not see the client's store {probe.store}; {_SAME_PATHS}")
         answer = f".{probe.token}-{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
         _check_files(probe, answer)
-        prepare(backend)
+        _check_solver(backend)
     except ValueError as error:
         problem = str(error)
     return WorkerReport(platform.node(), os.getpid(), versions(), answer, problem)
@@ -142,6 +142,14 @@ def _check_files(probe: Probe, answer: str) -> None:
     if size != probe.video_bytes:
         sees = f"sees {size} bytes in {probe.video}, which has {probe.video_bytes} here"
         raise ValueError(f"{sees}; {_SAME_PATHS}")
+
+
+def _check_solver(backend: str) -> None:
+    """Compile or load the solver; raise ValueError with a problem."""
+    try:
+        prepare(backend)
+    except ValueError as error:
+        raise ValueError(f"cannot compute flow ({error})") from error
 
 
 def judge(probe: Probe, report: WorkerReport) -> str:

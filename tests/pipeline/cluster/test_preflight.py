@@ -64,6 +64,17 @@ def test_a_worker_that_sees_other_files_is_told_which(
     assert "which has" in judge(probe, examine(other_video, "cpu"))
 
 
+def test_a_worker_without_a_solver_says_that_it_cannot_compute(
+    probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepare(backend: str) -> str:
+        raise ValueError(f"backend={backend!r} does not work here")
+
+    monkeypatch.setattr(preflight, "prepare", prepare)
+    problem = judge(probe, examine(probe, "cuda"))
+    assert problem == "cannot compute flow (backend='cuda' does not work here)"
+
+
 def test_other_software_is_named_with_both_versions() -> None:
     assert differences(versions()) == ""
     assert set(versions()) >= {"flowcpc", "numpy", "numba", "opencv", "zarr", "h5py"}
