@@ -110,7 +110,9 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
         listener.leave()
     failed = [*result.skipped, *(result.summary.failed if result.summary else [])]
     list_videos(failed, err=as_json)
-    after = verify_store(opened, workers=count)
+    after = verify_store(opened, workers=count, listener=listener)
+    if not after.finished:
+        listener.leave()
     for problem in after.harmful:
         say(f"still {problem.kind}: {problem.path}: {problem.what}")
     if failed or after.harmful:

@@ -1,5 +1,7 @@
 """`flowcpc verify`: its answers, its advice, and the repair of damage."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,11 @@ from command_cases import flowcpc
 from damage_cases import NAMES, array_files, truncate, whole_store
 from store_cases import FORMATS
 
-from flowcpc.commands import main
+from flowcpc.commands import console, main
 from flowcpc.stores import layout
 from flowcpc.stores.flow_store import FlowStore, open_store
-from flowcpc.stores.inspection.verify import verify
+from flowcpc.stores.inspection import verify as inspection_verify
+from flowcpc.stores.inspection.verify import Verification, verify
 from flowcpc.stores.records import record_file
 from flowcpc.stores.records.dataset_file import read_dataset
 
@@ -56,6 +59,27 @@ def test_the_command_names_and_mends(videos: Path, tmp_path: Path, array_format:
     assert "has no damage" in result.output
     assert_same_store(path, whole)
     assert flowcpc("verify", path).exit_code == 0
+
+
+def test_a_signal_while_a_repaired_store_is_verified_again_stops_the_command(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s"
+    assert flowcpc("extract-flow", videos, path, "--size", "24x32", "--workers", 0).exit_code == 0
+    store = open_store(path)
+    array_files(store, store.videos()["video_id"][0])[0].write_bytes(b"short")
+    calls = []
+
+    def interrupted(*given: object, **options: object) -> Verification:
+        calls.append(given)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return verify(*given, **options)
+
+    monkeypatch.setattr(inspection_verify, "verify", interrupted)
+    result = flowcpc("verify", path, "--repair", videos, "--workers", 1)
+    assert (len(calls), result.exit_code) == (2, console.PREEMPTED), result.output
+    assert "has no damage" not in result.output
 
 
 def test_repair_needs_a_folder_and_flow_of_our_own(store: FlowStore, tmp_path: Path) -> None:
