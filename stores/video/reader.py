@@ -4,6 +4,7 @@ The commit says where every chunk lies, so neither zarr nor HDF5 is needed.
 """
 
 import dataclasses
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ class VideoReader:
 
     @property
     def _chunk_bytes(self) -> int:
-        return self.flows_per_chunk * int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        return self.flows_per_chunk * math.prod(self.shape[1:]) * self.dtype.itemsize
 
     def _damaged(self, path: Path, flows: NDArray[np.int64], fault: str) -> DamagedStoreError:
         return DamagedStoreError(
