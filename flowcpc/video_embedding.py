@@ -170,6 +170,11 @@ def _scratch_folder(folder: Path, listener: Listener) -> Iterator[Path]:
                         listener.announce(f"removing {leftover} of a command that was killed")
                         shutil.rmtree(leftover)
             path = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=folder))
-            stack.callback(shutil.rmtree, path)
             stack.enter_context(locked(path, wait=True))
+            stack.callback(_remove, path)
         yield path
+
+
+def _remove(path: Path) -> None:
+    with locked(path.parent, wait=True):  # nobody looks for leftovers meanwhile
+        shutil.rmtree(path)

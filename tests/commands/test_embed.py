@@ -18,6 +18,8 @@ from records import ROOT
 import flowcpc as api
 from flowcpc import video_embedding
 from flowcpc.commands import main
+from flowcpc.stores.base.listener import SILENT
+from flowcpc.stores.base.locks import locked_if_free
 
 SETTINGS = ["batch_size=4", "num_flows=2", "size=24x24", "width=2"]
 SETTINGS += ["num_segments=4", "num_observed=3", "split=all"]
@@ -245,6 +247,24 @@ def test_a_signal_leaves_nothing(
     assert process.returncode == code, stderr
     assert "run the same command to resume: flowcpc embed" in stderr
     assert "Traceback" not in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_temporary_folder_is_in_use_until_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = []
+
+    def rmtree(path: Path) -> None:
+        for folder in (path, path.parent):
+            with locked_if_free(folder) as is_free:
+                free.append(is_free)
+        path.rmdir()
+
+    monkeypatch.setattr(video_embedding.shutil, "rmtree", rmtree)
+    with video_embedding._scratch_folder(tmp_path, SILENT):
+        pass
+    assert free == [False, False], "another command must not remove it too"
     assert list(tmp_path.iterdir()) == []
 
 
