@@ -38,7 +38,10 @@ def list_hmdb51(annotations: Path) -> list[Video]:
             raise FileNotFoundError(
                 f"{annotations / name} does not exist, though other classes have split {fold}"
             )
-    return merge_folds(_read_lists(lists), hmdb_group)
+    videos = merge_folds(_read_lists(lists), hmdb_group)
+    if not videos:
+        raise ValueError(f"the lists in {annotations} name no video; use the official lists")
+    return videos
 
 
 def _read_lists(lists: dict[tuple[str, int], Path]) -> Iterator[ListedUse]:

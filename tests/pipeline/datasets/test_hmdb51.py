@@ -75,6 +75,13 @@ def test_lists_that_are_wrong(tmp_path: Path, lists: Path) -> None:
         read_dataset(root, "hmdb51", tmp_path / "nowhere")
 
 
+def test_lists_without_a_video(tmp_path: Path) -> None:
+    root = touch(tmp_path / "videos", f"{JUMP}.avi")
+    lists = touch(tmp_path / "lists", "jump_test_split1.txt")
+    with pytest.raises(ValueError, match=r"the lists in .* name no video"):
+        read_dataset(root, "hmdb51", lists)
+
+
 def test_none_of_the_listed_videos_is_there(tmp_path: Path, lists: Path) -> None:
     root = touch(tmp_path / "videos", f"{JUMP}.avi")
     with pytest.raises(
