@@ -10,24 +10,20 @@ import os
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
-from flowcpc.train.settings.config import PretrainConfig, Schedule, Size, suggestion
+from flowcpc.train.settings.config import PretrainConfig, Schedule, Settings, Size, suggestion
 from flowcpc.train.settings.presets import find_preset
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-    Config = TypeVar("Config", bound=DataclassInstance)
-
+Config = TypeVar("Config", bound=Settings)
 DEFAULT_PRESET = "table1-flow"
 _LABELS = ("preset", "schedule")  # fields that name where settings started from
 Numbers = tuple[float, ...]
 
 
-def with_settings(config: "Config", settings: Iterable[str]) -> "Config":
+def with_settings(config: Config, settings: Iterable[str]) -> Config:
     """Return `config` changed by every `key=value` of `settings`.
 
     A size is written 224x224, a schedule 0:0.01,3000:0.005, several numbers 0.1,1, a switch true or
@@ -40,9 +36,7 @@ def with_settings(config: "Config", settings: Iterable[str]) -> "Config":
     return dataclasses.replace(config, **parse_settings(settings, type(config))[0])
 
 
-def parse_settings(
-    settings: Iterable[str], *classes: "type[DataclassInstance]"
-) -> list[dict[str, Any]]:
+def parse_settings(settings: Iterable[str], *classes: type[Settings]) -> list[dict[str, Any]]:
     """Return the values of `key=value` texts, one mapping for each of `classes`.
 
     A key that two classes have goes to the first one. Raises ValueError as `with_settings`.
@@ -186,9 +180,7 @@ def _naming(file: str | os.PathLike[str] | None) -> Iterator[None]:
         raise error if file is None else ValueError(f"{file}: {error}") from None
 
 
-def _typed_values(
-    values: Mapping[str, Any], *classes: "type[DataclassInstance]"
-) -> list[dict[str, Any]]:
+def _typed_values(values: Mapping[str, Any], *classes: type[Settings]) -> list[dict[str, Any]]:
     """Return texts, and lists and mappings of them, as the fields of `classes` have them."""
     kinds = [typing.get_type_hints(one) for one in classes]
     names = [name for kind in kinds for name in kind if name not in _LABELS]

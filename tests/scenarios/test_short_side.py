@@ -156,7 +156,7 @@ def test_out_and_in_again(store: Path, tmp_path: Path) -> None:
         20,
         code=2,
     )
-    assert re.search(r"is \d+x\d+, and a shorter side of 20 px is asked for", other.stderr)
+    assert re.search(r"is \d+x\d+, but short_side=20", other.stderr)
     assert not (tmp_path / "other").exists()
 
 
@@ -165,7 +165,7 @@ def test_sizes_that_contradict_each_other(videos: Path, store: Path, tmp_path: P
         result = flowcpc("extract-flow", videos, *words, "--workers", 0, code=2)
         return result.stderr.strip().splitlines()[-1]
 
-    assert "--size and --short-side both say how large frames become; give one" in refused(
+    assert "--size and --short-side both give the size of frames; give one" in refused(
         tmp_path / "n", "--size", "24x32", "--short-side", 24
     )
     assert "short_side must be 16 to 8192 px, got 8" in refused(tmp_path / "n", "--short-side", 8)
@@ -213,8 +213,8 @@ def test_a_writer_takes_the_store_s_sizes_alone(tmp_path: Path) -> None:
     one = create_store(tmp_path / "one", {"height": 24, "width": 32, "encoding": DEFAULT.to_json()})
     for store, size, rule in (
         (mixed, None, "flow of v is without a size, .* takes a shorter side of 24 px"),
-        (mixed, (32, 26), "flow of 32x26, .* takes a shorter side of 24 px"),
-        (one, (32, 24), "flow of 32x24, .* takes flow of 24x32"),
+        (mixed, (32, 26), "flow of v is of 32x26, .* takes a shorter side of 24 px"),
+        (one, (32, 24), "flow of v is of 32x24, .* takes flow of 24x32"),
     ):
         with pytest.raises(ValueError, match=rule):
             store.write_video("v", size)

@@ -70,7 +70,7 @@ def extracted(videos: Path, store: Path, with_frames: bool = True, **changes: ob
 def test_frames_are_those_that_flow_was_computed_from(
     videos: Path, tmp_path: Path, array_format: str, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract, "_MOST_FRAMES", block)
+    monkeypatch.setattr(extract, "_MAX_FRAMES_CPU", block)
     store = extracted(videos, tmp_path / "s", array_format=array_format)
     found = store.read_frames("clip")
     assert (found.dtype, found.shape, len(store.read_flow("clip"))) == (

@@ -39,7 +39,7 @@ def test_frames_that_are_not_one_more_than_flows_are_no_video(tmp_path: Path, co
         writer.append_frames(some_jpegs(count, 16, 20))
         with pytest.raises(
             ValueError,
-            match=f"{count} frames of v were written beside 4 flows; a video has one frame more",
+            match=f"{count} frames of v were written for 4 flows; a video has one frame more",
         ):
             writer.commit({}, {}, frames={}, shots={}, segments={})
     assert list(store.path.rglob("v.*")) == []
@@ -48,7 +48,7 @@ def test_frames_that_are_not_one_more_than_flows_are_no_video(tmp_path: Path, co
 def test_a_store_without_frames_takes_none(tmp_path: Path) -> None:
     store = create_store(tmp_path / "s", NUMERICS)
     with (
-        pytest.raises(ValueError, match="holds flow without frames; leave those of v out"),
+        pytest.raises(ValueError, match="holds flow without frames; do not append those of v"),
         store.write_video("v") as writer,
     ):
         writer.append_frames(some_jpegs(1, 16, 20))
