@@ -12,7 +12,7 @@ def compute_flow(frames: NDArray[np.uint8], parameters: TVL1Parameters) -> NDArr
 
     Its profile is "opencv-cpu".
     """
-    create = cv2.optflow.DualTVL1OpticalFlow_create  # type: ignore[attr-defined]  # not in the stubs
+    create = cv2.optflow.DualTVL1OpticalFlow_create  # type: ignore[attr-defined]
     # OpenCV's object keeps a pyramid that a small frame cut short, so each call makes a new one.
     solver = create(
         tau=parameters.tau,

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -240,7 +240,8 @@ def _rows(name: str, commits: Sequence[CommitRecord]) -> pd.DataFrame:
     if name == "videos":
         return _frame([_video_row(commit) for commit in commits])
     counter, dtypes = _LONG_TABLES[name]
-    packed: list[PackedColumns] = [commit[name] for commit in commits]  # type: ignore[literal-required]
+    records = [cast(dict[str, Any], commit) for commit in commits]
+    packed: list[PackedColumns] = [record[name] for record in records]
     parts, counts = [unpack_columns(rows) for rows in packed], [rows["rows"] for rows in packed]
     ids = np.array([commit["video_id"] for commit in commits], object)
     data: dict[str, Any] = {

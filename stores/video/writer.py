@@ -179,12 +179,14 @@ class VideoWriter:
 
     def _make_array(self) -> "ZarrWriter | Hdf5Writer":
         # Loading zarr takes a second, and readers never need it.
-        if self.array_format == "zarr":
-            from flowcpc.stores.video.zarr_arrays import ZarrWriter as Writer
-        else:
-            from flowcpc.stores.video.hdf5_arrays import Hdf5Writer as Writer  # type: ignore[assignment]
         attributes = {**self.encoding.attributes(), "video_id": self.video_id}
-        return Writer(self.path, self.chunk, self.encoding, attributes)
+        if self.array_format == "zarr":
+            from flowcpc.stores.video.zarr_arrays import ZarrWriter
+
+            return ZarrWriter(self.path, self.chunk, self.encoding, attributes)
+        from flowcpc.stores.video.hdf5_arrays import Hdf5Writer
+
+        return Hdf5Writer(self.path, self.chunk, self.encoding, attributes)
 
     def _write(self, chunk: NDArray[Any], flows: int) -> None:
         frame = compress(chunk)

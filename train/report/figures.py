@@ -89,7 +89,7 @@ def line_chart(
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
-    lines = [shown for line in lines if len((shown := _shown(line, log)).x)]  # type: ignore[arg-type]
+    lines = [line for line in (_shown(line, log) for line in lines) if np.size(line.x)]
     if not lines:
         return None
     with rc_context(_STYLE):
