@@ -43,17 +43,20 @@ def test_a_whole_store_has_nothing_but_what_is_left_to_do(store: FlowStore) -> N
     assert result.harmful == []
 
 
-def test_every_single_bit_flip_is_found_and_nothing_wrong_is_read(store: FlowStore) -> None:
-    """Half of the 500 flips for each format: any file, any bit."""
+@pytest.mark.parametrize("flips", [50, pytest.param(250, marks=pytest.mark.slow)])
+def test_every_single_bit_flip_is_found_and_nothing_wrong_is_read(
+    store: FlowStore, flips: int
+) -> None:
+    """Half of them in any file, half in those of flow; any bit."""
     codes = {name: store.read_codes(name) for name in NAMES}
     tables = {name: catalog.read_table(store.path, name) for name in catalog.TABLES}
     files = sorted(
         path for path in store.path.rglob("*") if path.is_file() and path.name != layout.LOCK_FILE
     )
     rng = np.random.default_rng(7)
-    chosen = [files[k] for k in rng.integers(0, len(files), 125)]
-    chosen += [path for path in files if "flow" in path.relative_to(store.path).parts[0]] * 125
-    for path in chosen[:250]:
+    chosen = [files[k] for k in rng.integers(0, len(files), flips // 2)]
+    chosen += [path for path in files if "flow" in path.relative_to(store.path).parts[0]] * flips
+    for path in chosen[:flips]:
         intact = path.read_bytes()
         position = int(rng.integers(0, 8 * len(intact)))
         damaged = bytearray(intact)

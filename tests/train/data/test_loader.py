@@ -253,7 +253,14 @@ def of_group(group: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_to_all_reaches_the_loop_alone(tmp_path: Path, number: signal.Signals) -> None:
     with running_loop(tmp_path) as program:
         assert program.stdout.readline() == "ready\n"

@@ -24,7 +24,7 @@ from flowcpc.train.evaluation.scoreboard import summarise
 from flowcpc.train.pretraining.loop import pretrain
 
 
-@pytest.mark.parametrize("mode", ["linear", "finetune"])
+@pytest.mark.parametrize("mode", ["linear", pytest.param("finetune", marks=pytest.mark.slow)])
 def test_only_what_was_evaluated_alike_is_shown_beside(store: Path, run: Path, mode: str) -> None:
     """Rows of another mode with other settings, or on other videos, are no baselines of these."""
     evaluated(store, run, "scratch", evaluation=dataclasses.replace(EVALUATION, momentum=0.5))
@@ -183,7 +183,7 @@ def test_finished_results_stay_until_others_are_begun(store: Path, run: Path) ->
     assert read_results(run).query("labels_per_class == 'all'")["seed"].unique().tolist() == [1]
 
 
-@pytest.mark.parametrize("mode", ["linear", "probe"])
+@pytest.mark.parametrize("mode", [pytest.param("linear", marks=pytest.mark.slow), "probe"])
 def test_another_checkpoint_seed_or_setting_is_evaluated_anew(
     store: Path, run: Path, mode: str
 ) -> None:
@@ -220,13 +220,13 @@ def test_another_checkpoint_seed_or_setting_is_evaluated_anew(
     ("mode", "stops"),
     [
         ("linear", (1,)),
-        ("linear", (4, 3)),
+        pytest.param("linear", (4, 3), marks=pytest.mark.slow),
         ("linear", (8,)),
-        ("linear", (13,)),
-        ("linear", (6, 1, 1, 9)),
+        pytest.param("linear", (13,), marks=pytest.mark.slow),
+        pytest.param("linear", (6, 1, 1, 9), marks=pytest.mark.slow),
         ("finetune", (3, 2)),
-        ("finetune", (7,)),
-        ("scratch", (1, 4)),
+        pytest.param("finetune", (7,), marks=pytest.mark.slow),
+        pytest.param("scratch", (1, 4), marks=pytest.mark.slow),
         ("probe", (2, 1, 3, 2)),
         ("retrieval", (1, 1)),
     ],
@@ -248,7 +248,7 @@ def test_an_interrupted_evaluation_equals_an_uninterrupted_one(
     )
 
 
-@pytest.mark.parametrize("mode", ["linear", "finetune"])
+@pytest.mark.parametrize("mode", ["linear", pytest.param("finetune", marks=pytest.mark.slow)])
 def test_a_killed_evaluation_goes_on_from_its_last_state(
     store: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
@@ -302,7 +302,7 @@ def of_other_names(make_store: Callable[..., Path]) -> Callable[..., Path]:
     return make
 
 
-@pytest.mark.parametrize("mode", ["knn", "linear"])
+@pytest.mark.parametrize("mode", ["knn", pytest.param("linear", marks=pytest.mark.slow)])
 def test_another_data_set_replaces_no_results(
     store: Path, run: Path, tmp_path: Path, make_store: Callable[..., Path], mode: str
 ) -> None:

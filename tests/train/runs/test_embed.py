@@ -303,7 +303,12 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(long_store: Path, run: 
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 75),
+        pytest.param(signal.SIGUSR1, 75, marks=pytest.mark.slow),
+        (signal.SIGINT, 130),
+    ],
 )
 def test_a_signal_saves_and_says_how_to_go_on(
     long_store: Path, run: Path, number: int, code: int
