@@ -62,6 +62,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     site.close()
 
 
+@pytest.mark.slow
 def test_a_cluster_started_by_hand_and_videos_that_kill_its_workers(site: Site) -> None:
     for name in ("segfault", "exit"):
         shutil.copy(site.folder / "Left.avi", site.videos / "Left" / f"{name}.avi")
@@ -87,6 +88,7 @@ def test_a_cluster_started_by_hand_and_videos_that_kill_its_workers(site: Site) 
     assert_undisturbed(site.videos, site.store, site.folder)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_storm_of_kills_of_workers(tmp_path: Path) -> None:
     site = Site(tmp_path, make_videos(tmp_path, max(12, 8 * KILLS), 120))
@@ -112,6 +114,7 @@ def test_a_storm_of_kills_of_workers(tmp_path: Path) -> None:
         site.close()
 
 
+@pytest.mark.slow
 def test_kill_9_of_the_scheduler(site: Site) -> None:
     site.start_workers()
     process = site.extract()
@@ -142,7 +145,9 @@ def test_kill_9_of_the_client(site: Site) -> None:
     assert_undisturbed(site.videos, site.store, site.folder)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+)
 def test_a_worker_that_is_asked_to_go_drops_its_video_and_another_does_it(
     site: Site, number: int
 ) -> None:
@@ -158,7 +163,9 @@ def test_a_worker_that_is_asked_to_go_drops_its_video_and_another_does_it(
     assert_undisturbed(site.videos, site.store, site.folder)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+)
 def test_a_client_that_is_asked_to_go_says_how_to_go_on(site: Site, number: int) -> None:
     site.start_workers(1)
     process = site.extract()
