@@ -153,7 +153,7 @@ def test_what_predictions_are_compared_with() -> None:
     assert rivals_of(dataclasses.replace(local, difficult_negatives=True), ranks)[1] == 8
     assert rivals_of(of_all, ranks) == (ranks, 13)
     with pytest.raises(
-        ValueError, match="batch_size=4 cannot be shared evenly by 3 processes; set batch_size to a"
+        ValueError, match="batch_size must be a multiple of the number of processes, 3, got 4"
     ):
         rivals_of(of_all, Ranks(0, 3, CPU))
     with pytest.raises(
