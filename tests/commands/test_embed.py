@@ -274,6 +274,7 @@ def test_what_a_killed_command_left_goes_with_the_next(
     process = start(place, long_videos, tmp_path / "e.parquet")
     wait_for_flow(tmp_path)
     (left,) = tmp_path.iterdir()
+    process.send_signal(signal.SIGSTOP)  # it is alive, and does not end before the next one
     video = sorted((place / "videos" / "Left").iterdir())[0]
     words = ("embed", video, "--weights", place / "run", "--out", tmp_path / "other.parquet")
     assert flowcpc(*words).exit_code == 0
