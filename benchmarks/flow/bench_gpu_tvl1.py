@@ -148,7 +148,7 @@ def speed(
     from flowcpc.pipeline.tvl1.solver import available_threads, compute_flow
 
     lines = [
-        "| frames | pairs in hand | cuda, pairs/s | cpu on all cores, pairs/s | ratio |",
+        "| frames | pairs in flight | cuda, pairs/s | cpu on all cores, pairs/s | ratio |",
         "|---|---|---|---|---|",
     ]
     figures = {}

@@ -105,7 +105,7 @@ def test_a_wrong_setting_of_an_evaluation_is_named(setting: str, words: str) -> 
 
 
 def test_each_source_overrides_those_before_it(file: Path) -> None:
-    """preset < file < --set < --steps and --modality; --gamma works on what came out."""
+    """Later sources override earlier ones, and --gamma applies to the result."""
     file.write_text("preset: tiny\nseed: 1\nbatch_size: 4\nsteps: 5\nmodality: flow\n")
     tiny = find_preset("tiny").config
     assert pretrain_config() == PRESETS["table1-flow"].config
