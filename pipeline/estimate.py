@@ -20,7 +20,7 @@ from flowcpc.pipeline.cluster.places import (
     Place,
     SlurmJobs,
 )
-from flowcpc.pipeline.datasets.sources import Video
+from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.decoding.decoder import DecoderError, borrowed_decoder
 from flowcpc.pipeline.decoding.frames import VideoError
 from flowcpc.pipeline.decoding.limits import LimitError, Watch

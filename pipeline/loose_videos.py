@@ -9,7 +9,6 @@ from flowcpc.pipeline.datasets import listing
 from flowcpc.pipeline.datasets.listing import VIDEO_SUFFIXES, Dataset, Video
 from flowcpc.pipeline.extraction.extract import ExtractionSettings
 from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
-from flowcpc.stores.base.plurals import counted
 
 
 def find_videos(paths: Sequence[Path]) -> tuple[Path, Dataset]:
@@ -24,10 +23,9 @@ def find_videos(paths: Sequence[Path]) -> tuple[Path, Dataset]:
     others = 0
     for path in (Path(os.path.abspath(path)) for path in paths):
         if path.is_dir():
-            names = listing.list_files(path)
-            videos_here = [path / name for name in names if listing.is_video(name)]
-            files.update(videos_here)
-            others += len(names) - len(videos_here)
+            names, others_here = listing.list_files(path)
+            files.update(path / name for name in names)
+            others += others_here
         elif path.exists():
             files.add(path)
         else:
@@ -38,11 +36,10 @@ def find_videos(paths: Sequence[Path]) -> tuple[Path, Dataset]:
             "give video files, or folders of them"
         )
     folder = Path(os.path.commonpath([file.parent for file in files]))
-    names = [file.relative_to(folder).as_posix() for file in sorted(files)]
+    names = [file.relative_to(folder).as_posix() for file in files]
     videos = [Video(os.path.splitext(name)[0], name, None, None, {}) for name in names]
-    listing.refuse_duplicates(videos)
-    remarks = [f"{counted(others, 'file')} without a video extension left out"] if others else []
-    return folder, Dataset(videos, remarks)
+    remarks = [f"files without a video extension are left out ({others})"] if others else []
+    return folder, Dataset(listing.sorted_by_id(videos), remarks)
 
 
 def settings_like(

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from flowcpc.pipeline.cluster.places import LocalProcesses
-from flowcpc.pipeline.datasets.sources import Video
+from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.extraction.extract import ExtractionSettings
 from flowcpc.pipeline.extraction.ledger import ExtractionSummary
 from flowcpc.pipeline.run import run_extraction

@@ -11,7 +11,7 @@ from flowcpc.pipeline.cluster.places import InProcess, LocalProcesses, Place
 from flowcpc.pipeline.cluster.preflight import made_probe
 from flowcpc.pipeline.cluster.shards import Shard, videos_of_shard
 from flowcpc.pipeline.cluster.workers import EndedTask, Extract, ThreadWorkers, Workers
-from flowcpc.pipeline.datasets.sources import Video
+from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.extraction.extract import (
     FAILED,
     KIND_MACHINE,

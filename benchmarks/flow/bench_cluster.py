@@ -20,7 +20,8 @@ from real_flow import spread
 from records import ROOT, machine_record
 
 from flowcpc.pipeline.cluster.places import ExistingScheduler, LocalProcesses, Place
-from flowcpc.pipeline.datasets.sources import Video, read_dataset
+from flowcpc.pipeline.datasets.listing import Video
+from flowcpc.pipeline.datasets.sources import read_dataset
 from flowcpc.pipeline.extraction.extract import STORED, ExtractionSettings, Outcome
 from flowcpc.pipeline.run import run_extraction
 from flowcpc.stores.base.listener import Fields, Listener

@@ -12,7 +12,7 @@ from pathlib import Path
 from real_flow import gray_frames, spread
 from records import ROOT, machine_record, real_data_folder
 
-from flowcpc.pipeline.datasets.sources import Video
+from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.extraction.extract import ExtractionSettings, extract_video
 from flowcpc.stores.flow_store import create_store
 from flowcpc.stores.inspection.status import read_status

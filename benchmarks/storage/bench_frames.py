@@ -18,7 +18,7 @@ from PIL import Image
 from real_flow import spread
 from records import ROOT, machine_record, real_data_folder
 
-from flowcpc.pipeline.datasets.sources import Video
+from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.decoding import frames as pipeline_frames
 from flowcpc.pipeline.decoding.decoder import end_idle_decoders
 from flowcpc.pipeline.extraction.extract import ExtractionSettings, extract_video

@@ -15,7 +15,7 @@ from distributed import Status
 
 from flowcpc.pipeline.cluster.preflight import Probe, WorkerReport, examine
 from flowcpc.pipeline.cluster.workers import Extract
-from flowcpc.pipeline.datasets.sources import Video
+from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.decoding.limits import Preempted
 from flowcpc.pipeline.extraction.extract import ExtractionSettings, Outcome
 from flowcpc.pipeline.tvl1.batching import videos_at_a_time

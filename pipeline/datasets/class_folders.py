@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flowcpc.pipeline.datasets import listing
-from flowcpc.pipeline.datasets.listing import SPLITS, VIDEO_SUFFIXES, Dataset, Video
+from flowcpc.pipeline.datasets.listing import SPLITS, Dataset, Video
 from flowcpc.pipeline.datasets.ucf101 import ucf_group
 from flowcpc.stores.base.plurals import counted
 
@@ -18,12 +18,11 @@ def read_class_folders(root: Path, seed: int) -> Dataset:
 
     Raises ValueError for a folder without videos or with misplaced ones.
     """
-    files = listing.list_files(root)
-    paths = [path for path in files if listing.is_video(path)]
+    paths, others = listing.list_files(root)
     if not paths:
+        suffixes = ", ".join(listing.VIDEO_SUFFIXES)
         raise ValueError(
-            f"{root} holds no video file ({', '.join(VIDEO_SUFFIXES)}); "
-            "give the folder above the class folders"
+            f"{root} holds no video file ({suffixes}); give the folder above the class folders"
         )
     splits = {path.split("/")[0] for path in paths if path.count("/") > 1} & set(SPLITS)
     videos, misplaced = [], []
@@ -35,13 +34,10 @@ def read_class_folders(root: Path, seed: int) -> Dataset:
         name, folds = path.rpartition(".")[0], {"fold1": split} if splits else {}
         videos.append(Video(name, path, rest.partition("/")[0], ucf_group(name), folds))
     if misplaced:
-        rule = (
-            f"{counted(len(misplaced), 'video')} not placed as {'SPLIT/' * bool(splits)}CLASS/VIDEO"
-        )
-        first = root / misplaced[0]
-        raise ValueError(f"{rule}, first {first}; move misplaced videos, or use --dataset csv")
-    others = len(files) - len(paths)
-    remark = f"{counted(others, 'file')} under {root} without a video extension left out"
+        rule = f"videos must be placed as {'SPLIT/' * bool(splits)}CLASS/VIDEO"
+        which = f"{counted(len(misplaced), 'video')}, first {root / misplaced[0]}"
+        raise ValueError(f"{rule}; move {which}, or use --dataset csv")
+    remark = f"files without a video extension are left out ({others} under {root})"
     remark_on_splits = f"splits are the folders {', '.join(sorted(splits))}"
     result = Dataset(videos, [remark_on_splits]) if splits else draw_split(videos, seed)
     return Dataset(result.videos, [remark, *result.remarks] if others else result.remarks)

@@ -21,10 +21,9 @@ def read_csv(root: Path, file: Path) -> Dataset:
     listing.check_annotations(file, "file", "a CSV with the columns path, label, group, split")
     columns, rows = listing.read_columns(file)
     if not {"path", "label"} <= set(columns):
-        raise ValueError(
-            f"{file} has the columns {', '.join(columns) or '(none)'}; "
-            "it needs path and label, and may have group and split"
-        )
+        given = ", ".join(columns) or "(none)"
+        needed = "path and label, and may have group and split"
+        raise ValueError(f"{file} has the columns {given}; it needs {needed}")
     roots = (os.path.abspath(root), os.path.realpath(root))
     videos = []
     for where, row in rows:
@@ -40,7 +39,7 @@ def read_csv(root: Path, file: Path) -> Dataset:
     if not videos:
         raise ValueError(f"{file} has no rows; it needs one row per video")
     unlabelled = sum(video.label is None for video in videos)
-    remark = f"{counted(unlabelled, 'video')} of {file} without a label"
+    remark = f"the label is empty for {counted(unlabelled, 'video')} of {file}"
     return Dataset(videos, [remark] if unlabelled else [])
 
 
@@ -50,13 +49,9 @@ def _relative_path(roots: tuple[str, str], text: str) -> PurePosixPath | None:
     if path.is_absolute():
         real = PurePosixPath(_real_folder(str(path.parent)), path.name)
         pairs = itertools.product((path, real), roots)
-        inside = [path.relative_to(root) for path, root in pairs if path.is_relative_to(root)]
-        if not inside:
-            return None
-        path = inside[0]
+        inside = (path.relative_to(root) for path, root in pairs if path.is_relative_to(root))
+        path = next(inside, PurePosixPath())
     return path if path.parts and ".." not in path.parts else None
 
 
-@functools.lru_cache(1024)
-def _real_folder(folder: str) -> str:
-    return os.path.realpath(folder)
+_real_folder = functools.lru_cache(1024)(os.path.realpath)

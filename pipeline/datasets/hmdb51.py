@@ -1,16 +1,12 @@
 """HMDB-51: the official lists <class>_test_split<N>.txt."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from flowcpc.pipeline.datasets.listing import (
-    ListedUse,
-    Video,
-    check_annotations,
-    merge_folds,
-    read_lines,
-)
+from flowcpc.pipeline.datasets import listing
+from flowcpc.pipeline.datasets.listing import ListedUse, Video
 
 LISTS = "the folder of <class>_test_split1.txt ... of all classes"
 _FILE = re.compile(r"(?P<label>.+)_test_split(?P<fold>\d+)\.txt")
@@ -25,20 +21,18 @@ def list_hmdb51(annotations: Path) -> list[Video]:
     A video lacks the folds that do not use it. Raises ValueError or FileNotFoundError for lists
     that are absent, incomplete or contradict themselves.
     """
-    check_annotations(annotations, "folder", LISTS)
+    listing.check_annotations(annotations, "folder", LISTS)
     matches = [match for file in annotations.iterdir() if (match := _FILE.fullmatch(file.name))]
     lists = {(match["label"], int(match["fold"])): annotations / match[0] for match in matches}
     if not lists:
-        raise FileNotFoundError(
-            f"{annotations} has no file named like brush_hair_test_split1.txt; give {LISTS}"
-        )
-    for label, fold in sorted((label, fold) for label, _ in lists for _, fold in lists):
+        problem = f"{annotations} has no file named like brush_hair_test_split1.txt"
+        raise FileNotFoundError(f"{problem}; give {LISTS}")
+    labels, folds = (sorted(set(names)) for names in zip(*lists, strict=True))
+    for label, fold in itertools.product(labels, folds):
         if (label, fold) not in lists:
-            name = f"{label}_test_split{fold}.txt"
-            raise FileNotFoundError(
-                f"{annotations / name} does not exist, though other classes have split {fold}"
-            )
-    videos = merge_folds(_read_lists(lists), hmdb_group)
+            problem = f"{annotations}/{label}_test_split{fold}.txt does not exist"
+            raise FileNotFoundError(f"{problem}, though other classes have split {fold}")
+    videos = listing.merge_folds(_read_lists(lists), hmdb_group)
     if not videos:
         raise ValueError(f"the lists in {annotations} name no video; use the official lists")
     return videos
@@ -46,7 +40,7 @@ def list_hmdb51(annotations: Path) -> list[Video]:
 
 def _read_lists(lists: dict[tuple[str, int], Path]) -> Iterator[ListedUse]:
     for (label, fold), file in sorted(lists.items()):
-        for where, line in read_lines(file):
+        for where, line in listing.read_lines(file):
             name, _, use = line.rpartition(" ")
             if use not in _SPLITS or not name.strip():
                 raise ValueError(f"{where}: {line!r} is not 'VIDEO 0', 'VIDEO 1' or 'VIDEO 2'")

@@ -2,12 +2,13 @@
 
 import dataclasses
 import itertools
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from flowcpc.pipeline.datasets.listing import Video, read_columns, read_split, stem_of
+from flowcpc.pipeline.datasets.listing import Video, read_columns, read_split
 
 LISTS = "the official CSV, or a folder of several"
 _NEEDED = ("youtube_id", "time_start", "time_end")
@@ -36,10 +37,9 @@ def list_kinetics(annotations: Path) -> list[Video]:
         clip = _read_clip(where, row)
         known = clips.setdefault(clip.video_id, clip)
         if known != clip:
-            raise ValueError(
-                f"{where}: {clip.video_id} is {_describe(clip)} here, and {_describe(known)} "
-                "before; a clip has one label and one split: keep one row"
-            )
+            problem = f"{clip.video_id} is {_describe(clip)} here, and {_describe(known)} before"
+            rule = "a clip has one label and one split: keep one row"
+            raise ValueError(f"{where}: {problem}; {rule}")
     if not clips:
         raise ValueError(f"{annotations} lists no clip; it needs one row per clip")
     return list(clips.values())
@@ -54,16 +54,15 @@ def find_clips(clips: Sequence[Video], files: Sequence[str]) -> list[Video]:
     """
     files_by_name: dict[str, list[str]] = defaultdict(list)
     for file in files:
-        name = stem_of(file)
+        name = os.path.splitext(os.path.basename(file))[0]
         if match := _CLIP.fullmatch(name):
             name = _clip_name(match["id"], int(match["start"]), int(match["end"]))
         files_by_name[name].append(file)
     clips_of = Counter(clip.group for clip in clips)
     located = []
     for clip in clips:
-        candidates = list(files_by_name.get(clip.video_id, ()))
-        if clip.group is not None and clips_of[clip.group] == 1:
-            candidates += files_by_name.get(clip.group, ())
+        names = [clip.video_id, clip.group] if clips_of[clip.group] == 1 else [clip.video_id]
+        candidates = [file for name in names for file in files_by_name.get(name or "", ())]
         if len(candidates) > 1:
             one, other, *_ = candidates
             raise ValueError(f"{one} and {other} are both the clip {clip.video_id}; remove one")
@@ -76,7 +75,7 @@ def _read_clip(where: str, row: dict[str, str]) -> Video:
     if not _ID.fullmatch(youtube_id):
         raise ValueError(f"{where}: youtube_id {youtube_id!r} must be letters, digits, - and _")
     folds = read_split(where, row.get("split", "").lower(), _SPLITS)
-    seconds = (_read_seconds(where, row, column) for column in ("time_start", "time_end"))
+    seconds = (_read_seconds(where, row, column) for column in _NEEDED[1:])
     name = _clip_name(youtube_id, *seconds)
     folder = f"{label.replace('/', '_')}/" if label.strip(".") else ""
     return Video(name, f"{folder}{name}.mp4", label or None, youtube_id, folds)

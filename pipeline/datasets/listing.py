@@ -7,7 +7,8 @@ import itertools
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import cast
 
 from flowcpc.stores.base.errors import OperationError
 from flowcpc.stores.records.contract import SourceRecord
@@ -22,13 +23,9 @@ ListedUse = tuple[str, str, str, str | None]
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """One video of a data set. Raises ValueError for a path that is not UTF-8.
+    """One video of a data set. Raises ValueError for a path that is not UTF-8."""
 
-    `video_id` is the stem for UCF-101 and HMDB-51, the clip's name for Kinetics, and otherwise the
-    relative path without suffix.
-    """
-
-    video_id: str
+    video_id: str  # UCF-101, HMDB-51: stem; Kinetics: the clip's name; else path without suffix
     path: str  # relative to the videos' folder, with `/`
     label: str | None
     group: str | None  # shared by related clips, which are never split between train and test
@@ -43,13 +40,7 @@ class Video:
 
     def to_record(self) -> SourceRecord:
         """Return the fields as a commit or failure record stores them."""
-        return {
-            "video_id": self.video_id,
-            "path": self.path,
-            "label": self.label,
-            "group": self.group,
-            "folds": dict(self.folds),
-        }
+        return cast(SourceRecord, dataclasses.asdict(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +51,12 @@ class Dataset:
     remarks: list[str]
 
 
-def list_files(root: Path) -> list[str]:
-    """Return all files under `root`, sorted, relative to it, with `/`.
+def list_files(root: Path) -> tuple[list[str], int]:
+    """Return the video files under `root`, sorted, relative to it, and the number of other files.
 
-    Links to folders are followed, except into a folder that contains them. A link without a
-    reachable target counts as a file, so that its video is reported as missing. Only names are
-    read. Raises OperationError for a folder that cannot be listed.
+    Only names are read: the extension tells a video. Links to folders are followed, except into a
+    folder that contains them. A link without a reachable target counts as a file, so that its video
+    is reported as missing. Raises OperationError for a folder that cannot be listed.
     """
     files: list[str] = []
     folders: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
@@ -84,25 +75,11 @@ def list_files(root: Path) -> list[str]:
                     elif dangling or entry.is_file():
                         files.append(prefix + entry.name)
         except OSError as error:
-            raise OperationError(
-                f"the folder {root / prefix} cannot be listed ({error.strerror}); "
-                f"give yourself permission, or move it out of {root}"
-            ) from error
-    return sorted(files)
-
-
-def is_video(path: str) -> bool:
-    """Return whether the file's extension is that of a video."""
-    return os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES
-
-
-def stem_of(path: str) -> str:
-    """Return the file name without its extension.
-
-    >>> stem_of("brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi")
-    'April_09_brush_hair_u_nm_np1_ba_goo_0'
-    """
-    return os.path.splitext(path.rpartition("/")[2])[0]
+            problem = f"the folder {root / prefix} cannot be listed ({error.strerror})"
+            cure = f"give yourself permission, or move it out of {root}"
+            raise OperationError(f"{problem}; {cure}") from error
+    videos = [file for file in files if os.path.splitext(file)[1].lower() in VIDEO_SUFFIXES]
+    return sorted(videos), len(files) - len(videos)
 
 
 def group_by(videos: Iterable[Video], key: Callable[[Video], str]) -> dict[str, list[Video]]:
@@ -118,21 +95,22 @@ def group_of(video: Video) -> str:
     return video.group or video.video_id
 
 
-def refuse_duplicates(videos: Iterable[Video]) -> None:
-    """Raise ValueError where two of the `videos` have one video_id."""
-    for one, other in itertools.pairwise(sorted(videos, key=lambda video: video.video_id)):
+def sorted_by_id(videos: Iterable[Video]) -> list[Video]:
+    """Return the videos sorted by video_id. Raises ValueError where two have the same."""
+    result = sorted(videos, key=lambda video: video.video_id)
+    for one, other in itertools.pairwise(result):
         if one.video_id == other.video_id:
             names = f"{one.path} and {other.path} would both be called {one.video_id!r}; rename one"
             twice = f"{one.path} is listed twice, but a video has one label and one split"
             raise ValueError(twice if one.path == other.path else names)
+    return result
 
 
 def check_annotations(path: Path, kind: str, content: str) -> None:
     """Raise FileNotFoundError unless `path` is of `kind` "file" or "folder"."""
     if not (path.is_dir() if kind == "folder" else path.is_file()):
-        raise FileNotFoundError(
-            f"annotations {kind} {path} does not exist or is no {kind}; give {content}"
-        )
+        problem = f"annotations {kind} {path} does not exist or is no {kind}"
+        raise FileNotFoundError(f"{problem}; give {content}")
 
 
 def read_lines(file: Path) -> Iterator[tuple[str, str]]:
@@ -148,15 +126,9 @@ def read_columns(file: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, s
     A missing cell is the empty string.
     """
     reader = csv.DictReader(io.StringIO(_read_text(file), newline=""))
-    columns = [name.strip() for name in reader.fieldnames or []]
-    reader.fieldnames = columns
-
-    def read_rows() -> Iterator[tuple[str, dict[str, str]]]:
-        for row in reader:
-            cells = {key: (value or "").strip() for key, value in row.items() if key}
-            yield f"{file}, line {reader.line_num}", cells
-
-    return columns, read_rows()
+    reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+    rows = ({key: (value or "").strip() for key, value in row.items() if key} for row in reader)
+    return reader.fieldnames, ((f"{file}, line {reader.line_num}", row) for row in rows)
 
 
 def read_split(where: str, split: str, names: Mapping[str, str]) -> dict[str, str]:
@@ -175,13 +147,13 @@ def merge_folds(lines: Iterable[ListedUse], group: Callable[[str, str], str]) ->
     for where, path, fold, split in lines:
         known = splits[path].setdefault(fold, split)
         if known != split:
-            raise ValueError(
-                f"{where}: {path} is in {split or 'no split'} of {fold} here, and in "
-                f"{known or 'no split'} before; a video has one split in a fold"
-            )
+            here, before = split or "no split", known or "no split"
+            problem = f"{path} is in {here} of {fold} here, and in {before} before"
+            raise ValueError(f"{where}: {problem}; a video has one split in a fold")
     videos = []
     for path, of_path in splits.items():
-        stem, label = stem_of(path), PurePosixPath(path).parent.name
+        folder, name = os.path.split(path)
+        stem, label = os.path.splitext(name)[0], os.path.basename(folder)
         folds = {fold: split for fold, split in sorted(of_path.items()) if split}
         videos.append(Video(stem, path, label, group(stem, label), folds))
     return videos
@@ -191,8 +163,7 @@ def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{file} is not a text file in UTF-8 ({error}); give the list itself"
-        ) from error
+        problem = f"{file} is not a text file in UTF-8 ({error})"
+        raise ValueError(f"{problem}; give the list itself") from error
     except FileNotFoundError:
         raise FileNotFoundError(f"{file} does not exist; add this list") from None

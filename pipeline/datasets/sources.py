@@ -6,18 +6,16 @@ from pathlib import Path
 
 from flowcpc.pipeline.datasets import csv_list, hmdb51, kinetics, listing, ucf101
 from flowcpc.pipeline.datasets.class_folders import read_class_folders
-from flowcpc.pipeline.datasets.listing import Dataset as Dataset
-from flowcpc.pipeline.datasets.listing import Video as Video
-from flowcpc.pipeline.datasets.listing import group_by
+from flowcpc.pipeline.datasets.listing import Dataset, Video, group_by, sorted_by_id
 from flowcpc.stores.base.plurals import counted
 
-DATASETS = ("ucf101", "hmdb51", "kinetics", "folder", "csv")
 # Data sets with official lists: what --annotations is, and the function that reads it.
 _LISTED: dict[str, tuple[str, Callable[[Path], list[Video]]]] = {
     "ucf101": (ucf101.LISTS, ucf101.list_ucf101),
     "hmdb51": (hmdb51.LISTS, hmdb51.list_hmdb51),
     "kinetics": (kinetics.LISTS, kinetics.list_kinetics),
 }
+DATASETS = (*_LISTED, "folder", "csv")
 
 
 def read_dataset(
@@ -36,9 +34,8 @@ def read_dataset(
         raise ValueError(f"{root} is a file; VIDEOS must be the folder of the videos")
     if dataset == "folder":
         if annotations is not None:
-            raise ValueError(
-                "--dataset folder takes no --annotations; drop it, or use --dataset csv"
-            )
+            rule = "--dataset folder takes no --annotations"
+            raise ValueError(f"{rule}; drop it, or use --dataset csv")
         result = read_class_folders(root, seed)
     elif dataset == "csv":
         if annotations is None:
@@ -46,8 +43,7 @@ def read_dataset(
         result = csv_list.read_csv(root, annotations)
     else:
         result = _find_listed(root, dataset, list_videos(dataset, annotations))
-    listing.refuse_duplicates(result.videos)
-    return Dataset(_sorted_by_id(result.videos), result.remarks)
+    return Dataset(sorted_by_id(result.videos), result.remarks)
 
 
 def list_videos(dataset: str, annotations: Path | None) -> list[Video]:
@@ -63,16 +59,15 @@ def list_videos(dataset: str, annotations: Path | None) -> list[Video]:
 
 def _find_listed(root: Path, dataset: str, videos: list[Video]) -> Dataset:
     """Return the listed `videos`, and a remark on unlisted video files under `root`."""
-    files = [path for path in listing.list_files(root) if listing.is_video(path)]
+    files, _ = listing.list_files(root)
     if dataset == "kinetics":
         videos = kinetics.find_clips(videos, files)
     unlisted = len(set(files) - {video.path for video in videos})
     if unlisted == len(files):
-        raise ValueError(
-            f"none of {counted(len(videos), 'video of the list')} is under {root}; "
-            f"it must hold folders of classes, as in {root / videos[0].path}"
-        )
-    remark = f"{counted(unlisted, 'video')} under {root} in no list, left out"
+        problem = f"none of {counted(len(videos), 'video of the list')} is under {root}"
+        example = root / videos[0].path
+        raise ValueError(f"{problem}; it must hold folders of classes, as in {example}")
+    remark = f"video files in no list are left out ({unlisted} under {root})"
     return Dataset(videos, [remark] if unlisted else [])
 
 
@@ -83,23 +78,19 @@ def limit_videos(videos: Sequence[Video], limit: int) -> list[Video]:
     splits of the first fold keep their proportions and groups take turns, so that few videos still
     cover many groups.
     """
-    classes = group_by(_sorted_by_id(videos), lambda video: video.label or "")
+    classes = group_by(sorted_by_id(videos), lambda video: video.label or "")
     columns = [_interleave_splits(of_class) for _, of_class in sorted(classes.items())]
-    return _sorted_by_id(itertools.islice(_take_turns(columns), limit))
+    return sorted_by_id(itertools.islice(_take_turns(columns), limit))
 
 
 def _interleave_splits(videos: list[Video]) -> list[Video]:
-    positions: list[tuple[float, str, Video]] = []
+    positions: dict[str, float] = {}
     for of_split in group_by(videos, lambda video: next(iter(video.folds.values()), "")).values():
         for number, video in enumerate(_take_turns(group_by(of_split, listing.group_of).values())):
-            positions.append(((number + 0.5) / len(of_split), video.video_id, video))
-    return [video for _, _, video in sorted(positions, key=lambda position: position[:2])]
+            positions[video.video_id] = (number + 0.5) / len(of_split)
+    return sorted(videos, key=lambda video: (positions[video.video_id], video.video_id))
 
 
 def _take_turns(columns: Iterable[list[Video]]) -> Iterator[Video]:
     rows = itertools.zip_longest(*columns)
     return (video for video in itertools.chain.from_iterable(rows) if video is not None)
-
-
-def _sorted_by_id(videos: Iterable[Video]) -> list[Video]:
-    return sorted(videos, key=lambda video: video.video_id)

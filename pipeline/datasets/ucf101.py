@@ -5,13 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from flowcpc.pipeline.datasets.listing import (
-    ListedUse,
-    Video,
-    check_annotations,
-    merge_folds,
-    read_lines,
-)
+from flowcpc.pipeline.datasets import listing
+from flowcpc.pipeline.datasets.listing import ListedUse, Video
 
 LISTS = "the folder of classInd.txt, trainlist01.txt, testlist01.txt ..."
 _GROUP = re.compile(r"_(g\d+)_c\d+$")
@@ -22,8 +17,8 @@ def list_ucf101(annotations: Path) -> list[Video]:
 
     Raises ValueError or FileNotFoundError for lists that are absent or contradict themselves.
     """
-    check_annotations(annotations, "folder", LISTS)
-    videos = merge_folds(_read_lists(annotations), lambda stem, label: ucf_group(stem))
+    listing.check_annotations(annotations, "folder", LISTS)
+    videos = listing.merge_folds(_read_lists(annotations), lambda stem, label: ucf_group(stem))
     if not videos:
         raise FileNotFoundError(f"{annotations} has no train and test lists; give {LISTS}")
     return videos
@@ -31,26 +26,22 @@ def list_ucf101(annotations: Path) -> list[Video]:
 
 def _read_lists(annotations: Path) -> Iterator[ListedUse]:
     classes = set()
-    for where, line in read_lines(annotations / "classInd.txt"):
+    for where, line in listing.read_lines(annotations / "classInd.txt"):
         parts = line.split()
         if len(parts) != 2 or not parts[0].isdigit():
             raise ValueError(f"{where}: {line!r} is not 'NUMBER CLASS'; use the official list")
         classes.add(parts[1])
     for fold, split in itertools.product((1, 2, 3), ("train", "test")):
         file = annotations / f"{split}list{fold:02d}.txt"
-        for where, line in read_lines(file) if file.is_file() else ():
+        for where, line in listing.read_lines(file) if file.is_file() else ():
             path = line.split()[0]
             label = PurePosixPath(path).parent.name
             if label not in classes:
-                raise ValueError(
-                    f"{where}: class {label!r} of {path} is not in classInd.txt; add it"
-                )
+                problem = f"class {label!r} of {path} is not in classInd.txt"
+                raise ValueError(f"{where}: {problem}; add it")
             yield where, path, f"fold{fold}", split
 
 
 def ucf_group(stem: str) -> str:
-    """Return v_<Class>_gGG for v_<Class>_gGG_cCC, and the stem itself otherwise.
-
-    The class is part of it, so that equal numbers in two classes are two groups.
-    """
+    """Return v_<Class>_gGG for v_<Class>_gGG_cCC (groups are numbered per class), else the stem."""
     return stem.rpartition("_c")[0] if _GROUP.search(stem) else stem

@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from flowcpc.pipeline.datasets.class_folders import draw_split
-from flowcpc.pipeline.datasets.listing import SPLITS
-from flowcpc.pipeline.datasets.sources import Dataset, Video, list_videos
+from flowcpc.pipeline.datasets.listing import SPLITS, Dataset, Video
+from flowcpc.pipeline.datasets.sources import list_videos
 from flowcpc.pipeline.datasets.ucf101 import ucf_group
 from flowcpc.pipeline.exchange.layouts import (
     FolderError,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from flowcpc.pipeline.datasets.sources import Video
+from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.extraction.extract import (
     KIND_FILE,
     KIND_MISSING,

@@ -8,7 +8,8 @@ from command_cases import SMALL, flowcpc
 
 from flowcpc.pipeline import estimate as module
 from flowcpc.pipeline.cluster.places import ExistingScheduler, InProcess, LocalProcesses
-from flowcpc.pipeline.datasets.sources import Video, read_dataset
+from flowcpc.pipeline.datasets.listing import Video
+from flowcpc.pipeline.datasets.sources import read_dataset
 from flowcpc.pipeline.estimate import estimate
 from flowcpc.pipeline.extraction.extract import ExtractionSettings
 from flowcpc.pipeline.run import run_extraction

@@ -18,7 +18,7 @@ def test_files_and_folders_are_named_from_what_they_share(tmp_path: Path) -> Non
         ("b/z", "b/z"),
     ]
     assert {video.label for video in found.videos} == {None}
-    assert found.remarks == ["1 file without a video extension left out"]
+    assert found.remarks == ["files without a video extension are left out (1)"]
     folder, found = find_videos([tmp_path / "c.avi"])
     assert (folder, found.videos[0].video_id) == (tmp_path, "c")
 

@@ -17,7 +17,8 @@ from flowcpc.commands import console
 from flowcpc.pipeline import run
 from flowcpc.pipeline.cluster import workers
 from flowcpc.pipeline.cluster.places import InProcess, LocalProcesses
-from flowcpc.pipeline.datasets.sources import Video, read_dataset
+from flowcpc.pipeline.datasets.listing import Video
+from flowcpc.pipeline.datasets.sources import read_dataset
 from flowcpc.pipeline.decoding.limits import Preempted
 from flowcpc.pipeline.extraction.extract import (
     FAILED,

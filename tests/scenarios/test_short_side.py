@@ -14,7 +14,7 @@ from PIL import Image
 from textures import moving_texture
 
 from flowcpc.commands import main
-from flowcpc.pipeline.datasets.sources import Video
+from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.decoding.frame_size import FrameSize
 from flowcpc.pipeline.decoding.frames import FrameReader, VideoError
 from flowcpc.pipeline.extraction.extract import ExtractionSettings, extract_video

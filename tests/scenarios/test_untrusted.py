@@ -16,7 +16,7 @@ from hostile import Opened, decoder_of, has_ended, playlists, write_external_mov
 from records import ROOT
 from textures import moving_texture
 
-from flowcpc.pipeline.datasets.sources import Video
+from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.decoding import decoder as decoder_module
 from flowcpc.pipeline.extraction.extract import ExtractionSettings, extract_video
 from flowcpc.pipeline.run import TRIES

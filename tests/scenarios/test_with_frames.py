@@ -14,7 +14,7 @@ from PIL import Image
 from store_cases import FORMATS, some_flow
 
 from flowcpc.pipeline.cluster.places import InProcess
-from flowcpc.pipeline.datasets.sources import Video
+from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.decoding.frame_size import FrameSize
 from flowcpc.pipeline.decoding.frames import FrameReader
 from flowcpc.pipeline.estimate import estimate

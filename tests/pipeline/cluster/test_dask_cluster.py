@@ -12,7 +12,8 @@ from recorder import Recorder
 from textures import moving_texture
 
 from flowcpc.pipeline.cluster.places import InProcess, LocalGpus, LocalProcesses, Place
-from flowcpc.pipeline.datasets.sources import Video, read_dataset
+from flowcpc.pipeline.datasets.listing import Video
+from flowcpc.pipeline.datasets.sources import read_dataset
 from flowcpc.pipeline.extraction.extract import (
     ExtractionSettings,
     Outcome,

@@ -18,7 +18,7 @@ from flowcpc.pipeline.cluster.preflight import (
     made_probe,
     versions,
 )
-from flowcpc.pipeline.datasets.sources import Video
+from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.extraction.extract import ExtractionSettings
 from flowcpc.pipeline.extraction.ledger import VideoTask
 from flowcpc.stores.flow_store import create_store

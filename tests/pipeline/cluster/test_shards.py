@@ -18,7 +18,7 @@ from textures import moving_texture
 from flowcpc.commands import console
 from flowcpc.pipeline.cluster import shards
 from flowcpc.pipeline.cluster.shards import parse_shard, videos_of_shard
-from flowcpc.pipeline.datasets.sources import Video
+from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.stores.flow_store import open_store
 from flowcpc.stores.inspection.verify import verify
 

@@ -48,18 +48,18 @@ def test_split_folders_are_kept(tmp_path: Path) -> None:
     }  # fmt: skip
     touch(tmp_path, "extra/A/w.avi")
     with pytest.raises(
-        ValueError, match=r"1 video not placed as SPLIT/CLASS/VIDEO, first .*w\.avi; move"
+        ValueError, match=r"placed as SPLIT/CLASS/VIDEO; move 1 video, first .*w\.avi, or"
     ):
         read_dataset(tmp_path, "folder")
 
 
 def test_folders_within_class_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"2 videos not placed as CLASS/VIDEO, first .*x\.avi; move"
+        ValueError, match=r"placed as CLASS/VIDEO; move 2 videos, first .*x\.avi, or"
     ):
         read_dataset(touch(tmp_path, "videos/A/x.avi", "videos/B/y.avi"), "folder")
 
 
 def test_files_without_a_video_extension_are_counted(tmp_path: Path) -> None:
     found = read_dataset(touch(tmp_path, "A/x.avi", "A/y", "A/z.txt"), "folder")
-    assert found.remarks[0] == f"2 files under {tmp_path} without a video extension left out"
+    assert found.remarks[0] == f"files without a video extension are left out (2 under {tmp_path})"

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowcpc.pipeline.datasets.hmdb51 import hmdb_group, list_hmdb51
-from flowcpc.pipeline.datasets.sources import Video, read_dataset
+from flowcpc.pipeline.datasets.listing import Video
+from flowcpc.pipeline.datasets.sources import read_dataset
 
 JUMP = "Goal_1_&_2_jump_f_cm_np1_fr_goo_2"
 WAVE = "Who!_wave_u_nm_np1_fr_med_11"
@@ -46,7 +47,7 @@ def test_lists_become_rows(tmp_path: Path, lists: Path) -> None:
             {"fold1": "train", "fold2": "train", "fold3": "test"},
         ),
     ]
-    assert found.remarks == [f"1 video under {root} in no list, left out"]
+    assert found.remarks == [f"video files in no list are left out (1 under {root})"]
 
 
 def test_lists_that_are_wrong(tmp_path: Path, lists: Path) -> None:

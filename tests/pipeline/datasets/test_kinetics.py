@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from textures import moving_texture
 
 from flowcpc.pipeline.datasets.kinetics import find_clips, list_kinetics
-from flowcpc.pipeline.datasets.sources import Video, read_dataset
+from flowcpc.pipeline.datasets.listing import Video
+from flowcpc.pipeline.datasets.sources import read_dataset
 
 HEADER = "label,youtube_id,time_start,time_end,split\n"
 ROWS = [
@@ -59,7 +60,7 @@ def test_an_absent_clip_is_a_row_and_a_stranger_a_remark(tmp_path: Path) -> None
         f"tap dancing/{NAMES[0]}.mp4",
         f"archery/{NAMES[1]}.mp4",
     ]
-    assert found.remarks == [f"2 videos under {root} in no list, left out"]
+    assert found.remarks == [f"video files in no list are left out (2 under {root})"]
 
 
 def test_several_lists_are_one_data_set(tmp_path: Path) -> None:
@@ -187,4 +188,4 @@ def test_real_clips_are_found_by_their_ids(real_data: Path, tmp_path: Path) -> N
         real_data / "clips" / "kinetics", "kinetics", write_csv(tmp_path / "list.csv", rows)
     )
     assert [video.path for video in found.videos] == ["R6llTwEh07w.mp4", "SOX5yA1l24A.mp4"]
-    assert found.remarks[0].startswith("1 video under")
+    assert "left out (1 under" in found.remarks[0]

@@ -18,7 +18,8 @@ from textures import moving_texture
 
 from flowcpc.commands import main
 from flowcpc.pipeline.datasets.hmdb51 import list_hmdb51
-from flowcpc.pipeline.datasets.sources import DATASETS, Video, limit_videos, read_dataset
+from flowcpc.pipeline.datasets.listing import Video
+from flowcpc.pipeline.datasets.sources import DATASETS, limit_videos, read_dataset
 from flowcpc.pipeline.datasets.ucf101 import list_ucf101
 from flowcpc.stores import layout
 from flowcpc.stores.encoding import DEFAULT

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from builders import touch
 
-from flowcpc.pipeline.datasets.sources import Video, read_dataset
+from flowcpc.pipeline.datasets.listing import Video
+from flowcpc.pipeline.datasets.sources import read_dataset
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_ucf101_lists_become_rows(tmp_path: Path, lists: Path) -> None:
             "v_Run_g02_c01", "Run/v_Run_g02_c01.avi", "Run", "v_Run_g02", {"fold1": "train"}
         ),  # listed, absent
     ]
-    assert found.remarks == [f"1 video under {root} in no list, left out"]
+    assert found.remarks == [f"video files in no list are left out (1 under {root})"]
 
 
 @pytest.mark.parametrize(

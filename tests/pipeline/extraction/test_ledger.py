@@ -7,7 +7,7 @@ from builders import write_video
 from extraction_cases import CLIP, clip_settings
 from textures import moving_texture
 
-from flowcpc.pipeline.datasets.sources import Video
+from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.extraction import ledger
 from flowcpc.pipeline.extraction.extract import ExtractionSettings, extract_video
 from flowcpc.stores.flow_store import FlowStore, create_store

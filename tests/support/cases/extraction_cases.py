@@ -5,7 +5,7 @@ from pathlib import Path
 from builders import write_video
 from textures import moving_texture
 
-from flowcpc.pipeline.datasets.sources import Video
+from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.extraction.extract import ExtractionSettings
 
 CLIP = Video("clip", "X/clip.avi", "X", "g1", {"fold1": "train"})

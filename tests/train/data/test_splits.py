@@ -8,7 +8,8 @@ import pytest
 from builders import touch
 
 from flowcpc.pipeline.datasets.hmdb51 import list_hmdb51
-from flowcpc.pipeline.datasets.sources import Video, read_dataset
+from flowcpc.pipeline.datasets.listing import Video
+from flowcpc.pipeline.datasets.sources import read_dataset
 from flowcpc.stores.flow_store import FlowStore, open_store
 from flowcpc.train.data.splits import labelled_split, videos_of
 
