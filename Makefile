@@ -40,7 +40,7 @@ test-slurm: $(READY)  ## extraction on a real SLURM, installed on this machine (
 	@node="$(BIN)/python tests/support/helpers/slurm_node.py"; folder=$$(mktemp -d); \
 	    SLURM_CONF=$$($$node "$$folder"); export SLURM_CONF; \
 	    trap '$$node "$$folder" --stop; rm -rf "$$folder"' EXIT; \
-	    FLOWCPC_SLURM_RECORD=docs/benchmarks/slurm.md \
+	    FLOWCPC_SLURM_RECORD=docs/benchmarks/flow/slurm.md \
 	    $(BIN)/pytest -n 0 tests/pipeline/cluster/test_slurm.py
 
 coverage: $(READY)  ## all tests, and the share of the lines that they run; installs the extra cov
@@ -78,7 +78,7 @@ learning-store: $(READY)  ## synthetic videos of the next two, their flow and fr
 	$(BIN)/flowcpc extract-flow $(LEARNING)/synth/videos $(LEARNING)/store --dataset ucf101 \
 	    --annotations $(LEARNING)/synth/annotations --size 48x64 --with-frames
 
-learning: learning-store  ## docs/learning.md: pretraining on synthetic videos; half an hour
+learning: learning-store  ## pretraining on synthetic videos, and its record; half an hour
 	$(BIN)/flowcpc pretrain $(LEARNING)/store $(LEARNING)/run --preset tiny --steps 3000 \
 	    --set num_flows=5 --set spacing=5 --set size=40x56 --set validate_every=250 \
 	    --set learning_rates=0:0.01,2400:0.002

@@ -1,7 +1,8 @@
 """The cost of distribution: memory and time per video of 13,320 empty videos, and Dask
 against plain processes on real ones.
 
-Run `python -m benchmarks.flow.bench_cluster`; `make bench` does. Writes docs/benchmarks/cluster.md.
+Run `python -m benchmarks.flow.bench_cluster`; `make bench` does. Writes
+docs/benchmarks/flow/cluster.md.
 """
 
 import dataclasses
@@ -228,7 +229,7 @@ def main() -> None:
     )
     print(text)
     print(json.dumps({"dask": dask, "processes": processes}))
-    (ROOT / "docs" / "benchmarks" / "cluster.md").write_text(text)
+    (ROOT / "docs" / "benchmarks" / "flow" / "cluster.md").write_text(text)
 
 
 def median_of(rounds: list[tuple[float, float]], which: int) -> float:

@@ -1,9 +1,9 @@
 """Precision and recall of shot cuts: real clips joined at random places, and stretches of clips
 that were not joined.
 
-Run `python -m benchmarks.flow.bench_cuts`; `make bench` does. Writes docs/benchmarks/cuts.md. The
-thresholds of pipeline/extraction/cuts.py were chosen on the clips of odd groups; those of even
-groups try them.
+Run `python -m benchmarks.flow.bench_cuts`; `make bench` does. Writes
+docs/benchmarks/flow/cuts.md. The thresholds of pipeline/extraction/cuts.py were chosen on the
+clips of odd groups; those of even groups test them.
 """
 
 import time
@@ -113,7 +113,7 @@ def main() -> None:
         f"256x342.\n\n{machine_record()}\n"
     )
     print(text)
-    (ROOT / "docs" / "benchmarks" / "cuts.md").write_text(text)
+    (ROOT / "docs" / "benchmarks" / "flow" / "cuts.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Where a worker's seconds go, from video files to committed flow on one thread, with the decoder
 in a process beside it.
 
-Run `python -m benchmarks.flow.bench_extract`; `make bench` does. Writes docs/benchmarks/extract.md.
+Run `python -m benchmarks.flow.bench_extract`; `make bench` does. Writes
+docs/benchmarks/flow/extract.md.
 """
 
 import os
@@ -74,7 +75,7 @@ def main() -> None:
         f"end: {os.getloadavg()[0]:.1f}.\n\n{machine_record()}\n"
     )
     print(text)
-    (ROOT / "docs" / "benchmarks" / "extract.md").write_text(text)
+    (ROOT / "docs" / "benchmarks" / "flow" / "extract.md").write_text(text)
 
 
 if __name__ == "__main__":

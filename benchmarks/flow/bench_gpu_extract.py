@@ -3,9 +3,9 @@ was.
 
     make bench-gpu PYTHON=python3
 
-Needs what an extraction needs (docs/cluster.md, On a machine without a network, says how to carry
-it there) and clips under build/clips, or in the folder of --clips; without clips moving textures
-are written as AVI files. Writes docs/benchmarks/extract-gpu.md.
+Needs what an extraction needs (docs/extraction/cluster.md, On a machine without a network, says how
+to carry it there) and clips under build/clips, or in the folder of --clips; without clips moving
+textures are written as AVI files. Writes docs/benchmarks/flow/extract-gpu.md.
 """
 
 import argparse
@@ -126,15 +126,15 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=342)
     parser.add_argument("--format", choices=["zarr", "hdf5"], default="zarr")
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "docs" / "benchmarks", help="folder of the record"
+        "--out", type=Path, default=ROOT / "docs/benchmarks/flow", help="folder of the record"
     )
     arguments = parser.parse_args()
     try:
         metadata.version("flowcpc")
     except metadata.PackageNotFoundError:
         sys.exit(
-            "bench-gpu finds no flowcpc installed here; docs/cluster.md, On a machine without a "
-            "network, says how"
+            "bench-gpu finds no flowcpc installed here; docs/extraction/cluster.md, On a machine "
+            "without a network, says how"
         )
     from flowcpc.pipeline.tvl1.solver import devices, prepare
 

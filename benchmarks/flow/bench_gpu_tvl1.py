@@ -7,7 +7,7 @@ device could do.
 The first command needs no .venv, but a Python with NumPy and numba-cuda, and a device. The second
 one packs frames of real clips and OpenCV's flow into FILE, to carry to the machine with the device.
 Without a packed file moving textures are used. Prints tables, and writes them and their JSON to
-docs/benchmarks/tvl1-gpu.md and tvl1-gpu.json.
+docs/benchmarks/flow/tvl1-gpu.md and tvl1-gpu.json.
 """
 
 import argparse
@@ -327,7 +327,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tiles", action="store_true", help="measure other tiles too")
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "docs" / "benchmarks", help="folder of the records"
+        "--out", type=Path, default=ROOT / "docs/benchmarks/flow", help="folder of the records"
     )
     arguments = parser.parse_args()
     if arguments.pack:

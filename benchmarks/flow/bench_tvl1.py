@@ -2,8 +2,8 @@
 differ, on real frames.
 
 Run `python -m benchmarks.flow.bench_tvl1`; `make bench` does. Prints tables and writes
-docs/benchmarks/tvl1.md. Both sides get the same gray frames and parameters and are timed in turns
-in the same process; figures are medians over rounds of ratios within a round.
+docs/benchmarks/flow/tvl1.md. Both sides get the same gray frames and parameters and are timed in
+turns in the same process; figures are medians over rounds of ratios within a round.
 """
 
 import argparse
@@ -379,8 +379,8 @@ def main() -> None:
     ]
     text = "\n\n".join(sections) + "\n"
     print(text)
-    (ROOT / "docs" / "benchmarks").mkdir(parents=True, exist_ok=True)
-    (ROOT / "docs" / "benchmarks" / "tvl1.md").write_text(text)
+    (ROOT / "docs" / "benchmarks" / "flow").mkdir(parents=True, exist_ok=True)
+    (ROOT / "docs" / "benchmarks" / "flow" / "tvl1.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 and chunks.
 
 Run `python -m benchmarks.storage.bench_encodings`; `make bench` does. Writes
-docs/benchmarks/encodings.md.
+docs/benchmarks/storage/encodings.md.
 """
 
 import statistics
@@ -108,7 +108,7 @@ def main() -> None:
         f"{of_time:.2f} of the time.\n\n{machine_record()}\n"
     )
     print(text)
-    (ROOT / "docs" / "benchmarks" / "encodings.md").write_text(text)
+    (ROOT / "docs" / "benchmarks" / "storage" / "encodings.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 extraction, and windows read per second.
 
 Run `python -m benchmarks.storage.bench_frames`; `make bench` does. Writes
-docs/benchmarks/frames.md. Times are processor time, also of the decoder's process, so that other
-load weighs little.
+docs/benchmarks/storage/frames.md. Times are processor time, also of the decoder's process, so that
+other load weighs little.
 """
 
 import io
@@ -136,7 +136,7 @@ def main() -> None:
         f"{flows_rate:.0f} of flow.\n\n{machine_record()}\n"
     )
     print(text)
-    (ROOT / "docs" / "benchmarks" / "frames.md").write_text(text)
+    (ROOT / "docs" / "benchmarks" / "storage" / "frames.md").write_text(text)
 
 
 if __name__ == "__main__":

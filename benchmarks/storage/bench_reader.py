@@ -2,8 +2,8 @@
 uses, on the same flow and one core.
 
 Run `python -m benchmarks.storage.bench_reader`; `make bench` does. Writes
-docs/benchmarks/reader.md. All read the same windows of the same real flow, crop them and are timed
-in turns in one process; figures are medians over rounds of ratios within a round.
+docs/benchmarks/storage/reader.md. All read the same windows of the same real flow, crop them and
+are timed in turns in one process; figures are medians over rounds of ratios within a round.
 """
 
 import argparse
@@ -260,7 +260,7 @@ def main() -> None:
         f"{tables}\n\n{machine_record()}\n"
     )
     print(text)
-    (ROOT / "docs" / "benchmarks" / "reader.md").write_text(text)
+    (ROOT / "docs" / "benchmarks" / "storage" / "reader.md").write_text(text)
 
 
 def write_profile(store: FlowStore, windows: Windows) -> str:

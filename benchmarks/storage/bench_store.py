@@ -1,7 +1,8 @@
 """What storing costs: its share of an extraction's time, the opening of a store of 13,320 videos,
 and the memory of an hour of video.
 
-Run `python -m benchmarks.storage.bench_store`; `make bench` does. Writes docs/benchmarks/store.md.
+Run `python -m benchmarks.storage.bench_store`; `make bench` does. Writes
+docs/benchmarks/storage/store.md.
 """
 
 import json
@@ -166,7 +167,7 @@ def main() -> None:
         f"record's columns.\n\n{machine_record()}\n"
     )
     print(text)
-    (ROOT / "docs" / "benchmarks" / "store.md").write_text(text)
+    (ROOT / "docs" / "benchmarks" / "storage" / "store.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ ready-made tensors.
 
 The second command runs anywhere, also on a CPU; its figures mean nothing. Reading a store needs
 neither zarr nor h5py; making one does. For a machine without them, make the store elsewhere with
-`--make build/train.flow` and carry that folder along. Writes docs/benchmarks/train-gpu.md.
+`--make build/train.flow` and carry that folder along. Writes docs/benchmarks/training/train-gpu.md.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "docs" / "benchmarks", help="folder of the record"
+        "--out", type=Path, default=ROOT / "docs/benchmarks/training", help="folder of the record"
     )
     arguments = parser.parse_args()
     if arguments.make is not None:

@@ -2,8 +2,8 @@
 loader like that of DPC's code.
 
 Run `python -m benchmarks.training.bench_loader`; `make bench` does. Writes
-docs/benchmarks/loader.md. What is compared runs in turns in one process; figures are medians over
-rounds of ratios within a round. Real flow is needed.
+docs/benchmarks/training/loader.md. What is compared runs in turns in one process; figures are
+medians over rounds of ratios within a round. Real flow is needed.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from flowcpc.train.settings.config import SELECTIONS, PretrainConfig
 HEIGHT, WIDTH, CROP, CLIPS, FLOWS, WARM, BATCHES, WORKERS = 256, 342, 224, 8, 60, 4, 12, 2
 # The paper's segments and crops, in batches that a benchmark of minutes can read several of.
 CONFIG = PretrainConfig(num_segments=4, num_observed=3, batch_size=4, size=(CROP, CROP), width=16)
-STEP_MS = 31  # of the paper's size on an A100 (docs/feeding.md)
+STEP_MS = 31  # of the paper's size on an A100 (docs/training/feeding.md)
 BOUND = 20
 Spans = list[list[tuple[int, int]]]
 
@@ -300,7 +300,7 @@ def main() -> None:
         f"**Against a JPEG per frame.** {peer}\n\n{machine_record()}\n"
     )
     print(text)
-    (ROOT / "docs" / "benchmarks" / "loader.md").write_text(text)
+    (ROOT / "docs" / "benchmarks" / "training" / "loader.md").write_text(text)
 
 
 if __name__ == "__main__":

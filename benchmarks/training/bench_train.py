@@ -1,7 +1,8 @@
 """Steps of pretraining per second on a CPU, beside the same loop on ready-made tensors, and what of
 a step is waiting and drawing.
 
-Run `python -m benchmarks.training.bench_train`; `make bench` does. Writes docs/benchmarks/train.md.
+Run `python -m benchmarks.training.bench_train`; `make bench` does. Writes
+docs/benchmarks/training/train.md.
 """
 
 import argparse
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "docs" / "benchmarks", help="folder of the record"
+        "--out", type=Path, default=ROOT / "docs/benchmarks/training", help="folder of the record"
     )
     arguments = parser.parse_args()
     config = dataclasses.replace(

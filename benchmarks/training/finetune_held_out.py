@@ -3,8 +3,8 @@ split is never opened.
 
 python -m benchmarks.training.finetune_held_out STORE RUN SEED [KEY=VALUE ...]
 
-Prints a row of docs/evaluation.md: top-1 (uniform8) of finetune and scratch, each with all labels
-and with 5 per class, and the losses that training began and ended with.
+Prints a row of docs/training/evaluation.md: top-1 (uniform8) of finetune and scratch, each with all
+labels and with 5 per class, and the losses that training began and ended with.
 """
 
 import itertools

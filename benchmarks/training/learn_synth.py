@@ -2,14 +2,13 @@
 to baselines that learn nothing.
 
 Run `python -m benchmarks.training.learn_synth STORE RUN`; `make learning` does. Writes
-docs/learning.md and docs/pictures/learning.png.
+docs/benchmarks/training/learning.md and docs/pictures/learning.png.
 """
 
 import math
 import shutil
 import statistics
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,7 +27,8 @@ from flowcpc.train.runs.metrics import read_metrics
 from flowcpc.train.settings.config import PretrainConfig, named_seed
 
 GRID = 4
-PICTURE = Path("pictures", "learning.png")
+RECORDS = ROOT / "docs/benchmarks/training"
+PICTURE = "../../pictures/learning.png"
 
 
 def descriptions(whole: NDArray[np.float32], flow: Tensor) -> dict[str, Tensor]:
@@ -95,9 +95,7 @@ def main() -> None:
         ),
         ("CPC, held-out videos", last["held_out_accuracy"]),
     ]
-    picture = ROOT / "docs" / PICTURE
-    picture.parent.mkdir(exist_ok=True)
-    shutil.copy(draw_curve(run), picture)
+    shutil.copy(draw_curve(run), RECORDS / PICTURE)
     table = "\n".join(f"| {name} | {value:.1%} |" for name, value in rows)
     horizons = ", ".join(f"{value:.1%}" for value in last["held_out_horizon_accuracy"])
     text = (
@@ -120,7 +118,7 @@ def main() -> None:
         f"![loss and accuracy over the steps]({PICTURE})\n\n{machine_record()}\n"
     )
     print(text)
-    (ROOT / "docs" / "learning.md").write_text(text)
+    (RECORDS / "learning.md").write_text(text)
 
 
 if __name__ == "__main__":

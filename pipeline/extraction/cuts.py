@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flowcpc.stores.base.compiled import kernel
 
-# Chosen on half of the clips and tested on the other half: docs/benchmarks/cuts.md.
+# Chosen on half of the clips and tested on the other half: docs/benchmarks/flow/cuts.md.
 _RESIDUAL = 0.3
 _PEAK = 2.0
 _NEIGHBOURS = 3

@@ -4,7 +4,7 @@ Any LZ4 decoder reads them. Our own is fastest with few sequences, so the search
 looks into the rows above too, and moves a match by a byte if the next one is longer. It takes no
 match nearer than SHORTEST_OFFSET: a decoder waits for one that overlaps itself, or bytes that were
 written an instant ago. Matches are measured 64 bytes at a time. Encoding takes less than half the
-time of the LZ4 library's HC compressor; the blocks are a seventh larger (docs/store.md).
+time of the LZ4 library's HC compressor; the blocks are a seventh larger (docs/stores/store.md).
 
 Source: the LZ4 block format, as its project documents it.
 """

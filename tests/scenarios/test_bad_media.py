@@ -1,4 +1,4 @@
-"""Every broken or odd file becomes flow or a failure with its reason, as docs/bad_media.md says."""
+"""Every broken or odd file becomes flow or a failure, as docs/extraction/bad_media.md says."""
 
 import csv
 from pathlib import Path
@@ -67,4 +67,4 @@ def test_strict_refuses_what_stops_short(real_data: Path, result: Result, tmp_pa
 
 
 def test_the_page_is_what_happens(result: Result) -> None:
-    assert (ROOT / "docs" / "bad_media.md").read_text() == to_markdown(*result[1:])
+    assert (ROOT / "docs/extraction/bad_media.md").read_text() == to_markdown(*result[1:])

@@ -2,7 +2,7 @@
 
 Every draw is a hash of its coordinates (a counter-based generator), so no state passes from one
 batch to the next: workers and ranks may make batches in any order, and a run resumes from any step.
-docs/feeding.md has the contract.
+docs/training/feeding.md has the contract.
 """
 
 import functools

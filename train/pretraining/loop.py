@@ -30,7 +30,8 @@ def pretrain(
 
     Under torchrun every process makes this call; the first one writes, announces and reports
     progress. The run's folder holds the settings, a checkpoint and `metrics.jsonl`, whose lines
-    docs/pretraining.md describes. On a CPU a resumed run equals an uninterrupted one bit for bit.
+    docs/training/pretraining.md describes. On a CPU a resumed run equals an uninterrupted one bit
+    for bit.
 
     Raises
     ------

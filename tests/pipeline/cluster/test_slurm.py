@@ -1,6 +1,6 @@
 """SLURM jobs; with a real SLURM, where one answers: `make test-slurm` starts a single node.
 
-It writes docs/benchmarks/slurm.md.
+It writes docs/benchmarks/flow/slurm.md.
 """
 
 import os

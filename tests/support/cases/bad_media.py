@@ -1,4 +1,7 @@
-"""What becomes of broken and odd files: prints docs/bad_media.md, by the command named there."""
+"""What becomes of broken and odd files.
+
+Prints docs/extraction/bad_media.md, by the command named there.
+"""
 
 import re
 import subprocess

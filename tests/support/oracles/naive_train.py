@@ -56,7 +56,7 @@ def sequences(
     spacing: int,
     order: Sequence[int] | None = None,
 ) -> tuple[list[int], list[list[int]], list[int]]:
-    """(videos, starts, stops) of one batch, by the rules of docs/feeding.md within each shot.
+    """(videos, starts, stops) of one batch, by the rules of docs/training/feeding.md in a shot.
 
     `order` is the epoch's permutation, if it is known.
     """

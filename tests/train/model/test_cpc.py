@@ -244,7 +244,7 @@ def test_weights_are_in_the_layout_that_convolutions_prefer() -> None:
 def test_parameters_on_the_page_are_what_its_command_prints(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    page = (ROOT / "docs/models.md").read_text()
+    page = (ROOT / "docs/training/models.md").read_text()
     (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(block, {})
     table = re.search(

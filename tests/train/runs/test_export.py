@@ -54,10 +54,10 @@ def test_it_gives_what_the_encoder_gives_for_any_batch(
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_documented_code_loads_it_without_flowcpc(run: Path, tmp_path: Path, form: str) -> None:
-    """The blocks of docs/embeddings.md, in a process that has never heard of flowcpc."""
+    """The blocks of docs/stores/embeddings.md, in a process that has never heard of flowcpc."""
     if form == "onnx":
         pytest.importorskip("onnxscript")
-    page = (ROOT / "docs" / "embeddings.md").read_text()
+    page = (ROOT / "docs/stores/embeddings.md").read_text()
     (block,) = [
         code
         for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
