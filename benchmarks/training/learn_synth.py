@@ -70,7 +70,7 @@ def baselines(store: FlowStore, config: PretrainConfig) -> dict[str, float]:
     segments = SegmentReader(store, video_ids, config, torch.device("cpu"))
     reader = SequenceReader(segments, config, named_seed(config.seed, "held out"))
     found: dict[str, list[float]] = {}
-    for step in range(reader.steps_per_epoch):
+    for step in range(len(video_ids) // config.batch_size):
         batch = reader.read(step)
         for name, described in descriptions(
             segments.means_of(batch.segments), segments.to_device(batch)

@@ -27,12 +27,11 @@ COLUMNS = {"shots": ["video_id", "start", "stop"], "frames": ["video_id", "mean_
 
 @dataclass(frozen=True)
 class HostBatch:
-    """Segments as the store holds them, in the host's memory.
+    """Segments (B, T) as the store holds them, in the host's memory.
 
     Attributes
     ----------
     segments : Segments
-        Which they are, (B, T).
     codes : (B, T, N, C, h, w)
         Of the store's encoding with C = 2 components, or uint8 images with C = 3 colours. Crops, or
         whole frames that `to_device` resizes.
@@ -43,16 +42,6 @@ class HostBatch:
     segments: Segments
     codes: Tensor
     flips: NDArray[np.bool_]
-
-    @property
-    def videos(self) -> Integers:
-        """Positions in the reader's list of videos, int64 (B,)."""
-        return self.segments.videos
-
-    @property
-    def strides(self) -> Integers:
-        """Distances between the starts of neighbouring segments, int64 (B, T - 1)."""
-        return self.segments.strides
 
 
 class SegmentReader:
@@ -94,33 +83,24 @@ class SegmentReader:
         tables: Mapping[str, pd.DataFrame] | None = None,
     ) -> None:
         tables = tables or store.tables(*TABLES, columns=COLUMNS)
-        sizes = (
-            tables["videos"]
-            .set_index("video_id")
-            .loc[list(video_ids), ["height", "width"]]
-            .to_numpy(np.int64)
-        )
-        modality = open_modality(
-            store, video_ids, config.modality, tables
-        )  # first: without frames no size would fit
-        self._frame = (
-            config.size if config.framing == "crop" else _one_size(sizes, store, video_ids)
-        )
+        # Before the sizes, because without frames no size would fit.
+        modality = open_modality(store, video_ids, config.modality, tables)
+        table = tables["videos"].set_index("video_id").loc[list(video_ids)]
+        sizes = table[["height", "width"]].to_numpy(np.int64)
+        whole = config.framing == "resize"
+        self._frame = _one_size(sizes, store, video_ids) if whole else config.size
         self._room = _room(sizes, self._frame, store, video_ids)
         self._reader, self._planes, self._dtype = modality.reader, modality.planes, modality.dtype
-        self._means, self._offsets, self._scale = modality.means, modality.offsets, modality.scale
-        self._config = config
-        self._device = device
-        self._levels = (
-            None if modality.levels is None else torch.from_numpy(modality.levels).to(device)
-        )
+        self._modality, self._device, self._config = modality, device, config
+        levels = modality.levels
+        self._levels = None if levels is None else torch.from_numpy(levels).to(device)
         self.num_flows = config.num_flows
-        self.flows = np.diff(self._offsets)
+        self.flows = np.diff(modality.offsets)
         self.shots = shots_of(tables["shots"], video_ids)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a loader process needs to read; the means, which are large, stay here."""
-        left_here = ("_means", "_offsets", "_device", "_levels")
+        left_here = ("_modality", "_device", "_levels")
         return {name: value for name, value in self.__dict__.items() if name not in left_here}
 
     def random_corners(
@@ -130,9 +110,8 @@ class SegmentReader:
 
         Segments with the same number in `places` (T,) share one crop. Whole frames begin at (0, 0).
         """
-        count = max(places) + 1
-        limits = np.tile(self._room[videos] + 1, (1, count))
-        corners = draw_integers(seed, CROP, step, limits).reshape(len(videos), count, 2)
+        limits = np.tile(self._room[videos] + 1, (1, max(places) + 1))
+        corners = draw_integers(seed, CROP, step, limits).reshape(len(videos), -1, 2)
         return np.ascontiguousarray(corners[:, list(places)])
 
     def center_corners(self, videos: Integers, starts: Integers) -> Integers:
@@ -161,16 +140,14 @@ class SegmentReader:
 
         Images are (B, T, 3N, h, w), r0 g0 b0 r1 ...
         """
-        means = torch.from_numpy(self.means_of(batch.segments))
-        if self._device.type == "cpu" and self._levels is not None:
+        means, device = torch.from_numpy(self.means_of(batch.segments)), self._device
+        if device.type == "cpu" and self._levels is not None:
             flow = decode_planes(batch.codes, means, self._levels)
         else:
-            if self._device.type == "cuda":
+            if device.type == "cuda":
                 means = means.pin_memory()
-            codes = batch.codes.to(self._device, non_blocking=True)
-            flow = dequantise(
-                codes, means.to(self._device, non_blocking=True), self._levels, self._scale
-            )
+            codes, means = (t.to(device, non_blocking=True) for t in (batch.codes, means))
+            flow = dequantise(codes, means, self._levels, self._modality.scale)
         if self._config.framing == "resize":
             flow = resize(flow, self._config.size, rescale_vectors=self._config.rescale_vectors)
         mirror(flow, batch.flips, vectors=self._config.modality == "flow")
@@ -182,28 +159,18 @@ class SegmentReader:
         For flow it is the mean of its whole decoded frame, px.
         """
         flows = segments.starts[:, :, None] + np.arange(self.num_flows)
-        flows = np.minimum(
-            flows, segments.stops[:, :, None] - 1
-        )  # as the reader repeats the last flow of a shot
-        return self._means[self._offsets[segments.videos][:, None, None] + flows]
+        # The reader repeats the last flow of a shot, too.
+        flows = np.minimum(flows, segments.stops[:, :, None] - 1)
+        begins = self._modality.offsets[segments.videos]
+        return self._modality.means[begins[:, None, None] + flows]
 
 
 class SequenceReader:
     """Reads sequences for pretraining; a pure function of (seed, step).
 
-    Parameters
-    ----------
-    segments : SegmentReader
-    config : PretrainConfig
-    seed : int
-    rank, ranks : int
-        Of processes that share every batch: rank r reads its contiguous part. All draws are for the
-        global batch, so the number of ranks does not change it.
-
-    Raises
-    ------
-    ValueError
-        The batch cannot be shared evenly.
+    The process with number `rank` of `ranks` reads its contiguous part of every batch. All draws
+    are for the global batch, so the number of ranks does not change it. Raises ValueError if the
+    batch cannot be shared evenly.
     """
 
     def __init__(
@@ -214,23 +181,13 @@ class SequenceReader:
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self._segments = segments
-        self._config = config
-        self._seed = seed
+        self._segments, self._config, self._seed = segments, config, seed
         own = config.share_of(ranks)
         self._part = slice(rank * own, (rank + 1) * own)
         # In model 2 most segments are both context and predicted, so all share one crop.
-        targets = (
-            range(1, config.num_predicted + 1)
-            if config.model == "model1"
-            else [0] * config.num_predicted
-        )
-        self._places = [0] * config.num_observed + list(targets)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches in one pass over the videos."""
-        return len(self._segments.flows) // self._config.batch_size
+        self._places = [0] * config.num_segments
+        if config.model == "model1":
+            self._places[config.num_observed :] = range(1, config.num_predicted + 1)
 
     def read(self, step: int) -> HostBatch:
         """Return this rank's part of batch `step`."""
@@ -273,7 +230,8 @@ def _one_size(sizes: Integers, store: FlowStore, video_ids: Sequence[str]) -> tu
             f"framing=resize needs videos of one size, but in {store.path} {' and '.join(named)}; "
             "set framing=crop, or extract with --size"
         )
-    return int(sizes[0][0]), int(sizes[0][1])
+    height, width = sizes[0].tolist()
+    return height, width
 
 
 def _room(
@@ -286,14 +244,12 @@ def _room(
     room = sizes - np.array(crop, np.int64)
     small = np.flatnonzero((room < 0).any(axis=1))
     if len(small):
-        (height, width), name = sizes[small[0]], video_ids[small[0]]
-        if store.height is not None:
-            whose = f"the flow in {store.path}, which is {height}x{width}"
-        else:
-            whose = f"{len(small)} of {len(sizes)} videos in {store.path}, for example {name}, "
-            whose += f"which is {height}x{width}"
+        (height, width), whose = sizes[small[0]], f"the flow in {store.path}"
+        if store.height is None:
+            whose = f"{len(small)} of {len(sizes)} videos in {store.path}, for example "
+            whose += video_ids[small[0]]
         raise ValueError(
-            f"size={crop[0]}x{crop[1]} does not fit {whose}; "
+            f"size={crop[0]}x{crop[1]} does not fit {whose}, which is {height}x{width}; "
             "set a smaller size, or extract at a larger size"
         )
     return room

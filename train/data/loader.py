@@ -8,6 +8,7 @@ returns the block for reuse. A batch that is kept costs another block, and never
 import contextlib
 import functools
 import io
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -17,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import connection, reduction
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +31,24 @@ from flowcpc.train.data.shared_memory import Block, SharedBlocks, allocate_from,
 
 Step = TypeVar("Step")
 Loaded = TypeVar("Loaded")
-Ticket = TypeVar("Ticket")
+
+
+class _Request(NamedTuple):
+    """What a loader process is asked: a step; and the blocks that nothing refers to any more."""
+
+    step: Any
+    given_back: list[int]
+
+
+class _Reply(NamedTuple):
+    """Its answer; the descriptors of the new blocks follow, in their order.
+
+    `pickled` is (True, batch) or (False, error). New blocks are (number, size in bytes).
+    """
+
+    pickled: bytes
+    new: list[tuple[int, int]]
+    dropped: list[int]
 
 
 @contextlib.contextmanager
@@ -62,62 +80,42 @@ def loading(
     """
     for name, value in (("workers", workers), ("ahead", ahead)):
         if value < 0:
-            raise ValueError(f"{name}={value} is negative; take 0 or more")
+            raise ValueError(f"{name} must be at least 0, got {value}")
+    answers: Iterator[Callable[[], Loaded]]
     with contextlib.ExitStack() as stack:
         if workers == 0:
             pool = ThreadPoolExecutor(1, thread_name_prefix="loading")
             stack.callback(pool.shutdown, cancel_futures=True)
-            batches = _in_order(
-                lambda step: pool.submit(read, step), lambda future: future.result(), steps, ahead
-            )
+            answers = (pool.submit(read, step).result for step in steps)
         else:
-            processes = stack.enter_context(_started(read, workers))
-            batches = _in_order(
-                processes.ask, lambda worker: worker.answer(), steps, max(ahead, workers)
-            )
+            turns = itertools.cycle(stack.enter_context(_started(read, workers)))
+            answers = (worker.ask(step) for worker, step in zip(turns, steps, strict=False))
+        batches = _in_order(answers, max(ahead, workers))
         yield stack.enter_context(contextlib.closing(batches))
 
 
-def _in_order(
-    ask: Callable[[Step], Ticket],
-    answer: Callable[[Ticket], Loaded],
-    steps: Iterable[Step],
-    ahead: int,
-) -> Generator[Loaded, None, None]:
-    waiting: deque[Ticket] = deque()
-    for step in steps:
-        waiting.append(ask(step))
+def _in_order(answers: Iterable[Callable[[], Loaded]], ahead: int) -> Generator[Loaded, None, None]:
+    """Yield what each of `answers` returns; taking one from the iterable asks for its batch."""
+    waiting: deque[Callable[[], Loaded]] = deque()
+    for answer in answers:
+        waiting.append(answer)
         if len(waiting) > ahead:
-            yield answer(waiting.popleft())
+            yield waiting.popleft()()
     while waiting:
-        yield answer(waiting.popleft())
-
-
-class _Processes:
-    """Loader processes that are asked in turn."""
-
-    def __init__(self, workers: list["_Worker"]) -> None:
-        self._workers = deque(workers)
-
-    def ask(self, step: Any) -> "_Worker":
-        worker = self._workers[0]
-        self._workers.rotate(-1)
-        worker.ask(step)
-        return worker
+        yield waiting.popleft()()
 
 
 @contextlib.contextmanager
-def _started(read: Callable[[Any], Any], count: int) -> Generator[_Processes, None, None]:
+def _started(read: Callable[[Any], Any], count: int) -> Generator[list["_Worker"], None, None]:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["flowcpc.train.data.batches"]
-    )  # loaded once, not in every process
+    # Loaded once, not in every process.
+    context.set_forkserver_preload(["flowcpc.train.data.batches"])
     workers: list[_Worker] = []
     try:
         with held_back():
             for _ in range(count):
                 workers.append(_Worker(context, read))
-        yield _Processes(workers)
+        yield workers
     finally:
         for worker in workers:
             worker.process.kill()
@@ -138,21 +136,20 @@ class _Worker:
         theirs.close()
         self._blocks: dict[int, Block] = {}
         self._done: deque[tuple[int, Any]] = deque()
-        self._steps: deque[Any] = deque()
 
-    def ask(self, step: Any) -> None:
-        self._steps.append(step)
+    def ask(self, step: Any) -> Callable[[], Any]:
+        """Send a request and return the function that waits for the batch."""
         with contextlib.suppress(ConnectionError):  # said where its batch is asked for
-            self.connection.send((step, self._given_back()))
+            self.connection.send(_Request(step, self._given_back()))
+        return functools.partial(self._answer, step)
 
-    def answer(self) -> Any:
-        step = self._steps.popleft()
+    def _answer(self, step: Any) -> Any:
         try:
             connection.wait([self.connection, self.process.sentinel])
             if not self.connection.poll():
                 raise EOFError
-            data, new, dropped = self.connection.recv()
-            for number, size in new:
+            reply: _Reply = self.connection.recv()
+            for number, size in reply.new:
                 descriptor = reduction.recv_handle(self.connection)
                 try:
                     self._blocks[number] = Block(descriptor, size, pin=torch.cuda.is_available())
@@ -160,9 +157,9 @@ class _Worker:
                     os.close(descriptor)
         except (EOFError, ConnectionError):
             raise OperationError(self._ended(step)) from None
-        for number in dropped:
+        for number in reply.dropped:
             del self._blocks[number]
-        good, loaded = _Unpickler(data, self._memory).load()
+        good, loaded = _Unpickler(reply.pickled, self._memory).load()
         if not good:
             raise loaded
         return loaded
@@ -190,11 +187,9 @@ class _Worker:
     def _ended(self, step: Any) -> str:
         self.process.join(5)
         code = self.process.exitcode
-        how = (
-            f"was killed by {signal.Signals(-code).name}"
-            if code is not None and code < 0
-            else f"ended ({code})"
-        )
+        how = f"ended ({code})"
+        if code is not None and code < 0:
+            how = f"was killed by {signal.Signals(-code).name}"
         return (
             f"a loader process (pid {self.process.pid}) {how} before it had read step {step}; "
             "if the machine ran out of memory, take fewer workers or a smaller batch_size"
@@ -203,23 +198,20 @@ class _Worker:
 
 def _serve(asked: connection.Connection, read: Callable[[Any], Any]) -> None:
     """Answer what is asked until the other end is gone."""
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, STOPS
-    )  # the forkserver may have been started by others
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # others may have started the forkserver
     torch.set_num_threads(1)
     blocks = SharedBlocks()
     allocate_from(blocks)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            step, given_back = asked.recv()
-            blocks.take_back(given_back)
-            data, sent = _answer(read, step, blocks)
-            blocks.hand_over(sent)
-            asked.send((data, [(number, size) for number, _, size in blocks.new], blocks.dropped))
-            for _, descriptor, _ in blocks.new:
+            request: _Request = asked.recv()
+            blocks.take_back(request.given_back)
+            pickled, sent = _answer(read, request.step, blocks)
+            new, dropped = blocks.hand_over(sent)
+            asked.send(_Reply(pickled, [(number, size) for number, _, size in new], dropped))
+            for _, descriptor, _ in new:
                 reduction.send_handle(asked, descriptor, None)
                 os.close(descriptor)
-            blocks.new, blocks.dropped = [], []
 
 
 def _answer(read: Callable[[Any], Any], step: Any, blocks: SharedBlocks) -> tuple[bytes, set[int]]:

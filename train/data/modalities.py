@@ -53,28 +53,21 @@ def open_modality(
     Raises ValueError for images of a store without frames.
     """
     if modality == "flow":
-        means, offsets = _flow_means(tables["frames"], video_ids)
-        encoding = store.encoding
-        return Modality(
-            WindowReader(store, video_ids),
-            2,
-            encoding.dtype,
-            encoding.levels,
-            encoding.scale,
-            means,
-            offsets,
-        )
+        means = _flow_means(tables["frames"], video_ids)
+        code = store.encoding
+        reader = WindowReader(store, video_ids)
+        return Modality(reader, 2, code.dtype, code.levels, code.scale, *means)
     if not store.has_frames:
         raise ValueError(
             f"modality=image needs frames, and {store.path} holds flow alone; "
             "extract into another store with --with-frames, or set modality=flow"
         )
-    reader = FrameWindowReader(store, video_ids)
+    frames = FrameWindowReader(store, video_ids)
     flows = tables["videos"].set_index("video_id").loc[list(video_ids), "flows"].to_numpy(np.int64)
-    offsets = np.concatenate([[0], np.cumsum(flows)]).astype(np.int64)
-    means = np.broadcast_to(np.array(IMAGE_MEAN, np.float32), (int(offsets[-1]), 3))
+    offsets = np.cumsum(np.append(0, flows))
+    colours = np.broadcast_to(np.array(IMAGE_MEAN, np.float32), (int(offsets[-1]), 3))
     levels = np.arange(256, dtype=np.float32) / np.float32(255)
-    return Modality(reader, 3, np.dtype(np.uint8), levels, 1.0, means, offsets)
+    return Modality(frames, 3, np.dtype(np.uint8), levels, 1.0, colours, offsets)
 
 
 def _flow_means(
@@ -82,11 +75,10 @@ def _flow_means(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return means of whole flows, float32 (F, 2), and each video's offset, int64 (V + 1,)."""
     numbers, names = frames["video_id"].factorize()
-    begins = np.searchsorted(
-        numbers, np.arange(len(names) + 1)
-    )  # the rows of a video are neighbours
+    # The rows of a video are neighbours.
+    begins = np.searchsorted(numbers, np.arange(len(names) + 1))
     place = {name: number for number, name in enumerate(names)}
     rows = [np.arange(begins[place[name]], begins[place[name] + 1]) for name in video_ids]
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    offsets = np.cumsum([0, *map(len, rows)])
     means = frames[["mean_u", "mean_v"]].to_numpy(np.float32)
     return means[np.concatenate(rows)], offsets

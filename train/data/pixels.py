@@ -34,13 +34,10 @@ def dequantise(codes: Tensor, means: Tensor, levels: Tensor | None, scale: float
 
 def decode_planes(codes: Tensor, means: Tensor, levels: Tensor) -> Tensor:
     """Return what `dequantise` does, on a CPU in one pass: a table per plane, less its mean."""
-    flow = np.empty(
-        codes.shape, np.float32
-    )  # NumPy asks for huge pages; without them new memory takes longer than all else here
-    rows = (means.numel(), -1)
-    _decode(
-        codes.numpy().reshape(rows), means.numpy().reshape(-1), levels.numpy(), flow.reshape(rows)
-    )
+    # NumPy asks for huge pages; without them new memory takes longer than all else here.
+    flow = np.empty(codes.shape, np.float32)
+    planes, out = (array.reshape(means.numel(), -1) for array in (codes.numpy(), flow))
+    _decode(planes, means.numpy().reshape(-1), levels.numpy(), out)
     return torch.from_numpy(flow)
 
 
@@ -63,9 +60,8 @@ def resize(flow: Tensor, size: tuple[int, int], *, rescale_vectors: bool) -> Ten
     before = flow.shape[-2:]
     if before != size:
         flat = flow.flatten(0, 1).flatten(1, 2)
-        flow = functional.interpolate(flat, size, mode="bilinear", antialias=True).view(
-            *flow.shape[:-2], *size
-        )
+        flat = functional.interpolate(flat, size, mode="bilinear", antialias=True)
+        flow = flat.view(*flow.shape[:-2], *size)
     if rescale_vectors:
         flow[:, :, :, 0] *= size[1] / before[1]
         flow[:, :, :, 1] *= size[0] / before[0]

@@ -5,7 +5,6 @@ batch to the next: workers and ranks may make batches in any order, and a run re
 docs/training/feeding.md has the contract.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,7 +59,7 @@ def select_sequences(
     selection: str,
     spacing: int,
 ) -> Segments:
-    """Return one sequence of each of `batch_size` different videos.
+    """Return one sequence of each of `batch_size` different videos, batch `step` of all processes.
 
     ```
     num_segments=3, num_flows=4, spaced by 2:   ..ffff__ffff__ffff....
@@ -68,28 +67,15 @@ def select_sequences(
     An epoch is a permutation of all videos, cut into whole batches; the rest is left out. The next
     epoch has another permutation, so over epochs every video is equally likely.
 
-    Strides are drawn first. A variable spacing is uniform over 0..S,
-    S = min(spacing, floor((n - T N) / (T - 1))) with n the flows of the video's longest shot. The
-    start is uniform over all flows at which the whole sequence lies within one shot, so a long shot
-    is used more often than a short one.
+    Strides are drawn first, as `selection` and `spacing` of PretrainConfig say. A variable spacing
+    is uniform over 0..S, S = min(spacing, floor((n - T N) / (T - 1))) with n the flows of the
+    video's longest shot and T >= 2. The start is uniform over all flows at which the whole sequence
+    lies within one shot, so a long shot is used more often than a short one.
 
     No video is dropped. If no shot is long enough, the strides become floor((n - N) / (T - 1)). If
     no shot has N flows, every segment is a longest shot, whose last flow the reader repeats.
 
-    Parameters
-    ----------
-    shots : Shots
-    seed, step : int
-        The batch's coordinates.
-    batch_size, num_segments, num_flows : int
-        B of the global batch, T >= 2 and N.
-    selection, spacing
-        As in PretrainConfig.
-
-    Raises
-    ------
-    ValueError
-        When there are fewer videos than a batch needs.
+    Raises ValueError when there are fewer videos than a batch needs.
     """
     count = len(shots.longest)
     if batch_size > count:
@@ -98,31 +84,11 @@ def select_sequences(
         )
     epoch, batch = divmod(step, count // batch_size)
     videos = epoch_order(seed, epoch, count)[batch * batch_size : (batch + 1) * batch_size]
-    fixed, largest, draws = _rule(selection, spacing, num_segments)
-    starts, stops = _select(
-        shots.offsets,
-        shots.starts,
-        shots.stops,
-        shots.longest,
-        videos,
-        seed,
-        step,
-        num_segments,
-        num_flows,
-        num_flows + fixed,
-        largest,
-        draws,
-        selection == "growing",
-    )
-    return Segments(videos, starts, stops)
-
-
-@functools.lru_cache(maxsize=16)
-def _rule(selection: str, spacing: int, num_segments: int) -> tuple[int, int, int]:
-    """Return (added to every stride, most that is drawn on top of it, number of draws)."""
-    fixed = {"overlap": -spacing, "spaced": spacing}.get(selection, 0)
+    stride = num_flows + {"overlap": -spacing, "spaced": spacing}.get(selection, 0)
     largest = spacing if selection in ("variable", "variable-gaps", "growing") else 0
-    return fixed, largest, num_segments - 1 if selection in ("variable-gaps", "growing") else 1
+    draws = num_segments - 1 if selection in ("variable-gaps", "growing") else 1
+    rule = stride, largest, draws, selection == "growing"
+    return Segments(videos, *_select(shots, videos, seed, step, (num_segments, num_flows), rule))
 
 
 def videos_in_turn(seed: int, first: int, count: int, num_videos: int) -> Integers:
@@ -130,11 +96,8 @@ def videos_in_turn(seed: int, first: int, count: int, num_videos: int) -> Intege
 
     A batch may span two epochs and then hold a video twice: for supervised losses.
     """
-    places = np.arange(first, first + count)
-    return np.array(
-        [epoch_order(seed, int(p // num_videos), num_videos)[p % num_videos] for p in places],
-        np.int64,
-    )
+    places = [divmod(place, num_videos) for place in range(first, first + count)]
+    return np.array([epoch_order(seed, epoch, num_videos)[n] for epoch, n in places], np.int64)
 
 
 def random_segments(
@@ -144,19 +107,8 @@ def random_segments(
 
     If no shot has `num_flows` flows, they are a longest shot of the video.
     """
-    starts, stops = _pick(
-        shots.offsets,
-        shots.starts,
-        shots.stops,
-        shots.longest,
-        videos,
-        seed,
-        step,
-        num_segments,
-        num_flows,
-        False,
-    )
-    return Segments(videos, starts, stops)
+    counts = num_segments, num_flows
+    return Segments(videos, *_pick(shots, videos, seed, step, counts, evenly=False))
 
 
 def uniform_segments(
@@ -164,24 +116,12 @@ def uniform_segments(
 ) -> Segments:
     """Return segments of `videos` (B,), spread evenly over those of `random_segments`.
 
-    >>> from flowcpc.train.data.shots import one_shot_each
-    >>> shots = one_shot_each([22, 5])
+    >>> from flowcpc.train.data.shots import pack_shots
+    >>> shots = pack_shots([[(0, 22)], [(0, 5)]])
     >>> uniform_segments(shots, np.array([0, 1]), num_segments=4, num_flows=10).starts.tolist()
     [[0, 4, 8, 12], [0, 0, 0, 0]]
     """
-    starts, stops = _pick(
-        shots.offsets,
-        shots.starts,
-        shots.stops,
-        shots.longest,
-        videos,
-        0,
-        0,
-        num_segments,
-        num_flows,
-        True,
-    )
-    return Segments(videos, starts, stops)
+    return Segments(videos, *_pick(shots, videos, 0, 0, (num_segments, num_flows), evenly=True))
 
 
 def covering_segments(shots: Shots, num_flows: int) -> Segments:
@@ -189,8 +129,8 @@ def covering_segments(shots: Shots, num_flows: int) -> Segments:
 
     In each shot they follow one another; the last one is moved back so that it ends with the shot.
 
-    >>> from flowcpc.train.data.shots import one_shot_each
-    >>> found = covering_segments(one_shot_each([3, 20, 23]), 10)
+    >>> from flowcpc.train.data.shots import pack_shots
+    >>> found = covering_segments(pack_shots([[(0, 3)], [(0, 20)], [(0, 23)]]), 10)
     >>> found.videos.tolist(), found.starts[:, 0].tolist()
     ([0, 1, 1, 2, 2, 2], [0, 0, 10, 0, 10, 13])
     """
@@ -206,31 +146,27 @@ def covering_segments(shots: Shots, num_flows: int) -> Segments:
 
 @kernel
 def _select(
-    offsets: Integers,
-    shot_starts: Integers,
-    shot_stops: Integers,
-    longest: Integers,
+    shots: Shots,
     videos: Integers,
     seed: int,
     step: int,
-    num_segments: int,
-    num_flows: int,
-    stride: int,
-    largest_spacing: int,
-    draws: int,
-    growing: bool,
+    counts: tuple[int, int],
+    rule: tuple[int, int, int, bool],
 ) -> tuple[Integers, Integers]:
-    """Return starts and the stops of their shots, (B, T).
+    """Return starts and the stops of their shots, (B, T), with `counts` T and N.
 
-    `stride` is the smallest; `draws` spacings are drawn, 1 or T - 1.
+    The rule: the smallest stride, the largest spacing that is drawn on top of it, the number of
+    draws (1 or T - 1), and whether they are sorted.
     """
+    num_segments, num_flows = counts
+    stride, largest_spacing, draws, growing = rule
     starts = np.empty((len(videos), num_segments), np.int64)
     stops = np.empty((len(videos), num_segments), np.int64)
     gaps = num_segments - 1
     strides = np.empty(gaps, np.int64)
     spacing_stream, start_stream = stream(seed, _SPACING, step), stream(seed, _START, step)
-    for b in range(len(videos)):
-        n = longest[videos[b]]
+    for b, video in enumerate(videos):
+        n = shots.longest[video]
         spare = max(n - num_segments * num_flows, 0) // gaps
         limit = min(largest_spacing, spare) + 1
         for k in range(draws):
@@ -242,9 +178,8 @@ def _select(
         if strides.sum() + num_flows > n:
             strides[:] = max(n - num_flows, 0) // gaps
         span = min(strides.sum() + num_flows, n)
-        first, last = offsets[videos[b]], offsets[videos[b] + 1]
-        number = below(_count(shot_starts, shot_stops, first, last, span), start_stream, b, 0)
-        starts[b, 0], stops[b, :] = _legal(shot_starts, shot_stops, first, span, number)
+        number = below(_count(shots, video, span), start_stream, b, 0)
+        starts[b, 0], stops[b, :] = _legal(shots, video, span, number)
         for t in range(gaps):
             starts[b, t + 1] = starts[b, t] + strides[t]
     return starts, stops
@@ -252,30 +187,21 @@ def _select(
 
 @kernel
 def _pick(
-    offsets: Integers,
-    shot_starts: Integers,
-    shot_stops: Integers,
-    longest: Integers,
-    videos: Integers,
-    seed: int,
-    step: int,
-    num_segments: int,
-    num_flows: int,
-    evenly: bool,
+    shots: Shots, videos: Integers, seed: int, step: int, counts: tuple[int, int], evenly: bool
 ) -> tuple[Integers, Integers]:
     """Return starts and stops (B, T) of single segments: drawn, or evenly spread."""
+    num_segments, num_flows = counts
     starts = np.empty((len(videos), num_segments), np.int64)
     stops = np.empty((len(videos), num_segments), np.int64)
     start_stream = stream(seed, _START, step)
-    for b in range(len(videos)):
-        span = min(num_flows, longest[videos[b]])
-        first, last = offsets[videos[b]], offsets[videos[b] + 1]
-        count = _count(shot_starts, shot_stops, first, last, span)
+    for b, video in enumerate(videos):
+        span = min(num_flows, shots.longest[video])
+        count = _count(shots, video, span)
         for t in range(num_segments):
             number = (count - 1) * t // max(num_segments - 1, 1)
             if not evenly:
                 number = below(count, start_stream, b, t)
-            starts[b, t], stops[b, t] = _legal(shot_starts, shot_stops, first, span, number)
+            starts[b, t], stops[b, t] = _legal(shots, video, span, number)
     return starts, stops
 
 
@@ -291,21 +217,21 @@ def _sort(values: Integers) -> None:
 
 
 @inlined
-def _count(shot_starts: Integers, shot_stops: Integers, first: int, last: int, span: int) -> Any:
-    """Return in how many places `span` flows lie within one of the shots [first, last)."""
+def _count(shots: Shots, video: int, span: int) -> Any:
+    """Return in how many places `span` flows lie within one of the video's shots."""
     count = 0
-    for shot in range(first, last):
-        count += max(shot_stops[shot] - shot_starts[shot] - span + 1, 0)
+    for shot in range(shots.offsets[video], shots.offsets[video + 1]):
+        count += max(shots.stops[shot] - shots.starts[shot] - span + 1, 0)
     return count
 
 
 @inlined
-def _legal(shot_starts: Integers, shot_stops: Integers, first: int, span: int, number: int) -> Any:
+def _legal(shots: Shots, video: int, span: int, number: int) -> Any:
     """Return (start, stop of its shot) of place `number` of those that `_count` counts."""
-    shot = first
-    room = max(shot_stops[shot] - shot_starts[shot] - span + 1, 0)
+    shot = shots.offsets[video]
+    room = max(shots.stops[shot] - shots.starts[shot] - span + 1, 0)
     while number >= room:
         number -= room
         shot += 1
-        room = max(shot_stops[shot] - shot_starts[shot] - span + 1, 0)
-    return shot_starts[shot] + number, shot_stops[shot]
+        room = max(shots.stops[shot] - shots.starts[shot] - span + 1, 0)
+    return shots.starts[shot] + number, shots.stops[shot]

@@ -55,32 +55,21 @@ def tensor_in(memory: NDArray[np.uint8], shape: Sequence[int], dtype: np.dtype[A
 
 
 class SharedBlocks:
-    """The blocks of a loader process; train/data/loader.py has the protocol.
-
-    Attributes
-    ----------
-    new : list of (number, descriptor, size)
-        Blocks that the other process has not heard of.
-    dropped : list of int
-        Numbers of those that it may forget.
-    """
+    """The blocks of a loader process by number; train/data/loader.py has the protocol."""
 
     def __init__(self) -> None:
         self._blocks: dict[int, tuple[Block, int]] = {}
         self._free: set[int] = set()
         self._in_hand: dict[int, int] = {}  # address -> number
         self._count = 0
-        self.new: list[tuple[int, int, int]] = []
-        self.dropped: list[int] = []
+        self._new: list[tuple[int, int, int]] = []
+        self._dropped: list[int] = []
 
     def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
         """Return uninitialised memory in a block that is free, or in a new one."""
         size = max(int(np.prod(shape)) * dtype.itemsize, _SMALLEST)
-        fitting = [
-            (self._blocks[number][1], number)
-            for number in self._free
-            if self._blocks[number][1] >= size
-        ]
+        sizes = [(self._blocks[number][1], number) for number in self._free]
+        fitting = [found for found in sizes if found[0] >= size]
         number = min(fitting)[1] if fitting else self._make(size)
         self._free.discard(number)
         tensor = tensor_in(self._blocks[number][0].array(), shape, dtype)
@@ -91,10 +80,17 @@ class SharedBlocks:
         """Return which block a whole tensor of `empty` is, or None for other memory."""
         return self._in_hand.get(tensor.data_ptr()) if tensor.is_contiguous() else None
 
-    def hand_over(self, sent: set[int]) -> None:
-        """Keep the blocks that were sent until they come back; others in hand are free again."""
+    def hand_over(self, sent: set[int]) -> tuple[list[tuple[int, int, int]], list[int]]:
+        """Keep the blocks that were sent until they come back; others in hand are free again.
+
+        Return (number, descriptor, size) of the blocks that the other process has not heard of, and
+        the numbers of those that it may forget.
+        """
         self._free.update(set(self._in_hand.values()) - sent)
         self._in_hand.clear()
+        news = self._new, self._dropped
+        self._new, self._dropped = [], []
+        return news
 
     def take_back(self, numbers: Sequence[int]) -> None:
         """Make blocks free that the other process has done with."""
@@ -102,7 +98,7 @@ class SharedBlocks:
 
     def _make(self, size: int) -> int:
         # What is free is too small: batches have grown.
-        self.dropped += self._free
+        self._dropped += self._free
         for number in self._free:
             del self._blocks[number]
         self._free.clear()
@@ -110,7 +106,7 @@ class SharedBlocks:
         os.ftruncate(descriptor, size)
         self._count += 1
         self._blocks[self._count] = Block(descriptor, size), size
-        self.new.append((self._count, descriptor, size))
+        self._new.append((self._count, descriptor, size))
         return self._count
 
 
@@ -118,24 +114,21 @@ _spare: deque[mmap.mmap] = deque(maxlen=_SPARE)  # memory of batches that nobody
 
 
 def _own(shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
-    if (
-        torch.cuda.is_available()
-    ):  # torch keeps pinned memory and hands it out again once copies from it are done
-        return torch.empty(
-            *shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, pin_memory=True
-        )
-    # The kernel gives new memory page by page, which takes half as long as the reading.
+    if torch.cuda.is_available():
+        # torch keeps pinned memory and hands it out again once copies from it are done.
+        kind = torch.from_numpy(np.empty(0, dtype)).dtype
+        return torch.empty(*shape, dtype=kind, pin_memory=True)
+    # The kernel gives new memory page by page, which takes half as long as the reading. Spare
+    # memory that does not fit goes: batches have another size now.
     size = max(int(np.prod(shape)) * dtype.itemsize, _SMALLEST)
-    room = None
+    spare = None
     with contextlib.suppress(IndexError):  # another thread may be quicker
-        while room is None:
+        while spare is None:
             found = _spare.popleft()
-            room = (
-                found if size <= len(found) <= 2 * size else None
-            )  # else batches have another size now, and it goes
-    room = room or mmap.mmap(-1, size)
-    memory = np.frombuffer(room, np.uint8)
-    weakref.finalize(memory, _spare.append, room).atexit = False
+            spare = found if size <= len(found) <= 2 * size else None
+    spare = spare or mmap.mmap(-1, size)
+    memory = np.frombuffer(spare, np.uint8)
+    weakref.finalize(memory, _spare.append, spare).atexit = False
     return tensor_in(memory, shape, dtype)
 
 

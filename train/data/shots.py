@@ -1,7 +1,8 @@
 """The shots of a list of videos: runs of flows without a cut or a gap, which hold segments."""
 
+import collections
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,7 @@ from numpy.typing import NDArray
 Integers = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Shots:
+class Shots(NamedTuple):
     """Runs of flows [start, stop) of V videos; every video has one at least.
 
     Attributes
@@ -40,23 +40,15 @@ def pack_shots(shots: Sequence[Sequence[tuple[int, int]]]) -> Shots:
     filled = [list(found) or [(0, 1)] for found in shots]
     spans = np.array([span for found in filled for span in found], np.int64).reshape(-1, 2)
     offsets = np.cumsum([0, *map(len, filled)])
-    lengths = spans[:, 1] - spans[:, 0]
+    starts, stops = np.ascontiguousarray(spans.T)
+    lengths = stops - starts
     longest = np.maximum.reduceat(lengths, offsets[:-1]) if len(filled) else lengths
-    return Shots(
-        offsets, np.ascontiguousarray(spans[:, 0]), np.ascontiguousarray(spans[:, 1]), longest
-    )
-
-
-def one_shot_each(flows: Sequence[int]) -> Shots:
-    """Return Shots of videos that have these numbers of flows and no cut."""
-    return pack_shots([[(0, count)] for count in flows])
+    return Shots(offsets, starts, stops, longest)
 
 
 def shots_of(table: pd.DataFrame, video_ids: Sequence[str]) -> Shots:
     """Return the shots of some videos, in this order, from a store's table of them."""
-    found: dict[str, list[tuple[int, int]]] = {}
-    for video_id, *span in zip(
-        table["video_id"], table["start"].tolist(), table["stop"].tolist(), strict=True
-    ):
-        found.setdefault(video_id, []).append((span[0], span[1]))
-    return pack_shots([found.get(video_id, []) for video_id in video_ids])
+    found: dict[str, list[tuple[int, int]]] = collections.defaultdict(list)
+    for name, start, stop in table[["video_id", "start", "stop"]].itertuples(index=False):
+        found[name].append((start, stop))
+    return pack_shots([found[video_id] for video_id in video_ids])

@@ -44,11 +44,9 @@ def fold_column(videos: pd.DataFrame, fold: int) -> str:
     column = f"fold{fold}"
     if column not in videos:
         known = [name.removeprefix("fold") for name in videos.columns if name.startswith("fold")]
-        has = (
-            f"has the folds {', '.join(known)}"
-            if known
-            else "has no folds; set split=all to pretrain on all of its videos"
-        )
+        has = "has no folds; set split=all to pretrain on all of its videos"
+        if known:
+            has = f"has the folds {', '.join(known)}"
         raise ValueError(f"fold={fold} was asked for, but the store {has}")
     return column
 
@@ -69,29 +67,24 @@ def labelled_split(
     absent = without_flow(store, fold, "test")
     in_fold = videos[videos[column].isin(("train", "test"))]
     unlabelled = in_fold.loc[in_fold["label"].isna(), "video_id"].tolist()
-    if not allow_missing:
-        for names, what in (
-            (absent, f"test videos of fold {fold} have no flow"),
-            (unlabelled, f"videos of fold {fold} have no label"),
-        ):
-            if names:
-                raise ValueError(
-                    f"{len(names)} {what}: {name_some(names)}; an accuracy without them is another "
-                    "number, so extract or label them, or evaluate with --allow-missing"
-                )
+    for names, which, what in ((absent, "test videos", "flow"), (unlabelled, "videos", "label")):
+        if names and not allow_missing:
+            raise ValueError(
+                f"{len(names)} {which} of fold {fold} have no {what}: {name_some(names)}; without "
+                "them an accuracy cannot be compared with others, so extract or label them, or "
+                "evaluate with --allow-missing"
+            )
     labelled = in_fold[in_fold["label"].notna()]
-    train = labelled[labelled[column] == "train"].reset_index(drop=True)
-    test = labelled[labelled[column] == "test"].reset_index(drop=True)
+    train, test = (split_of(labelled, fold, split) for split in ("train", "test"))
     for rows, split in ((train, "train"), (test, "test")):
         if rows.empty:
             raise ValueError(
                 f"{store.path} has no labelled videos in the {split} split of fold {fold}"
             )
-    shared = sorted(set(train["group"].dropna()) & set(test["group"].dropna()))
-    if shared:
+    if shared := sorted(set(train["group"].dropna()) & set(test["group"].dropna())):
         raise ValueError(
             f"{len(shared)} groups of fold {fold} are in both train and test: {name_some(shared)}; "
-            f"clips of one group look alike, so correct the split"
+            "clips of one group look alike, so correct the split"
         )
     if train["label"].nunique() < 2:
         raise ValueError(
@@ -104,11 +97,10 @@ def labelled_split(
 
 def without_flow(store: FlowStore, fold: int, split: str) -> list[str]:
     """Return the videos in one split of a fold that have no flow: failed, or not extracted yet."""
-    failures = store.failures()
-    column = f"fold{fold}"
-    return (
-        failures.loc[failures[column] == split, "video_id"].tolist() if column in failures else []
-    )
+    failures, column = store.failures(), f"fold{fold}"
+    if column not in failures:
+        return []
+    return failures.loc[failures[column] == split, "video_id"].tolist()
 
 
 def name_some(names: list[str]) -> str:

@@ -83,7 +83,8 @@ def pretrain(
                 run.optimizer.step()
 
                 run.step += 1
-                run.window.add(nce, stride=float(batch.strides.mean()), size=batch.codes.nbytes)
+                stride = float(batch.segments.strides.mean())
+                run.window.add(nce, stride=stride, size=batch.codes.nbytes)
                 stopped = ranks.any(listener.should_stop())
                 is_last = stopped or run.step == config.steps
                 logs = run.step % config.log_every == 0 or run.step == config.steps

@@ -180,7 +180,7 @@ def test_a_process_that_ends_is_named() -> None:
 def test_negative_numbers_are_refused(arguments: dict[str, int]) -> None:
     ((name, value),) = arguments.items()
     with (
-        pytest.raises(ValueError, match=f"{name}={value} is negative"),
+        pytest.raises(ValueError, match=f"{name} must be at least 0, got {value}"),
         loading(square, range(3), **arguments),
     ):
         pass

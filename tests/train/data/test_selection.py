@@ -18,7 +18,7 @@ from flowcpc.train.data.selection import (
     uniform_segments,
     videos_in_turn,
 )
-from flowcpc.train.data.shots import one_shot_each, pack_shots
+from flowcpc.train.data.shots import pack_shots
 
 SELECTIONS = [
     ("variable", 10),
@@ -104,8 +104,10 @@ def select(
     shots: list[int] | list[Spans], step: int, batch_size: int, **changes: object
 ) -> Segments:
     arguments = {"num_segments": 3, "num_flows": 4, "selection": "variable", "spacing": 3} | changes
-    packed = one_shot_each(shots) if isinstance(shots[0], int) else pack_shots(shots)
-    return select_sequences(packed, seed=7, step=step, batch_size=batch_size, **arguments)
+    spans = [[(0, shot)] if isinstance(shot, int) else shot for shot in shots]
+    return select_sequences(
+        pack_shots(spans), seed=7, step=step, batch_size=batch_size, **arguments
+    )
 
 
 @pytest.mark.parametrize(

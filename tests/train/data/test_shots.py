@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from flowcpc.pipeline.extraction.segmentation import find_shots
 from flowcpc.stores.flow_store import FlowStore, create_store
-from flowcpc.train.data.shots import one_shot_each, pack_shots, shots_of
+from flowcpc.train.data.shots import pack_shots, shots_of
 
 
 @given(
@@ -27,11 +27,6 @@ def test_packing_keeps_every_shot_of_every_video(shots: list[list[tuple[int, int
 
 def test_no_video_at_all() -> None:
     assert pack_shots([]).longest.shape == (0,)
-
-
-def test_one_shot_each() -> None:
-    packed = one_shot_each([3, 8])
-    assert (packed.starts.tolist(), packed.stops.tolist()) == ([0, 0], [3, 8])
 
 
 def commit_with_cuts(store: FlowStore, video_id: str, cuts: list[bool]) -> None:

@@ -135,7 +135,7 @@ def train_classifier(
                 group["lr"] = learning_rate(rates, done - 1)
             torch.manual_seed(named_seed(seed, purpose, "dropout", done))
             scores = classifier(reader.to_device(batch))
-            videos = torch.from_numpy(batch.videos).to(device)
+            videos = torch.from_numpy(batch.segments.videos).to(device)
             losses = {
                 name: functional.cross_entropy(scores[name], labels[name][videos])
                 for name in scores

@@ -51,7 +51,7 @@ def cut_store(tmp_path: Path) -> FlowStore:
 
 def test_an_epoch_reads_every_video_once(reader: SegmentReader) -> None:
     batches = [read_random(reader, 3, batches_of(5), step) for step in range(13)]
-    videos = np.concatenate([batch.videos for batch in batches]).reshape(5, 13)
+    videos = np.concatenate([batch.segments.videos for batch in batches]).reshape(5, 13)
     assert (np.sort(videos, axis=1) == np.arange(13)).all()
     assert batches[0].codes.shape == (5, 8, 2, 2, 16, 16)
     assert torch.equal(batches[4].codes, read_random(reader, 3, batches_of(5), 4).codes)
@@ -64,8 +64,8 @@ def test_every_video_is_read_once_cropped_at_the_centre(
     """Short videos too: one has a single flow."""
     with every_video_once(reader, protocol, 5, batches_of(4)) as batches:
         found = list(batches)
-    assert np.concatenate([batch.videos for batch in found]).tolist() == list(range(13))
-    assert max(len(batch.videos) for batch in found) <= 4
+    assert np.concatenate([batch.segments.videos for batch in found]).tolist() == list(range(13))
+    assert max(len(batch.segments.videos) for batch in found) <= 4
     with every_video_once(reader, protocol, 5, batches_of(13)) as batches:
         (whole,) = list(batches)
     assert torch.equal(torch.cat([batch.codes for batch in found]), whole.codes)
