@@ -29,31 +29,20 @@ from flowcpc.stores.base.locks import locked
 
 MANIFEST = "synth.json"
 # Beside videos/, so that a listing of videos does not find one that is half written.
-UNFINISHED = ".unfinished"
-GENERATOR = 1  # raise it when the same parameters give other pictures
-SMALLEST_SIDE = 32
-TEST_SHARE = 0.28  # 7 of UCF-101's 25 groups
-SPLITS = (1, 2, 3)
+_UNFINISHED = ".unfinished"
+_GENERATOR = 1  # raise it when the same parameters give other pictures
+_MIN_SIDE = 32
+_TEST_SHARE = 0.28  # 7 of UCF-101's 25 groups
 
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticParameters:
     """What decides every byte of a synthetic data set. Raises ValueError for a value out of range.
 
-    Attributes
-    ----------
-    groups, clips_per_group : int
-        Clips of a group share their looks. The first 28 % of the groups are the test groups of
-        split 1, the next ones those of split 2, then of split 3.
-    frames : int
-        Per video. 81 give 80 flows: eight consecutive segments of ten.
-    size : (int, int)
-        Height and width in px, both even. Objects and speeds grow with it.
-    fps : float
-        Written into the files; the motion per frame does not depend on it.
-    seed : int
-    classes : sequence of str
-        Motion programmes, at least two.
+    Clips of a group share their looks. The first 28 % of the groups are the test groups of split 1,
+    the next ones those of split 2, then of split 3. `frames` are per video: 81 give 80 flows, eight
+    consecutive segments of ten. `size`, height and width in px, is even; objects and speeds grow
+    with it. `fps` only stands in the files. `classes` are at least two motion programmes.
     """
 
     groups: int = 25
@@ -71,7 +60,11 @@ class SyntheticParameters:
             ("groups", 2 <= self.groups <= 99, "2 to 99, because names have two digits"),
             ("clips_per_group", 1 <= self.clips_per_group <= 99, "1 to 99"),
             ("frames", self.frames >= 3, "at least 3 for a motion there and back"),
-            ("size", min(self.size) >= SMALLEST_SIDE, f"at least {SMALLEST_SIDE} px on each side"),
+            (
+                "size",
+                min(self.size) >= _MIN_SIDE,
+                f"at least {_MIN_SIDE} px on each side",
+            ),
             ("size", height % 2 == width % 2 == 0, f"even on each side for the codec; try {even}"),
             ("fps", 1 <= self.fps <= 1000, "1 to 1000"),
             ("seed", self.seed >= 0, "0 or more"),
@@ -84,7 +77,7 @@ class SyntheticParameters:
     def to_json(self) -> dict[str, Any]:
         """Return the parameters as the manifest keeps them."""
         values = {**dataclasses.asdict(self), "size": list(self.size)}
-        return {"generator": GENERATOR, **values, "classes": sorted(self.classes)}
+        return {"generator": _GENERATOR, **values, "classes": sorted(self.classes)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,11 +104,11 @@ def write_dataset(
     """Write the synthetic motion data set to `out`, or resume one that was begun there.
 
     The same parameters give the same bytes. Videos are renamed into place when they are complete,
-    so those that exist are kept. `out` is a new or empty folder, or one that an earlier call with
-    the same parameters has written to. The listener may stop the work after every video.
+    so those that exist are kept. The listener may stop the work after every video.
 
-    Raises ValueError if `out` holds something else or another process is writing there, OSError if
-    a video cannot be written.
+    Raises ValueError unless `out` is a new or empty folder, or one that an earlier call with the
+    same parameters has written to; and if another process is writing there. Raises OSError if a
+    video cannot be written.
     """
     root, classes = Path(out), tuple(sorted(parameters.classes))
     _claim(root, parameters.to_json())
@@ -129,7 +122,7 @@ def write_dataset(
             if path.is_file():
                 existing += 1
             else:
-                _write_video(path, root / UNFINISHED / path.name, name, scene, parameters.fps)
+                _write_video(path, root / _UNFINISHED / path.name, name, scene, parameters.fps)
                 written += 1
             listener.progress(written + existing, videos, {"video": path.stem})
             if listener.should_stop():
@@ -146,7 +139,7 @@ def _draw_clips(parameters: SyntheticParameters) -> Iterator[tuple[str, str, Sce
     for group, clip in _numbers(parameters):
         scene = draw_scene(parameters.seed, group, clip, parameters.frames, *parameters.size)
         for name in sorted(parameters.classes):
-            yield name, video_path(name, group, clip), scene
+            yield name, _video_path(name, group, clip), scene
 
 
 def _numbers(parameters: SyntheticParameters) -> Iterator[tuple[int, int]]:
@@ -155,7 +148,7 @@ def _numbers(parameters: SyntheticParameters) -> Iterator[tuple[int, int]]:
     return itertools.product(groups, clips)
 
 
-def video_path(name: str, group: int, clip: int) -> str:
+def _video_path(name: str, group: int, clip: int) -> str:
     """Return the path of a clip inside `videos/`, as the lists spell it."""
     return f"{name}/v_{name}_g{group:02d}_c{clip:02d}.avi"
 
@@ -164,12 +157,13 @@ def annotation_files(parameters: SyntheticParameters) -> dict[str, str]:
     """Return the text of every annotation file by name."""
     classes = list(enumerate(sorted(parameters.classes), start=1))
     files = {"classInd.txt": "".join(f"{number} {name}\n" for number, name in classes)}
-    for split in SPLITS:
-        held_out = _test_groups(split, parameters.groups)
+    held_out = max(1, round(_TEST_SHARE * parameters.groups))
+    for split in (1, 2, 3):
         lines = {"train": "", "test": ""}
         for (number, name), (group, clip) in itertools.product(classes, _numbers(parameters)):
-            video = video_path(name, group, clip)
-            if group in held_out:
+            video = _video_path(name, group, clip)
+            # The first groups are the test groups of split 1, the next ones those of split 2.
+            if (group - 1 - held_out * (split - 1)) % parameters.groups < held_out:
                 lines["test"] += f"{video}\n"
             else:
                 lines["train"] += f"{video} {number}\n"
@@ -177,42 +171,28 @@ def annotation_files(parameters: SyntheticParameters) -> dict[str, str]:
     return files
 
 
-def _test_groups(split: int, groups: int) -> set[int]:
-    """Return the test groups of a split, counted from 1.
-
-    They are 1..n for split 1, the next n for split 2 and for split 3, starting over at the end.
-    """
-    number = max(1, round(TEST_SHARE * groups))
-    return {(number * (split - 1) + index) % groups + 1 for index in range(number)}
-
-
 def _claim(root: Path, parameters: dict[str, Any]) -> None:
     """Write `parameters` into `root`. Raises ValueError if it holds others or something else."""
     file = root / MANIFEST
     if not file.is_file():
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise ValueError(
-                f"{root} is not a synthetic data set (it has no {MANIFEST}); "
-                "give a new or empty folder"
-            )
+            problem = f"{root} is not a synthetic data set (it has no {MANIFEST})"
+            raise ValueError(f"{problem}; give a new or empty folder")
         replace_file(file, json.dumps(parameters, indent=2).encode())
         return
     try:
         existing = dict(json.loads(file.read_bytes()).items())
     except (ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{file} is damaged ({error}); delete {root} and write the data set again"
-        ) from error
+        cure = f"delete {root} and write the data set again"
+        raise ValueError(f"{file} is damaged ({error}); {cure}") from error
     differences = [
         f"{name} is {existing.get(name)!r} there and {parameters.get(name)!r} here"
         for name in {**parameters, **existing}
         if existing.get(name) != parameters.get(name)
     ]
     if differences:
-        raise ValueError(
-            f"{root} holds a data set of other parameters: {'; '.join(differences)}; "
-            "use the same ones, or another folder"
-        )
+        problem = f"{root} holds a data set of other parameters: {'; '.join(differences)}"
+        raise ValueError(f"{problem}; use the same ones, or another folder")
 
 
 @contextlib.contextmanager
@@ -222,16 +202,15 @@ def _locked(root: Path) -> Iterator[None]:
         try:
             stack.enter_context(locked(root / MANIFEST))
         except BlockingIOError as error:
-            raise ValueError(
-                f"another process is writing to {root}; wait for it, or give another folder"
-            ) from error
-        (root / UNFINISHED).mkdir(exist_ok=True)
+            problem = f"another process is writing to {root}"
+            raise ValueError(f"{problem}; wait for it, or give another folder") from error
+        (root / _UNFINISHED).mkdir(exist_ok=True)
         try:
             yield
         finally:
             # Not empty after an interrupted video, which the next call overwrites.
             with contextlib.suppress(OSError):
-                (root / UNFINISHED).rmdir()
+                (root / _UNFINISHED).rmdir()
 
 
 def _write_video(path: Path, temporary: Path, name: str, scene: Scene, fps: float) -> None:
@@ -249,8 +228,7 @@ def _write_video(path: Path, temporary: Path, name: str, scene: Scene, fps: floa
     decoded = sum(1 for _ in iter(capture.grab, False))
     capture.release()
     if decoded != frames:
-        raise OSError(
-            f"{temporary} has {decoded} of {frames} frames; check that the disk is not full"
-        )
+        problem = f"{temporary} has {decoded} of {frames} frames"
+        raise OSError(f"{problem}; check that the disk is not full")
     sync_file(temporary)
     os.replace(temporary, path)

@@ -19,17 +19,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MotionNuisance:
-    """What varies between clips of one class: depends on (seed, group, clip), not on the class.
+    """What varies between clips of one class: depends on (seed, group, clip), not on the class."""
 
-    `speed` is the root mean square over objects, px per frame; `tilt` turns the axes of
-    translations, radians; `period` is the frames of one oscillation; `sign`, +1 or -1, is the way
-    that it starts.
-    """
-
-    speed: float
-    tilt: float = 0.0
-    period: float = 12.0
-    sign: float = 1.0
+    speed: float  # root mean square over objects, px per frame
+    tilt: float = 0.0  # of the axes of translations, radians
+    period: float = 12.0  # frames of one oscillation
+    sign: float = 1.0  # +1 or -1: the way that an oscillation starts
 
 
 @dataclass(frozen=True)
@@ -63,13 +58,8 @@ class Programme:
         """Return where the objects are at each of `frames` frames; all zero at frame 0."""
         course = nuisance.speed * self.course(frames, nuisance)
         cos, sin = np.cos(nuisance.tilt), np.sin(nuisance.tilt)
-        return Travel(
-            x=(self.x * cos - self.y * sin) * course,
-            y=(self.x * sin + self.y * cos) * course,
-            turn=self.turn * course,
-            grow=self.grow * course,
-            shear=self.shear * course,
-        )
+        x, y = self.x * cos - self.y * sin, self.x * sin + self.y * cos
+        return Travel(*(way * course for way in (x, y, self.turn, self.grow, self.shear)))
 
 
 def _steady(frames: int, nuisance: MotionNuisance) -> Array:

@@ -1,4 +1,4 @@
-"""A synthetic scene: textured objects over a textured background, at any frame, with its true flow.
+"""A synthetic scene: textured objects over a textured background, at any frame.
 
 The look of a scene depends on (seed, group); where its objects start and how fast they move depends
 on (seed, group, clip). The class enters only through the `Travel` of its motion programme. No
@@ -23,16 +23,7 @@ from flowcpc.pipeline.synthetic.motions import MotionNuisance, Travel
 Array = NDArray[np.float64]
 Image = NDArray[np.float32]
 
-# Speeds and wavelengths below are px at this size; they grow with the frame.
-REFERENCE_SIZE = (48, 64)
-SPEED_RANGE = (0.4, 1.6)
-TILT_LIMIT = np.deg2rad(15)
-PERIOD_RANGE = (9.0, 15.0)
-NUMBER_RANGE = (2, 3)
-COVERAGE_RANGE = (0.3, 0.46)
-WAVELENGTH_RANGE = (7.0, 12.0)
-BACKGROUND_WAVELENGTH_RANGE = (8.0, 16.0)
-CAMERA_STEP = 0.12
+REFERENCE_SIZE = (48, 64)  # speeds and wavelengths below are px at this size
 _LARGEST_RADIUS = 0.34  # of the short side; an object with its bulges stays within half of it
 _TILE = 256
 _TILE_WAVELENGTH = 16.0  # px of the tile: linear interpolation is then accurate to 2 %
@@ -94,16 +85,6 @@ class Thing:
     phases: Array
     texture: Texture
 
-    @property
-    def reach(self) -> float:
-        """Distance in px from the centre that the outline never passes."""
-        return self.radius * (1.0 + float(np.abs(self.bulges).sum()))
-
-    @property
-    def rms_radius(self) -> float:
-        """Root-mean-square distance of a disc's points from its centre, px."""
-        return self.radius / np.sqrt(2.0)
-
     def opacity(self, x: Image, y: Image) -> Image:
         """Return how much of a px at (x, y) from the centre the object covers, float32 0..1."""
         angle = np.arctan2(y, x)
@@ -115,24 +96,17 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Appearance:
-    """What all clips of a group share: the background and the objects."""
-
-    background: Texture
-    things: tuple[Thing, ...]
-
-
-@dataclass(frozen=True)
 class Scene:
     """One clip before its class is known: draw a frame of any programme with `draw_frame`.
 
-    `starts` (objects, 2) are centres (x, y) at frame 0; `camera` (frames, 2) is how far the picture
-    has drifted since frame 0; both in px.
+    All clips of a group share `background` and `things`. `starts` (objects, 2) are centres (x, y)
+    at frame 0; `camera` (frames, 2) is how far the picture has drifted since frame 0; both in px.
     """
 
     height: int
     width: int
-    appearance: Appearance
+    background: Texture
+    things: list[Thing]
     starts: Array
     nuisance: MotionNuisance
     camera: Array
@@ -140,89 +114,51 @@ class Scene:
 
 def draw_scene(seed: int, group: int, clip: int, frames: int, height: int, width: int) -> Scene:
     """Return the scene of a clip: its look from (seed, group), the rest from the clip too."""
-    appearance = _draw_appearance(np.random.default_rng([seed, 1, group]), height, width)
+    look = _draw_look(np.random.default_rng([seed, 1, group]), height, width)
     rng = np.random.default_rng([seed, 2, group, clip])
     scale = frame_scale(height, width)
     nuisance = MotionNuisance(
-        speed=_log_uniform(rng, SPEED_RANGE) * scale,
-        tilt=rng.uniform(-TILT_LIMIT, TILT_LIMIT),
-        period=_log_uniform(rng, PERIOD_RANGE),
+        speed=_log_uniform(rng, 0.4, 1.6) * scale,
+        tilt=rng.uniform(-np.deg2rad(15), np.deg2rad(15)),
+        period=_log_uniform(rng, 9.0, 15.0),
         sign=rng.choice([-1.0, 1.0]),
     )
-    starts = _spread(rng, len(appearance.things), height, width)
-    return Scene(height, width, appearance, starts, nuisance, _drift(rng, frames) * scale)
+    starts = _spread(rng, len(look[1]), height, width)
+    return Scene(height, width, *look, starts, nuisance, _drift(rng, frames) * scale)
 
 
 def draw_frame(scene: Scene, travel: Travel, frame: int) -> NDArray[np.uint8]:
     """Return one frame of a scene, uint8 (height, width, 3), BGR."""
     y, x = np.mgrid[: scene.height, : scene.width].astype(np.float32)
     camera_x, camera_y = scene.camera[frame].astype(np.float32)
-    picture = scene.appearance.background.draw(x - camera_x, y - camera_y, 0.0)
-    for index, thing in enumerate(scene.appearance.things):
-        patch = _patch(scene, travel, frame, index)
-        opacity = thing.opacity(*patch.outline)[..., None]
-        colour = thing.texture.draw(*patch.skin, patch.magnification)
-        under = picture[patch.place]
-        picture[patch.place] = under + opacity * (colour - under)
+    picture = scene.background.draw(x - camera_x, y - camera_y, 0.0)
+    for thing, start in zip(scene.things, scene.starts, strict=True):
+        centre = start + (travel.x[frame], travel.y[frame]) + scene.camera[frame]
+        turn, grow, shear = travel.turn[frame], travel.grow[frame], travel.shear[frame]
+        _draw_thing(picture, thing, centre, (turn, grow, shear))
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
-def true_flow(scene: Scene, travel: Travel, frame: int) -> tuple[Image, NDArray[np.bool_]]:
-    """Return the flow from `frame` to `frame` + 1 and which pixels show an object.
-
-    float32 (2, height, width) px, and bool (height, width).
-    """
-    flow = np.empty((2, scene.height, scene.width), np.float32)
-    flow[:] = (scene.camera[frame + 1] - scene.camera[frame])[:, None, None]
-    covered = np.zeros((scene.height, scene.width), bool)
-    for index, thing in enumerate(scene.appearance.things):
-        patch, following = (_patch(scene, travel, at, index) for at in (frame, frame + 1))
-        inside = thing.opacity(*patch.outline) > 0.5
-        change = following.pose @ np.linalg.inv(patch.pose) - np.eye(2)
-        turned = np.einsum("ij,jyx->iyx", change, np.stack(patch.offset))
-        moved = (following.centre - patch.centre)[:, None, None] + turned
-        flow[:, *patch.place] = np.where(inside, moved, flow[:, *patch.place])
-        covered[patch.place] |= inside
-    return flow, covered
-
-
-@dataclass(frozen=True)
-class _Patch:
-    """The part of the frame that one object may touch; coordinates are about its centre."""
-
-    place: tuple[NDArray[np.intp], NDArray[np.intp]]
-    centre: Array  # not wrapped
-    offset: tuple[Image, Image]
-    outline: tuple[Image, Image]
-    skin: tuple[Image, Image]
-    magnification: float  # octaves
-    pose: Array
-
-
-def _patch(scene: Scene, travel: Travel, frame: int, index: int) -> _Patch:
-    thing = scene.appearance.things[index]
-    centre = scene.starts[index] + (travel.x[frame], travel.y[frame]) + scene.camera[frame]
-    reach = int(np.ceil(thing.reach)) + 1
-    whole = np.floor(centre).astype(np.int64)
+def _draw_thing(
+    picture: Image, thing: Thing, centre: Array, travel: tuple[float, float, float]
+) -> None:
+    """Draw an object over a picture, a torus; `centre` (x, y) in px, `travel` turn, grow, shear."""
+    reach = int(np.ceil(thing.radius * (1.0 + float(np.abs(thing.bulges).sum())))) + 1
     span = np.arange(-reach, reach + 2)
-    columns, rows = whole[0] + span, whole[1] + span
+    columns, rows = np.floor(centre).astype(np.int64)[:, None] + span
     x, y = np.meshgrid(columns - centre[0], rows - centre[1])
     x, y = x.astype(np.float32), y.astype(np.float32)
-    angle = travel.turn[frame] / thing.rms_radius
-    growth = travel.grow[frame] / thing.rms_radius
+    rms_radius = thing.radius / np.sqrt(2.0)  # of a disc
+    angle, growth = travel[0] / rms_radius, travel[1] / rms_radius
     # A shear moves points by their y alone: its root mean square is the radius' over sqrt(2).
-    slide = travel.shear[frame] * np.sqrt(2.0) / thing.rms_radius
+    slide = travel[2] * np.sqrt(2.0) / rms_radius
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     sheared = rotation @ np.array([[1.0, slide], [0.0, 1.0]])
-    return _Patch(
-        place=np.ix_(rows % scene.height, columns % scene.width),
-        centre=centre,
-        offset=(x, y),
-        outline=_apply(np.linalg.inv(rotation), x, y),
-        skin=_apply(np.linalg.inv(sheared), x, y),
-        magnification=growth / np.log(2.0),
-        pose=np.exp(growth) * sheared,
-    )
+    opacity = thing.opacity(*_apply(np.linalg.inv(rotation), x, y))[..., None]
+    skin = _apply(np.linalg.inv(sheared), x, y)
+    colour = thing.texture.draw(*skin, growth / np.log(2.0))
+    place = np.ix_(rows % picture.shape[0], columns % picture.shape[1])
+    picture[place] += opacity * (colour - picture[place])
 
 
 def _apply(matrix: Array, x: Image, y: Image) -> tuple[Image, Image]:
@@ -230,22 +166,22 @@ def _apply(matrix: Array, x: Image, y: Image) -> tuple[Image, Image]:
     return a * x + b * y, c * x + d * y
 
 
-def _draw_appearance(rng: np.random.Generator, height: int, width: int) -> Appearance:
+def _draw_look(rng: np.random.Generator, height: int, width: int) -> tuple[Texture, list[Thing]]:
+    """Return the background and the objects, which cover 30 to 46 % of a frame."""
     scale = frame_scale(height, width)
     largest = np.pi * (_LARGEST_RADIUS * min(height, width)) ** 2
-    area = rng.uniform(*COVERAGE_RANGE) * height * width
-    number = max(int(rng.integers(*NUMBER_RANGE, endpoint=True)), int(np.ceil(area / largest)))
-    wavelength = _log_uniform(rng, BACKGROUND_WAVELENGTH_RANGE) * scale
-    background = _draw_texture(rng, wavelength, (15.0, 30.0))
+    area = rng.uniform(0.3, 0.46) * height * width
+    number = max(int(rng.integers(2, 3, endpoint=True)), int(np.ceil(area / largest)))
+    background = _draw_texture(rng, _log_uniform(rng, 8.0, 16.0) * scale, (15.0, 30.0))
     shares = rng.uniform(0.8, 1.2, number)
     things = []
     for share in shares / shares.sum():
         bulges = rng.uniform(-1.0, 1.0, 3) * (0.15, 0.08, 0.05)
         mean_square = 1.0 + float((bulges**2).sum()) / 2  # the outline's area over pi * radius^2
         radius = float(np.sqrt(min(area * share, largest) / np.pi / mean_square))
-        texture = _draw_texture(rng, _log_uniform(rng, WAVELENGTH_RANGE) * scale, (30.0, 45.0))
+        texture = _draw_texture(rng, _log_uniform(rng, 7.0, 12.0) * scale, (30.0, 45.0))
         things.append(Thing(radius, bulges, rng.uniform(0, 2 * np.pi, 3), texture))
-    return Appearance(background, tuple(things))
+    return background, things
 
 
 def _draw_texture(
@@ -277,10 +213,7 @@ def _draw_tile(rng: np.random.Generator) -> Image:
 
 
 def _spread(rng: np.random.Generator, number: int, height: int, width: int) -> Array:
-    """Return centres (number, 2) that are far apart on the torus.
-
-    Each is the candidate that is farthest from the earlier ones.
-    """
+    """Return centres (number, 2), each the candidate that is farthest from the earlier ones."""
     size = np.array([width, height], np.float64)
     centres = rng.uniform(0, size, (1, 2))
     while len(centres) < number:
@@ -296,10 +229,10 @@ def _drift(rng: np.random.Generator, frames: int) -> Array:
     pushes = rng.standard_normal((frames, 2))
     step, walk = np.zeros(2), np.zeros((frames, 2))
     for frame in range(1, frames):
-        step = 0.8 * step + 0.6 * CAMERA_STEP * pushes[frame] - 0.02 * walk[frame - 1]
+        step = 0.8 * step + 0.6 * 0.12 * pushes[frame] - 0.02 * walk[frame - 1]
         walk[frame] = walk[frame - 1] + step
     return walk
 
 
-def _log_uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float:
-    return float(np.exp(rng.uniform(*np.log(limits))))
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(*np.log([low, high]))))
