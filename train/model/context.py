@@ -1,5 +1,7 @@
 """Segments -> contexts, from which both models predict (Lorre et al. 2019, section 3)."""
 
+import functools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,27 +16,23 @@ class BatchDropout(nn.Module):
     In training it draws the mask of the whole batch from torch's generator, which the training loop
     seeds at every step, and uses its own rows.
 
-    Parameters
-    ----------
-    probability : float
-        Of dropping a feature, in [0, 1). What is kept grows by 1 / (1 - probability).
+    `probability`, in [0, 1), is that of dropping a feature. What is kept grows by
+    1 / (1 - probability).
     """
 
     def __init__(self, probability: float) -> None:
         super().__init__()
         self.probability = probability
-        self.rows: tuple[int, int] | None = (
-            None  # first row and number of rows in all; None: the whole batch is here
-        )
+        # First row and number of rows in all; None: the whole batch is here.
+        self.rows: tuple[int, int] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x (n, ...) with some of its features at zero; in eval mode x itself."""
         if not self.training or self.probability == 0:
             return x
         first, total = (0, len(x)) if self.rows is None else self.rows
-        draws = torch.rand(
-            total, *x.shape[1:], device=x.device
-        )  # float32 whatever x is, so that the mask is the same
+        # float32 whatever x is, so that the mask is the same.
+        draws = torch.rand(total, *x.shape[1:], device=x.device)
         keep = draws[first : first + len(x)] >= self.probability
         return x * keep / (1 - self.probability)
 
@@ -49,20 +47,9 @@ def share_batch(model: nn.Module, first: int, total: int) -> None:
 class TCAMContext(nn.Module):
     """Aggregates the observed segments, stacked in the channels, with two 2-D convolutions.
 
-    T-CAM of Wei et al. 2018.
-
-    With four segments of 512 channels the two hold 11,796,480 weights.
-
-    Parameters
-    ----------
-    channels : int
-        D.
-    num_observed : int
-        Segments in the context, m.
-    norm : str
-        As in PretrainConfig.
-    dropout : float
-        Probability of dropping a feature after each convolution.
+    It is T-CAM of Wei et al. 2018, with dropout after each convolution. `channels` is D, and
+    `num_observed` is m, the segments in the context. With four segments of 512 channels the two
+    convolutions hold 11,796,480 weights.
     """
 
     def __init__(self, channels: int, num_observed: int, norm: str, dropout: float) -> None:
@@ -82,31 +69,23 @@ class TCAMContext(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return contexts c, float32 (B, D), of feature maps (B, m, D, h', w')."""
-        stacked = torch.cat(
-            features.unbind(dim=1), dim=1
-        )  # (B, m*D, h', w'); unlike flatten it stays channels_last
-        return pool(self.layers(stacked))
+        # (B, m*D, h', w'); unlike flatten, it stays channels_last.
+        return pool(self.layers(torch.cat(features.unbind(dim=1), dim=1)))
 
 
 class Conv3DContext(nn.Module):
     """Aggregates the feature maps of all observed segments with two 3-D convolutions.
 
-    The first spans three segments, the second the rest; the mean over space follows. With four
-    segments of 512 channels the two hold 11,796,480 weights.
-
-    Parameters
-    ----------
-    channels, num_observed, norm
-        As of TCAMContext, with num_observed >= 3.
+    The first spans three segments, the second the rest of num_observed >= 3; the mean over space
+    follows. With four segments of 512 channels the two hold 11,796,480 weights.
     """
 
     def __init__(self, channels: int, num_observed: int, norm: str) -> None:
         super().__init__()
         self.first = nn.Conv3d(channels, channels, 3, padding=(0, 1, 1), bias=False)
         self.norm = build_norm(norm, channels)
-        self.second = nn.Conv3d(
-            channels, channels, (num_observed - 2, 3, 3), padding=(0, 1, 1), bias=False
-        )
+        kernel = (num_observed - 2, 3, 3)
+        self.second = nn.Conv3d(channels, channels, kernel, padding=(0, 1, 1), bias=False)
         initialise(self)
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
@@ -114,7 +93,7 @@ class Conv3DContext(nn.Module):
         """Return contexts c, float32 (B, D), of feature maps (B, m, D, h', w')."""
         x = features.transpose(
             1, 2
-        )  # (B, D, m, h', w'), channels_last_3d where the maps are channels_last
+        )  # (B, D, m, h', w'), channels_last_3d if maps are channels_last
         x = torch.relu(_each_segment(self.norm, self.first(x)))  # (B, D, m - 2, h', w')
         return pool(self.second(x).squeeze(2))
 
@@ -123,20 +102,16 @@ class MaskedConv3DContext(nn.Module):
     """A context after every segment from two 3-D convolutions that look back only.
 
     Both span three segments, the second with dilation 2: c_t sees segments t - 6 to t.
-
-    Parameters
-    ----------
-    channels, norm
-        As of TCAMContext.
     """
 
     def __init__(self, channels: int, norm: str) -> None:
         super().__init__()
-        self.first = nn.Conv3d(channels, channels, 3, padding=(0, 1, 1), bias=False)
-        self.first_norm = build_norm(norm, channels)
-        self.second = nn.Conv3d(
-            channels, channels, 3, padding=(0, 1, 1), dilation=(2, 1, 1), bias=False
+        convolution = functools.partial(
+            nn.Conv3d, channels, channels, 3, padding=(0, 1, 1), bias=False
         )
+        self.first = convolution()
+        self.first_norm = build_norm(norm, channels)
+        self.second = convolution(dilation=(2, 1, 1))
         self.second_norm = build_norm(norm, channels)
         initialise(self)
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -152,12 +127,8 @@ class MaskedConv3DContext(nn.Module):
 class LSTMContext(nn.Module):
     """A context after every segment: the hidden states of an LSTM of one layer on latents.
 
-    nn.LSTM computes the same, but torch.compile cannot see into it.
-
-    Parameters
-    ----------
-    channels : int
-        D, of the latents and of the hidden state.
+    nn.LSTM computes the same, but torch.compile cannot see into it. `channels` is D, of the latents
+    and of the hidden state.
     """
 
     def __init__(self, channels: int) -> None:

@@ -26,21 +26,18 @@ class _Model(nn.Module):
         super().__init__()
         size = config.latent_size
         self._from_latents = config.context == "lstm"
-        self.encoder = Encoder(
-            config
-        )  # first, so that an encoder drawn alone from the same seed is the same
+        # The encoder is first, so that one drawn alone from the same seed is the same.
+        self.encoder = Encoder(config)
         self.context = build_context(config)
-        self.predictors = nn.Linear(
-            size, furthest * size, bias=False
-        )  # W_1 .. W_furthest, one below the other
+        # W_1 .. W_furthest, one below the other
+        self.predictors = nn.Linear(size, furthest * size, bias=False)
         self._furthest = furthest
 
     def _encode(self, segments: Tensor, observed: int) -> tuple[Tensor, Tensor]:
         """Return (context of the first `observed` segments, latents float32 (B, T, D))."""
         batch = segments.shape[:2]
-        features, latents = self.encoder.encode(
-            segments.flatten(0, 1)
-        )  # (B*T, D, h', w'), (B*T, D)
+        # (B*T, D, h', w'), (B*T, D)
+        features, latents = self.encoder.encode(segments.flatten(0, 1))
         latents = latents.unflatten(0, batch)
         seen = latents if self._from_latents else features.unflatten(0, batch)
         return self.context(seen[:, :observed]), latents
@@ -79,11 +76,8 @@ class ModelTwo(_Model):
 
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__(config, config.num_segments - 1)
-        pairs = [
-            (k, t + k)
-            for k in range(1, config.num_segments)
-            for t in range(config.num_segments - k)
-        ]
+        total = config.num_segments
+        pairs = [(k, t + k) for k in range(1, total) for t in range(total - k)]
         self.horizons, self.positions = (tuple(column) for column in zip(*pairs, strict=True))
 
     def forward(self, segments: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,12 +95,3 @@ class ModelTwo(_Model):
 def build_model(config: PretrainConfig) -> ModelOne | ModelTwo:
     """Return the model that `config` names; torch's global generator draws its weights."""
     return ModelOne(config) if config.model == "model1" else ModelTwo(config)
-
-
-def count_parameters(config: PretrainConfig) -> dict[str, int]:
-    """Return the numbers of parameters of `config`'s encoder, context and predictors."""
-    with torch.device("meta"):
-        model = build_model(config)
-    return {
-        name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()
-    }

@@ -11,12 +11,8 @@ _GROUPS = 32  # of group normalisation (Wu and He 2018)
 class Encoder(nn.Module):
     """A segment of N flows or images, stacked in the channels, -> feature map and latent.
 
-    At width 64 and ten flows it is ResNet-18 without its classifier: 11.23 M parameters.
-
-    Attributes
-    ----------
-    config : PretrainConfig
-        Its `num_flows`, `modality`, `width`, `norm` and `latent` decide shapes and latents.
+    At width 64 and ten flows it is ResNet-18 without its classifier: 11.23 M parameters. The
+    `num_flows`, `modality`, `width`, `norm` and `latent` of `config` decide shapes and latents.
     """
 
     def __init__(self, config: PretrainConfig) -> None:
@@ -112,12 +108,8 @@ def build_norm(norm: str, channels: int) -> nn.Module:
     """
     if norm == "bn":
         return nn.BatchNorm2d(channels)
-    groups = 1
-    if norm == "gn":
-        groups = max(
-            g for g in range(1, _GROUPS + 1) if channels % g == 0 and (2 * g <= channels or g == 1)
-        )
-    return nn.GroupNorm(groups, channels)
+    most = max(1, min(_GROUPS, channels // 2)) if norm == "gn" else 1
+    return nn.GroupNorm(max(g for g in range(1, most + 1) if channels % g == 0), channels)
 
 
 def initialise(module: nn.Module) -> None:

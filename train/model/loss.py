@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flowcpc.train.settings.config import count_classes
-
 
 class InfoNCE(NamedTuple):
     """What `info_nce` returns.
@@ -22,14 +20,11 @@ class InfoNCE(NamedTuple):
         Share of predictions that score their own latent above all others; a tie is a miss.
     pair_accuracy : float32 (P,)
         The same for each prediction of a sequence.
-    classes : int
-        Candidates of each prediction, the right one included.
     """
 
     loss: Tensor
     accuracy: Tensor
     pair_accuracy: Tensor
-    classes: int
 
 
 def info_nce(
@@ -57,13 +52,7 @@ def info_nce(
         Whether the other segments of a video count among its negatives.
     candidates : (C, T, D), optional
         Latents of the batch of all processes; rows first .. first + B - 1 are the videos of
-        `predictions`. [default: `latents`]
-    first : int
-
-    Raises
-    ------
-    ValueError
-        When the rows from `first` on are not within the candidates.
+        `predictions`, else ValueError. [default: `latents`]
     """
     if candidates is None:
         candidates = latents
@@ -78,24 +67,20 @@ def info_nce(
     video = torch.arange(first, first + batch, device=predictions.device)  # (B,)
     # bf16 scores of hundreds of candidates would tie, so the scores leave autocast
     with torch.autocast(predictions.device.type, enabled=False):
-        scores = torch.einsum(
-            "bpd,ctd->bpct", predictions.float(), candidates.float()
-        )  # (B, P, C, T)
+        # (B, P, C, T)
+        scores = torch.einsum("bpd,ctd->bpct", predictions.float(), candidates.float())
     if not difficult_negatives:
         same_video = video[:, None] == torch.arange(total, device=scores.device)  # (B, C)
         other_segment = target[:, None] != torch.arange(segments, device=scores.device)  # (P, T)
-        scores = scores.masked_fill(
-            same_video[:, None, :, None] & other_segment[None, :, None, :], -torch.inf
-        )
+        own = same_video[:, None, :, None] & other_segment[None, :, None, :]
+        scores = scores.masked_fill(own, -torch.inf)
     scores = scores.flatten(2)  # (B, P, C*T)
     right = video[:, None] * segments + target  # (B, P)
     loss = functional.cross_entropy(scores.flatten(0, 1), right.flatten())
     with torch.no_grad():
         at_least = (scores >= scores.gather(2, right[..., None])).sum(dim=2)
         hits = (at_least == 1).float()  # (B, P)
-    return InfoNCE(
-        loss, hits.mean(), hits.mean(dim=0), count_classes(total, segments, difficult_negatives)
-    )
+    return InfoNCE(loss, hits.mean(), hits.mean(dim=0))
 
 
 def _on_device(positions: tuple[int, ...], device: torch.device) -> Tensor:

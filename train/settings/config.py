@@ -28,20 +28,12 @@ _CHOICES = {
     "precision": ("auto", "float32", "bf16"),
     "split": ("train", "all"),
 }
-_LARGEST = 10_000
 _RANGES: dict[str, tuple[float, float]] = {  # smallest and largest value
-    "num_observed": (1, _LARGEST),
-    "num_segments": (1, _LARGEST),
-    "num_flows": (1, _LARGEST),
-    "spacing": (0, _LARGEST),
-    "width": (1, _LARGEST),
-    "batch_size": (2, _LARGEST),  # the negatives are the other videos of the batch
-    "steps": (1, 10**9),
+    **dict.fromkeys(("num_observed", "num_segments", "num_flows", "width", "fold"), (1, 10_000)),
+    "spacing": (0, 10_000),
+    "batch_size": (2, 10_000),  # the negatives are the other videos of the batch
+    **dict.fromkeys(("steps", "checkpoint_every", "log_every", "validate_every"), (1, 10**9)),
     "seed": (0, 2**63 - 1),
-    "fold": (1, _LARGEST),
-    "checkpoint_every": (1, 10**9),
-    "log_every": (1, 10**9),
-    "validate_every": (1, 10**9),
     "weight_decay": (0, 1e9),
 }
 
@@ -58,9 +50,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainConfig(Settings):
-    """Settings of one run; the defaults are the paper's, with model 1 and Conv3D.
-
-    The paper is Lorre et al. 2019, sections 4.3 and 5.
+    """Settings of one run; the defaults are of Lorre et al. 2019, sections 4.3 and 5, table 1.
 
     Parameters
     ----------
@@ -70,8 +60,7 @@ class PretrainConfig(Settings):
         `model1`: one context from the first segments predicts each later one. `model2`: a context
         after every segment predicts all later ones.
     context : str
-        Network from segments to a context: `tcam`, `conv3d` or `lstm` for model 1, `lstm` or
-        `masked-conv3d` for model 2.
+        Network from segments to a context, one of MODELS[model].
     modality : str
         `flow`, or `image` for the frames stored by extract-flow --with-frames.
     num_segments, num_observed, num_flows : int
@@ -110,7 +99,7 @@ class PretrainConfig(Settings):
         Videos in a batch of all processes. Negatives come from the others, so more of them make the
         task harder.
     steps : int
-        Iterations. They do not move the boundaries of the schedule.
+        Iterations. They do not move the boundaries of `learning_rates`.
     learning_rates : ((first step, rate), ...)
         The rate from each step on, counted from 0.
     momentum, weight_decay : float
@@ -162,15 +151,21 @@ class PretrainConfig(Settings):
     validate_every: int = 5_000
 
     def __post_init__(self) -> None:
-        check_ranges(self, _RANGES)
-        check_fractions(self, ("momentum", "dropout"))
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if not value >= least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+            if value > most:
+                raise ValueError(f"{name} must be at most {most}, got {value}")
+        for name in ("momentum", "dropout"):
+            if not 0 <= (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
         for name, choices in _CHOICES.items():
-            check_choice(name, getattr(self, name), choices)
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name}={value!r} is unknown; {suggestion(value, choices)}")
         if self.context not in MODELS[self.model]:
-            raise ValueError(
-                f"context must be one of {', '.join(MODELS[self.model])} with model={self.model}, "
-                f"got {self.context!r}"
-            )
+            with_model = f"{', '.join(MODELS[self.model])} with model={self.model}"
+            raise ValueError(f"context must be one of {with_model}, got {self.context!r}")
         if self.model == "model2" and self.num_observed != 1:
             raise ValueError(f"num_observed must be 1 with model=model2, got {self.num_observed}")
         if self.context == "conv3d" and self.num_observed < 3:
@@ -255,10 +250,7 @@ class PretrainConfig(Settings):
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> "PretrainConfig":
-        """Return the settings in `values`, all of them.
-
-        Raises ValueError naming missing and unknown ones.
-        """
+        """Return the settings in `values`. Raises ValueError naming missing and unknown ones."""
         names = {field.name for field in dataclasses.fields(PretrainConfig)}
         if wrong := sorted(names.symmetric_difference(values)):
             raise ValueError(
@@ -279,29 +271,6 @@ def suggestion(name: str, known: Sequence[str]) -> str:
     """Return a hint for a user who wrote `name` instead of one of `known`."""
     nearest = nearest_name(name, known)
     return f"did you mean {nearest!r}?" if nearest else f"choose one of {', '.join(known)}"
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise ValueError naming the setting unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name}={value!r} is unknown; {suggestion(value, choices)}")
-
-
-def check_ranges(config: Settings, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Raise ValueError naming the first setting outside of its (smallest, largest) value."""
-    for name, (smallest, largest) in ranges.items():
-        value = getattr(config, name)
-        if not value >= smallest:
-            raise ValueError(f"{name} must be at least {smallest}, got {value}")
-        if value > largest:
-            raise ValueError(f"{name} must be at most {largest}, got {value}")
-
-
-def check_fractions(config: Settings, names: Sequence[str]) -> None:
-    """Raise ValueError naming the first of some settings that is not in [0, 1)."""
-    for name in names:
-        if not 0 <= getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(config, name)}")
 
 
 def check_schedule(name: str, schedule: Schedule) -> None:

@@ -45,11 +45,9 @@ def data_of(store: FlowStore, fold: int) -> str:
     videos = store.videos()
     column = f"fold{fold}"
     splits = videos[column].to_list() if column in videos else []
-    size = (
-        f"{store.height}x{store.width} px"
-        if store.height
-        else f"{store.short_side} px on the shorter side"
-    )
+    size = f"{store.short_side} px on the shorter side"
+    if store.height:
+        size = f"{store.height}x{store.width} px"
     return (
         f"{store.path.resolve().name}, {videos['label'].nunique()} classes, "
         f"{splits.count('train'):,} training and {splits.count('test'):,} test videos "

@@ -50,25 +50,18 @@ def _paper(
 _TCAM: Mapping[str, Any] = {"context": "tcam"}
 _ONE_FLOW: Mapping[str, Any] = {"context": "tcam", "num_flows": 1}
 _CONSECUTIVE: Mapping[str, Any] = {"selection": "consecutive", "spacing": 0}
-_MODEL2: Mapping[str, Any] = {
-    "model": "model2",
-    "context": "lstm",
-    "num_observed": 1,
-    "framing": "resize",
-}
+_MODEL2: Mapping[str, Any] = dict(model="model2", context="lstm", num_observed=1, framing="resize")
 _TABLE4: Mapping[str, Any] = {**_MODEL2, "num_segments": 10, "selection": "overlap", "spacing": 5}
 
-_TINY = (
-    PretrainConfig(  # for a CPU: flow of 36x48 px and clips of 24 flows or more, as in `make demo`
-        preset="tiny",
-        num_flows=3,
-        spacing=2,
-        size=(32, 32),
-        width=16,
-        steps=1_000,
-        learning_rates=((0, 0.01), (800, 0.002)),
-        checkpoint_every=100,
-    )
+_TINY = PretrainConfig(  # for a CPU: flow of 36x48 px and clips of 24 flows or more, as `make demo`
+    preset="tiny",
+    num_flows=3,
+    spacing=2,
+    size=(32, 32),
+    width=16,
+    steps=1_000,
+    learning_rates=((0, 0.01), (800, 0.002)),
+    checkpoint_every=100,
 )
 
 _ALL = (
@@ -98,6 +91,7 @@ _ALL = (
     _paper("table5-conv3d", 55.4, None, (51.6, 37.5), (80.0, 71.4, 49.5)),
     Preset(_TINY),
 )
+_COLUMNS = ("model", "context", "modality", "selection", "num_flows", "num_segments", "classes")
 _HEAD = "preset  model  context  input  selection  N  T  classes  chance %  linear %  unsup. %"
 PRESETS = {preset.config.preset: preset for preset in _ALL}
 
@@ -116,9 +110,8 @@ def describe(name: str) -> dict[str, Any]:
     """
     preset = find_preset(name)
     config = preset.config
-    spacing = {"consecutive": "", "variable": f" 0-{config.spacing}"}.get(
-        config.selection, f" {config.spacing}"
-    )
+    of_some = {"consecutive": "", "variable": f" 0-{config.spacing}"}
+    spacing = of_some.get(config.selection, f" {config.spacing}")
     task = {
         "model": config.model,
         "context": config.context,
@@ -141,27 +134,15 @@ def describe(name: str) -> dict[str, Any]:
 
 def presets_table() -> str:
     """Return a table of all presets and the paper's numbers as text."""
-    rows = [tuple(_HEAD.split("  "))]
+    rows = [_HEAD.split("  ")]
     for name, preset in PRESETS.items():
         about = describe(name)
-        columns = ("modality", "selection", "num_flows", "num_segments", "classes")
-        chance = None if about["chance"] is None else f"{about['chance']:.2f}"
-        values = [
-            about["model"],
-            about["context"],
-            *(about[column] for column in columns),
-            chance,
-            preset.linear.get("all"),
-            preset.unsupervised,
-        ]
-        rows.append((name, *("-" if value is None else str(value) for value in values)))
+        chance = about["chance"] and f"{about['chance']:.2f}"
+        values = [*map(about.get, _COLUMNS), chance, preset.linear.get("all"), preset.unsupervised]
+        rows.append([name, *("-" if value is None else str(value) for value in values)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
-        padded = zip(row, widths, strict=True)
-        cells = [
-            cell.ljust(width) if n < 5 else cell.rjust(width)
-            for n, (cell, width) in enumerate(padded)
-        ]
-        lines.append("  ".join(cells).rstrip())
+        cells = zip(row, "<<<<<>>>>>>", widths, strict=True)
+        lines.append("  ".join(f"{cell:{side}{width}}" for cell, side, width in cells).rstrip())
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flowcpc.train.model.cpc import build_model
 from flowcpc.train.model.loss import info_nce
-from flowcpc.train.settings.config import PretrainConfig
+from flowcpc.train.settings.config import PretrainConfig, count_classes
 
 
 @settings(deadline=None)
@@ -61,7 +61,7 @@ def test_loss_and_gradient_equal_the_loops(
     assert found.loss.item() == pytest.approx(loss.item(), rel=1e-4, abs=1e-4)
     assert found.accuracy.item() == pytest.approx(hits.mean())
     np.testing.assert_allclose(found.pair_accuracy.numpy(), hits.mean(axis=0), rtol=1e-6)
-    assert found.classes == classes
+    assert count_classes(len(candidates), segments, difficult) == classes
     for expected, gradient in zip(gradients, torch.autograd.grad(found.loss, low), strict=True):
         torch.testing.assert_close(gradient, expected.float(), rtol=1e-3, atol=1e-4)
 
@@ -70,7 +70,7 @@ def test_the_latents_are_the_candidates_unless_others_are_given() -> None:
     latents = torch.randn(3, 4, 5)
     alone = info_nce(latents[:, 2:], latents, [2, 3])
     given_too = info_nce(latents[:, 2:], latents, [2, 3], candidates=latents)
-    assert all(torch.equal(a, b) for a, b in zip(alone[:3], given_too[:3], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(alone, given_too, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,6 @@ def test_the_mean_over_processes_is_the_loss_of_the_whole_batch(
             candidates=latents,
             first=first,
         )
-        assert found.classes == whole.classes
         losses.append(found.loss * count / 4)
         first += count
     torch.testing.assert_close(sum(losses), whole.loss)
@@ -125,7 +124,7 @@ def test_classes_of_the_paper_and_the_loss_of_guessing(
         positions,
         difficult_negatives=config.difficult_negatives,
     )
-    assert found.classes == config.classes == classes
+    assert config.classes == classes
     assert found.loss.item() == pytest.approx(math.log(classes), rel=1e-6)
     assert found.accuracy.item() == 0  # an encoder that says the same of all videos picks nothing
 

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def found(loss: float, accuracy: float) -> InfoNCE:
-    return InfoNCE(torch.tensor(loss), torch.tensor(accuracy), torch.tensor([accuracy, 0.0]), 9)
+    return InfoNCE(torch.tensor(loss), torch.tensor(accuracy), torch.tensor([accuracy, 0.0]))
 
 
 def line(window: Window, **changes: object) -> dict[str, object]:
