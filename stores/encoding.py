@@ -18,36 +18,21 @@ from flowcpc.stores.base.compiled import kernel
 from flowcpc.stores.layout import ENCODING_NAMES
 
 Codes = NDArray[Any]  # of an encoding's dtype
+_BUCKET_BITS = 16  # the first bits of a float32, sign included; a bucket spans 0.8 %
 _MAGNITUDES = 128  # levels of an 8-bit encoding on either side, a zero included where there is one
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """Codes <-> px per frame.
-
-    Attributes
-    ----------
-    name : str
-    parameters : dict
-        What `store.json` keeps next to the name.
-    dtype : numpy.dtype
-        Of the codes.
-    bound : float
-        Largest magnitude that is not clipped, px.
-    scale : float
-        px per code; for the encodings without levels.
-    missing : int or float
-        Fill value of arrays: the code that no flow has, if the encoding has one.
-    magnitudes : float32 (128,), px, or None
-        The levels of an 8-bit encoding on either side of zero, increasing.
-    """
+    """Codes <-> px per frame."""
 
     name: str
-    parameters: Mapping[str, float]
-    dtype: np.dtype[Any]
-    bound: float
-    scale: float = 1.0
-    missing: float = 0
+    parameters: Mapping[str, float]  # what `store.json` keeps next to the name
+    dtype: np.dtype[Any]  # of the codes
+    bound: float  # largest magnitude that is not clipped, px
+    scale: float = 1.0  # px per code; for the encodings without levels
+    missing: float = 0  # fill value of arrays: the code that no flow has, if there is one
+    # The levels of an 8-bit encoding on either side of zero, float32 (128,), px, increasing.
     magnitudes: NDArray[np.float32] | None = field(default=None, compare=False)
 
     @functools.cached_property
@@ -62,8 +47,21 @@ class Encoding:
 
     @functools.cached_property
     def _search_tables(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Return (limits, lowest): a value above limits[code] has a higher code than `code`.
+
+        lowest[bucket] is the lowest code in a bucket of floats; no bucket holds two limits. Halfway
+        between two levels the smaller magnitude is taken, and zero counts as positive.
+        """
         assert self.levels is not None
-        return _make_search_tables(self.levels[np.isfinite(self.levels)])
+        exact = self.levels[np.isfinite(self.levels)].astype(np.float64)
+        limits = ((exact[1:] + exact[:-1]) / 2).astype(np.float32)
+        limits = np.where(limits > 0, limits, np.nextafter(limits, np.float32(-np.inf)))
+        edges = np.arange(1 << _BUCKET_BITS, dtype=np.uint32) << (32 - _BUCKET_BITS)
+        # The lowest of the negative floats in a bucket has the largest magnitude.
+        edges[len(edges) // 2 :] |= (1 << (32 - _BUCKET_BITS)) - 1
+        values = np.nan_to_num(edges.view(np.float32), nan=0, posinf=np.inf, neginf=-np.inf)
+        lowest = np.searchsorted(limits, values, side="left").astype(np.uint8)
+        return np.append(limits, np.float32(np.inf)), lowest
 
     def encode(self, flow: NDArray[np.float32]) -> Codes:
         """Return the code of the nearest stored value for every value of `flow` (any shape, px).
@@ -73,7 +71,10 @@ class Encoding:
         flow = np.ascontiguousarray(flow, np.float32)
         if self.magnitudes is None:
             finite = bool(np.isfinite(flow).all())
-            codes = _scaled(flow, self)
+            values = np.clip(flow, -self.bound, self.bound) / np.float32(self.scale)
+            with np.errstate(invalid="ignore"):  # values that are not finite are refused below
+                rounded = np.rint(values) if self.dtype.kind == "i" else values
+                codes = rounded.astype(self.dtype)
         else:
             codes, flat = np.empty(flow.shape, np.uint8), flow.reshape(-1)
             tables = self._search_tables
@@ -133,46 +134,11 @@ def encoding_by_name(name: str) -> Encoding:
     return ENCODINGS[name]
 
 
-def _scaled(flow: NDArray[np.float32], encoding: Encoding) -> Codes:
-    values = np.clip(flow, -encoding.bound, encoding.bound) / np.float32(encoding.scale)
-    with np.errstate(invalid="ignore"):  # the caller refuses values that are not finite
-        rounded = np.rint(values) if encoding.dtype.kind == "i" else values
-        return rounded.astype(encoding.dtype)
-
-
-_BUCKET_BITS = 16  # the first bits of a float32, sign included; a bucket spans 0.8 %
-
-
-def _make_search_tables(
-    levels: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Return (limits, lowest): a value above limits[code] has a higher code than `code`.
-
-    lowest[bucket] is the lowest code in a bucket of floats; no bucket holds two limits. Halfway
-    between two levels the smaller magnitude is taken, and zero counts as positive.
-    """
-    exact = levels.astype(np.float64)
-    limits = ((exact[1:] + exact[:-1]) / 2).astype(np.float32)
-    limits = np.where(limits > 0, limits, np.nextafter(limits, np.float32(-np.inf)))
-    edges = np.arange(1 << _BUCKET_BITS, dtype=np.uint32) << (32 - _BUCKET_BITS)
-    # The lowest of the negative floats in a bucket has the largest magnitude.
-    edges[len(edges) // 2 :] |= (1 << (32 - _BUCKET_BITS)) - 1
-    values = np.nan_to_num(edges.view(np.float32), nan=0, posinf=np.inf, neginf=-np.inf)
-    lowest = np.searchsorted(limits, values, side="left").astype(np.uint8)
-    return np.append(limits, np.float32(np.inf)), lowest
-
-
 @kernel
-def _take_nearest(
-    flow: NDArray[np.float32],
-    bits: NDArray[np.int32],
-    limits: NDArray[np.float32],
-    lowest: NDArray[np.uint8],
-    codes: NDArray[np.uint8],
-) -> bool:
+def _take_nearest(flow: Any, bits: Any, limits: Any, lowest: Any, codes: Any) -> bool:
     """Write the code of the nearest level for every value; return whether all are finite.
 
-    `bits` are those of `flow`.
+    Of one length: `flow`, float32, `bits`, the same bits as int32, and `codes`, uint8.
     """
     largest = 0
     for i in range(len(flow)):
@@ -183,9 +149,7 @@ def _take_nearest(
 
 
 @kernel
-def _look_up(
-    codes: NDArray[np.uint8], levels: NDArray[np.float32], flow: NDArray[np.float32]
-) -> None:
+def _look_up(codes: Codes, levels: NDArray[np.float32], flow: NDArray[np.float32]) -> None:
     for i in range(len(codes)):
         flow[i] = levels[codes[i]]
 

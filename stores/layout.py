@@ -18,7 +18,7 @@ Every path inside is relative, so a store can be moved or copied.
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -38,9 +38,11 @@ DATASET_FILE = "dataset.json"
 LOCK_FILE = ".lock"
 RUNS_FOLDER = "running"
 INDEX_STAMP = "index.json"
+FLOWS_PER_SHARD = 1000
 WHOLE_VIDEO = -1  # `start` of the embedding of a whole video
 
 MAX_KEY_BYTES = 180
+CUT_MARK = "~"  # in a video_key that was cut; urllib.parse.unquote inverts the others
 _ESCAPED = re.compile(r"[/\\%~\x00-\x1f\x7f]|^[.-]")
 
 
@@ -58,12 +60,7 @@ def video_key(video_id: str) -> str:
     if len(encoded) <= MAX_KEY_BYTES:
         return key
     digest = hashlib.sha256(video_id.encode()).hexdigest()[:24]
-    return encoded[: MAX_KEY_BYTES - 25].decode(errors="ignore") + "~" + digest
-
-
-def is_cut_key(key: str) -> bool:
-    """Return whether a video_key was cut; urllib.parse.unquote inverts the others."""
-    return "~" in key
+    return encoded[: MAX_KEY_BYTES - 25].decode(errors="ignore") + CUT_MARK + digest
 
 
 def hash_folder(video_id: str) -> str:
@@ -82,7 +79,7 @@ def id_of_record(name: str) -> str:
 
 
 def commit_path(store: Path, video_id: str) -> Path:
-    """Return where the commit record of `video_id` lives."""
+    """Return where the commit of `video_id` lives."""
     return store / "commits" / record_name(video_id)
 
 
@@ -103,23 +100,11 @@ def frames_path(video_id: str, generation: str) -> Path:
     return Path("frames", hash_folder(video_id), name)
 
 
-def generation_of(path: Path) -> str:
-    """Return the generation in the name of its flow or of its frames."""
-    return _without_suffix(path).rpartition(".")[2]
-
-
-def key_of(path: Path) -> str:
-    """Return the video_key in the name of a generation's flow or frames."""
-    return _without_suffix(path).rpartition(".")[0]
-
-
-def _without_suffix(path: Path) -> str:
-    return path.name.removesuffix(ARRAY_FORMATS["hdf5"]).removesuffix(FRAMES_SUFFIX)
-
-
-def record_of_generation(path: Path) -> str:
-    """Return the `record_name` of the video of a generation's flow or frames."""
-    return f"{path.parent.name}/{key_of(path)}.json"
+def record_and_generation(path: Path) -> tuple[str, str]:
+    """Return (record_name of the video, generation) of a path of flow or frames."""
+    name = path.name.removesuffix(ARRAY_FORMATS["hdf5"]).removesuffix(FRAMES_SUFFIX)
+    key, _, generation = name.rpartition(".")
+    return f"{path.parent.name}/{key}.json", generation
 
 
 def flows_per_chunk(height: int, width: int) -> int:
@@ -130,19 +115,6 @@ def flows_per_chunk(height: int, width: int) -> int:
     """
     fitting = [count for count in (1, 2, 4, 5, 8, 10) if count * 2 * height * width <= 32 * 1024]
     return max(fitting, default=1)
-
-
-FLOWS_PER_SHARD = 1000
-
-
-def size_option(numerics: Mapping[str, Any]) -> str:
-    """Return the option of extract-flow for the size of these numerics.
-
-    >>> size_option({"short_side": 256}), size_option({"height": 24, "width": 32})
-    ('--short-side 256', '--size 24x32')
-    """
-    side = numerics.get("short_side")
-    return f"--short-side {side}" if side else f"--size {numerics['height']}x{numerics['width']}"
 
 
 def find_store_above(path: Path) -> Path | None:

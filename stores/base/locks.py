@@ -17,27 +17,18 @@ def locked(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[
 
     While another process holds the lock, wait, or raise BlockingIOError without `wait`.
     """
-    with _opened(path) as descriptor:
-        try:
-            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-            fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
-        except OSError:  # a disk without locks
-            pass
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    with _opened_and_locked(path, kind if wait else kind | fcntl.LOCK_NB) as error:
+        if isinstance(error, BlockingIOError):
+            raise error
         yield
 
 
 @contextlib.contextmanager
 def locked_if_free(path: Path) -> Iterator[bool]:
     """Lock `path` exclusively and yield True; yield False if it is in use, or cannot be locked."""
-    with _opened(path) as descriptor:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_free = True
-        except OSError:
-            is_free = False
-        yield is_free
+    with _opened_and_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB) as error:
+        yield error is None
 
 
 @contextlib.contextmanager
@@ -47,21 +38,22 @@ def shared_by_last(path: Path) -> Iterator[bool]:
     When several processes release a lock and then call this, only the last one gets True. On a disk
     without locks each gets True.
     """
-    with _opened(path) as descriptor:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-            is_last = True
-        except OSError as error:
-            is_last = not isinstance(error, BlockingIOError)
-        yield is_last
+    with _opened_and_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_SH) as error:
+        yield not isinstance(error, BlockingIOError)
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _opened_and_locked(path: Path, *kinds: int) -> Iterator[OSError | None]:
+    """Lock `path` as each of `kinds` in turn; yield the error of the first that is refused."""
     # On NFS an exclusive lock needs a file that is open for writing.
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    refused = None
     try:
-        yield descriptor
+        try:
+            for kind in kinds:
+                fcntl.flock(descriptor, kind)
+        except OSError as error:
+            refused = error
+        yield refused
     finally:
         os.close(descriptor)

@@ -15,13 +15,7 @@ from numpy.typing import NDArray
 from flowcpc.stores.base.compiled import kernel
 from flowcpc.stores.codec.lz4_decoder import decode_blocks
 from flowcpc.stores.codec.lz4_encoder import TABLE_BYTES, encode_block, most_bytes
-from flowcpc.stores.codec.raw_bytes import (
-    SLACK,
-    address_of,
-    load_byte,
-    load_word,
-    store_word,
-)
+from flowcpc.stores.codec.raw_bytes import SLACK, address_of, load_byte, load_word, store_word
 
 # Written into Zarr's and HDF5's metadata; readers do not depend on these values.
 COMPRESSOR: Literal["lz4"] = "lz4"
@@ -74,9 +68,7 @@ def _encode_frame(source, length, row, table, frame):
         table[:] = 0
         block = begin + size + 4
         packed = encode_block(address_of(source) + k * half, half, row, address_of(table), block)
-        if (
-            packed >= half
-        ):  # a block of full size is Blosc's sign for a block that is not compressed
+        if packed >= half:  # Blosc's sign for a block that is not compressed is its full size
             packed = half
             frame[size + 4 : size + 4 + half] = source[k * half : (k + 1) * half]
         store_word(begin + _HEADER + 4 * k, size)
@@ -107,8 +99,7 @@ def decode_frame(source, start, size, target, needed):
     frame = address_of(source) + start
     if size < _HEADER or load_byte(frame) != _VERSION or load_byte(frame + 3) != 1:
         return False
-    lengths_agree = load_word(frame + 4) == length and load_word(frame + 8) == half
-    if not lengths_agree or load_word(frame + 12) != size:
+    if (load_word(frame + 4), load_word(frame + 8), load_word(frame + 12)) != (length, half, size):
         return False
     flags = load_byte(frame + 2)
     if flags == _LZ4 | _NOT_SPLIT | _COPIED:

@@ -1,11 +1,9 @@
 """Bytes at addresses inside Numba kernels: loads and copies at any offset, as a codec needs them.
 
 Addresses are int64 and come from `address_of` an array that the caller of the kernel keeps alive.
-Kernels pass plain integers to one another at no cost; arrays would be reference-counted at every
-step of a loop.
-
-Nothing here checks bounds. Callers do, and give their buffers SLACK bytes behind the end, because a
-copy of 5 bytes moves up to 128.
+Plain integers cost nothing; arrays would be reference-counted at every step of a loop. Nothing here
+checks bounds. Callers do, and give their buffers SLACK bytes behind the end, because a copy of 5
+bytes moves up to 128.
 """
 
 from collections.abc import Callable
@@ -18,6 +16,8 @@ from numba.core.registry import cpu_target
 
 SLACK = 128  # bytes that a buffer must have behind its last used one
 _LONG = ir.IntType(64)
+_LONG_OF_TWO = types.int64(types.int64, types.int64)
+_NOTHING_OF_TWO = types.void(types.int64, types.int64)
 
 
 @intrinsic
@@ -64,14 +64,14 @@ def _store(bits: int) -> Any:
     def emit(builder: ir.IRBuilder, address: ir.Value, value: ir.Value) -> None:
         _write(builder, address, builder.trunc(value, ir.IntType(bits)))
 
-    return _binary(types.void(types.int64, types.int64), emit)
+    return _binary(_NOTHING_OF_TWO, emit)
 
 
 def _copy(count: int) -> Any:
     def emit(builder: ir.IRBuilder, target: ir.Value, source: ir.Value) -> None:
         _write(builder, target, _read(builder, source, ir.VectorType(ir.IntType(8), count)))
 
-    return _binary(types.void(types.int64, types.int64), emit)
+    return _binary(_NOTHING_OF_TWO, emit)
 
 
 @intrinsic
@@ -93,8 +93,6 @@ def _crc32c_of_long(builder: ir.IRBuilder, checksum: ir.Value, value: ir.Value) 
     )
     return builder.call(crc32, (checksum, value))
 
-
-_LONG_OF_TWO = types.int64(types.int64, types.int64)
 
 # load_*(address): the little-endian unsigned integer of 1, 2, 4 bytes there as int64; load_long:
 # the bits of 8.

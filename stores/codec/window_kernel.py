@@ -5,38 +5,33 @@ from flowcpc.stores.codec.blosc import decode_frame
 from flowcpc.stores.codec.checksums import crc32c
 from flowcpc.stores.codec.raw_bytes import SLACK, address_of, copy_1, copy_32
 
-INTACT, BAD_CHECKSUM, BAD_FRAME = 0, 1, 2
-
 
 @kernel
-def read_window(
-    raw, offsets, sizes, checks, first, flows, chunk, itemsize, corner, size, scratch, out
-):
+def read_window(raw, where, first, flows, chunk, corner, size, scratch, out):
     """Decode the crop of some flows from the bytes of their chunks.
 
     Parameters
     ----------
     raw : uint8
         Bytes of the chunks, with SLACK more behind them.
-    offsets, sizes, checks : int64 (n,)
+    where : offsets, sizes and checks, each int64 (n,)
         Of the chunks that hold the flows, as in a ChunkMap; offsets are relative to `raw`.
     first, flows : int, int64 (N,)
         First flow in these chunks, and the flows to decode, ascending; one may occur several times.
-    chunk : (int, int, int)
-        Flows, height and width of a chunk.
-    itemsize : int
-        Bytes of a code.
+    chunk : (int, int, int, int)
+        Flows, height and width of a chunk, and bytes of a code.
     corner, size : (int, int)
         Top and left, height and width of the crop, px; it lies within the flow.
-    scratch, out : uint8 (blosc.scratch_bytes of a chunk,), uint8 (N * 2 * h * w * itemsize,)
-        Working memory, and the crop.
+    scratch, out : uint8 (blosc.scratch_bytes of a chunk,), uint8 (bytes of the crops,)
+        Working memory, and the crops (N, 2, h, w).
 
     Returns
     -------
-    (int, int)
-        INTACT or what is wrong, and the position in `offsets` of the damaged chunk.
+    bool
+        Whether all these chunks are as they were written.
     """
-    per_chunk, rows, columns = chunk
+    offsets, sizes, checks = where
+    per_chunk, rows, columns, itemsize = chunk
     top, left = corner
     height, width = size
     # Each half of a chunk has as many planes as the chunk has flows. In the last of them, the rows
@@ -50,9 +45,9 @@ def read_window(
         c, within = divmod(flow - first, per_chunk)
         if c != decoded:
             if crc32c(raw, offsets[c], sizes[c]) != checks[c]:
-                return BAD_CHECKSUM, c
+                return False
             if not decode_frame(raw, offsets[c], sizes[c], scratch, needed):
-                return BAD_FRAME, c
+                return False
             decoded = c
         for component in range(2):
             number = within * 2 + component
@@ -63,7 +58,7 @@ def read_window(
                 _copy_row(target, source, length)
                 source += columns * itemsize
                 target += length
-    return INTACT, 0
+    return True
 
 
 @kernel

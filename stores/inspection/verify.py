@@ -185,7 +185,7 @@ def _record_problem(
 
 def _find_lost(store: Path, video_ids: Mapping[str, str]) -> Iterator[StoreProblem]:
     """Yield the commits that are gone although the index names their flow, which exists."""
-    for name in sorted({layout.record_of_generation(path) for path in find_orphans(store)}):
+    for name in sorted({layout.record_and_generation(path)[0] for path in find_orphans(store)}):
         what = "it does not exist, but the flow of this video does"
         yield _record_problem(MISSING, "commits", name, video_ids, what)
 

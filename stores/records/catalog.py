@@ -26,11 +26,11 @@ from flowcpc.stores.base.atomic import replaced_file
 from flowcpc.stores.base.errors import DamagedStoreError, first_line
 from flowcpc.stores.base.hashing import sha256_of_file
 from flowcpc.stores.layout import (
+    CUT_MARK,
     DATASET_FILE,
     INDEX_STAMP,
     STORE_FILE,
     id_of_record,
-    is_cut_key,
     record_name,
 )
 from flowcpc.stores.records.commits import read_commit, store_digest
@@ -230,7 +230,7 @@ def _read_commits(
 
 def _id_in_name(store: Path, name: str) -> str:
     """Return the video_id in a record's name, or in the record if the name was cut."""
-    if is_cut_key(name):
+    if CUT_MARK in name:
         with contextlib.suppress(DamagedStoreError, OSError, KeyError):
             return str(read_record(store / "commits" / name)["video_id"])
     return id_of_record(name)

@@ -70,18 +70,19 @@ def find_leftovers(store: Path) -> list[Path]:
     So flow that the index names without a commit has lost it: no leftover (`find_orphans`).
     """
     committed = set(record_names(store, "commits"))
-    generations: dict[str, list[Path]] = defaultdict(list)
+    generations: dict[str, list[tuple[str, Path]]] = defaultdict(list)
     for folder in layout.GENERATION_FOLDERS:
         for path in (store / folder).glob("*/*"):
-            generations[layout.record_of_generation(path)].append(path)
+            name, generation = layout.record_and_generation(path)
+            generations[name].append((generation, path))
     unnamed = []
     for name, paths in generations.items():
         if name not in committed:
-            unnamed += paths
-        elif len({layout.generation_of(path) for path in paths}) > 1:  # else no record is read
+            unnamed += [path for _, path in paths]
+        elif len(dict(paths)) > 1:  # else no record is read
             with contextlib.suppress(DamagedStoreError):  # any of them may be whole: they stay
                 named = read_record(store / "commits" / name)["generation"]
-                unnamed += [path for path in paths if layout.generation_of(path) != named]
+                unnamed += [path for generation, path in paths if generation != named]
     orphans = find_orphans(store) if unnamed else set()
     leftovers = [path for path in unnamed if path not in orphans]
     for kind in ("commits", "failures", "index", "embeddings", layout.RUNS_FOLDER):

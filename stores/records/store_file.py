@@ -81,8 +81,13 @@ def describe_differences(stored: Numerics, wanted: Numerics) -> list[str]:
     if {"short_side", "height"} <= values_of.keys():  # one store has a size, the other a short side
         for name in ("height", "width", "short_side", "long_side"):
             values_of.pop(name, None)
-        values_of["size"] = [layout.size_option(stored), layout.size_option(wanted)]
+        values_of["size"] = [_size_option(stored), _size_option(wanted)]
     return [_phrase(name, *values) for name, values in values_of.items()]
+
+
+def _size_option(numerics: Numerics) -> str:
+    side = numerics.get("short_side")
+    return f"--short-side {side}" if side else f"--size {numerics['height']}x{numerics['width']}"
 
 
 def _phrase(name: str, stored: Any, wanted: Any) -> str:

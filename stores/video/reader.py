@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from flowcpc.stores.base.errors import DamagedStoreError
 from flowcpc.stores.codec.blosc import scratch_bytes
 from flowcpc.stores.codec.raw_bytes import SLACK
-from flowcpc.stores.codec.window_kernel import INTACT, read_window
+from flowcpc.stores.codec.window_kernel import read_window
 from flowcpc.stores.records.chunk_map import ChunkMap
 from flowcpc.stores.video.open_files import read_at
 
@@ -82,21 +82,10 @@ class VideoReader:
         path = self.store / self.chunks.files[piece.start // self.chunks.chunks_per_file]
         if fault := read_at(path, begin, raw[: end - begin]):
             raise self._damaged(path, flows, fault)
-        state, _ = read_window(
-            raw,
-            offsets - begin,
-            sizes,
-            self.chunks.checks[piece],
-            piece.start * self.flows_per_chunk,
-            flows,
-            (self.flows_per_chunk, *self.shape[2:]),
-            self.dtype.itemsize,
-            corner,
-            size,
-            scratch,
-            flat,
-        )
-        if state != INTACT:
+        where = (offsets - begin, sizes, self.chunks.checks[piece])
+        first = piece.start * self.flows_per_chunk
+        chunk = (self.flows_per_chunk, *self.shape[2:], self.dtype.itemsize)
+        if not read_window(raw, where, first, flows, chunk, corner, size, scratch, flat):
             raise self._damaged(path, flows, "a checksum fails")
 
     @property

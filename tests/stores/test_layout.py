@@ -40,7 +40,7 @@ def test_chunks_divide_shards_and_stay_small() -> None:
 
 
 @given(ids, st.sampled_from(["zarr", "hdf5"]))
-def test_a_generation_s_name_tells_its_key(video_id: str, array_format: str) -> None:
+def test_a_generation_s_path_tells_its_record(video_id: str, array_format: str) -> None:
     path = layout.generation_path(video_id, "8c1f0a2b9d7e", array_format)
-    assert layout.key_of(path) == layout.video_key(video_id)
-    assert layout.generation_of(path) == "8c1f0a2b9d7e"
+    name = layout.record_name(video_id)
+    assert layout.record_and_generation(path) == (name, "8c1f0a2b9d7e")
