@@ -11,21 +11,14 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import rich.progress as bars
 from rich.console import Console, RenderableType
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 from flowcpc.extras import missing_extra
@@ -37,12 +30,7 @@ from flowcpc.stores.layout import find_store_above
 if TYPE_CHECKING:
     import pandas as pd
 
-FAILED = 1
-USAGE = 2
-DONE_IN_PART = 3
-PREEMPTED = 75
-INTERRUPTED = 130
-
+FAILED, USAGE, DONE_IN_PART, PREEMPTED, INTERRUPTED = 1, 2, 3, 75, 130
 _MOST_LINES = 8  # under a live bar
 _PLAIN_INTERVAL_S = 10.0  # between two lines of progress when stderr is no terminal
 
@@ -64,21 +52,15 @@ class CommandGroup(click.Group):
         except KeyboardInterrupt:
             say("interrupted; run the same command again to resume")
             sys.exit(INTERRUPTED)
-        except ModuleNotFoundError as error:
-            if missing_extra(error) is None:
-                raise
-            self._fail(error, FAILED)
-        except (OperationError, OSError) as error:
+        except (ModuleNotFoundError, OperationError, OSError) as error:
             self._fail(error, FAILED)
 
     def _fail(self, error: BaseException, code: int) -> None:
-        if os.environ.get("FLOWCPC_TRACEBACK") == "1":
+        text = missing_extra(error) if isinstance(error, ModuleNotFoundError) else str(error)
+        if text is None or os.environ.get("FLOWCPC_TRACEBACK") == "1":
             raise error
-        text = str(error)
         if isinstance(error, UnknownVideoError):  # a KeyError prints its message in quotes
             text = error.args[0]
-        elif isinstance(error, ModuleNotFoundError):
-            text = missing_extra(error) or text
         elif isinstance(error, OSError) and error.strerror:
             # Of two names, the second is the file that the first should replace.
             path, reason = error.filename2 or error.filename, error.strerror.lower()
@@ -90,22 +72,16 @@ class CommandGroup(click.Group):
 
 
 class PathType(click.ParamType[Path]):
-    """A path on the command line. It must not be empty.
+    """A path on the command line; it must not be empty.
 
-    Parameters
-    ----------
-    output : bool
-        The command writes to it, so it must not be inside a store: it could replace store.json.
-    file, folder : bool
-        It must be the name of a file (not a folder), or of a folder (not a file).
+    One that is written to has the `kind` "file" or "folder": it must not be of the other kind, nor
+    lie inside a store, where it could replace store.json.
     """
 
     name = "path"
 
-    def __init__(self, *, output: bool = False, file: bool = False, folder: bool = False) -> None:
-        self._output = output
-        self._file = file
-        self._folder = folder
+    def __init__(self, kind: str = "") -> None:
+        self._kind = kind
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return the path, or fail with a usage error."""
@@ -113,23 +89,34 @@ class PathType(click.ParamType[Path]):
         problem = ""
         if not str(value):
             problem = "the path is empty; give the path of a file or folder"
-        elif self._output and (store := find_store_above(path)) is not None:
+        elif self._kind and (store := find_store_above(path)) is not None:
             problem = f"{path} lies in the store {store}; give a path outside of it"
-        elif self._file and path.is_dir():
+        elif self._kind == "file" and path.is_dir():
             problem = f"{path} is a folder; give the name of a file, such as {path / 'NAME'}"
-        elif self._folder and path.exists() and not path.is_dir():
+        elif self._kind == "folder" and path.exists() and not path.is_dir():
             problem = f"{path} is a file; give the path of a folder, which may be new"
         if problem:
             self.fail(problem, param, ctx)
         return path
 
 
-PATH = PathType()
-OUT_FILE = PathType(output=True, file=True)
-OUT_FOLDER = PathType(output=True, folder=True)
-
+PATH, OUT_FILE, OUT_FOLDER = PathType(), PathType("file"), PathType("folder")
+COUNT, POSITIVE = click.IntRange(min=0), click.IntRange(min=1)
+Command = TypeVar("Command", bound=Callable[..., object])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+read_workers_option = click.option(
+    "--workers",
+    type=COUNT,
+    default=0,
+    help="Processes that read batches; 0: a thread of this process.",
+)
+
+
+def settings_option(text: str, *names: str) -> Callable[[Command], Command]:
+    """Return an option, --set unless named, whose values `commands.settings` parses."""
+    names = names or ("--set", "settings")
+    return click.option(*names, multiple=True, metavar="KEY=VALUE", help=text)
 
 
 def parse_size(
@@ -171,9 +158,10 @@ def as_json_text(table: "pd.DataFrame") -> str:
     return json.dumps(rows, indent=2, default=str)
 
 
-def say(message: str) -> None:
-    """Print a message on stderr."""
-    click.echo(message, err=True)
+def say(*messages: str) -> None:
+    """Print each message on a line of stderr."""
+    for message in messages:
+        click.echo(message, err=True)
 
 
 def list_videos(reasons: Iterable[tuple[object, str]], *, err: bool = False) -> None:
@@ -200,10 +188,7 @@ class CommandListener(Listener):
     printed every few seconds. Ctrl-C, SIGTERM and SIGUSR1 are handled from its creation to the end
     of the command, so create it before modules are loaded, which takes seconds.
 
-    Attributes
-    ----------
-    quiet : bool
-        Draw and print nothing: another process of the same run does.
+    If `quiet` is set, it draws and prints nothing: another process of the same run does.
     """
 
     def __init__(self, title: str) -> None:
@@ -221,10 +206,11 @@ class CommandListener(Listener):
     def __enter__(self) -> "CommandListener":
         self._shown = not self.quiet
         if self._shown and self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-            times = (TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
-            values = TextColumn("{task.fields[values]}")
-            self._live = _LiveBar(*columns, *times, values, console=self._console)
+            columns = (bars.TextColumn("{task.description}"), bars.BarColumn())
+            share, elapsed = bars.TaskProgressColumn(), bars.TimeElapsedColumn()
+            eta = (bars.TextColumn("ETA"), bars.TimeRemainingColumn())
+            values = bars.TextColumn("{task.fields[values]}")
+            self._live = _LiveBar(*columns, share, elapsed, *eta, values, console=self._console)
             self._live.start()
             self._live.add_task(self._title, total=None, values="")
         return self
@@ -276,11 +262,13 @@ class CommandListener(Listener):
         """Return whether a signal asked for a stop."""
         return self._exit_code != 0
 
-    def leave(self) -> None:
-        """Print how to resume the command, and exit with the signal's code.
+    def leave_unless(self, finished: bool) -> None:
+        """Unless the work has `finished`, print how to resume it, and exit with the signal's code.
 
         Without a signal, another process of the run got one, and the code is PREEMPTED.
         """
+        if finished:
+            return
         self.announce(f"stopped early; run the same command to resume: {command_line()}")
         sys.exit(self._exit_code or PREEMPTED)
 
@@ -304,7 +292,7 @@ class CommandListener(Listener):
         say(f"{self._title}: {share:.0%}, {elapsed:.0f} s, ETA {eta}, {_join(fields)}")
 
 
-class _LiveBar(Progress):
+class _LiveBar(bars.Progress):
     """A live bar with lines of text under it."""
 
     lines: Sequence[str] = ()
@@ -315,8 +303,6 @@ class _LiveBar(Progress):
         yield from (Text(line, no_wrap=True, overflow="ellipsis") for line in self.lines)
 
 
-def _join(fields: Mapping[str, float | str]) -> str:
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in fields.items()
-    )
+def _join(fields: Fields) -> str:
+    texts = {name: f"{x:.4g}" if isinstance(x, float) else x for name, x in fields.items()}
+    return ", ".join(f"{name} {text}" for name, text in texts.items())

@@ -11,49 +11,33 @@ from flowcpc.commands.console import CommandListener, list_videos, say
 from flowcpc.pipeline.tvl1.parameters import BACKENDS
 from flowcpc.stores.base.plurals import counted
 
+_SPLITS_HELP = "Embed only these splits of RUN's fold, such as train,test.  [default: all]"
+_BATCH_HELP = "Segments per batch; reduce it if memory is short."
+_WEIGHTS_HELP = "Embed video files, or folders of them, with the encoder of RUN."
+_OUT_HELP = "With --weights: the Parquet file to write.  [default: embeddings.parquet]"
+_WORK_DIR_HELP = "With --weights: folder for temporary flow.  [default: the folder of --out]"
+_WORKERS_HELP = (
+    "With --weights: processes that compute flow; 0 is this one.  [default: one per core]"
+)
+_FORM = click.Choice(["torchscript", "onnx"])  # as train.runs.export, which loads torch
+_FORM_HELP = "Format of OUT; onnx needs flowcpc[onnx]."
+
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=console.PATH, metavar="STORE RUN | VIDEO...")
-@click.option(
-    "--splits",
-    metavar="LIST",
-    help="Embed only these splits of RUN's fold, such as train,test.  [default: all]",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=128,
-    show_default=True,
-    help="Segments per batch; reduce it if memory is short.",
-)
-@click.option(
-    "--weights",
-    type=console.PATH,
-    metavar="RUN",
-    help="Embed video files, or folders of them, with the encoder of RUN.",
-)
-@click.option(
-    "--out",
-    type=console.OUT_FILE,
-    help="With --weights: the Parquet file to write.  [default: embeddings.parquet]",
-)
-@click.option(
-    "--work-dir",
-    type=console.OUT_FOLDER,
-    help="With --weights: folder for temporary flow.  [default: the folder of --out]",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=0),
-    help="With --weights: processes that compute flow; 0 is this one.  [default: one per core]",
-)
+@click.option("--splits", metavar="LIST", help=_SPLITS_HELP)
+@click.option("--batch-size", type=console.POSITIVE, default=128, help=_BATCH_HELP)
+@click.option("--weights", type=console.PATH, metavar="RUN", help=_WEIGHTS_HELP)
+@click.option("--out", type=console.OUT_FILE, help=_OUT_HELP)
+@click.option("--work-dir", type=console.OUT_FOLDER, help=_WORK_DIR_HELP)
+@click.option("--workers", type=console.COUNT, help=_WORKERS_HELP)
 @click.option("--backend", type=click.Choice(BACKENDS), help="With --weights: flow solver.")
 def embed(
     paths: tuple[Path, ...],
     splits: str | None,
-    batch_size: int,
     weights: Path | None,
-    **further: Any,
+    batch_size: int,
+    **options: Any,
 ) -> None:
     """Compute embeddings of a store, or of video files.
 
@@ -63,7 +47,7 @@ def embed(
     flowcpc embed VIDEO... --weights RUN needs no store: it writes embeddings of video files to the
     Parquet file --out. It lists videos that it cannot use and then exits with code 3.
     """
-    given = {name: value for name, value in further.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
     if weights is not None:
         if splits is not None:
             raise ValueError("--splits needs a store: video files have no splits; leave it out")
@@ -82,8 +66,7 @@ def embed(
     parts = splits and [name.strip() for name in splits.split(",")]
     with listener:
         result = embed_store(*paths, splits=parts, batch_size=batch_size, listener=listener)
-    if not result.finished:
-        listener.leave()
+    listener.leave_unless(result.finished)
     videos = counted(result.videos, "video")
     say(f"embeddings of {videos} ({result.made} new) are in {result.path}")
 
@@ -96,7 +79,7 @@ def _embed_files(paths: tuple[Path, ...], run: Path, **options: Any) -> None:
         result = embed_videos(paths, run, **options, listener=listener)
     if not result.finished:
         say("the temporary flow was removed, so the command starts from the beginning")
-        listener.leave()
+    listener.leave_unless(result.finished)
     list_videos(result.failed)
     videos = counted(result.videos, "video")
     if result.rows:
@@ -110,13 +93,7 @@ def _embed_files(paths: tuple[Path, ...], run: Path, **options: Any) -> None:
 @click.command("export-encoder")
 @click.argument("run", type=console.PATH)
 @click.argument("out", type=console.OUT_FILE)
-@click.option(
-    "--to",
-    "form",
-    type=click.Choice(["torchscript", "onnx"]),
-    required=True,
-    help="Format of OUT; onnx needs flowcpc[onnx].",
-)
+@click.option("--to", "form", type=_FORM, required=True, help=_FORM_HELP)
 def export_encoder(run: Path, out: Path, form: str) -> None:
     """Export the encoder of RUN for programs without flowcpc.
 

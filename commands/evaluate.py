@@ -2,33 +2,45 @@
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from flowcpc.commands import console
-from flowcpc.commands.console import CommandListener, as_json_text, json_option, say
+from flowcpc.commands.console import (
+    Command,
+    CommandListener,
+    as_json_text,
+    json_option,
+    say,
+    settings_option,
+)
 from flowcpc.train.evaluation.config import SCHEDULES, EvaluationConfig, schedule_of
 from flowcpc.train.evaluation.modes import MODES
+from flowcpc.train.reproduction.paper_tables import TABLES
 from flowcpc.train.settings.config import PretrainConfig
 
-_folds_option = click.option(
-    "--folds",
-    callback=console.numbers,
-    default="1",
-    show_default=True,
-    help="Splits of the data set, such as 1,2,3.",
-)
-_allow_missing_option = click.option(
-    "--allow-missing", is_flag=True, help="Evaluate even if some test videos have no flow."
-)
+_MODE_HELP = "; ".join(f"{mode.name}: {mode.description}" for mode in MODES.values()) + "."
+_LABELS_HELP = "Labelled training videos per class; a list such as all,18,5."
+_OUT_HELP = "Folder of the results, for a second data set or without RUN.  [default: RUN]"
+_SCHEDULE_HELP = "Training steps and rates.  [default: decided by the preset of the encoder]"
+_STORE_HELP = "Show the embeddings and data of this store too."
+_TABLE_HELP = "Table of the paper; findings: the comparisons behind its findings."
+_SCALE_HELP = "paper: its settings; cpu: a small encoder and few steps in all rows."
+_STEPS_HELP = "Pretraining steps.  [default: those of --scale]"
+_MISSING_HELP = "Evaluate even if some test videos have no flow."
+_SCHEDULE = click.Choice(list(SCHEDULES))
+_EVALUATION_SET_HELP = "Change a setting of every evaluation; may be repeated."
 
 
-def _seeds_option(text: str) -> Any:
-    return click.option(
-        "--seeds", callback=console.numbers, default="0", show_default=True, help=text
-    )
+def _list_of_numbers(name: str, default: str, text: str) -> Callable[[Command], Command]:
+    return click.option(name, callback=console.numbers, default=default, help=text)
+
+
+_folds_option = _list_of_numbers("--folds", "1", "Splits of the data set, such as 1,2,3.")
+_missing_option = click.option("--allow-missing", is_flag=True, help=_MISSING_HELP)
 
 
 def _labels(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int | None, ...]:
@@ -45,48 +57,26 @@ def _labels(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int
 @click.command()
 @click.argument("store", type=console.PATH)
 @click.argument("run", type=console.PATH, required=False)
-@click.option(
-    "--mode",
-    type=click.Choice(list(MODES)),
-    default="linear",
-    show_default=True,
-    help="; ".join(f"{mode.name}: {mode.description}" for mode in MODES.values()) + ".",
-)
+@click.option("--mode", type=click.Choice(list(MODES)), default="linear", help=_MODE_HELP)
 @click.option(
     "--labels-per-class",
     "labels",
     metavar="all|N[,...]",
     callback=_labels,
     default="all",
-    show_default=True,
-    help="Labelled training videos per class; a list such as all,18,5.",
+    help=_LABELS_HELP,
 )
 @_folds_option
-@_seeds_option("Seeds of all random draws, such as 0,1,2.")
-@click.option(
-    "--out",
-    type=console.OUT_FOLDER,
-    help="Folder of the results, for a second data set or without RUN.  [default: RUN]",
-)
+@_list_of_numbers("--seeds", "0", "Seeds of all random draws, such as 0,1,2.")
+@click.option("--out", type=console.OUT_FOLDER, help=_OUT_HELP)
 @click.option("--preset", help="Encoder settings of scratch and random without RUN.")
-@click.option(
-    "--schedule",
-    type=click.Choice(list(SCHEDULES)),
-    help="Training steps and rates.  [default: decided by the preset of the encoder]",
-)
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a setting of the evaluation; may be repeated.",
-)
-@_allow_missing_option
+@click.option("--schedule", type=_SCHEDULE, help=_SCHEDULE_HELP)
+@settings_option("Change a setting of the evaluation; may be repeated.")
+@_missing_option
 @json_option
 def evaluate(
     store: Path,
     run: Path | None,
-    mode: str,
     preset: str | None,
     schedule: str | None,
     settings: tuple[str, ...],
@@ -99,29 +89,24 @@ def evaluate(
     go to RUN/evaluate, or OUT/evaluate. --labels-per-class, --folds and --seeds are lists; every
     combination is evaluated. Run the same command again to resume, or to read finished results.
     """
-    listener = CommandListener(f"evaluate {mode}")
+    listener = CommandListener(f"evaluate {options['mode']}")
     from flowcpc.train.evaluation.evaluate import evaluate as run_evaluation
 
     encoder, evaluation = _configurations(run, preset, schedule, settings)
+    options |= {"encoder": encoder, "evaluation": evaluation, "listener": listener}
     with listener:
-        result = run_evaluation(
-            store,
-            run,
-            mode=mode,
-            encoder=encoder,
-            evaluation=evaluation,
-            **options,
-            listener=listener,
-        )
-    if not result.finished:
-        listener.leave()
+        result = run_evaluation(store, run, **options)
+    listener.leave_unless(result.finished)
     click.echo(as_json_text(result.table) if as_json else result.to_text())
 
 
 def _configurations(
     run: Path | None, preset: str | None, schedule: str | None, settings: tuple[str, ...]
-) -> tuple[PretrainConfig | None, EvaluationConfig]:
-    """Return the settings of the encoder where there is no run, and those of the evaluation."""
+) -> tuple[PretrainConfig | None, EvaluationConfig | None]:
+    """Return the settings of the encoder where there is no run, and those of the evaluation.
+
+    The second are None if they are only those of the encoder's preset.
+    """
     from flowcpc.commands.settings import parse_settings
     from flowcpc.train.runs.checkpoint import require_checkpoint
     from flowcpc.train.settings.presets import find_preset
@@ -131,22 +116,18 @@ def _configurations(
     encoder = None
     if preset is not None:
         encoder = dataclasses.replace(find_preset(preset).config, **dict(*of_encoder))
-    if schedule is None and run is not None:
-        schedule = schedule_of(require_checkpoint(run).config.preset)
-    base = SCHEDULES[schedule or schedule_of(encoder.preset if encoder else "")]
-    return encoder, dataclasses.replace(base, **changes)
+    if schedule is None and not changes:
+        return encoder, None
+    if schedule is None:
+        start = encoder if run is None else require_checkpoint(run).config
+        schedule = schedule_of(start.preset if start else "")
+    return encoder, dataclasses.replace(SCHEDULES[schedule], **changes)
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=console.PATH, metavar="RUN...")
-@click.option(
-    "--out",
-    type=console.OUT_FILE,
-    default="report.html",
-    show_default=True,
-    help="The page to write.",
-)
-@click.option("--store", type=console.PATH, help="Show the embeddings and data of this store too.")
+@click.option("--out", type=console.OUT_FILE, default="report.html", help="The page to write.")
+@click.option("--store", type=console.PATH, help=_STORE_HELP)
 def report(runs: tuple[Path, ...], out: Path, store: Path | None) -> None:
     """Write one HTML page about RUNs.
 
@@ -156,74 +137,40 @@ def report(runs: tuple[Path, ...], out: Path, store: Path | None) -> None:
     from flowcpc.train.report.report import write_report
 
     path = write_report(runs, out, store_path=store, listener=listener)
-    if path is None:
-        listener.leave()
+    listener.leave_unless(path is not None)
     say(f"wrote {path}")
 
 
 @click.command()
 @click.argument("store", type=console.PATH)
 @click.argument("out", type=console.OUT_FOLDER)
-@click.option(
-    "--table",
-    type=click.Choice(["1", "2", "3", "4", "5", "findings"]),
-    required=True,
-    help="Table of the paper; findings: the comparisons behind its findings.",
-)
-@click.option(
-    "--scale",
-    type=click.Choice(list(SCHEDULES)),
-    default="paper",
-    show_default=True,
-    help="paper: its settings; cpu: a small encoder and few steps in all rows.",
-)
+@click.option("--table", type=click.Choice(list(TABLES)), required=True, help=_TABLE_HELP)
+@click.option("--scale", type=_SCHEDULE, default="paper", help=_SCALE_HELP)
 @_folds_option
-@_seeds_option("Pretrain and evaluate with each of these seeds.")
-@click.option(
-    "--steps", type=click.IntRange(min=1), help="Pretraining steps.  [default: those of --scale]"
-)
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a setting of every pretraining; may be repeated.",
-)
-@click.option(
-    "--evaluation-set",
-    "evaluation",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a setting of every evaluation; may be repeated.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Processes that read batches; 0: a thread of this process.",
-)
-@_allow_missing_option
+@_list_of_numbers("--seeds", "0", "Pretrain and evaluate with each of these seeds.")
+@click.option("--steps", type=console.POSITIVE, help=_STEPS_HELP)
+@settings_option("Change a setting of every pretraining; may be repeated.")
+@settings_option(_EVALUATION_SET_HELP, "--evaluation-set", "evaluation")
+@console.read_workers_option
+@_missing_option
 @click.option("--dry-run", is_flag=True, help="Print runs, evaluations and steps; run nothing.")
 def reproduce(
     store: Path,
     out: Path,
-    table: str,
-    scale: str,
-    folds: tuple[int, ...],
-    seeds: tuple[int, ...],
     steps: int | None,
     settings: tuple[str, ...],
     evaluation: tuple[str, ...],
     workers: int,
     allow_missing: bool,
     dry_run: bool,
+    **chosen: Any,
 ) -> None:
     """Reproduce a table of the paper on STORE.
 
     The paper's numbers stand next to ours. Runs and results go to the folder OUT. Run the same
     command again to resume. The exit code is 3 if a row failed; the table has its reason.
     """
+    table = chosen["table"]
     listener = CommandListener("findings" if table == "findings" else f"table {table}")
     from flowcpc.commands.settings import parse_settings, with_settings
     from flowcpc.stores.flow_store import open_store
@@ -234,28 +181,21 @@ def reproduce(
     (changes,) = parse_settings(settings, PretrainConfig)
     if steps is not None and changes.setdefault("steps", steps) != steps:
         raise ValueError(f"--steps {steps} contradicts --set steps={changes['steps']}; give one")
-    chosen = with_settings(SCHEDULES[scale], evaluation)
+    chosen |= {"changes": changes}
+    of_evaluation = with_settings(SCHEDULES[chosen["scale"]], evaluation)
     if dry_run:
-        plan = make_plan(
-            open_store(store), table, scale=scale, folds=folds, seeds=seeds, changes=changes
-        )
-        return click.echo(plan.to_text())
+        return click.echo(make_plan(open_store(store), **chosen).to_text())
     with listener:
         result = run_table(
             store,
             out,
-            table=table,
-            scale=scale,
-            folds=folds,
-            seeds=seeds,
-            changes=changes,
-            evaluation=chosen,
+            **chosen,
+            evaluation=of_evaluation,
             allow_missing=allow_missing,
             execution=Execution(workers=workers),
             listener=listener,
         )
-    if not result.finished:
-        listener.leave()
+    listener.leave_unless(result.finished)
     click.echo(result.text, nl=False)
     say(f"wrote {result.path}, and its tables beside it as Parquet")
     if result.failed:

@@ -1,19 +1,22 @@
 """The commands `extract-flow` and `status`."""
 
+import dataclasses
 import json
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flowcpc.commands import console
-from flowcpc.commands.console import CommandListener, command_line, parse_bytes, parse_size, say
+from flowcpc.commands.console import CommandListener, command_line, json_option, say
 from flowcpc.commands.stores import encoding_option, format_option, report_outdated
-from flowcpc.pipeline.tvl1.parameters import BACKENDS, PROFILES
+from flowcpc.pipeline.cluster.places import CLUSTERS
+from flowcpc.pipeline.datasets.sources import DATASETS
+from flowcpc.pipeline.tvl1.parameters import BACKENDS, PROFILES, TVL1Parameters
 from flowcpc.stores.base.listener import Listener
 from flowcpc.stores.base.plurals import counted
 
@@ -22,106 +25,72 @@ if TYPE_CHECKING:
 
 _NAMED = 10  # videos with the same reason that are listed
 _MOST_NAMED = 50
-_Command = TypeVar("_Command", bound=Callable[..., object])
-_NUMBER, _POSITIVE = click.IntRange(min=0), click.IntRange(min=1)
+_DATASET, _BACKEND = click.Choice(DATASETS), click.Choice(BACKENDS)
+_PROFILE, _CLUSTER = click.Choice(list(PROFILES)), click.Choice(CLUSTERS)
+_ANNOTATIONS_HELP = (
+    "ucf101, hmdb51: folder of the official lists; kinetics: the official CSV, or a folder of "
+    "several; csv: the file (path, label, group, split)."
+)
+_SIZE_HELP = "Height x width that frames are resized to before flow.  [default: 256x342]"
+_SHORT_SIDE_HELP = "Resize the shorter side to PX and keep the aspect ratio, instead of --size."
+_BACKEND_HELP = "Flow solver; auto: cuda if a device works, else cpu."
+_PROFILE_HELP = "Border and interpolation rules of the flow; part of a store's numerics."
+_FRAMES_HELP = "Store frames as JPEGs too; fixed when a store is created."
 _CLUSTER_HELP = "Processes of this machine, one per GPU of it, or SLURM jobs.  [default: local]"
 _WAIT_HELP = "Seconds to wait for the first worker.  [default: 120; SLURM: no limit]"
-_SHORT_SIDE_HELP = "Resize the shorter side to PX and keep the aspect ratio, instead of --size."
-_TIME_HELP = "Give up a video that takes longer.  [default: none]"
-_MAX_FAILURES_HELP = "Stop when more than N videos have failed."
 _DIRECTIVE_HELP = (
     "slurm: another #SBATCH line, as --gres=gpu:1; may be repeated. Other settings of jobs are in "
     "dask-jobqueue's configuration file."
 )
-# Where an extraction runs; pipeline/cluster/places.py says which options exclude each other.
-_PLACE_OPTIONS = (
-    click.option("--workers", type=_NUMBER, help="Processes; 0: only this one.  [default: cores]"),
-    click.option("--cluster", type=click.Choice(["local", "cuda", "slurm"]), help=_CLUSTER_HELP),
-    click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to use: tcp://HOST:PORT."),
-    click.option("--scheduler-file", type=console.PATH, help="File that a Dask scheduler wrote."),
-    click.option("--wait", type=float, metavar="SECONDS", help=_WAIT_HELP),
-    click.option("--shard", metavar="I/N", help="Part I of N, for job arrays; works without Dask."),
-    click.option("--adapt", metavar="MIN:MAX", help="slurm: fewest and most jobs at a time."),
-    click.option("--queue", help="slurm: partition."),
-    click.option("--account", help="slurm: account to charge."),
-    click.option("--walltime", metavar="TIME", help="slurm: time limit of a job, as 01:00:00."),
-    click.option("--memory", metavar="SIZE", help="slurm: memory of a job.  [default: 4GB]"),
-    click.option("--cores", type=_POSITIVE, help="slurm: cores of a job.  [default: 1]"),
-    click.option("--directive", "directives", multiple=True, help=_DIRECTIVE_HELP),
-)
-
-
-def place_options(command: _Command) -> _Command:
-    """Give a command the options that say where it runs."""
-    for option in reversed(_PLACE_OPTIONS):
-        command = option(command)
-    return command
+_RETRY_HELP = "Retry videos that failed because of their file."
+_STRICT_HELP = "Refuse videos with more or fewer frames than their header says."
+_TIME_HELP = "Give up a video that takes longer.  [default: none]"
+_MEMORY_HELP = "Memory that decoding a video may take, such as 500M or 4G."
+_DRY_RUN_HELP = "Print videos, frames, size and hours; write nothing."
+_MAX_FAILURES_HELP = "Stop when more than N videos have failed."
 
 
 @click.command("extract-flow")
 @click.argument("videos", type=console.PATH)
 @click.argument("store", type=console.PATH)
+@click.option("--dataset", type=_DATASET, default="folder", help="Layout of VIDEOS.")
+@click.option("--annotations", type=console.PATH, help=_ANNOTATIONS_HELP)
 @click.option(
-    "--dataset",
-    type=click.Choice(["ucf101", "hmdb51", "kinetics", "folder", "csv"]),
-    default="folder",
-    show_default=True,
-    help="Layout of VIDEOS.",
+    "--limit", type=console.POSITIVE, help="Take only N videos, balanced over the classes."
 )
-@click.option(
-    "--annotations",
-    type=console.PATH,
-    help="ucf101, hmdb51: folder of the official lists; kinetics: the official CSV, or a folder of "
-    "several; csv: the file (path, label, group, split).",
-)
-@click.option("--limit", type=_POSITIVE, help="Take only N videos, balanced over the classes.")
-@click.option(
-    "--size",
-    metavar="HxW",
-    callback=parse_size,
-    help="Height x width that frames are resized to before flow.  [default: 256x342]",
-)
-@click.option("--short-side", type=_POSITIVE, metavar="PX", help=_SHORT_SIDE_HELP)
-@click.option(
-    "--backend",
-    type=click.Choice(BACKENDS),
-    default="auto",
-    show_default=True,
-    help="Flow solver; auto: cuda if a device works, else cpu.",
-)
-@click.option(
-    "--profile",
-    type=click.Choice(list(PROFILES)),
-    default="opencv-cpu",
-    show_default=True,
-    help="Border and interpolation rules of the flow; part of a store's numerics.",
-)
+@click.option("--size", metavar="HxW", callback=console.parse_size, help=_SIZE_HELP)
+@click.option("--short-side", type=console.POSITIVE, metavar="PX", help=_SHORT_SIDE_HELP)
+@click.option("--backend", type=_BACKEND, default="auto", help=_BACKEND_HELP)
+@click.option("--profile", type=_PROFILE, default="opencv-cpu", help=_PROFILE_HELP)
 @encoding_option
 @format_option
+@click.option("--with-frames", is_flag=True, help=_FRAMES_HELP)
+# Where it runs; pipeline/cluster/places.py says which options exclude each other.
 @click.option(
-    "--with-frames", is_flag=True, help="Store frames as JPEGs too; fixed when a store is created."
+    "--workers", type=console.COUNT, help="Processes; 0: only this one.  [default: cores]"
 )
-@place_options
-@click.option(
-    "--retry-failed", is_flag=True, help="Retry videos that failed because of their file."
-)
-@click.option(
-    "--strict", is_flag=True, help="Refuse videos with more or fewer frames than their header says."
-)
+@click.option("--cluster", type=_CLUSTER, help=_CLUSTER_HELP)
+@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to use: tcp://HOST:PORT.")
+@click.option("--scheduler-file", type=console.PATH, help="File that a Dask scheduler wrote.")
+@click.option("--wait", type=float, metavar="SECONDS", help=_WAIT_HELP)
+@click.option("--shard", metavar="I/N", help="Part I of N, for job arrays; works without Dask.")
+@click.option("--adapt", metavar="MIN:MAX", help="slurm: fewest and most jobs at a time.")
+@click.option("--queue", help="slurm: partition.")
+@click.option("--account", help="slurm: account to charge.")
+@click.option("--walltime", metavar="TIME", help="slurm: time limit of a job, as 01:00:00.")
+@click.option("--memory", metavar="SIZE", help="slurm: memory of a job.  [default: 4GB]")
+@click.option("--cores", type=console.POSITIVE, help="slurm: cores of a job.  [default: 1]")
+@click.option("--directive", "directives", multiple=True, help=_DIRECTIVE_HELP)
+# What counts as a failure, and what follows from it.
+@click.option("--retry-failed", is_flag=True, help=_RETRY_HELP)
+@click.option("--strict", is_flag=True, help=_STRICT_HELP)
 @click.option("--time-limit", type=float, metavar="SECONDS", help=_TIME_HELP)
 @click.option(
-    "--memory-limit",
-    metavar="SIZE",
-    callback=parse_bytes,
-    default="4G",
-    show_default=True,
-    help="Memory that decoding a video may take, such as 500M or 4G.",
+    "--memory-limit", metavar="SIZE", callback=console.parse_bytes, default="4G", help=_MEMORY_HELP
 )
-@click.option(
-    "--dry-run", is_flag=True, help="Print videos, frames, size and hours; write nothing."
-)
+@click.option("--dry-run", is_flag=True, help=_DRY_RUN_HELP)
 @click.option("--fail-fast", is_flag=True, help="Stop at the first video that fails.")
-@click.option("--max-failures", type=_NUMBER, metavar="N", help=_MAX_FAILURES_HELP)
+@click.option("--max-failures", type=console.COUNT, metavar="N", help=_MAX_FAILURES_HELP)
 def extract_flow(
     videos: Path,
     store: Path,
@@ -149,34 +118,26 @@ def extract_flow(
     from flowcpc.pipeline.datasets.sources import limit_videos, read_dataset
     from flowcpc.pipeline.extraction.extract import ExtractionSettings
     from flowcpc.pipeline.run import run_extraction
-    from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
     from flowcpc.pipeline.tvl1.solver import available_threads
 
     if fail_fast and max_failures is not None:
-        raise ValueError("--fail-fast is --max-failures 0; give one of them")
+        raise ValueError(
+            f"--fail-fast stops at the first failure, --max-failures {max_failures} sets another "
+            "limit; leave one of them out"
+        )
     if size and options["short_side"]:
         raise ValueError("--size and --short-side both give the size of frames; give one of them")
     shard = None if options["shard"] is None else parse_shard(options["shard"])
     place = choose_place(options, available_threads())
     height, width = size or (ExtractionSettings.height, ExtractionSettings.width)
+    names = {field.name for field in dataclasses.fields(ExtractionSettings)} & options.keys()
+    fields = {name: options[name] for name in names}
+    parameters = TVL1Parameters(profile=profile)
     settings = ExtractionSettings(
-        str(videos),
-        str(store),
-        height,
-        width,
-        short_side=options["short_side"],
-        parameters=TVL1Parameters(profile=profile),
-        backend=options["backend"],
-        encoding=options["encoding"],
-        array_format=options["array_format"],
-        time_limit=options["time_limit"],
-        memory_limit=options["memory_limit"],
-        strict=options["strict"],
-        with_frames=options["with_frames"],
+        str(videos), str(store), height, width, parameters=parameters, **fields
     )
     whole = read_dataset(videos, dataset, annotations)
-    for remark in whole.remarks:
-        say(remark)
+    say(*whole.remarks)
     chosen = whole.videos
     if limit is not None:  # of the videos that exist, if any does
         existing = [video for video in chosen if (videos / video.path).exists()]
@@ -187,8 +148,7 @@ def extract_flow(
         part = chosen if shard is None else videos_of_shard(chosen, videos, shard)
         click.echo(estimate(settings, part, place, _Announcer()).to_text(f"{dataset} in {videos}"))
         return
-    if listener.should_stop():
-        listener.leave()
+    listener.leave_unless(not listener.should_stop())
     with listener:
         summary = run_extraction(
             settings,
@@ -205,8 +165,7 @@ def extract_flow(
         failed = counted(summary.failed_now, "video")
         say(f"stopped because {failed} failed; run the same command to resume: {command_line()}")
         sys.exit(console.FAILED)
-    if not summary.finished:
-        listener.leave()
+    listener.leave_unless(summary.finished)
     if summary.failed or summary.outdated:
         sys.exit(console.DONE_IN_PART)
 
@@ -247,8 +206,7 @@ def _list_failures(failed: Sequence[tuple[str, str]], store: Path) -> None:
             click.echo(f"{video_id}\t{reason}")
         else:
             more[reason] += 1
-    for reason, count in more.most_common(_NAMED):
-        say(f"and {count} more: {reason}")
+    say(*(f"and {count} more: {reason}" for reason, count in more.most_common(_NAMED)))
     if more:
         sql = "SELECT video_id, reason FROM failures WHERE kind <> 'pending'"
         say(f"all of them: {shlex.join(['flowcpc', 'query', str(store), sql, '--as', 'csv'])}")
@@ -256,7 +214,7 @@ def _list_failures(failed: Sequence[tuple[str, str]], store: Path) -> None:
 
 @click.command()
 @click.argument("store", type=console.PATH)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@json_option
 def status(store: Path, as_json: bool) -> None:
     """Print the progress of an extraction into STORE.
 

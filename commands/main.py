@@ -9,8 +9,10 @@ import click
 
 from flowcpc.commands import console, embed, evaluate, extract, stores, synth, train
 
+_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
 
-@click.group(cls=console.CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(cls=console.CommandGroup, context_settings=_SETTINGS)
 @click.version_option(package_name="flowcpc")
 def main() -> None:
     """Optical-flow feature stores for video, and CPC trained from them."""
@@ -19,15 +21,9 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-for _command in (
-    *synth.COMMANDS,
-    *extract.COMMANDS,
-    *train.COMMANDS,
-    *evaluate.COMMANDS,
-    *embed.COMMANDS,
-    *stores.COMMANDS,
-):
-    main.add_command(_command)
+for _module in (synth, extract, train, evaluate, embed, stores):
+    for _command in _module.COMMANDS:
+        main.add_command(_command)
 
 
 def run() -> None:

@@ -61,25 +61,12 @@ def pretrain_config(
 ) -> PretrainConfig:
     """Return the settings of a pretraining; each source overrides those before it.
 
-    Parameters
-    ----------
-    preset : str, optional
-        Where to start. [default: the preset of the file, or table1-flow]
-    file : path, optional
-        YAML, or JSON such as the config.json of a run: a mapping of settings, and a `preset`.
-    settings : iterable of str
-        `key=value`.
-    steps, modality
-        The settings of these names.
-    gamma : float, optional
-        Factor by which the learning rate falls at each boundary of the schedule.
+    They start from `preset`, which is that of the file, or table1-flow, unless given. `file` is
+    YAML, or JSON such as the config.json of a run: a mapping of settings, and a `preset`.
+    `settings` are `key=value`; `gamma` is the argument of `with_gamma`.
 
-    Raises
-    ------
-    ValueError
-        A name, a value or a combination is not valid; the message names it, and its file.
-    FileNotFoundError
-        There is no such file.
+    Raises ValueError for a name, a value or a combination that is not valid, naming it and its
+    file, and FileNotFoundError if there is no such file.
     """
     values = {} if file is None else _read_yaml(Path(file))
     preset_of_file = values.pop("preset", None)
@@ -90,20 +77,19 @@ def pretrain_config(
             f"the preset is {preset} on the command line and {preset_of_file} in {file}; "
             "leave one of them out"
         )
-    names = (preset_of_file, preset, DEFAULT_PRESET)
+    name = preset if preset_of_file is None else preset_of_file
     with _naming(None if preset_of_file is None else file):
-        start = find_preset(next(name for name in names if name is not None))
+        start = find_preset(DEFAULT_PRESET if name is None else name)
     with _naming(file):
         (changes,) = _typed_values(values, PretrainConfig)
     if not start.pretrained:
-        name = start.config.preset
         raise ValueError(
             f"{name} is an encoder with its initial weights: there is nothing to pretrain. "
             f"Evaluate it: flowcpc evaluate STORE --mode random --preset {name} --out OUT"
         )
     changes |= parse_settings(settings, PretrainConfig)[0]
-    changes |= {} if steps is None else {"steps": steps}
-    changes |= {} if modality is None else {"modality": modality}
+    given = {"steps": steps, "modality": modality}
+    changes |= {key: value for key, value in given.items() if value is not None}
     config = dataclasses.replace(start.config, **changes)
     if gamma is None:
         return config
@@ -161,9 +147,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         values = yaml.load(file.read_bytes(), Loader=_TextLoader)
     except RecursionError:
-        raise ValueError(
-            f"{file} is nested too deeply; write lines such as batch_size: 8"
-        ) from None
+        message = f"{file} is nested too deeply; write lines such as batch_size: 8"
+        raise ValueError(message) from None
     except yaml.YAMLError as error:
         raise ValueError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
@@ -194,7 +179,8 @@ def _typed_values(values: Mapping[str, Any], *classes: type[Settings]) -> list[d
             typed[owner][name] = _parse(value, kinds[owner][name])
         except (ValueError, KeyError, TypeError):
             rule = _rule(default, kinds[owner][name])
-            raise ValueError(f"{name} must be {rule}, got {_shown(value)}") from None
+            shown = repr(value) if isinstance(value, str) else "several values"
+            raise ValueError(f"{name} must be {rule}, got {shown}") from None
     return typed
 
 
@@ -228,7 +214,3 @@ def _rule(default: Any, kind: Any) -> str:
         return "true or false"
     words = {int: "a whole number, such as", float: "a number, such as", str: "a name, such as"}
     return f"{words.get(kind, 'of the form')} {_as_text(default, kind)}"
-
-
-def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, str) else "several values"

@@ -18,22 +18,28 @@ if TYPE_CHECKING:
     from flowcpc.pipeline.extraction.ledger import ExtractionSummary
     from flowcpc.stores.inspection.verify import Verification
 
-encoding_option = click.option(
-    "--encoding",
-    type=click.Choice(ENCODING_NAMES),
-    default=ENCODING_NAMES[0],
-    show_default=True,
-    help="How px are stored as integers. Fixed when the store is created.",
+_ENCODING, _FORMAT = click.Choice(ENCODING_NAMES), click.Choice(list(ARRAY_FORMATS))
+_ENCODING_HELP = "How px are stored as integers. Fixed when the store is created."
+_FORMAT_HELP = "Container of the arrays. Fixed when the store is created.  [default: zarr]"
+_REPAIR_HELP = "Extract damaged videos again from this folder."
+_WORKERS_HELP = "Threads that read and processes that repair.  [default: number of cores]"
+_FORM_HELP = "Format of the rows.  [default: by the suffix of --out, or table]"
+_DATASET_HELP = "Source of labels and splits: the folders, or the official lists of a data set."
+_ANNOTATIONS_HELP = "ucf101, hmdb51: folder of the official lists; kinetics: the CSV."
+_SHORT_SIDE_HELP = (
+    "Accept all sizes whose shorter side is PX.  [default: the first video's size only]"
 )
-format_option = click.option(
-    "--format",
-    "array_format",
-    type=click.Choice(list(ARRAY_FORMATS)),
-    help="Container of the arrays. Fixed when the store is created.  [default: zarr]",
-)
+_FPS_HELP = "Frames per second of all videos, for times in seconds."
+_FORM = click.Choice(["table", "csv", "parquet"])  # as inspection.query, which loads DuckDB
+_DATASET = click.Choice([name for name in DATASETS if name != "csv"])
 _LAYOUT = click.Choice(["denseflow", "tsn", "memdpc"])  # as exchange.layouts, which loads OpenCV
 _MOST_PENDING = 10  # that verify lists one by one
 _SIDE_BY_SIDE = 4  # videos of an animation if none is given
+
+encoding_option = click.option(
+    "--encoding", type=_ENCODING, default=ENCODING_NAMES[0], help=_ENCODING_HELP
+)
+format_option = click.option("--format", "array_format", type=_FORMAT, help=_FORMAT_HELP)
 
 
 @click.command()
@@ -58,18 +64,8 @@ def info(store: Path, rebuild_index: bool, as_json: bool) -> None:
 
 @click.command()
 @click.argument("store", type=console.PATH)
-@click.option(
-    "--repair",
-    "videos",
-    type=console.PATH,
-    metavar="VIDEOS",
-    help="Extract damaged videos again from this folder.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    help="Threads that read and processes that repair.  [default: number of cores]",
-)
+@click.option("--repair", "videos", type=console.PATH, metavar="VIDEOS", help=_REPAIR_HELP)
+@click.option("--workers", type=console.POSITIVE, help=_WORKERS_HELP)
 @json_option
 def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool) -> None:
     """Check every file of STORE against its checksum.
@@ -89,8 +85,7 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
         report = verify_store(opened, workers=count, listener=listener)
     if as_json or len(report.table):
         click.echo(as_json_text(report.table) if as_json else _problems_text(report))
-    if not report.finished:
-        listener.leave()
+    listener.leave_unless(report.finished)
     say(
         f"{store}: {counted(report.videos, 'video')}, {report.bytes / 1e6:.3g} MB read, "
         f"{counted(len(report.harmful), 'file')} damaged or missing"
@@ -98,26 +93,21 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
     if not report.harmful:
         return
     if videos is None:
-        for sentence in advise(opened, report.harmful):
-            say(sentence)
+        say(*advise(opened, report.harmful))
         sys.exit(console.FAILED)
     from flowcpc.pipeline.repair import repair
 
     listener.begin("repair")
     with listener:
         result = repair(opened, videos, report, workers=count, listener=listener)
-    if result.summary is not None and not result.summary.finished:
-        listener.leave()
+    listener.leave_unless(result.summary is None or result.summary.finished)
     failed = [*result.skipped, *(result.summary.failed if result.summary else [])]
     list_videos(failed, err=as_json)
     after = verify_store(opened, workers=count, listener=listener)
-    if not after.finished:
-        listener.leave()
-    for problem in after.harmful:
-        say(f"still {problem.kind}: {problem.path}: {problem.what}")
+    listener.leave_unless(after.finished)
+    say(*(f"still {problem.kind}: {problem.path}: {problem.what}" for problem in after.harmful))
     if failed or after.harmful:
-        for sentence in advise(opened, [file for file in after.harmful if file.video_id is None]):
-            say(sentence)
+        say(*advise(opened, [file for file in after.harmful if file.video_id is None]))
         sys.exit(console.FAILED)
     say(f"repaired: {store} has no damage")
     if after.pending:
@@ -127,12 +117,7 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
 @click.command()
 @click.argument("store", type=console.PATH)
 @click.argument("sql")
-@click.option(
-    "--as",
-    "form",
-    type=click.Choice(["table", "csv", "parquet"]),
-    help="Format of the rows.  [default: by the suffix of --out, or table]",
-)
+@click.option("--as", "form", type=_FORM, help=_FORM_HELP)
 @click.option("--out", type=console.OUT_FILE, help="File to write instead of stdout.")
 def query(store: Path, sql: str, form: str | None, out: Path | None) -> None:
     """Query the tables of STORE with SQL.
@@ -160,9 +145,8 @@ def query(store: Path, sql: str, form: str | None, out: Path | None) -> None:
 
         replace_file(out, data)
         remark = remark or f"wrote {out}"
-    for sentence in (remark, opened.remark_on_damage(), remark_on_embeddings(opened, sql)):
-        if sentence:
-            say(sentence)
+    remarks = (remark, opened.remark_on_damage(), remark_on_embeddings(opened, sql))
+    say(*filter(None, remarks))
 
 
 @click.command()
@@ -185,8 +169,7 @@ def show(store: Path, videos: tuple[str, ...], out: Path) -> None:
     chosen = videos or one_of_each_class(opened)
     if out.suffix.lower() in FORMATS:
         remark = write_animation(out, opened, chosen if videos else chosen[:_SIDE_BY_SIDE])
-        if remark:
-            say(remark)
+        say(*filter(None, [remark]))
     else:
         write_png(out, contact_sheet(opened, chosen))
     say(f"wrote {out}")
@@ -196,36 +179,15 @@ def show(store: Path, videos: tuple[str, ...], out: Path) -> None:
 @click.argument("folder", type=console.PATH)
 @click.argument("store", type=console.PATH)
 @click.option("--layout", type=_LAYOUT, required=True, help="Program that wrote the JPEGs.")
-@click.option("--bound", default=20.0, show_default=True, help="The 8 bits span -BOUND..BOUND px.")
-@click.option("--fps", type=float, help="Frames per second of all videos, for times in seconds.")
-@click.option(
-    "--dataset",
-    type=click.Choice([name for name in DATASETS if name != "csv"]),
-    default="folder",
-    show_default=True,
-    help="Source of labels and splits: the folders, or the official lists of a data set.",
-)
-@click.option(
-    "--annotations",
-    type=console.PATH,
-    help="ucf101, hmdb51: folder of the official lists; kinetics: the CSV.",
-)
-@click.option(
-    "--short-side",
-    type=click.IntRange(min=1),
-    metavar="PX",
-    help="Accept all sizes whose shorter side is PX.  [default: the first video's size only]",
-)
+@click.option("--bound", default=20.0, help="The 8 bits span -BOUND..BOUND px.")
+@click.option("--fps", type=float, help=_FPS_HELP)
+@click.option("--dataset", type=_DATASET, default="folder", help=_DATASET_HELP)
+@click.option("--annotations", type=console.PATH, help=_ANNOTATIONS_HELP)
+@click.option("--short-side", type=console.POSITIVE, metavar="PX", help=_SHORT_SIDE_HELP)
 @encoding_option
 @format_option
 def import_command(
-    folder: Path,
-    store: Path,
-    layout: str,
-    fps: float | None,
-    dataset: str,
-    annotations: Path | None,
-    **options: Any,
+    folder: Path, store: Path, layout: str, dataset: str, annotations: Path | None, **options: Any
 ) -> None:
     """Import flow that other programs wrote as JPEGs.
 
@@ -235,11 +197,10 @@ def import_command(
     from flowcpc.pipeline.exchange.import_flow import ImportSettings, find_videos, import_flow
     from flowcpc.pipeline.exchange.layouts import LAYOUTS
 
-    settings = ImportSettings(folder, LAYOUTS[layout], fps=fps, **options)
+    settings = ImportSettings(folder, LAYOUTS[layout], **options)
     videos = find_videos(settings.layout, folder, dataset, annotations)
-    for remark in videos.remarks:
-        say(remark)
-    if fps is None:
+    say(*videos.remarks)
+    if settings.fps is None:
         say("without --fps, times count flows instead of seconds")
     with listener:
         summary = import_flow(settings, store, videos.videos, listener=listener)
@@ -249,11 +210,10 @@ def import_command(
     )
     list_videos(summary.failed)
     report_outdated(summary)
-    if not summary.finished:
-        listener.leave()
+    listener.leave_unless(summary.finished)
     if summary.failed:
-        videos_in_all = counted(summary.videos, "video")
-        say(f"{len(summary.failed)} of {videos_in_all} have no flow: see failures() of the store")
+        failed = f"{len(summary.failed)} of {counted(summary.videos, 'video')}"
+        say(f"could not import {failed}: mend their folders and run the same command again")
     if summary.failed or summary.outdated:
         sys.exit(console.DONE_IN_PART)
 
@@ -263,7 +223,7 @@ def import_command(
 @click.argument("out", type=console.OUT_FOLDER)
 @click.argument("videos", nargs=-1, metavar="[VIDEO]...")
 @click.option("--layout", type=_LAYOUT, required=True, help="Program that will read the JPEGs.")
-@click.option("--bound", default=20.0, show_default=True, help="Clip flow to -BOUND..BOUND px.")
+@click.option("--bound", default=20.0, help="Clip flow to -BOUND..BOUND px.")
 def export_command(
     store: Path, out: Path, videos: tuple[str, ...], layout: str, bound: float
 ) -> None:
@@ -282,14 +242,12 @@ def export_command(
             open_store(store), out, LAYOUTS[layout], videos, bound=bound, listener=listener
         )
     list_videos(summary.failed)
-    if not summary.finished:
-        listener.leave()
+    listener.leave_unless(summary.finished)
     exported = counted(summary.videos - len(summary.failed), "video")
     say(f"{out}: {exported} ({summary.written} written now)")
     if summary.failed:
-        say(
-            f"{len(summary.failed)} of {counted(summary.videos, 'video')} are damaged: not exported"
-        )
+        damaged = f"{len(summary.failed)} of {counted(summary.videos, 'video')}"
+        say(f"could not export {damaged}: find the damage with flowcpc verify {store}")
         sys.exit(console.DONE_IN_PART)
 
 
@@ -303,14 +261,11 @@ def report_outdated(summary: "ExtractionSummary") -> None:
 
 def _problems_text(report: "Verification") -> str:
     """Return a line per problem, but a single one for many videos that are not extracted yet."""
-    table = report.table.fillna("")
-    summarised = report.pending > _MOST_PENDING
-    if summarised:
+    table, more = report.table.fillna(""), []
+    if report.pending > _MOST_PENDING:
         table = table[table["kind"] != "pending"]
-    lines = ["\t".join(map(str, row)) for row in table.itertuples(index=False)]
-    if summarised:
-        lines.append(f"pending\t\t\t{report.pending} videos of the data set are not extracted yet")
-    return "\n".join(lines)
+        more = [f"pending\t\t\t{report.pending} videos of the data set are not extracted yet"]
+    return "\n".join(["\t".join(map(str, row)) for row in table.itertuples(index=False)] + more)
 
 
 COMMANDS = (info, verify, query, show, import_command, export_command)

@@ -1,6 +1,7 @@
 """The command that writes the synthetic data set."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -8,24 +9,17 @@ from flowcpc.commands import console
 from flowcpc.commands.console import CommandListener, parse_size, say
 from flowcpc.stores.base.plurals import counted
 
+_SIZE_HELP = "Height x width of the clips, in px."
+
 
 @click.command()
 @click.argument("out", type=console.OUT_FOLDER)
-@click.option("--groups", default=25, show_default=True, help="Groups of clips that look alike.")
-@click.option("--clips-per-group", default=4, show_default=True, help="Clips per class and group.")
-@click.option("--frames", default=81, show_default=True, help="Frames per clip.")
-@click.option(
-    "--size",
-    metavar="HxW",
-    callback=parse_size,
-    default="96x128",
-    show_default=True,
-    help="Height x width of the clips, in px.",
-)
-@click.option("--seed", default=0, show_default=True, help="Decides every pixel.")
-def synth(
-    out: Path, groups: int, clips_per_group: int, frames: int, size: tuple[int, int], seed: int
-) -> None:
+@click.option("--groups", default=25, help="Groups of clips that look alike.")
+@click.option("--clips-per-group", default=4, help="Clips per class and group.")
+@click.option("--frames", default=81, help="Frames per clip.")
+@click.option("--size", metavar="HxW", callback=parse_size, default="96x128", help=_SIZE_HELP)
+@click.option("--seed", default=0, help="Decides every pixel.")
+def synth(out: Path, **parameters: Any) -> None:
     """Write synthetic videos whose class is their motion.
 
     Classes differ in nothing else. OUT has the layout and the lists of UCF-101. Run the same
@@ -33,11 +27,10 @@ def synth(
     """
     from flowcpc.pipeline.synthetic.dataset import SyntheticParameters, write_dataset
 
-    parameters = SyntheticParameters(groups, clips_per_group, frames, size, seed=seed)
+    chosen = SyntheticParameters(**parameters)
     with CommandListener("synth") as listener:
-        summary = write_dataset(out, parameters, listener=listener)
-    if not summary.finished:
-        listener.leave()
+        summary = write_dataset(out, chosen, listener=listener)
+    listener.leave_unless(summary.finished)
     clips = counted(summary.videos, "clip")
     say(f"{out}: {clips} of {len(summary.classes)} classes ({summary.written} written now)")
     lists = f"--dataset ucf101 --annotations {out}/annotations"

@@ -10,54 +10,32 @@ from flowcpc.commands import console
 from flowcpc.commands.console import CommandListener, say
 from flowcpc.train.settings.config import MODALITIES
 
+_PRESET_HELP = (
+    "Named settings; `tiny` is for a CPU.  [default: that of --config or RUN, or table1-flow]"
+)
+_CONFIG_HELP = "A file of settings: YAML, or a run's config.json."
+_STEPS_HELP = "Iterations; more of them continue a finished run."
+_GAMMA_HELP = "Multiply the learning rate by this at each boundary of the schedule."
+_MODALITY_HELP = "Train on flow, or on the frames of a store that has them."
+_CUDA_GRAPHS_HELP = "Compile it and replay CUDA graphs; one GPU only."
+_TENSORBOARD_HELP = "Also write metrics for TensorBoard, to RUN/tensorboard."
+_WANDB_HELP = "Also write metrics for Weights & Biases, offline, to RUN/wandb."
+
 
 @click.command()
 @click.argument("store", type=console.PATH)
 @click.argument("run", type=console.OUT_FOLDER)
-@click.option(
-    "--preset",
-    help="Named settings; `tiny` is for a CPU.  [default: that of --config or RUN, or table1-flow]",
-)
-@click.option(
-    "--config", type=console.PATH, help="A file of settings: YAML, or a run's config.json."
-)
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change one setting; may be repeated.",
-)
-@click.option(
-    "--steps", type=click.IntRange(min=1), help="Iterations; more of them continue a finished run."
-)
-@click.option(
-    "--gamma",
-    type=float,
-    help="Multiply the learning rate by this at each boundary of the schedule.",
-)
-@click.option(
-    "--modality",
-    type=click.Choice(MODALITIES),
-    help="Train on flow, or on the frames of a store that has them.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Processes that read batches; 0: a thread of this process.",
-)
-@click.option("--compile", "compile_model", is_flag=True, help="Compile the model (torch.compile).")
-@click.option(
-    "--cuda-graphs", is_flag=True, help="Compile it and replay CUDA graphs; one GPU only."
-)
-@click.option(
-    "--tensorboard", is_flag=True, help="Also write metrics for TensorBoard, to RUN/tensorboard."
-)
-@click.option(
-    "--wandb", is_flag=True, help="Also write metrics for Weights & Biases, offline, to RUN/wandb."
-)
+@click.option("--preset", help=_PRESET_HELP)
+@click.option("--config", type=console.PATH, help=_CONFIG_HELP)
+@console.settings_option("Change one setting; may be repeated.")
+@click.option("--steps", type=console.POSITIVE, help=_STEPS_HELP)
+@click.option("--gamma", type=float, help=_GAMMA_HELP)
+@click.option("--modality", type=click.Choice(MODALITIES), help=_MODALITY_HELP)
+@console.read_workers_option
+@click.option("--compile", is_flag=True, help="Compile the model (torch.compile).")
+@click.option("--cuda-graphs", is_flag=True, help=_CUDA_GRAPHS_HELP)
+@click.option("--tensorboard", is_flag=True, help=_TENSORBOARD_HELP)
+@click.option("--wandb", is_flag=True, help=_WANDB_HELP)
 def pretrain(
     store: Path,
     run: Path,
@@ -67,7 +45,6 @@ def pretrain(
     steps: int | None,
     gamma: float | None,
     modality: str | None,
-    compile_model: bool,
     **execution: Any,
 ) -> None:
     """Pretrain CPC on STORE.
@@ -86,16 +63,14 @@ def pretrain(
 
     if preset is None and config is None and (run / "config.json").is_file():
         config = run / "config.json"
-        say(f"Using settings from {config}; command-line options override them")
+        say(f"using settings from {config}; command-line options override them")
     chosen = pretrain_config(
         preset, file=config, settings=settings, steps=steps, gamma=gamma, modality=modality
     )
     listener.quiet = not is_main_process()
     with listener:
-        how = Execution(compile=compile_model, **execution)
-        result = loop.pretrain(store, run, chosen, how, listener=listener)
-    if not result.finished:
-        listener.leave()
+        result = loop.pretrain(store, run, chosen, Execution(**execution), listener=listener)
+    listener.leave_unless(result.finished)
     if listener.quiet:
         return
     say(f"wrote {run} and {model_card.write_model_card(run, store)}")
@@ -106,7 +81,7 @@ def pretrain(
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@console.json_option
 def presets(name: str | None, as_json: bool) -> None:
     """List the paper's settings next to its results.
 

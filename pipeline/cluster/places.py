@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 WAIT_S = 120.0
+CLUSTERS = ("local", "cuda", "slurm")
 
 
 @dataclasses.dataclass(frozen=True)

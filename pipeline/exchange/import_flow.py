@@ -130,11 +130,7 @@ def _by_folders(root: Path, names: Sequence[str]) -> Dataset:
 
 
 def import_flow(
-    settings: ImportSettings,
-    store: Path,
-    videos: Sequence[Video],
-    *,
-    listener: Listener = SILENT,
+    settings: ImportSettings, store: Path, videos: Sequence[Video], *, listener: Listener = SILENT
 ) -> ExtractionSummary:
     """Store the flow of `videos`; skip those that are stored intact and have not changed since.
 

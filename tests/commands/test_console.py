@@ -96,7 +96,7 @@ def test_signals_ask_for_a_stop(
         while not listener.should_stop() and time.monotonic() < deadline:
             time.sleep(0.01)
         with pytest.raises(SystemExit) as exit_:
-            listener.leave()
+            listener.leave_unless(False)
     assert exit_.value.code == code
     assert "run the same command to resume: flowcpc" in capsys.readouterr().err
     assert signal.getsignal(number) is before
@@ -111,7 +111,7 @@ def test_a_quiet_process_stops_without_a_word(
         listener.progress(1, 1, {})
         listener.announce("hello")
     with pytest.raises(SystemExit) as exit_:
-        listener.leave()
+        listener.leave_unless(False)
     assert exit_.value.code == console.PREEMPTED
     assert capsys.readouterr().err == ""
 

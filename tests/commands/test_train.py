@@ -180,7 +180,7 @@ def test_a_run_goes_on_with_its_own_settings(store: Path, tmp_path: Path) -> Non
             main.main, ["pretrain", str(store), str(tmp_path / "run"), *words]
         )
         assert result.exit_code == 0, result.output
-    assert "Using settings from" in result.stderr
+    assert "using settings from" in result.stderr
     assert "step 3 of 3" in result.stdout
     (tmp_path / "run" / "metrics.jsonl").unlink()
     result = CliRunner().invoke(main.main, ["pretrain", str(store), str(tmp_path / "run")])
