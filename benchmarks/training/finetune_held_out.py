@@ -25,7 +25,7 @@ from flowcpc.train.evaluation.label_subsets import choose_labelled
 from flowcpc.train.evaluation.modes import MODES
 from flowcpc.train.evaluation.predictions import predict_by_training
 from flowcpc.train.evaluation.scores import score_predictions
-from flowcpc.train.evaluation.unit import EncoderSource, EvaluationUnit, FoldVideos
+from flowcpc.train.evaluation.unit import EncoderSource, EvaluationUnit
 from flowcpc.train.runs.checkpoint import require_checkpoint
 
 
@@ -74,9 +74,11 @@ def main(store_path: str, run: str, seed: str, *settings: str) -> None:
                 EncoderSource(checkpoint.config, checkpoint, Path(run).name, Path(folder)),
                 with_settings(SCHEDULES["cpu"], settings),
                 store,
-                FoldVideos(kept, judged, 0),
-                labelled,
                 choose_device(),
+                kept,
+                judged,
+                0,
+                labelled,
             )
             share, first, last = held_out_accuracy(unit)
         cells.append(f"{share:.1%}")

@@ -3,64 +3,42 @@
 import dataclasses
 import math
 
-from flowcpc.train.settings.config import Schedule, Settings, check_schedule
+from flowcpc.train.settings.config import (
+    Schedule,
+    Settings,
+    check_fractions,
+    check_ranges,
+    check_schedule,
+)
+
+_RANGES = {
+    **dict.fromkeys(("segments", "batch_size", "neighbours"), (1, 10_000)),
+    **dict.fromkeys(("linear_steps", "finetune_steps"), (1, 10**9)),
+    "weight_decay": (0, 1e9),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig(Settings):
-    """Settings of an evaluation; the defaults are the paper's (Lorre et al. 2019, section 4.3).
+    """Settings of an evaluation; the defaults are the paper's (Lorre et al. 2019, section 4.3)."""
 
-    Parameters
-    ----------
-    schedule : str
-        The name of the schedule that the settings started from; a label.
-    segments : int
-        Number of segments that represent a video.
-    batch_size : int
-        Videos in a batch.
-    linear_steps, linear_learning_rates
-        Iterations and ((first step, rate), ...) of a dense layer on a frozen encoder.
-    finetune_steps, finetune_learning_rates
-        The same of encoder and dense layer together, from pretrained or initial weights.
-    dropout : float
-        Probability of dropping a feature before the dense layer when the encoder is trained too.
-    momentum, weight_decay : float
-        Of SGD.
-    strengths : tuple of float
-        Inverse regularisations C among which the probe chooses on held-out training videos.
-    neighbours : int
-        k of kNN.
-    """
-
-    schedule: str = "paper"
-    segments: int = 8
-    batch_size: int = 16
-    linear_steps: int = 20_000
-    linear_learning_rates: Schedule = ((0, 0.005), (10_000, 0.001))
-    finetune_steps: int = 30_000
+    schedule: str = "paper"  # the name of the schedule that the settings started from; a label
+    segments: int = 8  # that represent a video
+    batch_size: int = 16  # videos
+    linear_steps: int = 20_000  # of SGD of a dense layer on a frozen encoder
+    linear_learning_rates: Schedule = ((0, 0.005), (10_000, 0.001))  # (first step, rate), ...
+    finetune_steps: int = 30_000  # of encoder and dense layer together, whatever the weights
     finetune_learning_rates: Schedule = ((0, 0.01), (15_000, 0.005))
-    dropout: float = 0.8
+    dropout: float = 0.8  # of a feature before the dense layer when the encoder is trained too
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    # Inverse regularisations C among which the probe chooses on held-out training videos.
     strengths: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0)
-    neighbours: int = 5
+    neighbours: int = 5  # k of kNN
 
     def __post_init__(self) -> None:
-        below_one = math.nextafter(1, 0)
-        for name, least, most in (
-            ("segments", 1, 10_000),
-            ("batch_size", 1, 10_000),
-            ("neighbours", 1, 10_000),
-            ("linear_steps", 1, 10**9),
-            ("finetune_steps", 1, 10**9),
-            ("dropout", 0, below_one),
-            ("momentum", 0, below_one),
-            ("weight_decay", 0, math.inf),
-        ):
-            value = getattr(self, name)
-            if not (least <= value <= most and math.isfinite(value)):
-                limit = "below 1" if most == below_one else f"at most {most}"
-                raise ValueError(f"{name} must be at least {least} and {limit}, got {value}")
+        check_ranges(self, _RANGES)
+        check_fractions(self, ("dropout", "momentum"))
         if not self.strengths or not all(0 < value < math.inf for value in self.strengths):
             raise ValueError(f"strengths must be numbers above 0, got {self.strengths}")
         for name in ("linear_learning_rates", "finetune_learning_rates"):

@@ -25,7 +25,7 @@ from flowcpc.train.evaluation.predictions import (
 from flowcpc.train.evaluation.results import EVALUATE, check_same_videos, read_table, write_table
 from flowcpc.train.evaluation.scoreboard import Evaluation
 from flowcpc.train.evaluation.scores import confusion, score_classes, score_predictions
-from flowcpc.train.evaluation.unit import EncoderSource, EvaluationUnit, FoldVideos
+from flowcpc.train.evaluation.unit import EncoderSource, EvaluationUnit
 from flowcpc.train.runs.checkpoint import check_numerics, require_checkpoint
 from flowcpc.train.settings.config import PretrainConfig
 
@@ -54,22 +54,18 @@ def evaluate(
 
     Parameters
     ----------
-    run_path : path, optional
-        A run; its results go to RUN/evaluate unless `out` is given. The modes `scratch` and
-        `random` need none.
+    run_path, out : path, optional
+        A run, and where its results go. [default: RUN] A second data set needs another `out`, and
+        so do the modes `scratch` and `random` without a run.
     mode : str
         A name of flowcpc.train.evaluation.modes.MODES. `linear` and the modes on features also
         evaluate an untrained encoder.
-    labels : sequence of int or None
-        Labelled training videos per class; None for all.
-    folds, seeds : sequence of int
-        Splits of the data set; seeds of all draws.
-    out : path, optional
-        The results go to OUT/evaluate. A run that is evaluated on a second data set needs it.
-    encoder : PretrainConfig, optional
-        Settings of the encoder, if there is no run.
-    evaluation : EvaluationConfig, optional
-        Settings of the evaluation. [default: the schedule that goes with the encoder's preset]
+    labels, folds, seeds : sequence
+        Labelled training videos per class (None for all), splits of the data set, seeds of all
+        draws.
+    encoder, evaluation : PretrainConfig and EvaluationConfig, optional
+        Settings of the encoder, if there is no run, and of the evaluation. [default: the schedule
+        that goes with the encoder's preset]
     allow_missing : bool
         Omit test videos without flow and videos without label instead of refusing.
 
@@ -95,9 +91,16 @@ def evaluate(
     source = _open_source(store, MODES[mode], run_path, out, encoder)
     evaluation = evaluation or SCHEDULES[schedule_of(source.config.preset)]
     combinations = list(dict.fromkeys(itertools.product(labels, folds, seeds)))
-    units = _make_units(
-        store, source, MODES[mode], evaluation, combinations, allow_missing, listener
-    )
+    splits = {
+        fold: labelled_split(store, fold, allow_missing=allow_missing)
+        for fold in dict.fromkeys(folds)
+    }
+    device = choose_device()
+    units = []
+    for count, fold, seed in combinations:
+        about = (MODES[mode], count, fold, seed, source, evaluation, store, device)
+        units.append(EvaluationUnit(*about, *splits[fold], train=splits[fold][0]))
+    units = _with_labels(units, listener)
     done, total = 0, sum(unit.cost for unit in units)
     tables = []
     try:
@@ -139,39 +142,18 @@ def _open_source(
     return EncoderSource(encoder, None, "", Path(out, EVALUATE))
 
 
-def _make_units(
-    store: FlowStore,
-    source: EncoderSource,
-    mode: Mode,
-    evaluation: EvaluationConfig,
-    combinations: Sequence[tuple[int | None, int, int]],
-    allow_missing: bool,
-    listener: Listener,
-) -> list[EvaluationUnit]:
-    """Return all units, after checking everything that could make one of them fail."""
-    fold_videos = {
-        fold: FoldVideos(*labelled_split(store, fold, allow_missing=allow_missing))
-        for fold in dict.fromkeys(fold for _, fold, _ in combinations)
-    }
-    device = choose_device()
-    units = []
-    for labels, fold, seed in combinations:
-        videos = fold_videos[fold]
-        units.append(
-            EvaluationUnit(
-                mode, labels, fold, seed, source, evaluation, store, videos, videos.train, device
-            )
-        )
+def _with_labels(units: Sequence[EvaluationUnit], listener: Listener) -> list[EvaluationUnit]:
+    """Return the units with the labels that they keep; first check what could make one fail."""
     for unit in {unit.fold: unit for unit in units}.values():
         _announce_fold(unit, listener)
-    checkpoint = units[0].checkpoint
+    source, checkpoint = units[0].source, units[0].checkpoint
     if checkpoint and checkpoint.step < source.config.steps:
         listener.announce(
             f"{source.run} is at step {checkpoint.step} of {source.config.steps}: "
             "its pretraining is not finished"
         )
     for unit in units:
-        check_same_videos(source.folder / unit.name, unit.test["video_id"], store.path)
+        check_same_videos(source.folder / unit.name, unit.test["video_id"], unit.store.path)
     return [_with_labelled_videos(unit, listener) for unit in units]
 
 
@@ -182,9 +164,9 @@ def _announce_fold(unit: EvaluationUnit, listener: Listener) -> None:
             f"{len(missing)} training videos of fold {unit.fold} have no flow and are not used: "
             f"{name_some(missing)}"
         )
-    if unit.videos.missing:
+    if unit.missing:
         listener.announce(
-            f"{unit.videos.missing} test videos are missing and left out: "
+            f"{unit.missing} test videos are missing and left out: "
             f"this is not the accuracy on fold {unit.fold}"
         )
     if unit.is_transductive:
@@ -209,7 +191,7 @@ def _with_labelled_videos(unit: EvaluationUnit, listener: Listener) -> Evaluatio
 
 def _read_or_compute(unit: EvaluationUnit, listener: Listener) -> pd.DataFrame:
     """Return the results of a unit. Raises Stopped."""
-    table = _finished_results(unit)
+    table = unit.finished_results()
     if table is not None:
         listener.announce(f"read the finished results in {unit.folder.path}")
         return table
@@ -222,20 +204,11 @@ def _read_or_compute(unit: EvaluationUnit, listener: Listener) -> pd.DataFrame:
     return _compute(unit, listener)
 
 
-def _finished_results(unit: EvaluationUnit) -> pd.DataFrame | None:
-    """Return the finished results of a unit, None if there are none.
-
-    Names of run, preset and schedule may have changed since; they do not decide the results.
-    """
-    table = unit.folder.results()
-    return None if table is None else table.assign(**unit.columns())
-
-
 def _compute(unit: EvaluationUnit, listener: Listener) -> pd.DataFrame:
     """Compute a unit, write everything to its folder and return the results. Raises Stopped."""
     predict = predict_by_training if unit.mode.trains else predict_from_features
     cost = unit.cost // len(unit.mode.encoders)
-    tables = []
+    parts = []
     for number, name in enumerate(unit.mode.encoders):
         start, fields = number * cost, {"encoder": name}
         part = PartOfListener(listener, start, start + cost, unit.cost, fields)
@@ -243,28 +216,22 @@ def _compute(unit: EvaluationUnit, listener: Listener) -> pd.DataFrame:
         if table is None:
             table = predict(unit, name, part)
             write_table(unit.folder.part(name), table)
-        tables.append(table)
-    predictions = pa.concat_tables([*tables, predict_from_motion(unit)])
+        parts.append(table)
+    predictions = pa.concat_tables([*parts, predict_from_motion(unit)])
     rows = predictions.to_pandas()
     results = score_predictions(rows, unit.classes, unit.columns())
-    by_class = {
-        name: pa.Table.from_pandas(score(rows, unit.classes), preserve_index=False)
-        for name, score in (("classes", score_classes), ("confusion", confusion))
-    }
-    unit.folder.finish({"predictions": predictions, **by_class}, results)
+    tables = {"predictions": predictions}
+    for name, score in (("classes", score_classes), ("confusion", confusion)):
+        tables[name] = pa.Table.from_pandas(score(rows, unit.classes), preserve_index=False)
+    unit.folder.finish(tables, results)
     return results
 
 
 def _baselines_of_other_modes(units: Sequence[EvaluationUnit]) -> pd.DataFrame:
-    """Return results of untrained encoders that other modes have for the same units.
-
-    They have the same settings and the same videos.
-    """
+    """Return results of untrained encoders that other modes have for the same units."""
     baselines = []
     for unit, name in itertools.product(units, ("linear", "random", "scratch")):
-        table = None
-        if name != unit.mode.name:
-            table = _finished_results(dataclasses.replace(unit, mode=MODES[name]))
-        if table is not None:
+        other = dataclasses.replace(unit, mode=MODES[name])
+        if name != unit.mode.name and (table := other.finished_results()) is not None:
             baselines.append(table[table["encoder"].isin([RANDOM, SCRATCH])])
     return pd.concat(baselines, ignore_index=True) if baselines else pd.DataFrame()

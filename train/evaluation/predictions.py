@@ -36,14 +36,9 @@ def predict_by_training(unit: EvaluationUnit, name: str, listener: Listener) -> 
     in the unit's folder. Raises Stopped.
     """
     evaluation, frozen = unit.evaluation, unit.mode.frozen
-    targets = unit.targets_by_head(name)
+    targets, encoder = unit.targets_by_head(name), unit.encoder(name, listener)
     classifier = Classifier(
-        unit.encoder(name, listener),
-        tuple(targets),
-        len(unit.classes),
-        seed=unit.seed,
-        frozen=frozen,
-        dropout=0.0 if frozen else evaluation.dropout,
+        encoder, list(targets), len(unit.classes), seed=unit.seed, frozen=frozen
     ).to(unit.device)
     train_classifier(
         classifier,

@@ -28,19 +28,10 @@ _INPUT = ("modality", "num_flows", "framing", "size", "rescale_vectors")
 ENCODER_SETTINGS = (*_INPUT, "width", "norm", "latent", "precision")
 
 
-@dataclass(frozen=True)
-class EncoderSource:
-    """Where the evaluated encoder comes from, and where results go.
+class EncoderSource(NamedTuple):
+    """Where the evaluated encoder comes from, and the folder of the results.
 
-    Attributes
-    ----------
-    config : PretrainConfig
-    checkpoint : Checkpoint or None
-        None without a run.
-    run : str
-        The name of the run, empty without one.
-    folder : Path
-        The folder of the results.
+    Without a run, `checkpoint` is None and the name of the run is empty.
     """
 
     config: PretrainConfig
@@ -49,48 +40,27 @@ class EncoderSource:
     folder: Path
 
 
-class FoldVideos(NamedTuple):
-    """The labelled videos of a fold, and the number of test videos that were left out."""
-
-    train: pd.DataFrame
-    test: pd.DataFrame
-    missing: int
-
-
 @dataclass(frozen=True)
 class EvaluationUnit:
-    """A mode, labels per class, a fold and a seed. Its results are finished together.
-
-    Attributes
-    ----------
-    labels : int or None
-        Labelled training videos per class; None for all.
-    videos : FoldVideos
-        All videos of the fold.
-    train : DataFrame
-        The training videos that keep their labels.
-    """
+    """A mode, labels per class, a fold and a seed. Its results are finished together."""
 
     mode: Mode
-    labels: int | None
+    labels: int | None  # training videos per class; None for all
     fold: int
     seed: int
     source: EncoderSource
     evaluation: EvaluationConfig
     store: FlowStore
-    videos: FoldVideos
-    train: pd.DataFrame
     device: torch.device
+    all_train: pd.DataFrame  # the labelled training videos of the fold
+    test: pd.DataFrame
+    missing: int  # test videos that were left out
+    train: pd.DataFrame  # the training videos that keep their labels
 
     @property
     def name(self) -> str:
         """The name of the unit's folder."""
         return unit_name(self.mode.name, labels_text(self.labels), self.fold, self.seed)
-
-    @property
-    def test(self) -> pd.DataFrame:
-        """All test videos."""
-        return self.videos.test
 
     @property
     def checkpoint(self) -> Checkpoint | None:
@@ -119,7 +89,7 @@ class EvaluationUnit:
     @functools.cached_property
     def classes(self) -> list[str]:
         """All labels of the fold, sorted."""
-        return sorted(set(self.videos.train["label"]) | set(self.test["label"]))
+        return sorted(set(self.all_train["label"]) | set(self.test["label"]))
 
     @functools.cached_property
     def targets(self) -> NDArray[np.int64]:
@@ -129,9 +99,8 @@ class EvaluationUnit:
     @functools.cached_property
     def shuffled_targets(self) -> NDArray[np.int64]:
         """The same classes, assigned to the videos at random."""
-        return np.random.default_rng(
-            named_seed(self.seed, "shuffled labels", self.fold)
-        ).permutation(self.targets)
+        draws = named_seed(self.seed, "shuffled labels", self.fold)
+        return np.random.default_rng(draws).permutation(self.targets)
 
     def targets_by_head(self, encoder: str) -> dict[str, NDArray[np.int64]]:
         """Return what classifiers on an encoder learn: its targets, and shuffled ones if frozen.
@@ -160,9 +129,9 @@ class EvaluationUnit:
         torch.manual_seed(named_seed(self.seed, "initial weights"))
         encoder = Encoder(self.source.config).to(self.device)
         if name == RANDOM:
-            seed = named_seed(self.seed, "statistics")
-            reader = self.reader(self.videos.train)
-            estimate_statistics(encoder, reader, seed, self.evaluation, listener)
+            draws = named_seed(self.seed, "statistics")
+            reader = self.reader(self.all_train)
+            estimate_statistics(encoder, reader, draws, self.evaluation, listener)
         return encoder
 
     def encoder_identity(self, name: str) -> list[Any]:
@@ -171,8 +140,16 @@ class EvaluationUnit:
             assert self.checkpoint is not None
             return [name, self.checkpoint.sha256, self._encoder_settings()]
         reading = [self.evaluation.batch_size, self.evaluation.segments]
-        train = digest_of(self.videos.train)
+        train = digest_of(self.all_train)
         return [name, self.seed, self._encoder_settings(), reading, train]
+
+    def finished_results(self) -> pd.DataFrame | None:
+        """Return the finished results; None if there are none.
+
+        Names of run, preset and schedule may have changed since; they do not decide the results.
+        """
+        table = self.folder.results()
+        return None if table is None else table.assign(**self.columns())
 
     def columns(self) -> dict[str, Any]:
         """Return the columns that identify the results of this unit."""
@@ -186,7 +163,7 @@ class EvaluationUnit:
             "pretrain_steps": self.checkpoint.step if self.checkpoint else 0,
             "schedule": self.evaluation.schedule,
             "transductive": self.is_transductive,
-            "missing": self.videos.missing,
+            "missing": self.missing,
         }
 
     def _basis(self) -> dict[str, Any]:
@@ -203,7 +180,7 @@ class EvaluationUnit:
             "encoder": self._encoder_settings(),
             "settings": {name: settings[name] for name in self.mode.settings},
             "train": digest_of(self.train),
-            "all_train": digest_of(self.videos.train),
+            "all_train": digest_of(self.all_train),
             "test": digest_of(self.test),
         }
 

@@ -13,7 +13,7 @@ from flowcpc.train.evaluation.classifiers.probe import probe_shares
 from flowcpc.train.evaluation.classifiers.retrieval import nearest, vote
 from flowcpc.train.evaluation.config import EvaluationConfig
 from flowcpc.train.evaluation.modes import MODES
-from flowcpc.train.evaluation.unit import EncoderSource, EvaluationUnit, FoldVideos
+from flowcpc.train.evaluation.unit import EncoderSource, EvaluationUnit
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def unit_of(tmp_path: Path, make_store: Callable[..., Path]) -> Callable[[int], 
     A few labels could easily be shuffled into their old order.
     """
     store = open_store(small_store(tmp_path, make_store))
-    train, test, _ = labelled_split(store, 1, allow_missing=False)
+    train, test, missing = labelled_split(store, 1, allow_missing=False)
     many = train.loc[train.index.repeat(30)].reset_index(drop=True)
     return lambda seed: EvaluationUnit(
         MODES["probe"],
@@ -33,9 +33,11 @@ def unit_of(tmp_path: Path, make_store: Callable[..., Path]) -> Callable[[int], 
         EncoderSource(CONFIG, None, "", tmp_path),
         EvaluationConfig(),
         store,
-        FoldVideos(train, test, 0),
-        many,
         torch.device("cpu"),
+        train,
+        test,
+        missing,
+        many,
     )
 
 

@@ -1,6 +1,6 @@
 """A dense layer on an encoder, trained by SGD: on frozen features, or together with the encoder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,31 +38,14 @@ _SHOW_EVERY = 20  # steps between losses: to ask a GPU for a number waits for it
 
 
 class Classifier(nn.Module):
-    """Dense layers on the averaged features of an encoder.
+    """Dense layers, called `heads`, on the averaged features of an encoder.
 
-    Parameters
-    ----------
-    encoder : Encoder
-    heads : tuple of str
-        Names of the dense layers. They share the features, and each learns its own labels.
-    classes : int
-    seed : int
-        Decides the initial weights of the dense layers.
-    frozen : bool
-        Whether the encoder is not trained and stays in eval mode.
-    dropout : float
-        Probability of dropping a feature before the dense layers, in training.
+    The heads share the features, and each learns its own labels; `seed` decides their initial
+    weights. A `frozen` encoder is not trained and stays in eval mode.
     """
 
     def __init__(
-        self,
-        encoder: Encoder,
-        heads: tuple[str, ...],
-        classes: int,
-        *,
-        seed: int,
-        frozen: bool,
-        dropout: float,
+        self, encoder: Encoder, heads: Sequence[str], classes: int, *, seed: int, frozen: bool
     ) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(not frozen)
@@ -70,7 +53,6 @@ class Classifier(nn.Module):
         size = encoder.config.latent_size
         self.heads = nn.ModuleDict({name: nn.Linear(size, classes) for name in heads})
         self.frozen = frozen
-        self.dropout = dropout
 
     def train(self, mode: bool = True) -> "Classifier":
         """Set the mode; a frozen encoder stays in eval mode."""
@@ -79,11 +61,14 @@ class Classifier(nn.Module):
             self.encoder.eval()
         return self
 
-    def forward(self, segments: Tensor) -> dict[str, Tensor]:
-        """Return scores (B, classes) by head for segments (B, T, planes, h, w)."""
+    def forward(self, segments: Tensor, dropout: float = 0.0) -> dict[str, Tensor]:
+        """Return scores (B, classes) by head for segments (B, T, planes, h, w).
+
+        `dropout` is the probability of dropping a feature before the heads, in training.
+        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = average_features(self.encoder, segments)  # (B, D)
-        features = functional.dropout(features, self.dropout, self.training)
+        features = functional.dropout(features, dropout, self.training)
         return {name: head(features) for name, head in self.heads.items()}
 
 
@@ -99,34 +84,21 @@ def train_classifier(
 ) -> None:
     """Train on random segments of the reader's videos; resume from the state in `file` if any.
 
-    Every draw, dropout included, depends on (seed, step) only, so an interrupted training gives the
-    same weights as an uninterrupted one.
-
-    Parameters
-    ----------
-    targets : mapping of str to int64 (V,)
-        The class of every video, by head.
-
-    Raises
-    ------
-    Stopped
-        The listener asked for a stop.
-    OperationError
-        The loss is not finite.
+    `targets` has the class of every video, int64 (V,), by head. Every draw, dropout included,
+    depends on (seed, step) only, so an interrupted training gives the same weights as an
+    uninterrupted one. Raises Stopped, and OperationError if the loss is not finite.
     """
-    steps, rates = evaluation.training(frozen=classifier.frozen)
+    frozen = classifier.frozen
+    steps, rates = evaluation.training(frozen=frozen)
+    purpose, dropout = ("linear", 0.0) if frozen else ("finetune", evaluation.dropout)
     device = next(classifier.parameters()).device
-    optimizer = torch.optim.SGD(
-        _trained_parameters(classifier).values(),
-        lr=1,
-        momentum=evaluation.momentum,
-        weight_decay=evaluation.weight_decay,
-    )
+    trained = _trained_parameters(classifier).values()
+    momentum, decay = evaluation.momentum, evaluation.weight_decay
+    optimizer = torch.optim.SGD(trained, lr=1, momentum=momentum, weight_decay=decay)
     first = _restore(file, classifier, optimizer) if file.is_file() else 0
     labels = {name: torch.from_numpy(values).to(device) for name, values in targets.items()}
     shown_head = next(iter(labels))
     fields: dict[str, float | str] = {}
-    purpose = "linear" if classifier.frozen else "finetune"
     draws = named_seed(seed, purpose)
     classifier.train()
     with random_batches(reader, draws, evaluation, range(first, steps)) as batches:
@@ -134,12 +106,10 @@ def train_classifier(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(rates, done - 1)
             torch.manual_seed(named_seed(seed, purpose, "dropout", done))
-            scores = classifier(reader.to_device(batch))
+            scores = classifier(reader.to_device(batch), dropout)
             videos = torch.from_numpy(batch.segments.videos).to(device)
-            losses = {
-                name: functional.cross_entropy(scores[name], labels[name][videos])
-                for name in scores
-            }
+            right = {name: classes[videos] for name, classes in labels.items()}
+            losses = {name: functional.cross_entropy(scores[name], right[name]) for name in scores}
             optimizer.zero_grad(set_to_none=True)
             torch.stack(list(losses.values())).sum().backward()
             optimizer.step()
@@ -150,7 +120,7 @@ def train_classifier(
                         f"the loss at step {done} of {steps} is {loss}: the training diverged; "
                         "use a lower learning rate"
                     )
-                is_right = scores[shown_head].argmax(dim=1) == labels[shown_head][videos]
+                is_right = scores[shown_head].argmax(dim=1) == right[shown_head]
                 fields = {"loss": loss, "acc": is_right.float().mean().item()}
             listener.progress(done, steps, fields)
             should_stop = listener.should_stop()

@@ -35,14 +35,9 @@ _Features = dict[tuple[str, str], NDArray[np.float32]]
 class FeatureCache:
     """The features of videos by one encoder: evenly spread segments, averaged.
 
-    Parameters
-    ----------
-    folder : Path
-        Holds the features of all encoders and stores; a generation identifies a video's flow.
-    identity : object
-        JSON values that decide what the encoder is.
-    make_encoder : callable
-        Returns the encoder, frozen, on the device. It is called only if features are missing.
+    `folder` holds the features of all encoders and stores; a generation identifies a video's flow.
+    `identity` are JSON values that decide what the encoder is. `make_encoder` returns it, frozen,
+    on the device; it is called only if features are missing.
     """
 
     def __init__(

@@ -1,6 +1,5 @@
 """Segments of videos and their averaged features. All reading of an evaluation is here."""
 
-import functools
 import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -34,25 +33,22 @@ def protocols(segments: int) -> tuple[str, str]:
     return f"random{segments}", f"uniform{segments}"
 
 
-def read_random(
-    reader: SegmentReader, seed: int, evaluation: EvaluationConfig, step: int
-) -> HostBatch:
-    """Return batch `step` of endless epochs: random segments of the next videos.
-
-    Each segment has its own random crop.
-    """
-    size, segments = evaluation.batch_size, evaluation.segments
-    videos = videos_in_turn(seed, step * size, size, len(reader.flows))
-    counts = {"num_segments": segments, "num_flows": reader.num_flows}
-    chosen = random_segments(reader.shots, videos, seed=seed, step=step, **counts)
-    return reader.read(chosen, reader.random_corners(seed, step, videos, range(segments)))
-
-
 def random_batches(
     reader: SegmentReader, seed: int, evaluation: EvaluationConfig, steps: Iterable[int]
 ) -> Batches:
-    """Return a context with an iterator over `read_random` of every step, read ahead."""
-    return loading(functools.partial(read_random, reader, seed, evaluation), steps)
+    """Return a context with an iterator over the batches `steps` of endless epochs, read ahead.
+
+    A batch has random segments of the next videos; each segment has its own random crop.
+    """
+    size, segments = evaluation.batch_size, evaluation.segments
+    counts = {"num_segments": segments, "num_flows": reader.num_flows}
+
+    def read(step: int) -> HostBatch:
+        videos = videos_in_turn(seed, step * size, size, len(reader.flows))
+        chosen = random_segments(reader.shots, videos, seed=seed, step=step, **counts)
+        return reader.read(chosen, reader.random_corners(seed, step, videos, range(segments)))
+
+    return loading(read, steps)
 
 
 def every_video_once(
@@ -95,10 +91,9 @@ def estimate_statistics(
     evaluation: EvaluationConfig,
     listener: Listener = SILENT,
 ) -> None:
-    """Set the batch-norm statistics of `encoder` to means over random segments of the videos.
+    """Set the batch-norm statistics of `encoder` to means over random segments; leave it in eval.
 
-    Otherwise an untrained encoder would be evaluated with statistics that fit no data. The encoder
-    is left in eval mode. Raises Stopped.
+    Those of an untrained encoder fit no data. Raises Stopped.
     """
     norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]

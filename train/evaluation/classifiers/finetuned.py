@@ -1,7 +1,4 @@
-"""A finetuned encoder, its dense layer and the names of the classes, in one file.
-
-The file loads without the run and the store.
-"""
+"""A finetuned encoder and its dense layer in a file that loads without the run and the store."""
 
 import json
 import os
@@ -22,18 +19,10 @@ from flowcpc.train.settings.config import PretrainConfig
 
 
 class Finetuned(NamedTuple):
-    """An encoder with a dense layer, and what both are for.
+    """A classifier on the CPU in eval mode, the label of every logit, and the store's numerics.
 
-    Attributes
-    ----------
-    classifier : Classifier
-        On the CPU, in eval mode. For segments, float32 (B, T, planes, h, w), prepared as
-        `classifier.encoder.config` says, it returns a dict of one item: logits, float32
-        (B, classes).
-    classes : list of str
-        The label of every logit.
-    numerics : dict
-        The numerics of the store that it was trained on.
+    For segments, float32 (B, T, planes, h, w), prepared as `classifier.encoder.config` says, the
+    classifier returns a dict of one item: logits, float32 (B, classes).
     """
 
     classifier: Classifier
@@ -44,10 +33,7 @@ class Finetuned(NamedTuple):
 def save_finetuned(
     folder: Path, classifier: Classifier, classes: Sequence[str], numerics: Mapping[str, Any]
 ) -> None:
-    """Write `weights.safetensors` into the folder of a unit, atomically.
-
-    Everything but the tensors is JSON in the file's metadata.
-    """
+    """Write the file into the folder of a unit; all but the tensors is JSON in its metadata."""
     about = {
         "config": classifier.encoder.config.to_json(),
         "heads": list(classifier.heads),
@@ -61,14 +47,8 @@ def save_finetuned(
 def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
     """Return what the mode `finetune` or `scratch` saved in the folder RUN/evaluate/<unit>.
 
-    Nothing in the file is executed.
-
-    Raises
-    ------
-    FileNotFoundError
-        `folder` has no weights.
-    ValueError
-        The weights are damaged, or tensors are missing or unexpected; the message names them.
+    Nothing in the file is executed. Raises FileNotFoundError if there are no weights, ValueError
+    if they are damaged, or if tensors are missing or unexpected.
     """
     path = Path(folder, WEIGHTS)
     if not path.is_file():
@@ -79,8 +59,8 @@ def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
         with safetensors.safe_open(path, "pt") as file:
             about = {name: json.loads(value) for name, value in file.metadata().items()}
         encoder = Encoder(PretrainConfig.from_json(about["config"]))
-        heads, classes = tuple(about["heads"]), about["classes"]
-        classifier = Classifier(encoder, heads, len(classes), seed=0, frozen=True, dropout=0.0)
+        heads, classes = about["heads"], about["classes"]
+        classifier = Classifier(encoder, heads, len(classes), seed=0, frozen=True)
         load_strictly(classifier, safetensors.torch.load_file(path))
         return Finetuned(classifier.eval(), classes, about["numerics"])
     except (ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:

@@ -11,6 +11,7 @@ from flowcpc.stores.flow_store import FlowStore
 from flowcpc.train.evaluation.classifiers.probe import class_shares
 
 TREES = 100
+Statistics = NDArray[np.float64]
 
 
 def motion_statistics(store: FlowStore, video_ids: Sequence[str]) -> pd.DataFrame:
@@ -44,10 +45,7 @@ def motion_statistics(store: FlowStore, video_ids: Sequence[str]) -> pd.DataFram
 
 
 def forest_shares(
-    train: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    test: NDArray[np.float64],
-    num_classes: int,
+    train: Statistics, labels: NDArray[np.int64], test: Statistics, num_classes: int
 ) -> NDArray[np.float32]:
     """Return the shares (n, classes) of votes of a random forest for `test`; its seed is fixed."""
     forest = RandomForestClassifier(TREES, random_state=0).fit(train, labels)

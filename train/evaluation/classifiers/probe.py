@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -16,6 +15,8 @@ from flowcpc.train.settings.config import named_seed
 
 _PARTS = 5  # one of them is held out
 _ITERATIONS = 10_000
+Features = NDArray[np.float32]
+Labels = NDArray[np.int64]
 
 
 def hold_out(train: pd.DataFrame, seed: int) -> NDArray[np.bool_]:
@@ -42,32 +43,23 @@ def build_probe(strength: float) -> Pipeline:
 
 
 def choose_strength(
-    features: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    held_out: NDArray[np.bool_],
-    strengths: Sequence[float],
+    features: Features, labels: Labels, held_out: NDArray[np.bool_], strengths: Sequence[float]
 ) -> float:
     """Return the best of `strengths` on the videos that are held out, (V,), by fits to the others.
 
     Of equals, return the smallest. Return the middle one if none is held out, or if the others are
     of one class, which happens with a few shuffled labels.
     """
-    ordered = sorted(strengths)
-    if not held_out.any() or len(ordered) == 1 or len(set(labels[~held_out])) < 2:
+    ordered, fitted = sorted(strengths), ~held_out
+    if not held_out.any() or len(ordered) == 1 or len(set(labels[fitted])) < 2:
         return ordered[len(ordered) // 2]
-    accuracies = []
-    for strength in ordered:
-        probe = build_probe(strength).fit(features[~held_out], labels[~held_out])
-        accuracies.append(accuracy_score(labels[held_out], probe.predict(features[held_out])))
-    return ordered[int(np.argmax(accuracies))]
+    probes = [build_probe(one).fit(features[fitted], labels[fitted]) for one in ordered]
+    scores = [probe.score(features[held_out], labels[held_out]) for probe in probes]
+    return ordered[int(np.argmax(scores))]
 
 
 def probe_shares(
-    features: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    test: NDArray[np.float32],
-    strength: float,
-    num_classes: int,
+    features: Features, labels: Labels, test: Features, strength: float, num_classes: int
 ) -> NDArray[np.float32]:
     """Return the probabilities (n, classes) of a probe of the training features for `test`."""
     return class_shares(build_probe(strength).fit(features, labels), test, num_classes)

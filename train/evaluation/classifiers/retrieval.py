@@ -10,9 +10,9 @@ Floats = NDArray[np.float32] | NDArray[np.float64]
 
 
 def nearest(gallery: Floats, queries: Floats, count: int) -> NDArray[np.int64]:
-    """Return the rows of `gallery` (G, D) nearest to each query (Q, D), by cosine distance.
+    """Return the `gallery` rows (G, D) nearest to queries (Q, D), int64 (Q, min(count, G)).
 
-    int64 (Q, min(count, G)), nearest first.
+    The nearest by cosine distance is first.
     """
     count = min(count, len(gallery))
     search = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute").fit(gallery)

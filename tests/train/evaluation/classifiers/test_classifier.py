@@ -67,7 +67,7 @@ def test_a_trained_dense_layer_is_scikit_learn_s_logistic_regression(
         linear_learning_rates=((0, 0.1),),
         weight_decay=decay,
     )
-    classifier = Classifier(encoder, ("head", "other"), 3, seed=0, frozen=True, dropout=0.0)
+    classifier = Classifier(encoder, ("head", "other"), 3, seed=0, frozen=True)
     labels = {"head": LABELS, "other": LABELS[::-1].copy()}
     train_classifier(classifier, reader, labels, evaluation, seed=0, file=tmp_path / "state")
     found = predict_logits(classifier, reader, evaluation, seed=0)
@@ -87,7 +87,7 @@ def test_a_trained_dense_layer_is_scikit_learn_s_logistic_regression(
 def test_logits_do_not_depend_on_the_batch(
     reader: SegmentReader, encoder: Encoder, batch_size: int
 ) -> None:
-    classifier = Classifier(encoder, ("head",), 3, seed=0, frozen=False, dropout=0.5)
+    classifier = Classifier(encoder, ("head",), 3, seed=0, frozen=False)
     expected = predict_logits(classifier, reader, EvaluationConfig(batch_size=5), seed=0)
     found = predict_logits(classifier, reader, EvaluationConfig(batch_size=batch_size), seed=0)
     for key, values in expected.items():

@@ -11,13 +11,13 @@ from train_cases import CONFIG, StopAfter, small_store
 
 from flowcpc.stores.encoding import DEFAULT
 from flowcpc.stores.flow_store import FlowStore, create_store, open_store
-from flowcpc.train.data.batches import SegmentReader
+from flowcpc.train.data.batches import HostBatch, SegmentReader
 from flowcpc.train.evaluation.classifiers.features import (
     Stopped,
     average_features,
     estimate_statistics,
     every_video_once,
-    read_random,
+    random_batches,
 )
 from flowcpc.train.evaluation.config import EvaluationConfig
 from flowcpc.train.model.encoder import Encoder
@@ -25,6 +25,11 @@ from flowcpc.train.model.encoder import Encoder
 
 def batches_of(size: int) -> EvaluationConfig:
     return EvaluationConfig(batch_size=size, segments=8)
+
+
+def read_random(reader: SegmentReader, seed: int, size: int, step: int) -> HostBatch:
+    with random_batches(reader, seed, batches_of(size), [step]) as batches:
+        return next(batches)
 
 
 @pytest.fixture
@@ -50,11 +55,11 @@ def cut_store(tmp_path: Path) -> FlowStore:
 
 
 def test_an_epoch_reads_every_video_once(reader: SegmentReader) -> None:
-    batches = [read_random(reader, 3, batches_of(5), step) for step in range(13)]
+    batches = [read_random(reader, 3, 5, step) for step in range(13)]
     videos = np.concatenate([batch.segments.videos for batch in batches]).reshape(5, 13)
     assert (np.sort(videos, axis=1) == np.arange(13)).all()
     assert batches[0].codes.shape == (5, 8, 2, 2, 16, 16)
-    assert torch.equal(batches[4].codes, read_random(reader, 3, batches_of(5), 4).codes)
+    assert torch.equal(batches[4].codes, read_random(reader, 3, 5, 4).codes)
 
 
 @pytest.mark.parametrize("protocol", ["random8", "uniform8"])
@@ -79,7 +84,7 @@ def test_every_video_is_read_once_cropped_at_the_centre(
 
 def test_features_are_means_of_latents(reader: SegmentReader) -> None:
     encoder = Encoder(CONFIG).eval()
-    segments = reader.to_device(read_random(reader, 0, batches_of(3), 0))
+    segments = reader.to_device(read_random(reader, 0, 3, 0))
     with torch.no_grad():
         found = average_features(encoder, segments)
         expected = torch.stack([encoder(segments[b]).mean(dim=0) for b in range(3)])
@@ -93,7 +98,7 @@ def test_statistics_are_means_over_the_batches(reader: SegmentReader) -> None:
     momentum = norm.momentum
     estimate_statistics(encoder, reader, 1, batches_of(3))
     convolved = [
-        encoder.stem[0](reader.to_device(read_random(reader, 1, batches_of(3), step)).flatten(0, 1))
+        encoder.stem[0](reader.to_device(read_random(reader, 1, 3, step)).flatten(0, 1))
         for step in range(13 // 3)
     ]
     expected = torch.stack([values.mean(dim=(0, 2, 3)) for values in convolved]).mean(dim=0)
