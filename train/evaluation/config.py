@@ -3,15 +3,9 @@
 import dataclasses
 import math
 
-from flowcpc.train.settings.config import (
-    Schedule,
-    Settings,
-    check_fractions,
-    check_ranges,
-    check_schedule,
-)
+from flowcpc.train.settings.config import Schedule, Settings, check_numbers, check_schedule
 
-_RANGES = {
+_RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("segments", "batch_size", "neighbours"), (1, 10_000)),
     **dict.fromkeys(("linear_steps", "finetune_steps"), (1, 10**9)),
     "weight_decay": (0, 1e9),
@@ -37,8 +31,7 @@ class EvaluationConfig(Settings):
     neighbours: int = 5  # k of kNN
 
     def __post_init__(self) -> None:
-        check_ranges(self, _RANGES)
-        check_fractions(self, ("dropout", "momentum"))
+        check_numbers(self, _RANGES)
         if not self.strengths or not all(0 < value < math.inf for value in self.strengths):
             raise ValueError(f"strengths must be numbers above 0, got {self.strengths}")
         for name in ("linear_learning_rates", "finetune_learning_rates"):

@@ -151,15 +151,7 @@ class PretrainConfig(Settings):
     validate_every: int = 5_000
 
     def __post_init__(self) -> None:
-        for name, (least, most) in _RANGES.items():
-            value = getattr(self, name)
-            if not value >= least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-            if value > most:
-                raise ValueError(f"{name} must be at most {most}, got {value}")
-        for name in ("momentum", "dropout"):
-            if not 0 <= (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
+        check_numbers(self, _RANGES)
         for name, choices in _CHOICES.items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name}={value!r} is unknown; {suggestion(value, choices)}")
@@ -271,6 +263,19 @@ def suggestion(name: str, known: Sequence[str]) -> str:
     """Return a hint for a user who wrote `name` instead of one of `known`."""
     nearest = nearest_name(name, known)
     return f"did you mean {nearest!r}?" if nearest else f"choose one of {', '.join(known)}"
+
+
+def check_numbers(config: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Raise ValueError naming a setting outside of its range; momentum and dropout are in [0, 1)."""
+    for name, (least, most) in ranges.items():
+        value = getattr(config, name)
+        if not value >= least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+        if value > most:
+            raise ValueError(f"{name} must be at most {most}, got {value}")
+    for name in ("momentum", "dropout"):
+        if not 0 <= (value := getattr(config, name)) < 1:
+            raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
 
 
 def check_schedule(name: str, schedule: Schedule) -> None:
