@@ -266,7 +266,7 @@ def suggestion(name: str, known: Sequence[str]) -> str:
 
 
 def check_numbers(config: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Raise ValueError naming a setting outside of its range; momentum and dropout are in [0, 1)."""
+    """Raise ValueError naming a number outside of its range, for momentum and dropout [0, 1)."""
     for name, (least, most) in ranges.items():
         value = getattr(config, name)
         if not value >= least:
