@@ -19,18 +19,28 @@ frames = np.arange(2 * 16 * 16, dtype=np.uint8).reshape(2, 16, 16)
 print(len(said), compute_flow(frames, backend="cpu", threads=1).sum())
 """
 
+# One small kernel, where it does not matter which; it takes a second to compile.
+CHECKSUM = """
+from flowcpc.stores.codec.checksums import crc32c, crc32c_of
+print(crc32c_of(bytes(range(256)) * 4), sum(crc32c.stats.cache_hits.values()))
+"""
 
-def solve(**environment: str) -> str:
-    """What a process prints: how often it spoke of compiling, and the sum of a flow."""
+
+def run(program: str, **environment: str) -> list[str]:
+    """The words that a process prints which runs `program`.
+
+    The solver's: how often it spoke of compiling, and the sum of a flow. The checksum's: itself,
+    and how often the kernel was loaded.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", SOLVE],
+        [sys.executable, "-c", program],
         cwd=ROOT,
         env=os.environ | environment,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout.split()
 
 
 def files(folder: Path) -> dict[Path, int]:
@@ -38,37 +48,37 @@ def files(folder: Path) -> dict[Path, int]:
 
 
 def test_a_second_process_loads_what_the_first_one_compiled(tmp_path: Path) -> None:
-    first = solve(NUMBA_CACHE_DIR=str(tmp_path))
+    first = run(SOLVE, NUMBA_CACHE_DIR=str(tmp_path))
     kept = files(tmp_path)
     assert kept
-    second = solve(NUMBA_CACHE_DIR=str(tmp_path))
+    second = run(SOLVE, NUMBA_CACHE_DIR=str(tmp_path))
     assert files(tmp_path) == kept
-    assert (first.split()[0], second.split()[0]) == ("2", "0")
-    assert first.split()[1] == second.split()[1]
+    assert (first[0], second[0]) == ("2", "0")
+    assert first[1] == second[1]
 
 
 @pytest.mark.parametrize("suffix", [".nbc", ".nbi"])
 def test_torn_files_are_made_anew(suffix: str, tmp_path: Path) -> None:
-    expected = solve(NUMBA_CACHE_DIR=str(tmp_path)).split()[1]
+    expected = run(CHECKSUM, NUMBA_CACHE_DIR=str(tmp_path))[0]
     torn = list(tmp_path.rglob(f"*{suffix}"))
     assert torn
     for path in torn:
         path.write_bytes(path.read_bytes()[:50])
-    assert solve(NUMBA_CACHE_DIR=str(tmp_path)).split()[1] == expected
+    assert run(CHECKSUM, NUMBA_CACHE_DIR=str(tmp_path)) == [expected, "0"]
     kept = files(tmp_path)
-    assert solve(NUMBA_CACHE_DIR=str(tmp_path)).split()[1] == expected
+    assert run(CHECKSUM, NUMBA_CACHE_DIR=str(tmp_path)) == [expected, "1"]
     assert files(tmp_path) == kept
 
 
 def test_another_processor_has_a_folder_of_its_own(tmp_path: Path) -> None:
-    solve(NUMBA_CACHE_DIR=str(tmp_path))
-    solve(NUMBA_CACHE_DIR=str(tmp_path), NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES="")
+    run(CHECKSUM, NUMBA_CACHE_DIR=str(tmp_path))
+    run(CHECKSUM, NUMBA_CACHE_DIR=str(tmp_path), NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES="")
     assert len(list((tmp_path / "flowcpc").iterdir())) == 2
 
 
 @pytest.mark.parametrize("folder", ["/proc/nowhere", "/dev/null"])
 def test_without_a_folder_every_process_compiles(folder: str) -> None:
-    assert solve(NUMBA_CACHE_DIR=folder).split()[0] == "2"
+    assert [run(CHECKSUM, NUMBA_CACHE_DIR=folder)[1] for _ in range(2)] == ["0", "0"]
 
 
 def test_a_kernel_in_another_folder_changes_the_key_and_other_files_do_not(tmp_path: Path) -> None:
