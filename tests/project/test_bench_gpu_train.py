@@ -41,6 +41,7 @@ def test_without_a_gpu_it_names_the_reason() -> None:
     assert "no CUDA device" in answer.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_it_trains_where_the_libraries_that_write_stores_are_absent(tmp_path: Path) -> None:
     """The store travels: made here, read where neither zarr nor h5py can be imported."""
     small = ["--size", "tiny", "--steps", "4", "--rounds", "1", "--workers", "0"]

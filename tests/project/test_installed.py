@@ -94,6 +94,7 @@ def test_both_ways_to_start_a_command(installed: Path, hostile: Path) -> None:
         assert "extract-flow" in run(installed, hostile, *start, "--help")
 
 
+@pytest.mark.slow
 def test_extraction_and_training_in_such_a_folder(installed: Path, hostile: Path) -> None:
     """Dask workers, decoder processes, torchrun and loader processes are not shadowed either."""
     videos = write_class_folders(hostile / "videos", {"Left": (-1.0, 0.0), "Right": (1.0, 0.0)})

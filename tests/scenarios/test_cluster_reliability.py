@@ -30,7 +30,7 @@ def commits(store: Path) -> int:
     return len(list((store / "commits").glob("*/*.json")))
 
 
-def make_videos(folder: Path, count: int, frames: int = 60) -> Path:
+def make_videos(folder: Path, count: int, frames: int = 30) -> Path:
     """`count` clips, two different ones by turns."""
     for label, step in (("Left", (-1.0, 0.0)), ("Right", (1.0, 0.5))):
         clip = write_video(folder / f"{label}.avi", moving_texture(frames, 48, 64, step=step))
@@ -163,9 +163,8 @@ def test_a_worker_that_is_asked_to_go_drops_its_video_and_another_does_it(
     assert_undisturbed(site.videos, site.store, site.folder)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_client_that_is_asked_to_go_says_how_to_go_on(site: Site, number: int) -> None:
     site.start_workers(1)
     process = site.extract()

@@ -23,7 +23,7 @@ from flowcpc.stores.records import garbage
 from flowcpc.stores.window_reader import FrameWindowReader, WindowReader
 
 # `make chaos` sets this to 200.
-KILLS = int(os.environ.get("FLOWCPC_KILLS", "6"))
+KILLS = int(os.environ.get("FLOWCPC_KILLS", "3"))
 
 FORMS = (("zarr",), ("hdf5",), ("zarr", "with frames"))
 

@@ -150,18 +150,23 @@ def test_a_memory_hog_is_a_row_and_the_rest_is_done(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "words", "options"),
+    ("number", "workers"),
     [
-        (signal.SIGSEGV, "its decoder was killed by SIGSEGV after", []),
-        (signal.SIGSTOP, "took longer than the time limit of 12 s", ["--time-limit", "12"]),
+        (signal.SIGSEGV, 0),
+        (signal.SIGSTOP, 2),
+        pytest.param(signal.SIGSEGV, 2, marks=pytest.mark.slow),
+        pytest.param(signal.SIGSTOP, 0, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("workers", [0, 2])
 def test_a_decoder_that_dies_or_hangs_costs_one_video(
-    tmp_path: Path, number: signal.Signals, words: str, options: list[str], workers: int
+    tmp_path: Path, number: signal.Signals, workers: int
 ) -> None:
+    words, options = {
+        signal.SIGSEGV: ("its decoder was killed by SIGSEGV after", ()),
+        signal.SIGSTOP: ("took longer than the time limit of 12 s", ("--time-limit", "12")),
+    }[number]
     videos = write_class_folders(tmp_path / "videos", CLASSES, clips=1)
-    poisonous = write_video(videos / "Left" / "long.avi", moving_texture(400, 24, 32, step=(1, 0)))
+    poisonous = write_video(videos / "Left" / "long.avi", moving_texture(200, 24, 32, step=(1, 0)))
     whole = command(videos, tmp_path / "s", "--workers", workers, *options)
     with subprocess.Popen(
         whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -186,11 +191,13 @@ def test_a_decoder_that_dies_or_hangs_costs_one_video(
     assert_same_store(tmp_path / "s", tmp_path / "calm")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+)
 def test_sigterm_drops_the_video_in_hand(tmp_path: Path, number: signal.Signals) -> None:
     """Even while its decoder hangs: nothing is recorded, and the exit code asks for a requeue."""
     videos = write_class_folders(tmp_path / "videos", CLASSES, clips=1)
-    in_hand = write_video(videos / "Left" / "long.avi", moving_texture(400, 24, 32, step=(1, 0)))
+    in_hand = write_video(videos / "Left" / "long.avi", moving_texture(200, 24, 32, step=(1, 0)))
     whole = command(videos, tmp_path / "s", "--workers", 0)
     with subprocess.Popen(
         whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -228,7 +228,7 @@ def test_the_command_prints_text_and_json(store: FlowStore) -> None:
 
 
 def test_it_answers_while_an_extraction_runs(tmp_path: Path) -> None:
-    videos = write_class_folders(tmp_path / "videos", {"Left": (-1.0, 0.0)}, clips=6, frames=60)
+    videos = write_class_folders(tmp_path / "videos", {"Left": (-1.0, 0.0)}, clips=6, frames=30)
     command = extraction_command(
         videos, tmp_path / "s", size="256x342"
     )  # workers are told of every three seconds

@@ -95,6 +95,7 @@ def test_loader_processes_change_nothing(tmp_path: Path, make_store: Callable[..
     assert all(torch.equal(value, b[name]) for name, value in a.items())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_compiled_code_computes_the_same(tmp_path: Path) -> None:
     """In a process of its own: the compiler starts processes and keeps a cache."""
