@@ -41,20 +41,17 @@ class Decoder:
     def __init__(self) -> None:
         # It imports from the same folders as this process, but `-P` excludes the current folder,
         # which may hold a data set.
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder),
-            "OPENBLAS_NUM_THREADS": "1",
-            "MALLOC_ARENA_MAX": "2",
-        }
+        folders = os.pathsep.join(folder for folder in sys.path if folder)
+        threads = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+        environment = {**os.environ, "PYTHONPATH": folders, **threads}
         # In a session of its own, because a terminal's Ctrl-C is for the command.
         options: dict[str, Any] = {"bufsize": 0, "env": environment, "start_new_session": True}
         options |= dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         try:
-            self._process: subprocess.Popen[bytes] = subprocess.Popen(COMMAND, **options)
+            self.process: subprocess.Popen[bytes] = subprocess.Popen(COMMAND, **options)
         except OSError as error:
             raise DecoderError(f"its decoder cannot be started ({error.strerror})") from error
-        pipes: Any = (self._process.stdin, self._process.stdout, self._process.stderr)
+        pipes: Any = (self.process.stdin, self.process.stdout, self.process.stderr)
         self._requests, self._answers, self._stderr = pipes
         os.set_blocking(self._stderr.fileno(), False)
         self._selector = selectors.DefaultSelector()
@@ -62,21 +59,16 @@ class Decoder:
         self._used = False
         self.idle = True
 
-    @property
-    def pid(self) -> int:
-        """Process id."""
-        return self._process.pid
-
     def usable(self) -> bool:
         """Return whether the process is alive and waits for the next video."""
-        return self.idle and self._process.poll() is None
+        return self.idle and self.process.poll() is None
 
     def kill(self) -> None:
         """End the process, whatever it does."""
-        self._process.kill()
+        self.process.kill()
         # A process that waits for a dead disk only dies when the disk answers.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_DEATH_S)
+            self.process.wait(_DEATH_S)
         self._selector.close()
         for pipe in (self._requests, self._answers, self._stderr):
             pipe.close()
@@ -116,10 +108,8 @@ class Decoder:
                 # Counted in polls, not by the clock: a suspended machine is not a hanging decoder.
                 silent += _POLL_S
                 if silent >= _MAX_SILENCE_S:
-                    raise LimitError(
-                        f"its decoder gave nothing for {_MAX_SILENCE_S:g} s after {decoded} "
-                        "frames: the file, or its disk, hangs"
-                    )
+                    what = f"gave nothing for {_MAX_SILENCE_S:g} s after {decoded} frames"
+                    raise LimitError(f"its decoder {what}: the file, or its disk, hangs")
                 continue
             count = self._answers.readinto(buffer[filled:])
             if not count:
@@ -128,8 +118,8 @@ class Decoder:
             filled, silent = filled + count, 0.0
 
     def _cause_of_death(self) -> str:
-        self._process.kill()  # it has closed its pipe, but may still be running
-        code = self._process.wait()
+        self.process.kill()  # it has closed its pipe, but may still be running
+        code = self.process.wait()
         output = (self._stderr.read(1 << 16) or b"").decode(errors="replace")
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         reason = f" ({lines[-1][:_MAX_REASON]})" if lines else ""
@@ -154,9 +144,8 @@ class DecodedVideo:
         opened = self._receive()[0]
         if not isinstance(opened, Opened):
             raise DecoderError("its decoder sent frames before their size")
-        self.header_frames, self.fps = opened.header_frames, opened.fps
-        self.source_height, self.source_width = opened.source_height, opened.source_width
-        self.height, self.width = opened.height, opened.width
+        self.header_frames, self.fps, self.source_height, self.source_width, *size = opened
+        self.height, self.width = size
 
     def blocks(self) -> Iterator[NDArray[np.uint8]]:
         """Yield uint8 (n, H, W), n >= 1, in order. Raises as `Decoder.open`."""
@@ -168,8 +157,7 @@ class DecodedVideo:
                 raise DecoderError(f"its decoder sent {length} bytes for {count} frames of {size}")
             frames = np.empty((count, self.height, self.width), np.uint8)
             self._decoder.fill(frames.data.cast("B"), self._watch, self.decoded_frames)
-            for size_of_jpeg in message.jpegs:
-                jpeg = bytearray(size_of_jpeg)
+            for jpeg in map(bytearray, message.jpegs):
                 self._decoder.fill(memoryview(jpeg), self._watch, self.decoded_frames)
                 self._jpegs.append(bytes(jpeg))
             self.decoded_frames += count
@@ -215,12 +203,10 @@ class DecodedVideo:
         self._decoder.idle = True  # a failure is the last message about a video
         if message.kind == "refused":
             raise VideoError(message.reason)
-        if message.kind == "starved":
-            raise LimitError(
-                f"needs more memory to decode than the limit of {self._memory_limit >> 20}M after "
-                f"{self.decoded_frames} frames; give more with --memory-limit, or leave it out"
-            )
         after = f"after {self.decoded_frames} frames"
+        if message.kind == "starved":
+            problem = f"needs more memory to decode than the limit of {self._memory_limit >> 20}M"
+            raise LimitError(f"{problem} {after}; give more with --memory-limit, or leave it out")
         raise DecoderError(f"its decoder failed {after}: {message.reason}")
 
 

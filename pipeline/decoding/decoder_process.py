@@ -67,14 +67,13 @@ def _send(answers: int, messages: Messages) -> None:
 def _serve(request: Request, messages: Messages) -> None:
     """Decode one video and put its messages into the queue; the last one is Done or Failed."""
     forget_peak()
-    limit = request.memory_limit
+    limit, threads, with_jpegs = request.memory_limit, request.threads, request.with_jpegs
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-    cv2.setNumThreads(request.threads)
+    cv2.setNumThreads(threads)
     reader = None
     try:
-        threads, with_jpegs = request.threads, request.with_jpegs
         reader = FrameReader(request.path, request.size, threads=threads, with_jpegs=with_jpegs)
         reader.begin()
         messages.put(pack(Opened(*(getattr(reader, name) for name in Opened._fields))))
@@ -86,8 +85,8 @@ def _serve(request: Request, messages: Messages) -> None:
         if whole and _is_starved(reader, limit):
             raise MemoryError
         sha256 = _sha256(request.path) if whole else ""
-        done = Done(reader.decoded_frames, reader.times.tolist(), sha256, peak_bytes())
-        messages.put(pack(done))
+        times = reader.times.tolist()
+        messages.put(pack(Done(len(times), times, sha256, peak_bytes())))
     except VideoError as error:
         starved = reader is not None and _is_starved(reader, limit)
         messages.put(pack(Failed("starved") if starved else Failed("refused", str(error))))

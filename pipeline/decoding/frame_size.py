@@ -26,9 +26,8 @@ class FrameSize:
         if set(given) not in ({"height", "width"}, {"short_side"}):
             raise ValueError("give height and width, or short_side alone")
         if not all(MIN_SIDE <= side <= MAX_SIDE for side in given.values()):
-            size = "x".join(map(str, given.values()))
-            rule = f"must be {MIN_SIDE} to {MAX_SIDE} px, got {size}"
-            raise ValueError(f"{' and '.join(given)} {rule}")
+            names, size = " and ".join(given), "x".join(map(str, given.values()))
+            raise ValueError(f"{names} must be {MIN_SIDE} to {MAX_SIDE} px, got {size}")
 
     def resolve(self, source_height: int, source_width: int) -> tuple[int, int]:
         """Return (height, width) in px for a video of this size after rotation by its metadata.
@@ -46,10 +45,9 @@ class FrameSize:
         if long > short:
             long_side = max(side, 2 * ((side * long + short) // (2 * short)))
         if long_side > MAX_SIDE:
-            raise ValueError(
-                f"is {source_height}x{source_width} px: with a short side of {side} px, its long "
-                f"side would be {long_side} px; the maximum is {MAX_SIDE}"
-            )
+            problem = f"with a short side of {side} px, its long side would be {long_side} px"
+            size = f"is {source_height}x{source_width} px"
+            raise ValueError(f"{size}: {problem}; the maximum is {MAX_SIDE}")
         return (side, long_side) if source_height <= source_width else (long_side, side)
 
     def to_json(self) -> dict[str, Any]:

@@ -33,12 +33,8 @@ FRAME_CODEC: dict[str, str | int] = {
     "subsampling": "4:2:0",
     "resize": "area where both sides shrink, else bilinear",
 }
-_JPEG_OPTIONS = (
-    cv2.IMWRITE_JPEG_QUALITY,
-    int(FRAME_CODEC["quality"]),
-    cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
-)
+_SUBSAMPLING = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420)
+_JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, int(FRAME_CODEC["quality"]), *_SUBSAMPLING)
 DECODER = f"opencv-ffmpeg {cv2.__version__}"
 
 
@@ -92,24 +88,21 @@ class FrameReader:
         except ValueError as error:
             raise VideoError(str(error)) from error
 
-    def frames(self) -> Iterator[NDArray[np.uint8]]:
-        """Yield uint8 (H, W) to the end of the video."""
-        if self._first is None:
-            self.begin()
-        frame, self._first = self._first, None
-        while frame is not None:
-            if self._with_jpegs:
-                self._jpegs.append(to_jpeg(frame, self.height, self.width))
-            yield to_gray(frame, self.height, self.width)
-            frame = self._read()
-
     def blocks(self, limit: int = 32) -> Iterator[NDArray[np.uint8]]:
         """Yield uint8 (n, H, W), 1 <= n <= `limit`, with fewer frames where they are large."""
         if self._first is None:
             self.begin()
-        frames, size = self.frames(), frames_per_block(self.height, self.width, limit)
+        frames, size = self._frames(), frames_per_block(self.height, self.width, limit)
         while block := list(itertools.islice(frames, size)):
             yield np.stack(block)
+
+    def _frames(self) -> Iterator[NDArray[np.uint8]]:
+        frame, self._first = self._first, None
+        while frame is not None:
+            if self._with_jpegs:
+                self._jpegs.append(_to_jpeg(frame, self.height, self.width))
+            yield to_gray(frame, self.height, self.width)
+            frame = self._read()
 
     def take_jpegs(self) -> list[bytes]:
         """Return the frames yielded since the last call as JPEGs in colour, if requested."""
@@ -126,14 +119,13 @@ class FrameReader:
 
     @property
     def times(self) -> NDArray[np.float64]:
-        """Seconds of every decoded frame, float64.
+        """Presentation time of every decoded frame, float64, s; frame number / fps where unusable.
 
-        Presentation times; frame number / fps where those do not increase (AVI with B-frames).
+        They are unusable where they do not increase, as in an AVI with B-frames.
         """
         stamps = np.array(self._stamps, np.float64)
-        if np.all(np.diff(stamps) > 0):
-            return stamps
-        return np.arange(len(stamps)) / (self.fps or 25.0)
+        increase = bool(np.all(np.diff(stamps) > 0))
+        return stamps if increase else np.arange(len(stamps)) / (self.fps or 25.0)
 
 
 def to_gray(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -141,8 +133,7 @@ def to_gray(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
     return _resized(np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), np.uint8), height, width)
 
 
-def to_jpeg(frame: NDArray[np.uint8], height: int, width: int) -> bytes:
-    """Return a decoded frame, uint8 (h, w, 3) BGR, as a JPEG of this size by FRAME_CODEC."""
+def _to_jpeg(frame: NDArray[np.uint8], height: int, width: int) -> bytes:
     good, jpeg = cv2.imencode(".jpg", _resized(frame, height, width), _JPEG_OPTIONS)
     assert good
     return jpeg.tobytes()

@@ -16,9 +16,8 @@ class Watch:
     """Checks the time limit of a video, in seconds from now, and `should_stop`."""
 
     def __init__(self, time_limit: float | None, should_stop: Callable[[], bool]) -> None:
+        self._time_limit, self._should_stop = time_limit, should_stop
         self._began = time.perf_counter()
-        self._time_limit = time_limit
-        self._should_stop = should_stop
 
     @property
     def seconds(self) -> float:
@@ -30,7 +29,5 @@ class Watch:
         if self._should_stop():
             raise Preempted
         if self._time_limit is not None and self.seconds > self._time_limit:
-            raise LimitError(
-                f"took longer than the time limit of {self._time_limit:g} s; "
-                "give more with --time-limit, or leave the video out"
-            )
+            problem = f"took longer than the time limit of {self._time_limit:g} s"
+            raise LimitError(f"{problem}; give more with --time-limit, or leave the video out")

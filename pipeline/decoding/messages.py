@@ -20,7 +20,7 @@ LENGTHS = struct.Struct("<II")  # bytes of the JSON and of the images
 class Request:
     """Decode `path` to gray frames of `size`, `block` at a time, on so many `threads`.
 
-    The process may use `memory_limit` bytes. It stops after `max_blocks` blocks, or decodes all;
+    The process may use `memory_limit` bytes. It stops after `max_blocks` blocks, or decodes all.
     With `with_jpegs` it sends each frame as a JPEG in colour too.
     """
 

@@ -69,7 +69,7 @@ def test_what_comes_is_what_the_reader_gives(
     decoder: Decoder, clip: Path, block: int, threads: int
 ) -> None:
     reader = FrameReader(clip, FrameSize(24, 32))
-    wanted = np.stack(list(reader.frames()))
+    wanted = np.concatenate(list(reader.blocks()))
     request = Request(clip, FrameSize(24, 32), block=block, threads=threads, memory_limit=1 << 30)
     source = decoder.open(request, FREELY)
     assert (source.header_frames, source.fps) == (11, 25.0)
@@ -91,11 +91,11 @@ def test_overlapping_blocks_lose_no_pair(decoder: Decoder, clip: Path) -> None:
 def test_one_process_serves_video_after_video(clip: Path, tmp_path: Path) -> None:
     """Refused ones among them: a start costs more than a short video."""
     with borrowed_decoder() as first:
-        pid = first.pid
+        pid = first.process.pid
     (tmp_path / "bad.avi").write_bytes(b"junk")
     for _ in range(3):
         with borrowed_decoder() as lent:
-            assert lent.pid == pid
+            assert lent.process.pid == pid
             with pytest.raises(VideoError, match="can be decoded"):
                 open_video(lent, tmp_path / "bad.avi")
             assert len(np.concatenate(list(open_video(lent, clip).blocks()))) == 11
@@ -108,7 +108,7 @@ def test_two_threads_get_two_processes(clip: Path) -> None:
     def work() -> None:
         with borrowed_decoder() as lent:
             both.wait(60)
-            pids.append(lent.pid)
+            pids.append(lent.process.pid)
             assert sum(map(len, open_video(lent, clip).blocks())) == 11
 
     threads = [threading.Thread(target=work) for _ in range(2)]
@@ -125,7 +125,7 @@ def test_a_crash_names_its_signal_and_the_next_video_gets_a_new_process(
 ) -> None:
     def work() -> None:
         with borrowed_decoder() as lent:
-            pids.append(lent.pid)
+            pids.append(lent.process.pid)
             blocks = open_video(lent, long_clip, side=512).blocks()
             assert len(next(blocks)) == 4
             os.kill(decoder_of(long_clip), number)
@@ -136,27 +136,27 @@ def test_a_crash_names_its_signal_and_the_next_video_gets_a_new_process(
     with pytest.raises(DecoderError, match=rf"killed by {number.name} after \d+ frames"):
         work()
     with borrowed_decoder() as lent:
-        assert lent.pid != pids[0]
+        assert lent.process.pid != pids[0]
         assert sum(map(len, open_video(lent, clip).blocks())) == 11
 
 
 def test_one_that_was_killed_while_it_waited_is_not_lent(clip: Path) -> None:
     with borrowed_decoder() as lent:
-        pid = lent.pid
+        pid = lent.process.pid
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     with borrowed_decoder() as lent:
-        assert lent.pid != pid
+        assert lent.process.pid != pid
         assert sum(map(len, open_video(lent, clip).blocks())) == 11
 
 
 def test_a_decoder_that_stands_still_ends_by_the_time_limit(long_clip: Path) -> None:
     def work() -> None:
         with borrowed_decoder() as lent:
-            pids.append(lent.pid)
+            pids.append(lent.process.pid)
             blocks = open_video(lent, long_clip, side=512, watch=Watch(1.5, lambda: False)).blocks()
             next(blocks)
-            os.kill(lent.pid, signal.SIGSTOP)
+            os.kill(lent.process.pid, signal.SIGSTOP)
             for _ in blocks:
                 pass
 
@@ -177,7 +177,7 @@ def test_without_a_time_limit_silence_is_a_hang(
         with borrowed_decoder() as lent:
             blocks = open_video(lent, long_clip, side=512).blocks()
             next(blocks)
-            os.kill(lent.pid, signal.SIGSTOP)
+            os.kill(lent.process.pid, signal.SIGSTOP)
             for _ in blocks:
                 pass
 
@@ -218,10 +218,10 @@ def test_it_decodes_ahead_in_bounded_memory(long_clip: Path) -> None:
         source = open_video(lent, long_clip, side=512)
         blocks = source.blocks()
         next(blocks)
-        ticks = [-1.0, cpu_seconds(lent.pid)]
+        ticks = [-1.0, cpu_seconds(lent.process.pid)]
         while ticks[-1] != ticks[-2]:
             time.sleep(0.2)
-            ticks.append(cpu_seconds(lent.pid))
+            ticks.append(cpu_seconds(lent.process.pid))
         for _ in blocks:
             pass
         assert source.decoded_frames == 600
@@ -239,15 +239,15 @@ def test_it_leaves_signals_to_the_process_that_it_serves(long_clip: Path) -> Non
     with borrowed_decoder() as lent:
         source = open_video(lent, long_clip)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            os.kill(lent.pid, number)
+            os.kill(lent.process.pid, number)
         assert sum(map(len, source.blocks())) == 600
-        assert os.getsid(lent.pid) != os.getsid(0), "a terminal's Ctrl-C is for the command"
+        assert os.getsid(lent.process.pid) != os.getsid(0), "a terminal's Ctrl-C is for the command"
 
 
 def test_a_stop_is_noticed_while_it_waits(long_clip: Path) -> None:
     def work() -> None:
         with borrowed_decoder() as lent:
-            os.kill(lent.pid, signal.SIGSTOP)
+            os.kill(lent.process.pid, signal.SIGSTOP)
             open_video(lent, long_clip, watch=Watch(None, lambda: True))
 
     with pytest.raises(Preempted):

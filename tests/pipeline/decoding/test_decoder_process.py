@@ -35,7 +35,7 @@ from flowcpc.pipeline.decoding.messages import FrameSize, Request
 if sys.argv[2]:
     decoder.COMMAND = (sys.executable, "-P", "-c", sys.argv[2])
 lent = decoder.Decoder()
-print(lent.pid, flush=True)
+print(lent.process.pid, flush=True)
 request = Request(pathlib.Path(sys.argv[1]), FrameSize(512, 512), 4, 1, 1 << 30)
 lent.open(request, Watch(None, lambda: False))
 print("opened", flush=True)
@@ -84,7 +84,7 @@ lent = decoder.Decoder()
 request = Request(pathlib.Path("clip.avi"), FrameSize(24, 32), 4, 1, 1 << 30)
 source = lent.open(request, Watch(None, lambda: False))
 print(sum(map(len, source.blocks())))
-maps = open(f"/proc/{{lent.pid}}/maps").read().split()
+maps = open(f"/proc/{{lent.process.pid}}/maps").read().split()
 print(*sorted({{name for name in maps if name.endswith(".so")}}))
 lent.kill()
 """
@@ -99,6 +99,6 @@ lent.kill()
 
 def test_idle_decoders_end_with_the_process(clip: Path) -> None:
     with borrowed_decoder() as lent:
-        pid = lent.pid
+        pid = lent.process.pid
     end_idle_decoders()
     assert has_ended(pid)
