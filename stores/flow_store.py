@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -19,13 +19,20 @@ from numpy.typing import NDArray
 from flowcpc.stores import layout
 from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX
 from flowcpc.stores.base.errors import DamagedStoreError, UnknownVideoError, nearest_name
+from flowcpc.stores.base.locks import shared_by_last
 from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.codec.blosc import CODEC
 from flowcpc.stores.encoding import encoding_from_json
 from flowcpc.stores.records import catalog, garbage, record_file
 from flowcpc.stores.records.chunk_map import ChunkMap
 from flowcpc.stores.records.commits import digest_of, read_commit
-from flowcpc.stores.records.contract import CommitRecord, FailureRecord, Numerics, SourceRecord
+from flowcpc.stores.records.contract import (
+    CommitRecord,
+    FailureRecord,
+    Numerics,
+    PackedChunks,
+    SourceRecord,
+)
 from flowcpc.stores.records.dataset_file import merge_dataset
 from flowcpc.stores.records.store_file import (
     describe_differences,
@@ -38,10 +45,7 @@ from flowcpc.stores.video.writer import VideoWriter
 
 
 def open_store(path: str | os.PathLike[str]) -> "FlowStore":
-    """Return the store at `path`.
-
-    Raises FileNotFoundError if there is none, ValueError for another format or format version.
-    """
+    """Return the store at `path`. Raises as `read_store_file`."""
     meta = read_store_file(Path(path))
     return FlowStore(Path(path), meta["array_format"], meta["numerics"])
 
@@ -73,12 +77,13 @@ def create_store(
     if "short_side" not in numerics:  # otherwise each commit holds that of its video
         wanted["flows_per_chunk"] = layout.flows_per_chunk(numerics["height"], numerics["width"])
     wanted = json.loads(json.dumps(wanted))
-    if not (root / layout.STORE_FILE).exists():
+    file = root / layout.STORE_FILE
+    if not file.exists():
         _check_new_folder(root)
         meta = {"format": layout.FORMAT, "format_version": layout.FORMAT_VERSION}
         meta |= {"array_format": array_format or "zarr", "numerics": wanted}
-        if not (root / layout.STORE_FILE).exists():  # another process may have been faster
-            record_file.write_record(root / layout.STORE_FILE, meta)
+        if not file.exists():  # another process may have been faster
+            record_file.write_record(file, meta)
     store = open_store(root)
     if array_format not in (None, store.array_format):
         raise ValueError(
@@ -101,48 +106,29 @@ def _check_new_folder(root: Path) -> None:
     above = next(path for path in (root, *root.absolute().parents) if path.exists())
     if above != root and not above.is_dir():
         raise ValueError(f"{root} cannot be a store, because {above} is a file; give another path")
-    foreign = root.exists() and (not root.is_dir() or any(map(_is_foreign, root.iterdir())))
-    if foreign and not (root / layout.STORE_FILE).exists():
+    entries = root.iterdir() if root.is_dir() else filter(Path.exists, [root])
+    # A store that another process is making has a lock and temporary files.
+    foreign = (e for e in entries if e.name != layout.LOCK_FILE and e.suffix != TEMPORARY_SUFFIX)
+    if any(foreign) and not (root / layout.STORE_FILE).exists():
         raise ValueError(f"{root} exists and is not a flowcpc store; give a new or empty folder")
-
-
-def _is_foreign(entry: Path) -> bool:
-    """Return whether an entry cannot be a new store's, which has a lock and temporary files."""
-    return entry.name != layout.LOCK_FILE and entry.suffix != TEMPORARY_SUFFIX
 
 
 class FlowStore:
     """Optical flow of many videos, with tables over them; `open_store` and `create_store` make one.
 
-    Attributes
-    ----------
-    path : Path
-    numerics : dict
-        What decides the stored values, as in store.json.
-    digest : str
-        Of numerics and array format, as in every commit.
-    height, width : int or None
-        Size of every stored flow, px; None if videos have sizes of their own (columns of `videos`).
-    short_side : int or None
-        Shorter side of every video, px, if videos have sizes of their own.
-    encoding : Encoding
-        Codes <-> px.
-    has_frames : bool
-        Whether the frames that flow was computed from are stored too.
-    array_format : str
-        "zarr" or "hdf5".
+    `numerics` is what decides the stored values, as in store.json.
     """
 
     def __init__(self, path: Path, array_format: str, numerics: Numerics) -> None:
         self.path = path
-        self.array_format = array_format
+        self.array_format = array_format  # "zarr" or "hdf5"
         self.numerics = numerics
-        self.digest = digest_of(array_format, numerics)
-        self.height: int | None = numerics.get("height")
-        self.width: int | None = numerics.get("width")
-        self.short_side: int | None = numerics.get("short_side")
+        self.digest = digest_of(array_format, numerics)  # as in every commit
+        self.short_side: int | None = numerics.get("short_side")  # px, if videos differ in size
+        # (height, width) of every flow, px; None if videos differ (see the columns of `videos`).
+        self.size = None if self.short_side else (numerics["height"], numerics["width"])
         self.encoding = encoding_from_json(numerics["encoding"])
-        self.has_frames = "frames" in numerics
+        self.has_frames = "frames" in numerics  # those that flow was computed from
 
     # With `columns`, only these columns are read; an unknown one raises KeyError.
 
@@ -205,17 +191,15 @@ class FlowStore:
 
     def read_codes(self, video_id: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Return flows [start, stop) in stored codes, of the encoding's dtype; see `read_flow`."""
-        video = self.open_video(video_id)
-        return video.read(*_range("flows", video_id, start, stop, video.shape[0]))
+        return _read_range(self.open_video(video_id), "flows", start, stop)
 
     def open_video(self, video_id: str) -> VideoReader:
         """Return a reader of one video's codes, for many reads. Raises UnknownVideoError."""
         commit = self._require_commit(video_id)
-        video, chunks = commit["video"], ChunkMap.from_json(commit["chunks"])
+        video, per_chunk = commit["video"], self.numerics.get("flows_per_chunk")
+        per_chunk = per_chunk or commit["chunks"]["flows_per_chunk"]
+        chunks = self._chunk_map(video_id, commit["chunks"], video["flows"], per_chunk, "flows")
         shape = (video["flows"], 2, video["height"], video["width"])
-        per_chunk = self.numerics.get("flows_per_chunk") or commit["chunks"]["flows_per_chunk"]
-        if not chunks.holds(video["flows"], per_chunk):
-            raise self._contradiction(video_id, f"its chunks do not fit {video['flows']} flows")
         return VideoReader(video_id, self.path, shape, self.encoding.dtype, per_chunk, chunks)
 
     def read_frames(
@@ -226,17 +210,15 @@ class FlowStore:
         There is one more than flows, at the size of the flow; flow t is from frame t to t + 1.
         Raises ValueError if the store holds no frames, else as `read_flow`.
         """
-        frames = self.open_frames(video_id)
-        return frames.read(*_range("frames", video_id, start, stop, frames.shape[0]))
+        return _read_range(self.open_frames(video_id), "frames", start, stop)
 
     def open_frames(self, video_id: str) -> FrameFileReader:
         """Return a reader of one video's frames, for many reads. Raises as `read_frames`."""
         self.require_frames()
         commit = self._require_commit(video_id)
-        video, chunks = commit["video"], ChunkMap.from_json(commit["jpegs"])
+        video = commit["video"]
         shape = (video["flows"] + 1, 3, video["height"], video["width"])
-        if not chunks.holds(shape[0], 1):
-            raise self._contradiction(video_id, f"its JPEGs do not fit {shape[0]} frames")
+        chunks = self._chunk_map(video_id, commit["jpegs"], shape[0], 1, "frames")
         return FrameFileReader(video_id, self.path, shape, chunks)
 
     def require_frames(self) -> None:
@@ -257,10 +239,10 @@ class FlowStore:
     def failure_of(self, video_id: str) -> FailureRecord | None:
         """Return the failure record of a video, or None if there is none or it is damaged."""
         try:
-            record = record_file.read_record(layout.failure_path(self.path, video_id))
+            path = layout.failure_path(self.path, video_id)
+            return cast(FailureRecord, record_file.read_record(path))
         except (FileNotFoundError, DamagedStoreError):
             return None
-        return record  # type: ignore[return-value]
 
     def _require_commit(self, video_id: str) -> CommitRecord:
         commit = self.commit_of(video_id)
@@ -272,11 +254,17 @@ class FlowStore:
         hint = f"; did you mean {nearest}?" if nearest else ""
         raise UnknownVideoError(f"{video_id} is not in {self.path}{hint}")
 
-    def _contradiction(self, video_id: str, fault: str) -> DamagedStoreError:
-        return DamagedStoreError(
-            f"the record of {video_id} in {self.path} contradicts itself: {fault}; "
-            "extract the video again"
-        )
+    def _chunk_map(
+        self, video_id: str, packed: PackedChunks, count: int, per_chunk: int, items: str
+    ) -> ChunkMap:
+        """Return the map of a video. Raises DamagedStoreError unless it fits `count` items."""
+        chunks = ChunkMap.from_json(packed)
+        if not chunks.holds(count, per_chunk):
+            raise DamagedStoreError(
+                f"the record of {video_id} in {self.path} contradicts itself: its chunks do not "
+                f"fit {count} {items}; extract the video again"
+            )
+        return chunks
 
     # -- writing
 
@@ -286,9 +274,9 @@ class FlowStore:
         `size` is (height, width) of its flow, px; optional if all videos have the same. Raises
         ValueError for a size that does not fit the store.
         """
-        if self.height is not None and self.width is not None:
-            size = size or (self.height, self.width)
-            fits, rule = size == (self.height, self.width), f"flow of {self.height}x{self.width}"
+        if self.size is not None:
+            size = size or self.size
+            fits, rule = size == self.size, f"flow of {self.size[0]}x{self.size[1]}"
         else:
             fits = size is not None and min(size) == self.short_side
             rule = f"a shorter side of {self.short_side} px"
@@ -298,15 +286,8 @@ class FlowStore:
                 f"the flow of {video_id} is {given}, but {self.path} takes {rule}; resize it"
             )
         per_chunk = self.numerics.get("flows_per_chunk") or layout.flows_per_chunk(*size)
-        return VideoWriter(
-            self.path,
-            video_id,
-            array_format=self.array_format,
-            digest=self.digest,
-            chunk=(per_chunk, 2, *size),
-            encoding=self.encoding,
-            with_frames=self.has_frames,
-        )
+        store = (self.path, self.array_format, self.digest, self.encoding, self.has_frames)
+        return VideoWriter(*store, video_id, (per_chunk, 2, *size))
 
     def relabel(self, commit: CommitRecord, source: SourceRecord) -> None:
         """Replace label, group and folds in the commit of a stored video; its arrays stay."""
@@ -328,17 +309,24 @@ class FlowStore:
         return garbage.hold(self.path)
 
     def left_alone(self) -> contextlib.AbstractContextManager[bool]:
-        """Lock the store; the block gets True if no other process holds it."""
-        return garbage.left_alone(self.path)
+        """Lock the store; the block gets True if no other process holds it.
+
+        When several writers finish at the same time, only the last one gets True.
+        """
+        return shared_by_last(self.path / layout.LOCK_FILE)
 
     def collect_garbage(self) -> int:
         """Delete leftovers unless another process writes. Returns the number of files."""
         return garbage.collect(self.path)
 
 
-def _range(what: str, video_id: str, start: int, stop: int | None, count: int) -> tuple[int, int]:
-    """Return [start, stop) of `count` flows or frames. Raises ValueError if it lies outside."""
+def _read_range(
+    video: VideoReader | FrameFileReader, items: str, start: int, stop: int | None
+) -> NDArray[Any]:
+    """Return the items [start, stop) of a video. Raises ValueError for a range outside it."""
+    count = video.shape[0]
     stop = count if stop is None else stop
     if not 0 <= start <= stop <= count:
-        raise ValueError(f"{what} [{start}, {stop}) of {video_id} must lie within [0, {count})")
-    return start, stop
+        span = f"{items} [{start}, {stop}) of {video.video_id}"
+        raise ValueError(f"{span} must lie within [0, {count})")
+    return video.read(start, stop)

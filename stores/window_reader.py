@@ -1,13 +1,11 @@
-"""Batched reads for training: many segments of many videos into one array, on a thread pool.
+"""Batched reads for training: many segments of many videos into one array, on a thread pool."""
 
-`WindowReader` reads the codes of flow, `FrameWindowReader` the frames that it was computed from.
-"""
-
-import abc
+import functools
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,53 +17,48 @@ from flowcpc.stores.video.reader import VideoReader
 Integers = NDArray[np.int64]
 
 
-class _BatchReader(abc.ABC):
-    """Reads segments of items, flows or frames, from a store. Each process opens its own videos.
+class WindowReader:
+    """Reads segments of items from a store: codes of flow, or the frames that it was computed from.
 
-    A reader can be sent to a process that was started by forkserver or spawn, where it reads on one
-    thread. A forked process is refused.
+    Flow has C = 2 channels in the encoding's dtype; frames have C = 3, RGB, uint8, and a video has
+    one more of them. Each process opens its own videos. A reader can be sent to a process that was
+    started by forkserver or spawn, where it reads on one thread. A forked process is refused.
 
     Parameters
     ----------
-    store : FlowStore
     video_ids : sequence of str
         The videos that `read_windows` names by position.
+    frames : bool
+        Whether to read frames; ValueError for a store without any.
     threads : int, optional
         How many windows are read at a time; default: all cores of this process.
     """
 
-    _ITEM: ClassVar[str]
-    _CHANNELS: ClassVar[int]
-
     def __init__(
-        self, store: FlowStore, video_ids: Sequence[str], *, threads: int | None = None
+        self,
+        store: FlowStore,
+        video_ids: Sequence[str],
+        *,
+        frames: bool = False,
+        threads: int | None = None,
     ) -> None:
         if threads is not None and threads < 1:
             raise ValueError(f"threads={threads} must be at least 1, or None for all cores")
+        if frames:
+            store.require_frames()
         self.store = store
         self._video_ids = list(video_ids)
+        self._frames = frames
+        self._item = "frame" if frames else "flow"
         self._threads = threads
-        self._begin()
-
-    def _begin(self) -> None:
         self._process = os.getpid()
-        self._videos: dict[int, VideoReader | FrameFileReader] = {}
         self._pool: ThreadPoolExecutor | None = None
+        self._videos: dict[int, VideoReader | FrameFileReader] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what another process needs: it opens its own videos and reads on one thread."""
-        return {"store": self.store, "_video_ids": self._video_ids, "_threads": 1}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Start in the process that this was sent to."""
-        self.__dict__.update(state)
-        self._begin()
-
-    @abc.abstractmethod
-    def _open_video(self, video_id: str) -> VideoReader | FrameFileReader: ...
-
-    @abc.abstractmethod
-    def _dtype(self) -> np.dtype[Any]: ...
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how another process makes its own reader, which opens its own videos."""
+        make = functools.partial(WindowReader, frames=self._frames, threads=1)
+        return make, (self.store, self._video_ids)
 
     def read_windows(
         self,
@@ -111,9 +104,10 @@ class _BatchReader(abc.ABC):
         self._check(videos, starts, count, stops)
         size = size or self._whole_size(videos)
         corners = np.zeros((*starts.shape, 2), np.int64) if corners is None else corners
-        if self.store.height is not None and self.store.width is not None:
-            self._check_crop(corners, size, (self.store.height, self.store.width))
-        shape, dtype = (*starts.shape, count, self._CHANNELS, *size), self._dtype()
+        if self.store.size is not None:
+            self._check_crop(corners, size, self.store.size)
+        shape = (*starts.shape, count, 3 if self._frames else 2, *size)
+        dtype = FrameFileReader.dtype if self._frames else self.store.encoding.dtype
         target = np.empty(shape, dtype) if out is None else out
         if target.shape != shape or target.dtype != dtype or not target.flags.c_contiguous:
             raise ValueError(
@@ -123,7 +117,7 @@ class _BatchReader(abc.ABC):
         def read(segments: Sequence[tuple[int, int]]) -> None:
             for b, t in segments:
                 video = self._open(int(videos[b]))
-                if self.store.height is None:  # otherwise all were checked above
+                if self.store.size is None:  # otherwise all were checked above
                     owner = f" of {video.video_id}"
                     self._check_crop(corners[b, t], size, video.shape[2:], owner)
                 stop = video.shape[0] if stops is None else min(video.shape[0], int(stops[b, t]))
@@ -131,10 +125,10 @@ class _BatchReader(abc.ABC):
                 top, left = corners[b, t]
                 video.read_crop(items, (int(top), int(left)), size, target[b, t])
 
-        self._run(read, list(np.ndindex(*starts.shape)))
+        self._run(read, list(np.ndindex(starts.shape)))
         return target
 
-    def _run(self, read: Any, segments: list[tuple[int, ...]]) -> None:
+    def _run(self, read: Callable[..., None], segments: list[tuple[int, ...]]) -> None:
         """Call `read` with runs of segments on several threads; neighbours share files."""
         most = self._threads or len(os.sched_getaffinity(0))
         threads = min(most, len(segments))
@@ -142,23 +136,22 @@ class _BatchReader(abc.ABC):
             read(segments)
             return
         self._pool = self._pool or ThreadPoolExecutor(most, "read-windows")
-        edges = [len(segments) * k // threads for k in range(threads + 1)]
-        running = [
-            self._pool.submit(read, segments[edges[k] : edges[k + 1]]) for k in range(threads)
-        ]
+        edges = itertools.pairwise(len(segments) * k // threads for k in range(threads + 1))
+        running = [self._pool.submit(read, segments[begin:end]) for begin, end in edges]
         wait(running)  # all of them, so that none still writes after an error
         for future in running:
             future.result()
 
     def _open(self, number: int) -> VideoReader | FrameFileReader:
         if number not in self._videos:
-            self._videos[number] = self._open_video(self._video_ids[number])
+            opened = self.store.open_frames if self._frames else self.store.open_video
+            self._videos[number] = opened(self._video_ids[number])
         return self._videos[number]
 
     def _whole_size(self, videos: Integers) -> tuple[int, int]:
         """Return the one size (height, width) of some videos."""
-        if self.store.height is not None and self.store.width is not None:
-            return self.store.height, self.store.width
+        if self.store.size is not None:
+            return self.store.size
         sizes = {self._open(int(video)).shape[2:]: self._video_ids[video] for video in videos}
         if len(sizes) != 1:
             named = [f"{name} is {size[0]}x{size[1]}" for size, name in sorted(sizes.items())[:2]]
@@ -178,19 +171,17 @@ class _BatchReader(abc.ABC):
                 "forkserver or spawn, and create it there"
             )
         if count < 1:
-            raise ValueError(f"num_{self._ITEM}s={count} must be at least 1")
-        if len(videos) and not 0 <= videos.min() <= videos.max() < len(self._video_ids):
-            raise ValueError(
-                f"videos are numbered 0 to {len(self._video_ids) - 1}, got {videos.tolist()}"
-            )
+            raise ValueError(f"num_{self._item}s={count} must be at least 1")
+        last = len(self._video_ids) - 1
+        if len(videos) and not 0 <= videos.min() <= videos.max() <= last:
+            raise ValueError(f"videos are numbered 0 to {last}, got {videos.tolist()}")
         if (starts < 0).any():
-            raise ValueError(
-                f"a segment must start at {self._ITEM} 0 or later, got {int(starts.min())}"
-            )
+            lowest = int(starts.min())
+            raise ValueError(f"a segment must start at {self._item} 0 or later, got {lowest}")
         if stops is not None and (stops <= starts).any():
             b, t = np.argwhere(stops <= starts)[0]
             raise ValueError(
-                f"a segment must stop after it starts, but starts at {self._ITEM} {starts[b, t]} "
+                f"a segment must stop after it starts, but starts at {self._item} {starts[b, t]} "
                 f"and stops at {stops[b, t]}"
             )
 
@@ -200,41 +191,8 @@ class _BatchReader(abc.ABC):
         """Raise ValueError unless crops of `size` at `corners` (..., 2) lie within `whole`, px."""
         limit = (whole[0] - size[0], whole[1] - size[1])
         crop = f"a crop of {size[0]}x{size[1]}"
-        frame = f"{self._ITEM} of {whole[0]}x{whole[1]}{owner}"
+        frame = f"{self._item} of {whole[0]}x{whole[1]}{owner}"
         if min(limit) < 0 or min(size) < 1:
             raise ValueError(f"{crop} does not fit {frame}; give a smaller one")
         if (corners < 0).any() or (corners > np.array(limit)).any():
             raise ValueError(f"{crop} leaves {frame}; corners go from (0, 0) to {limit}")
-
-
-class WindowReader(_BatchReader):
-    """Reads the codes of segments of flows: 2 channels, the encoding's dtype."""
-
-    _ITEM, _CHANNELS = "flow", 2
-
-    def _open_video(self, video_id: str) -> VideoReader:
-        return self.store.open_video(video_id)
-
-    def _dtype(self) -> np.dtype[Any]:
-        return self.store.encoding.dtype
-
-
-class FrameWindowReader(_BatchReader):
-    """Reads segments of frames: 3 channels (RGB), uint8. A video has one more frame than flows.
-
-    Raises ValueError for a store without frames.
-    """
-
-    _ITEM, _CHANNELS = "frame", 3
-
-    def __init__(
-        self, store: FlowStore, video_ids: Sequence[str], *, threads: int | None = None
-    ) -> None:
-        store.require_frames()
-        super().__init__(store, video_ids, threads=threads)
-
-    def _open_video(self, video_id: str) -> FrameFileReader:
-        return self.store.open_frames(video_id)
-
-    def _dtype(self) -> np.dtype[Any]:
-        return FrameFileReader.dtype

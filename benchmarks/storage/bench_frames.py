@@ -23,7 +23,7 @@ from flowcpc.pipeline.decoding import frames as pipeline_frames
 from flowcpc.pipeline.decoding.decoder import end_idle_decoders
 from flowcpc.pipeline.extraction.extract import ExtractionSettings, extract_video
 from flowcpc.stores.flow_store import FlowStore, create_store
-from flowcpc.stores.window_reader import FrameWindowReader, WindowReader
+from flowcpc.stores.window_reader import WindowReader
 
 SIZE, CROP, FRAMES, WINDOWS = (256, 342), (224, 224), 10, 100
 CLIPS = 12
@@ -93,7 +93,7 @@ def _seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in both)
 
 
-def windows_per_second(reader: WindowReader | FrameWindowReader, lengths: np.ndarray) -> float:
+def windows_per_second(reader: WindowReader, lengths: np.ndarray) -> float:
     """Random windows of one thread, per second of processor time."""
     rng = np.random.default_rng(0)
     videos = rng.integers(0, len(lengths), WINDOWS)
@@ -116,7 +116,8 @@ def main() -> None:
         store, having = extraction(Path(name, "with"), clips, True)
         videos = store.videos()
         names, lengths = videos["video_id"].tolist(), videos["flows"].to_numpy()
-        frames_rate = windows_per_second(FrameWindowReader(store, names, threads=1), lengths)
+        frames = WindowReader(store, names, frames=True, threads=1)
+        frames_rate = windows_per_second(frames, lengths)
         flows_rate = windows_per_second(WindowReader(store, names, threads=1), lengths)
     pairs, size = int(lengths.sum()), int(videos["frame_bytes"].sum())
     text = (

@@ -27,7 +27,7 @@ from flowcpc.stores.codec.checksums import crc32c
 from flowcpc.stores.codec.raw_bytes import SLACK
 from flowcpc.stores.encoding import DEFAULT, ENCODINGS
 from flowcpc.stores.flow_store import FlowStore, create_store
-from flowcpc.stores.video.open_files import _open
+from flowcpc.stores.video.reader import _open
 from flowcpc.stores.window_reader import WindowReader
 
 HEIGHT, WIDTH, CROP, CLIPS, FLOWS, NUM_FLOWS, BATCH = 256, 342, 224, 24, 40, 10, 64

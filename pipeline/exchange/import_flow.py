@@ -301,8 +301,8 @@ class _Importer:
         store, problem = self.store, f"{files[0].name} is {height}x{width}, but the store's flow"
         if store.short_side not in (None, min(height, width)):
             raise FolderError(f"{problem} has a shorter side of {store.short_side} px")
-        if store.short_side is None and (height, width) != (store.height, store.width):
-            shape = f"{store.height}x{store.width}"
+        if store.size and store.size != (height, width):
+            shape = f"{store.size[0]}x{store.size[1]}"
             raise FolderError(f"{problem} is {shape}; videos of several sizes need --short-side")
         return height, width
 

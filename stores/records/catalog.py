@@ -72,9 +72,9 @@ Tables = dict[str, pd.DataFrame]
 Columns = Mapping[str, list[str]]  # of each table; all of a table that is not named
 
 
-def pack_rows(table: str, columns: Mapping[str, Sequence[Any]]) -> PackedColumns:
-    """Return a video's rows in shots, segments or frames as its commit record keeps them."""
-    return pack_columns(columns, _LONG_TABLES[table][1])
+def pack_tables(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, PackedColumns]:
+    """Return a video's rows in shots, segments and frames as its commit record keeps them."""
+    return {name: pack_columns(tables[name], rest) for name, (_, rest) in _LONG_TABLES.items()}
 
 
 def read_table(store: Path, name: str, columns: list[str] | None = None) -> pd.DataFrame:

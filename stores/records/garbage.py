@@ -11,21 +11,13 @@ import pyarrow.parquet as pq
 from flowcpc.stores import layout
 from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX
 from flowcpc.stores.base.errors import DamagedStoreError
-from flowcpc.stores.base.locks import locked, locked_if_free, shared_by_last
+from flowcpc.stores.base.locks import locked, locked_if_free
 from flowcpc.stores.records.record_file import read_record, record_names
 
 
 def hold(store: Path) -> contextlib.AbstractContextManager[None]:
     """Lock the store as one of its writers, so that nobody deletes what this process writes."""
     return locked(store / layout.LOCK_FILE, shared=True, wait=True)
-
-
-def left_alone(store: Path) -> contextlib.AbstractContextManager[bool]:
-    """Lock the store; the block gets True if no other process holds it.
-
-    When several writers finish at the same time, only the last one gets True.
-    """
-    return shared_by_last(store / layout.LOCK_FILE)
 
 
 def collect(store: Path) -> int:

@@ -1,12 +1,12 @@
-"""The frames of one video: a file of JPEGs, one after the other, written and read.
+"""The frames of one video: JPEGs, one after the other, a Motion JPEG stream that FFmpeg plays.
 
-Such a file is a Motion JPEG stream, which FFmpeg plays. The commit keeps offset, size and CRC32C
-of every JPEG in a ChunkMap, so that a window of frames is one read.
+The commit keeps offset, size and CRC32C of every JPEG in a ChunkMap, so a window is one read.
 """
 
 import contextlib
 import dataclasses
 import io
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flowcpc.stores.base.errors import DamagedStoreError
 from flowcpc.stores.codec.checksums import crc32c_of
 from flowcpc.stores.records.chunk_map import ChunkMap
-from flowcpc.stores.video.open_files import read_at
+from flowcpc.stores.video.reader import damage, read_at
 
 _BYTES_PER_READ = 16 << 20
 _MODE = "RGB"
@@ -38,7 +37,7 @@ class FrameFileWriter:
 
     def write(self, jpeg: bytes) -> None:
         """Append a frame. Raises ValueError for anything but an RGB JPEG of this size."""
-        header = _mode_and_size(_open_jpeg(jpeg))
+        _, header = _open_jpeg(jpeg)
         if header != (_MODE, self._size):
             raise ValueError(
                 f"a frame of {self.path.name} is {header}; it must be a JPEG, {(_MODE, self._size)}"
@@ -75,16 +74,11 @@ class FrameFileReader:
     shape: tuple[int, int, int, int]  # (frames, 3, H, W)
     chunks: ChunkMap
 
-    @property
-    def _path(self) -> Path:
-        return self.store / self.chunks.files[0]
-
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Return frames [start, stop), uint8 (n, H, W, 3), RGB. Raises DamagedStoreError."""
-        out = np.empty((stop - start, *self.shape[2:], self.shape[1]), np.uint8)
-        for number, image in enumerate(self._images(np.arange(start, stop))):
-            out[number] = np.asarray(image)
-        return out
+        out = np.empty((stop - start, self.shape[1], *self.shape[2:]), np.uint8)
+        self.read_crop(np.arange(start, stop), (0, 0), self.shape[2:], out)
+        return np.ascontiguousarray(out.transpose(0, 2, 3, 1))
 
     def read_crop(
         self,
@@ -100,55 +94,40 @@ class FrameFileReader:
             out[number] = np.asarray(crop).transpose(2, 0, 1)
 
     def _images(self, frames: NDArray[np.int64]) -> Iterator[Image.Image]:
-        """Yield some frames in order; the file is read in pieces."""
-        begins = self.chunks.offsets[frames]
-        ends = begins + self.chunks.sizes[frames]
-        done = 0
-        while done < len(frames):
-            within = int(np.searchsorted(ends, begins[done] + _BYTES_PER_READ, side="right"))
-            last = frames[max(done, within - 1)]
-            stop = int(np.searchsorted(frames, last, side="right"))  # with all its repetitions
-            raw = np.empty(ends[stop - 1] - begins[done], np.uint8)
-            if fault := read_at(self._path, int(begins[done]), raw):
-                raise self._damaged(frames[done:stop], fault)
-            yield from self._decode(frames[done:stop], raw, begins[done])
-            done = stop
-
-    def _decode(
-        self, frames: NDArray[np.int64], raw: NDArray[np.uint8], begin: int
-    ) -> Iterator[Image.Image]:
-        """Yield some frames out of `raw`, bytes of the file from `begin` on."""
-        decoded, image = -1, None
-        for frame in frames:
-            if frame != decoded:
-                offset = self.chunks.offsets[frame] - begin
-                jpeg = raw[offset : offset + self.chunks.sizes[frame]].tobytes()
-                if crc32c_of(jpeg) != self.chunks.checks[frame]:
-                    raise self._damaged(frames, "a checksum fails")
-                image = _open_jpeg(jpeg, load=True)
-                if _mode_and_size(image) != (_MODE, self.shape[2:]):
-                    raise self._damaged(frames, "it is not such a JPEG")
-                decoded = frame
-            assert image is not None
-            yield image
-
-    def _damaged(self, frames: NDArray[np.int64], fault: str) -> DamagedStoreError:
-        return DamagedStoreError(
-            f"frames [{frames[0]}, {frames[-1] + 1}) of {self.video_id} are damaged "
-            f"({self._path}: {fault}); flowcpc verify lists all damage and its repair"
-        )
+        """Yield some frames in order; the file is read in pieces, each frame once."""
+        frames, repeats = np.unique(frames, return_counts=True)
+        path, begins = self.store / self.chunks.files[0], self.chunks.offsets[frames]
+        ends, checks = begins + self.chunks.sizes[frames], self.chunks.checks[frames]
+        first = 0
+        while first < len(frames):
+            within = int(np.searchsorted(ends, begins[first] + _BYTES_PER_READ, side="right"))
+            stop = max(first + 1, within)
+            raw = np.empty(ends[stop - 1] - begins[first], np.uint8)
+            fault = read_at(path, int(begins[first]), raw)
+            for k in range(first, stop):
+                jpeg = raw[begins[k] - begins[first] : ends[k] - begins[first]].tobytes()
+                if not fault and crc32c_of(jpeg) != checks[k]:
+                    fault = "a checksum fails"
+                image, header = (None, None) if fault else _open_jpeg(jpeg, load=True)
+                if image is None or header != (_MODE, self.shape[2:]):
+                    span = f"frames [{frames[first]}, {frames[stop - 1] + 1})"
+                    fault = fault or "it is not such a JPEG"
+                    raise damage(f"{span} of {self.video_id}", path, fault)
+                yield from itertools.repeat(image, repeats[k])
+            first = stop
 
 
-def _open_jpeg(data: bytes, *, load: bool = False) -> Image.Image | None:
-    """Return the image in a JPEG, its pixels decoded with `load`; None for other data."""
+def _open_jpeg(
+    data: bytes, *, load: bool = False
+) -> tuple[Image.Image | None, tuple[str, tuple[int, int]] | None]:
+    """Return a JPEG as an image, with its mode and size (H, W); (None, None) for other data.
+
+    With `load`, the pixels are decoded too.
+    """
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG",))
         if load:
             image.load()
     except OSError:
-        return None
-    return image
-
-
-def _mode_and_size(image: Image.Image | None) -> tuple[str, tuple[int, int]] | None:
-    return None if image is None else (image.mode, (image.height, image.width))
+        return None, None
+    return image, (image.mode, (image.height, image.width))

@@ -4,7 +4,10 @@ The commit says where every chunk lies, so neither zarr nor HDF5 is needed.
 """
 
 import dataclasses
+import errno
+import functools
 import math
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,10 @@ from flowcpc.stores.codec.blosc import scratch_bytes
 from flowcpc.stores.codec.raw_bytes import SLACK
 from flowcpc.stores.codec.window_kernel import read_window
 from flowcpc.stores.records.chunk_map import ChunkMap
-from flowcpc.stores.video.open_files import read_at
 
 _CHUNKS_PER_READ, _BYTES_PER_READ = 128, 64 << 20
+_OPEN_FILES = 128
+_NO_DAMAGE = (errno.EMFILE, errno.ENFILE, errno.EACCES)
 
 
 @dataclasses.dataclass(eq=False)
@@ -52,8 +56,7 @@ class VideoReader:
         They must lie within the video; this is not checked.
         Raises DamagedStoreError if bytes are missing or changed.
         """
-        flat = out.reshape(-1).view(np.uint8)
-        flow_bytes = 2 * size[0] * size[1] * self.dtype.itemsize
+        codes = out.view(np.uint8)
         numbers = flows // self.flows_per_chunk
         per_file = self.chunks.chunks_per_file
         most = max(1, min(_CHUNKS_PER_READ, _BYTES_PER_READ // self._chunk_bytes))
@@ -63,8 +66,7 @@ class VideoReader:
             limit = min((first // per_file + 1) * per_file, first + most)
             stop = int(np.searchsorted(numbers, limit))
             piece = slice(first, int(numbers[stop - 1]) + 1)
-            part = flat[done * flow_bytes : stop * flow_bytes]
-            self._read_piece(piece, flows[done:stop], corner, size, part)
+            self._read_piece(piece, flows[done:stop], corner, size, codes[done:stop].reshape(-1))
             done = stop
 
     def _read_piece(
@@ -80,23 +82,18 @@ class VideoReader:
         begin, end = int(offsets.min()), int((offsets + sizes).max())
         raw, scratch = _buffers.get(end - begin, self._chunk_bytes)
         path = self.store / self.chunks.files[piece.start // self.chunks.chunks_per_file]
+        named = f"flows [{flows[0]}, {flows[-1] + 1}) of {self.video_id}"
         if fault := read_at(path, begin, raw[: end - begin]):
-            raise self._damaged(path, flows, fault)
+            raise damage(named, path, fault)
         where = (offsets - begin, sizes, self.chunks.checks[piece])
         first = piece.start * self.flows_per_chunk
         chunk = (self.flows_per_chunk, *self.shape[2:], self.dtype.itemsize)
         if not read_window(raw, where, first, flows, chunk, corner, size, scratch, flat):
-            raise self._damaged(path, flows, "a checksum fails")
+            raise damage(named, path, "a checksum fails")
 
     @property
     def _chunk_bytes(self) -> int:
         return self.flows_per_chunk * math.prod(self.shape[1:]) * self.dtype.itemsize
-
-    def _damaged(self, path: Path, flows: NDArray[np.int64], fault: str) -> DamagedStoreError:
-        return DamagedStoreError(
-            f"flows [{flows[0]}, {flows[-1] + 1}) of {self.video_id} are damaged "
-            f"({path}: {fault}); flowcpc verify lists all damage and its repair"
-        )
 
 
 class _Buffers(threading.local):
@@ -116,3 +113,48 @@ class _Buffers(threading.local):
 
 
 _buffers = _Buffers()
+
+
+def read_at(path: Path, begin: int, out: NDArray[np.uint8]) -> str:
+    """Fill `out` with the bytes of a file from `begin` on. Returns the fault of the file, or "".
+
+    Raises OSError for what is no damage: too many open files, no permission.
+    """
+    try:
+        opened = _open(str(path))  # this variable keeps it open even if the cache drops it
+        done = 0
+        while done < len(out):  # a read may return less than was asked for
+            count = os.preadv(opened.descriptor, [out[done:].data], begin + done)
+            if count == 0:
+                return "the file is too short"
+            done += count
+    except OSError as error:
+        if error.errno in _NO_DAMAGE:
+            raise
+        return error.strerror or str(error)
+    return ""
+
+
+def damage(named: str, path: Path, fault: str) -> DamagedStoreError:
+    """Return the error for `named`, items of a video, whose file cannot be used."""
+    return DamagedStoreError(
+        f"{named} are damaged ({path}: {fault}); flowcpc verify lists all damage and its repair"
+    )
+
+
+class _OpenFile:
+    """A descriptor that closes with its last reference: threads may read what the cache dropped."""
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = -1
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+
+@functools.lru_cache(_OPEN_FILES)
+def _open(path: str) -> _OpenFile:
+    """Return an open file. A generation has its own name, so a path never gets other bytes."""
+    return _OpenFile(path)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,18 +33,17 @@ if TYPE_CHECKING:
 class VideoWriter:
     """Writes one generation of one video; a context manager that leaves no files without `commit`.
 
-    At most one incomplete chunk is buffered, however long the video is. `path` and `frames_path`
-    are its files, `array` the writer of its chunks.
+    At most one incomplete chunk is buffered. `path` and `frames_path` are its files, `array` is the
+    writer of its chunks.
     """
 
     store: Path
-    video_id: str
-    _: dataclasses.KW_ONLY
     array_format: str  # "zarr" or "hdf5"
     digest: str  # of the store's numerics
-    chunk: tuple[int, int, int, int]  # shape, (flows, 2, H, W)
     encoding: Encoding
     with_frames: bool  # then `append_frames` takes one more than flows
+    video_id: str
+    chunk: tuple[int, int, int, int]  # shape, (flows, 2, H, W)
 
     def __post_init__(self) -> None:
         self._generation = uuid.uuid4().hex[:12]
@@ -82,11 +81,10 @@ class VideoWriter:
                 f"codes of {self.video_id} are {codes.dtype} {codes.shape}; "
                 f"this store takes {self.encoding.dtype} (n, *{self.chunk[1:]})"
             )
-        size = self.chunk[0]
         self._pending.extend(codes)
-        while len(self._pending) >= size:
-            self._write(np.stack(self._pending[:size]), size)
-            del self._pending[:size]
+        while len(self._pending) >= self.chunk[0]:
+            self._write(self._pending[: self.chunk[0]])
+            del self._pending[: self.chunk[0]]
         # Copies: views would keep the whole block.
         self._pending = [flow.copy() for flow in self._pending]
 
@@ -97,43 +95,37 @@ class VideoWriter:
         """
         for jpeg in jpegs:
             if self._frames is None:
-                raise ValueError(
-                    f"{self.store} holds flow without frames; do not append those of "
-                    f"{self.video_id}"
-                )
+                problem = f"{self.store} holds flow without frames"
+                raise ValueError(f"{problem}; do not append those of {self.video_id}")
             self._frames.write(jpeg)
 
     def commit(
-        self,
-        source: SourceRecord,
-        video: Mapping[str, Any],
-        *,
-        frames: Mapping[str, Any],
-        shots: Mapping[str, Any],
-        segments: Mapping[str, Any],
+        self, source: SourceRecord, video: Mapping[str, Any], **tables: Mapping[str, Any]
     ) -> CommitRecord:
         """Sync and check what was appended, then make it the video's flow. Returns the commit.
 
-        `video` has VideoColumns except size and bytes. The tables are equally long lists by
-        column; `frames` has a row per flow.
+        `video` has VideoColumns except size and bytes. `tables` are `frames` (a row per flow),
+        `shots` and `segments`, each as equally long lists by column.
         Raises DamagedStoreError if the disk returns other bytes than were written, and ValueError
         if there is no flow or the number of frames is not the number of flows plus one.
         """
         if self._pending:
-            chunk = np.zeros(self.chunk, self.encoding.dtype)
-            chunk[: len(self._pending)] = self._pending
-            self._write(chunk, len(self._pending))
+            self._write(self._pending)
             self._pending = []
         if not self._flows:
-            raise ValueError(
-                f"no flow was written to {self.path}; a video needs at least two frames"
-            )
+            raise ValueError(f"{self.path} has no flow; a video needs at least two frames")
         self.array.close()
         chunks, jpegs = self._chunk_map(), self._finish_frames()
         self._read_back(chunks)
         if jpegs is not None:
             self._read_back(jpegs)
-        files = {str(path.relative_to(self.store)): _file_sum(path) for path in self._files()}
+        files: dict[str, FileSum] = {
+            str(path.relative_to(self.store)): {
+                "sha256": sha256_of_file(path),
+                "bytes": path.stat().st_size,
+            }
+            for path in self._files()
+        }
         size = {"flows": self._flows, "height": self.chunk[2], "width": self.chunk[3]}
         size["bytes"] = sum(entry["bytes"] for entry in files.values())
         values = {
@@ -143,9 +135,7 @@ class VideoWriter:
             "files": files,
             "chunks": {**chunks.to_json(), "flows_per_chunk": self.chunk[0]},
             "video": {**video, **size},
-            "frames": catalog.pack_rows("frames", frames),
-            "shots": catalog.pack_rows("shots", shots),
-            "segments": catalog.pack_rows("segments", segments),
+            **catalog.pack_tables(tables),
         }
         record = cast(CommitRecord, values)
         sync_folder(self.path.parent)
@@ -180,15 +170,19 @@ class VideoWriter:
     def _make_array(self) -> "ZarrWriter | Hdf5Writer":
         # Loading zarr takes a second, and readers never need it.
         attributes = {**self.encoding.attributes(), "video_id": self.video_id}
+        arguments = (self.path, self.chunk, self.encoding, attributes)
         if self.array_format == "zarr":
             from flowcpc.stores.video.zarr_arrays import ZarrWriter
 
-            return ZarrWriter(self.path, self.chunk, self.encoding, attributes)
+            return ZarrWriter(*arguments)
         from flowcpc.stores.video.hdf5_arrays import Hdf5Writer
 
-        return Hdf5Writer(self.path, self.chunk, self.encoding, attributes)
+        return Hdf5Writer(*arguments)
 
-    def _write(self, chunk: NDArray[Any], flows: int) -> None:
+    def _write(self, codes: Sequence[NDArray[Any]]) -> None:
+        """Write a chunk of so many flows; one that is not full ends in zeros."""
+        chunk = np.zeros(self.chunk, self.encoding.dtype)
+        chunk[: len(codes)] = codes
         frame = compress(chunk)
         if decompress(frame, chunk.nbytes) != chunk.tobytes():
             raise DamagedStoreError(
@@ -196,19 +190,17 @@ class VideoWriter:
                 "check the memory and processor of this machine"
             )
         check = crc32c_of(frame)
-        self.array.write(frame, check, flows)
+        self.array.write(frame, check, len(codes))
         self._sizes.append(len(frame))
         self._checks.append(check)
-        self._flows += flows
+        self._flows += len(codes)
 
     def _chunk_map(self) -> ChunkMap:
         files = tuple(str(path.relative_to(self.store)) for path in self.array.files)
-        lists = (self.array.offsets, self._sizes, self._checks)
-        arrays = (np.array(values, np.int64) for values in lists)
-        return ChunkMap(files, self.array.chunks_per_file, *arrays)
+        columns = np.array([self.array.offsets, self._sizes, self._checks], np.int64)
+        return ChunkMap(files, self.array.chunks_per_file, *columns)
 
     def _finish_frames(self) -> ChunkMap | None:
-        """Finish the file of frames and return where each of them lies; None without frames."""
         if self._frames is None:
             return None
         self._frames.close()
@@ -224,9 +216,9 @@ class VideoWriter:
         """Raise DamagedStoreError unless every chunk is in its file as it was compressed."""
         for number, name in enumerate(chunks.files):
             part = slice(number * chunks.chunks_per_file, (number + 1) * chunks.chunks_per_file)
-            columns = (chunks.offsets[part], chunks.sizes[part], chunks.checks[part])
+            columns = np.stack([chunks.offsets, chunks.sizes, chunks.checks], 1)[part]
             with open(self.store / name, "rb") as file:
-                for offset, size, check in zip(*columns, strict=True):
+                for offset, size, check in columns:
                     file.seek(offset)
                     if crc32c_of(file.read(size)) != check:
                         raise DamagedStoreError(
@@ -246,7 +238,3 @@ class VideoWriter:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             self.path.unlink(missing_ok=True)
-
-
-def _file_sum(path: Path) -> FileSum:
-    return {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}

@@ -60,7 +60,7 @@ def store(videos: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("array_format", ["zarr", "hdf5"])
 def test_every_video_has_its_own_size(videos: Path, tmp_path: Path, array_format: str) -> None:
     store = open_store(extract(videos, tmp_path / "s", "--format", array_format))
-    assert (store.height, store.width, store.short_side) == (None, None, 24)
+    assert (store.size, store.short_side) == (None, 24)
     names = ("short_side", "height", "width", "flows_per_chunk")
     assert [store.numerics.get(name) for name in names] == [24, None, None, None]
     rows = store.videos().set_index("video_id")

@@ -20,7 +20,7 @@ from store_cases import FORMATS, NUMERICS, some_flow
 from flowcpc.stores.flow_store import create_store, open_store
 from flowcpc.stores.inspection.verify import EXTRA, verify
 from flowcpc.stores.records import garbage
-from flowcpc.stores.window_reader import FrameWindowReader, WindowReader
+from flowcpc.stores.window_reader import WindowReader
 
 # `make chaos` sets this to 200.
 KILLS = int(os.environ.get("FLOWCPC_KILLS", "3"))
@@ -233,7 +233,7 @@ def test_a_read_only_store_can_be_read_and_says_that_it_cannot_be_written(tmp_pa
         subprocess.run(["umount", "--lazy", same], check=True)
 
 
-def read_elsewhere(reader: WindowReader | FrameWindowReader) -> np.ndarray:
+def read_elsewhere(reader: WindowReader) -> np.ndarray:
     return reader.read_windows(np.array([0, 1]), np.array([[0], [3]]), 5)
 
 
@@ -242,7 +242,7 @@ def test_a_reader_works_in_loader_processes(tmp_path: Path, method: str) -> None
     store = create_store(tmp_path / "s", NUMERICS | FRAMES)
     for seed in range(2):
         commit_flow(store, f"v{seed}", some_flow(9, seed))
-    readers = [WindowReader(store, ["v0", "v1"]), FrameWindowReader(store, ["v0", "v1"])] * 2
+    readers = [WindowReader(store, ["v0", "v1"], frames=frames) for frames in (False, True)] * 2
     expected = [read_elsewhere(reader) for reader in readers]
     with multiprocessing.get_context(method).Pool(2) as pool:
         for found, wanted in zip(pool.map(read_elsewhere, readers), expected, strict=True):

@@ -9,8 +9,8 @@ import pytest
 
 from flowcpc.stores.base.errors import DamagedStoreError
 from flowcpc.stores.flow_store import open_store
-from flowcpc.stores.video import open_files
-from flowcpc.stores.window_reader import FrameWindowReader, WindowReader
+from flowcpc.stores.video import reader as video_reader
+from flowcpc.stores.window_reader import WindowReader
 
 LENGTHS = {"a": 3, "b": 25, "c": 40}
 
@@ -76,7 +76,7 @@ def test_files_that_are_given_up_while_they_are_read(
     tmp_path: Path, make_store: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More videos than may be open, on more threads than cores."""
-    monkeypatch.setattr(open_files, "_open", functools.lru_cache(1)(open_files._OpenFile))
+    monkeypatch.setattr(video_reader, "_open", functools.lru_cache(1)(video_reader._OpenFile))
     flows = {f"v{n}": np.full((2, 2, 8, 8), n, np.float32) for n in range(12)}
     reader = WindowReader(open_store(make_store(tmp_path, flows)), list(flows), threads=8)
     rng = np.random.default_rng(0)
@@ -174,15 +174,14 @@ def test_whole_frames_of_one_size_only(mixed: WindowReader) -> None:
 
 
 @pytest.fixture
-def frames(tmp_path: Path, make_store: Callable[..., Path]) -> FrameWindowReader:
+def frames(tmp_path: Path, make_store: Callable[..., Path]) -> WindowReader:
     flows = {name: np.zeros((length, 2, 18, 20), np.float32) for name, length in LENGTHS.items()}
-    return FrameWindowReader(
-        open_store(make_store(tmp_path, flows, with_frames=True)), list(LENGTHS)
-    )
+    store = open_store(make_store(tmp_path, flows, with_frames=True))
+    return WindowReader(store, list(LENGTHS), frames=True)
 
 
 @pytest.mark.parametrize("spread", [1, 4, 30])
-def test_windows_of_frames_equal_the_loops(frames: FrameWindowReader, spread: int) -> None:
+def test_windows_of_frames_equal_the_loops(frames: WindowReader, spread: int) -> None:
     rng = np.random.default_rng(spread)
     videos = np.array([0, 1, 2, 1, 2])
     starts = rng.integers(0, spread, (5, 3))
@@ -196,7 +195,7 @@ def test_windows_of_frames_equal_the_loops(frames: FrameWindowReader, spread: in
     )
 
 
-def test_past_the_end_the_last_frame_is_repeated(frames: FrameWindowReader) -> None:
+def test_past_the_end_the_last_frame_is_repeated(frames: WindowReader) -> None:
     out = np.zeros((1, 1, 6, 3, 18, 20), np.uint8)
     assert frames.read_windows(np.array([0]), np.array([[2]]), 6, out=out) is out
     last = frames.store.read_frames("a", 3, 4)[0].transpose(2, 0, 1)
@@ -205,16 +204,16 @@ def test_past_the_end_the_last_frame_is_repeated(frames: FrameWindowReader) -> N
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_threads_change_no_frame(frames: FrameWindowReader, threads: int) -> None:
+def test_threads_change_no_frame(frames: WindowReader, threads: int) -> None:
     rng = np.random.default_rng(2)
     videos, starts = rng.integers(0, 3, 7), rng.integers(0, 40, (7, 3))
-    other = FrameWindowReader(frames.store, list(LENGTHS), threads=threads)
+    other = WindowReader(frames.store, list(LENGTHS), frames=True, threads=threads)
     np.testing.assert_array_equal(
         other.read_windows(videos, starts, 5), frames.read_windows(videos, starts, 5)
     )
 
 
-def test_frames_that_cannot_be_read_are_refused(frames: FrameWindowReader, tmp_path: Path) -> None:
+def test_frames_that_cannot_be_read_are_refused(frames: WindowReader, tmp_path: Path) -> None:
     one, first = np.array([1]), np.array([[0]])
     with pytest.raises(ValueError, match="num_frames=0 must be at least 1"):
         frames.read_windows(one, first, 0)
@@ -232,12 +231,12 @@ def test_frames_of_a_store_without_them_are_refused(reader: WindowReader) -> Non
     with pytest.raises(
         ValueError, match="holds flow without frames; extract into another store with --with-frames"
     ):
-        FrameWindowReader(reader.store, list(LENGTHS))
+        WindowReader(reader.store, list(LENGTHS), frames=True)
     with pytest.raises(ValueError, match="--with-frames"):
         reader.store.read_frames("a")
 
 
-def test_damaged_frames_name_their_video(frames: FrameWindowReader) -> None:
+def test_damaged_frames_name_their_video(frames: WindowReader) -> None:
     (path,) = frames.store.path.glob("frames/*/b.*.mjpeg")
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
@@ -260,7 +259,7 @@ def test_damaged_frames_name_their_video(frames: FrameWindowReader) -> None:
 @pytest.mark.parametrize("kind", ["reader", "frames"])
 def test_a_segment_ends_at_its_stop(kind: str, request: pytest.FixtureRequest) -> None:
     """Past a stop the item before it is repeated, although the video continues."""
-    used: WindowReader | FrameWindowReader = request.getfixturevalue(kind)
+    used: WindowReader = request.getfixturevalue(kind)
     if kind == "reader":
         stored = used.store.read_codes("b", 0, 12)
     else:

@@ -245,7 +245,7 @@ def _room(
     small = np.flatnonzero((room < 0).any(axis=1))
     if len(small):
         (height, width), whose = sizes[small[0]], f"the flow in {store.path}"
-        if store.height is None:
+        if store.size is None:
             whose = f"{len(small)} of {len(sizes)} videos in {store.path}, for example "
             whose += video_ids[small[0]]
         raise ValueError(

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from flowcpc.stores.flow_store import FlowStore
-from flowcpc.stores.window_reader import FrameWindowReader, WindowReader
+from flowcpc.stores.window_reader import WindowReader
 
 # Mean colour of ImageNet, in 0 to 1. Deviations are not divided by: a norm follows the first layer.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -21,7 +21,7 @@ class Modality:
 
     Attributes
     ----------
-    reader : WindowReader or FrameWindowReader
+    reader : WindowReader
         Its `read_windows` gives codes (B, T, N, C, h, w).
     planes : int
         C: flow has 2 components, images have 3 colours.
@@ -36,7 +36,7 @@ class Modality:
         As many rows as flows. A video has one frame more than flows, which begins no segment.
     """
 
-    reader: WindowReader | FrameWindowReader
+    reader: WindowReader
     planes: int
     dtype: np.dtype[Any]
     levels: NDArray[np.float32] | None
@@ -62,7 +62,7 @@ def open_modality(
             f"modality=image needs frames, and {store.path} holds flow alone; "
             "extract into another store with --with-frames, or set modality=flow"
         )
-    frames = FrameWindowReader(store, video_ids)
+    frames = WindowReader(store, video_ids, frames=True)
     flows = tables["videos"].set_index("video_id").loc[list(video_ids), "flows"].to_numpy(np.int64)
     offsets = np.cumsum(np.append(0, flows))
     colours = np.broadcast_to(np.array(IMAGE_MEAN, np.float32), (int(offsets[-1]), 3))

@@ -198,7 +198,7 @@ def cpu_scale(config: PretrainConfig, store: FlowStore, most: int) -> PretrainCo
     videos = store.videos()
     median = float(videos["flows"].median()) if len(videos) else 0.0
     share = min(1.0, median / _PAPER_SPAN)
-    side = min(store.height, store.width) if store.height and store.width else store.short_side or 1
+    side = min(store.size) if store.size else store.short_side or 1
     side = max(8 * int(_CPU_SHARE * side / 8), min(side, 8))
     flows = max(1, round(share * config.num_flows))
     spacing = max(1, round(share * config.spacing)) if config.spacing else 0

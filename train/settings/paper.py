@@ -46,8 +46,8 @@ def data_of(store: FlowStore, fold: int) -> str:
     column = f"fold{fold}"
     splits = videos[column].to_list() if column in videos else []
     size = f"{store.short_side} px on the shorter side"
-    if store.height:
-        size = f"{store.height}x{store.width} px"
+    if store.size:
+        size = f"{store.size[0]}x{store.size[1]} px"
     return (
         f"{store.path.resolve().name}, {videos['label'].nunique()} classes, "
         f"{splits.count('train'):,} training and {splits.count('test'):,} test videos "

@@ -85,7 +85,7 @@ def test_the_cpu_s_scale_keeps_what_a_table_compares(store: FlowStore, number: i
     for row in rows:
         for name in (*kept, "difficult_negatives", "num_segments", "num_observed"):
             assert getattr(row.config, name) == getattr(PRESETS[row.name].config, name)
-        assert max(row.config.size) <= min(store.height or 0, store.width or 0)
+        assert max(row.config.size) <= min(store.size or (0,))
         assert row.config.batch_size <= 8
 
 
