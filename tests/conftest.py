@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def real_data() -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_store() -> Callable[..., Path]:
     """A function that writes arrays into a store.
 
@@ -77,20 +78,32 @@ def make_store() -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture
-def store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
-    """The small store of train_cases, for the modules that have no store of their own."""
+@pytest.fixture(scope="session")
+def small_store_made_once(
+    tmp_path_factory: pytest.TempPathFactory, make_store: Callable[..., Path]
+) -> Path:
     from train_cases import small_store
 
-    return small_store(tmp_path, make_store)
+    return small_store(tmp_path_factory.mktemp("small"), make_store)
 
 
-@pytest.fixture
-def run(store: Path, tmp_path: Path) -> Path:
-    """A run on it, finished, with the settings of train_cases."""
+@pytest.fixture(scope="session")
+def small_run_made_once(small_store_made_once: Path) -> Path:
     from train_cases import CONFIG
 
     from flowcpc.train.pretraining.loop import pretrain
 
-    pretrain(store, tmp_path / "run", CONFIG)
-    return tmp_path / "run"
+    pretrain(small_store_made_once, small_store_made_once.with_name("run"), CONFIG)
+    return small_store_made_once.with_name("run")
+
+
+@pytest.fixture
+def store(tmp_path: Path, small_store_made_once: Path) -> Path:
+    """A copy of the small store of train_cases, for modules that have no store of their own."""
+    return Path(shutil.copytree(small_store_made_once, tmp_path / small_store_made_once.name))
+
+
+@pytest.fixture
+def run(store: Path, tmp_path: Path, small_run_made_once: Path) -> Path:
+    """A copy of a finished run on it, with the settings of train_cases."""
+    return Path(shutil.copytree(small_run_made_once, tmp_path / "run"))
