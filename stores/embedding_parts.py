@@ -39,31 +39,30 @@ _FEW_VIDEOS = 4096  # beyond, two hex digits name a part, since a part is writte
 
 def read_manifest(folder: Path) -> EmbeddingManifest:
     """Return the manifest of `folder`. Raises DamagedStoreError if there is none of use."""
-    again = "run flowcpc embed again"
     try:
         record = read_record(folder / MANIFEST)
-    except FileNotFoundError as error:
-        raise DamagedStoreError(f"{folder} lacks {MANIFEST}; {again}") from error
-    except DamagedStoreError as error:
-        message = f"{folder / MANIFEST} does not fit its checksum; {again}"
-        raise DamagedStoreError(message) from error
-    version = record.pop("format_version", None)
-    if version != FORMAT_VERSION:
-        raise DamagedStoreError(f"{folder} is of another format version, {version}; {again}")
-    return EmbeddingManifest(**record)
+        version = record.pop("format_version", None)
+        if version == FORMAT_VERSION:
+            return EmbeddingManifest(**record)
+        problem = f"{folder} is of another format version, {version}"
+    except FileNotFoundError:
+        problem = f"{folder} lacks {MANIFEST}"
+    except DamagedStoreError:
+        problem = f"{folder / MANIFEST} does not fit its checksum"
+    raise DamagedStoreError(f"{problem}; run flowcpc embed again")
 
 
-def read_part(folder: Path, manifest: EmbeddingManifest, part: str) -> pa.Table | None:
-    """Return a part, or None if a command was killed after it announced and before it wrote it.
+def read_part(folder: Path, manifest: EmbeddingManifest, part: str) -> pa.Table:
+    """Return a part. Raises DamagedStoreError if its bytes are not those that were written.
 
-    Raises DamagedStoreError if its bytes are not those that were written.
+    It is empty if a command was killed after it announced the part and before it wrote it.
     """
     path, expected = _part_path(folder, part), manifest.parts[part]
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
         if not manifest.finished and expected["before"] is None:
-            return None
+            return empty_part(manifest.about["size"])
         raise DamagedStoreError(f"{path} does not exist; run flowcpc embed again") from error
     if hashlib.sha256(data).hexdigest() not in (expected["sha256"], expected["before"]):
         raise DamagedStoreError(f"{path} does not fit its checksum; run flowcpc embed again")
@@ -82,10 +81,9 @@ def read_parts(
     tables = [empty_part(manifest.about["size"])]
     for part in sorted(manifest.parts):
         table = read_part(folder, manifest, part)
-        if table is not None and whole_videos is not None:
-            whole = pc.equal(table["start"], WHOLE_VIDEO)
-            table = table.filter(whole if whole_videos else pc.invert(whole))
-        tables += [] if table is None else [table]
+        if whole_videos is not None:  # first, so that only one part is in memory as a whole
+            table = table.filter(pc.equal(pc.equal(table["start"], WHOLE_VIDEO), whole_videos))
+        tables.append(table)
     return manifest, pa.concat_tables(tables).sort_by(_KEY)
 
 
@@ -132,20 +130,13 @@ def opened_parts(
 
 
 class PartsWriter:
-    """Adds embeddings to a folder, a part at a time.
-
-    Attributes
-    ----------
-    generations : dict
-        video_id -> generation of its flow, for every video that has its embeddings.
-    replaced : bool
-        Whether embeddings of other weights were there.
-    """
+    """Adds embeddings to a folder, a part at a time."""
 
     def __init__(self, folder: Path, about: Mapping[str, Any], videos: Collection[str]) -> None:
         self._folder = folder
-        self.replaced = False
+        self.replaced = False  # whether embeddings of other weights were there
         self._manifest = EmbeddingManifest(dict(about), 1 if len(videos) <= _FEW_VIDEOS else 2)
+        # video_id -> generation of its flow, for every video that has its embeddings.
         self.generations: dict[str, str] = {}
         # The part that was added to last: it is likely to be the next.
         self._tables: dict[str, pa.Table] = {}
@@ -175,32 +166,27 @@ class PartsWriter:
     def begin(self) -> None:
         """Record that embeddings are missing."""
         if self._manifest.finished or not (self._folder / MANIFEST).exists():
-            self._manifest = dataclasses.replace(self._manifest, finished=False)
-            self._write_manifest()
+            self._write_manifest(finished=False)
 
     def finish(self) -> None:
         """Record that the embeddings are complete."""
-        parts = {
-            part: {"sha256": sums["sha256"], "before": None}
-            for part, sums in self._manifest.parts.items()
-        }
-        finished = dataclasses.replace(self._manifest, finished=True, parts=parts)
-        if finished != self._manifest:
-            self._manifest = finished
-            self._write_manifest()
+        sums = self._manifest.parts.items()
+        parts = {part: {"sha256": sum["sha256"], "before": None} for part, sum in sums}
+        if not self._manifest.finished or parts != self._manifest.parts:
+            self._write_manifest(finished=True, parts=parts)
 
     def _survey(self, videos: set[str]) -> None:
         """Read all parts; delete damaged ones, and videos that are not in `videos`."""
         for part in sorted(self._manifest.parts):
-            table, path = None, _part_path(self._folder, part)
-            with contextlib.suppress(DamagedStoreError):
+            path = _part_path(self._folder, part)
+            try:
                 table = read_part(self._folder, self._manifest, part)
-            if table is None:
+                self._manifest.parts[part] = {"sha256": sha256_of_file(path), "before": None}
+            except (DamagedStoreError, FileNotFoundError):
                 del self._manifest.parts[part]
                 self._write_manifest()
                 path.unlink(missing_ok=True)
                 continue
-            self._manifest.parts[part] = {"sha256": sha256_of_file(path), "before": None}
             known = pc.is_in(table["video_id"], pa.array(sorted(videos), pa.string()))
             if not pc.all(known, min_count=0).as_py():
                 table = table.filter(known)
@@ -214,24 +200,24 @@ class PartsWriter:
 
     def _load(self, part: str) -> pa.Table:
         if part not in self._tables:
-            named = part in self._manifest.parts
-            table = read_part(self._folder, self._manifest, part) if named else None
-            size = self._manifest.about["size"]
-            self._tables = {part: empty_part(size) if table is None else table}
+            if part in self._manifest.parts:
+                self._tables = {part: read_part(self._folder, self._manifest, part)}
+            else:
+                self._tables = {part: empty_part(self._manifest.about["size"])}
         return self._tables[part]
 
     def _replace(self, part: str, table: pa.Table) -> None:
-        table = table.sort_by(_KEY).combine_chunks()
-        buffer = io.BytesIO()
+        table, buffer = table.sort_by(_KEY).combine_chunks(), io.BytesIO()
         pq.write_table(table, buffer)
-        before = self._manifest.parts.get(part, {"sha256": None})["sha256"]
+        before = self._manifest.parts.get(part, {}).get("sha256")
         digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
         self._manifest.parts[part] = {"sha256": digest, "before": before}
         self._write_manifest()
         replace_file(_part_path(self._folder, part), buffer.getvalue())
         self._tables = {part: table}
 
-    def _write_manifest(self) -> None:
+    def _write_manifest(self, **changes: Any) -> None:
+        self._manifest = dataclasses.replace(self._manifest, **changes)
         record = {"format_version": FORMAT_VERSION, **vars(self._manifest)}
         write_record(self._folder / MANIFEST, record)
 

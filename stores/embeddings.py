@@ -5,7 +5,7 @@ Rows are keyed by (run, video_id, start); vectors are fixed_size_list<float32> i
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,6 @@ from flowcpc.stores.base.errors import DamagedStoreError
 from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.embedding_parts import EMBEDDING, read_parts, run_folder
 from flowcpc.stores.flow_store import FlowStore, open_store
-from flowcpc.stores.records.contract import EmbeddingManifest
 
 LEVELS = {"video": True, "segment": False}  # and whether the rows stand for whole videos
 _LOGITS = "logits"
@@ -33,8 +32,7 @@ def vectors_to_arrow(vectors: NDArray[np.float32]) -> pa.Array:
 
 def vectors_from_arrow(column: pa.ChunkedArray) -> NDArray[np.float32]:
     """Return an Arrow fixed_size_list<float32>[D] of length n as float32 (n, D)."""
-    chunk = column.combine_chunks()
-    flat = chunk.combine_chunks() if isinstance(chunk, pa.ChunkedArray) else chunk
+    flat = column.combine_chunks()
     values = np.asarray(flat.flatten().to_numpy(zero_copy_only=False), np.float32)
     return values.reshape(len(flat), flat.type.list_size)
 
@@ -81,14 +79,14 @@ def read_embeddings(
     store = store if isinstance(store, FlowStore) else open_store(store)
     whole_videos = None if level is None else LEVELS[level]
     manifest, table = read_parts(_find_folder(store, run), whole_videos=whole_videos)
+    name, own = manifest.about["run"], f"fold{manifest.about['fold']}"
     again = f"run: flowcpc embed {store.path} {run}"
     if not manifest.finished:
         raise ValueError(
-            f"the embeddings of {manifest.about['run']} are not all there yet, because embed was "
-            f"stopped; {again}"
+            f"the embeddings of {name} are incomplete, because flowcpc embed was stopped; {again}"
         )
     videos = store.videos()
-    column = f"fold{manifest.about['fold'] if fold is None else fold}"
+    column = own if fold is None else f"fold{fold}"
     if (fold is not None or split is not None) and column not in videos:
         raise ValueError(f"{store.path} has no {column}; give a fold that it has, or no split")
     if split is not None and not (videos[column] == split).any():
@@ -99,25 +97,18 @@ def read_embeddings(
     if split is not None:
         chosen = (rows["split"] == split).to_numpy(bool)
         rows, table = rows[chosen].reset_index(drop=True), table.filter(pa.array(chosen))
-    gone = sorted(set(rows["video_id"]).difference(videos["video_id"]))
-    if gone:
+    if gone := set(rows["video_id"]).difference(videos["video_id"]):
         raise DamagedStoreError(
-            f"{counted(len(gone), 'video')} with embeddings are not in {store.path} any more, "
-            f"as {gone[0]}; flowcpc verify says why, then {again}"
+            f"{name} has embeddings of {_named(gone)}, but {store.path} holds no such flow any "
+            f"more; flowcpc verify says why, then {again}"
         )
-    stale = sorted(set(rows["video_id"][_is_stale(rows, videos)]))
-    if stale:
+    if stale := set(rows["video_id"][_is_stale(rows, videos)]):
         raise ValueError(
-            f"{counted(len(stale), 'video')} of {store.path}, as {stale[0]}, changed since the "
-            f"embeddings were made; {again}"
+            f"{store.path} has newer flow than the embeddings of {_named(stale)}; {again}"
         )
-    missing = _missing(rows, manifest, videos, (column, split) if split else None)
-    if missing:
-        where = "" if split is None else f" of split={split!r}"
-        raise ValueError(
-            f"{counted(len(missing), 'video')}{where}, as {missing[0]}, have no embeddings of "
-            f"{manifest.about['run']}; {again}"
-        )
+    if missing := _missing(rows, videos, column if split else own, split):
+        lacking = _named(missing, f"video of split={split!r}" if split else "video")
+        raise ValueError(f"{name} has no embeddings of {lacking}; {again}")
     return rows, vectors_from_arrow(table[EMBEDDING])
 
 
@@ -138,9 +129,8 @@ def read_predictions(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, NDAr
     try:
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise DamagedStoreError(
-            f"{file} is damaged ({error}); run flowcpc evaluate again"
-        ) from error
+        message = f"{file} is damaged ({error}); run flowcpc evaluate again"
+        raise DamagedStoreError(message) from error
     if _LOGITS not in table.column_names:
         return table.to_pandas(), np.empty((len(table), 0), np.float32)
     return table.drop_columns([_LOGITS]).to_pandas(), vectors_from_arrow(table[_LOGITS])
@@ -187,15 +177,15 @@ def described_table(store: FlowStore, folder: Path) -> tuple[pa.Table, str]:
     Rows of flow that was extracted again since are left out. Raises DamagedStoreError.
     """
     manifest, table = read_parts(folder)
-    videos = store.videos()
-    rows = _described(table, videos, f"fold{manifest.about['fold']}")
+    videos, column = store.videos(), f"fold{manifest.about['fold']}"
+    rows = _described(table, videos, column)
     stale = _is_stale(rows, videos)
     remarks = []
     if stale.any():
         count = rows["video_id"][stale].nunique()
         remarks.append(f"those of {counted(count, 'video')} that changed since are left out")
-    if not manifest.finished or _missing(rows, manifest, videos):
-        remarks.append("not all are there yet")
+    if not manifest.finished or _missing(rows, videos, column):
+        remarks.append("some are missing")
     run, remark = manifest.about["run"], " and ".join(remarks)
     joined = _with_vectors(rows, table[EMBEDDING]).filter(pa.array(~stale))
     return joined, remark and f"embeddings of {run}: {remark}; run flowcpc embed again"
@@ -208,34 +198,26 @@ def _with_vectors(rows: pd.DataFrame, vectors: pa.Array | pa.ChunkedArray) -> pa
 def _described(table: pa.Table, videos: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return the rows without vectors, with label, group, folds and the split in fold `column`."""
     rows = table.drop_columns([EMBEDDING]).to_pandas()
-    known = videos.set_index("video_id")
     folds = [name for name in map(str, videos.columns) if name.startswith("fold")]
-    position = known.index.get_indexer(rows["video_id"])
-    for name in ("label", "group", *folds):
-        values = known[name].take(np.maximum(position, 0)) if len(known) else None
-        rows[name] = None if values is None else values.where(position >= 0).to_numpy()
+    rows = rows.merge(videos[["video_id", "label", "group", *folds]], on="video_id", how="left")
     rows["split"] = rows.get(column)
     return rows
 
 
-def _missing(
-    rows: pd.DataFrame,
-    manifest: EmbeddingManifest,
-    videos: pd.DataFrame,
-    split: tuple[str, str] | None = None,
-) -> list[str]:
-    """Return the videos without embeddings in `split`, a fold's column and its value.
+def _named(video_ids: Collection[str], noun: str = "video") -> str:
+    return f"{counted(len(video_ids), noun)}, such as {min(video_ids)}"
 
-    Default: in all splits of the run's fold that have embeddings, since embed takes whole splits.
+
+def _missing(
+    rows: pd.DataFrame, videos: pd.DataFrame, column: str, split: str | None = None
+) -> set[str]:
+    """Return the videos without embeddings that have `split` in the fold `column`.
+
+    Default: any split that has embeddings, since embed takes whole splits.
     """
-    if split:
-        wanted = videos["video_id"][videos[split[0]] == split[1]]
-    else:
-        column = f"fold{manifest.about['fold']}"
-        splits = videos[column].fillna("") if column in videos else pd.Series("", videos.index)
-        begun = splits[videos["video_id"].isin(rows["video_id"])].unique()
-        wanted = videos["video_id"][splits.isin(begun)]
-    return sorted(set(wanted).difference(rows["video_id"]))
+    splits = videos[column].fillna("") if column in videos else pd.Series("", videos.index)
+    begun = splits[videos["video_id"].isin(rows["video_id"])].unique() if split is None else [split]
+    return set(videos["video_id"][splits.isin(begun)]).difference(rows["video_id"])
 
 
 def _is_stale(rows: pd.DataFrame, videos: pd.DataFrame) -> NDArray[np.bool_]:
@@ -251,12 +233,8 @@ def _find_folder(store: FlowStore, run: str | os.PathLike[str]) -> Path:
     """
     name = Path(run).resolve().name
     homes = (store.path / "embeddings", Path(run, "embeddings", store.path.resolve().name))
-    folders = [
-        path
-        for home in homes
-        for path in sorted(home.glob("*-*"))
-        if path.is_dir() and path.name.rpartition("-")[0] == run_folder(name)
-    ]
+    found = (path for home in homes for path in sorted(home.glob("*-*")) if path.is_dir())
+    folders = [path for path in found if path.name.rpartition("-")[0] == run_folder(name)]
     if not folders:
         raise FileNotFoundError(
             f"{store.path} has no embeddings of run {name}; "

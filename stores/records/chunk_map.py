@@ -1,6 +1,6 @@
-"""Where in a video's files each of its chunks lies.
+"""Where in a video's files each of its chunks lies: a Blosc frame of whole flows, or a JPEG.
 
-A chunk is a Blosc frame of whole flows. Files hold chunks in order, so that a window is one read.
+Files hold chunks in order, so that a window is one read.
 """
 
 from dataclasses import dataclass
@@ -14,26 +14,13 @@ from flowcpc.stores.records.record_file import pack_array, unpack_array
 
 @dataclass(frozen=True)
 class ChunkMap:
-    """Where every chunk of a video is: its Blosc frame, without the format's own checksum.
+    """Where every chunk of a video is, without the format's own checksum. Arrays are int64 (n,)."""
 
-    Attributes
-    ----------
-    files : tuple of str
-        Paths relative to the store, each with `chunks_per_file` chunks except the last.
-    chunks_per_file : int
-    offsets : int64 (n,)
-        First byte in its file.
-    sizes : int64 (n,)
-        Bytes.
-    checks : int64 (n,)
-        CRC32C of these bytes.
-    """
-
-    files: tuple[str, ...]
+    files: tuple[str, ...]  # relative to the store, each of `chunks_per_file` except the last
     chunks_per_file: int
-    offsets: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    checks: NDArray[np.int64]
+    offsets: NDArray[np.int64]  # first byte in its file
+    sizes: NDArray[np.int64]  # bytes
+    checks: NDArray[np.int64]  # CRC32C of these bytes
 
     def holds(self, flows: int, flows_per_chunk: int) -> bool:
         """Return whether the map fits this many flows. Kernels that use the map check no bounds."""

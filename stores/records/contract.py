@@ -20,7 +20,7 @@ class SourceRecord(TypedDict):
     folds: dict[str, str]  # "fold1" -> "train", "val" or "test"
 
 
-class SourceStamp(TypedDict):
+class SourceStamp(TypedDict, total=False):
     """Size and modification time of a video file; None if the file is absent."""
 
     source_bytes: int | None
@@ -34,13 +34,6 @@ class StoreRecord(TypedDict):
     format_version: int
     array_format: str  # "zarr" or "hdf5"
     numerics: Numerics
-
-
-class DatasetRecord(TypedDict):
-    """dataset.json: the videos that the store should hold."""
-
-    videos: list[SourceRecord]
-    whole: NotRequired[int]  # videos of the whole data set, including those never asked for
 
 
 class FileSum(TypedDict):
@@ -69,7 +62,7 @@ class PackedChunks(TypedDict):
     flows_per_chunk: NotRequired[int]
 
 
-class VideoColumns(TypedDict, total=False):
+class VideoColumns(SourceStamp, total=False):
     """Columns of the table videos that a commit holds, next to those of SourceRecord.
 
     Always there: flows, height, width, bytes. Others depend on how the flow was made.
@@ -84,8 +77,6 @@ class VideoColumns(TypedDict, total=False):
     magnitude: float
     clip_rate: float
     encoding_error: float
-    source_bytes: int | None
-    source_mtime_ns: int | None
     source_sha256: str
 
 
@@ -103,17 +94,15 @@ class CommitRecord(SourceRecord):
     segments: PackedColumns
 
 
-class FailureRecord(SourceRecord):
-    """failures/<hh>/<key>.json: why a video has no flow."""
+class FailureRecord(SourceRecord, SourceStamp, total=False):
+    """failures/<hh>/<key>.json: why a video has no flow. Always there: kind, reason, attempts."""
 
     kind: str
     reason: str
     attempts: int
-    time: NotRequired[float]  # seconds since the epoch
-    host: NotRequired[str | None]
-    seconds: NotRequired[float | None]
-    source_bytes: NotRequired[int | None]
-    source_mtime_ns: NotRequired[int | None]
+    time: float  # seconds since the epoch
+    host: str | None
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -149,22 +138,12 @@ class RunState:
 
 @dataclass(frozen=True)
 class EmbeddingManifest:
-    """_manifest.json: what a folder of embeddings holds.
+    """_manifest.json: what a folder of embeddings holds."""
 
-    Attributes
-    ----------
-    about : dict
-        The encoder: run, config (a hash of its settings), weights (SHA-256), step, fold, num_flows,
-        size (length of a vector).
-    digits : int
-        Hex digits in the name of a part.
-    finished : bool
-        Whether the last command that wrote here finished.
-    parts : dict
-        Name of each part -> "sha256" and, while it is being replaced, "before" (the old file).
-    """
-
+    # The encoder: run, config (a hash of its settings), weights (SHA-256), step, fold, num_flows,
+    # size (length of a vector).
     about: dict[str, Any]
-    digits: int
-    finished: bool = False
+    digits: int  # hex digits in the name of a part
+    finished: bool = False  # whether the last command that wrote here finished
+    # Name of each part -> "sha256" and, while it is being replaced, "before" (the old file).
     parts: dict[str, dict[str, str | None]] = field(default_factory=dict)

@@ -109,11 +109,11 @@ def test_plain_parquet_readers_see_fixed_size_lists(store: FlowStore) -> None:
 
 def test_embeddings_that_are_not_all_there_are_refused(store: FlowStore) -> None:
     put_embeddings(store, "run", VECTORS[:2], finish=False)
-    with pytest.raises(ValueError, match="not all there yet"):
+    with pytest.raises(ValueError, match="incomplete, because flowcpc embed was stopped"):
         read_embeddings(store, "run")
     put_embeddings(store, "run", VECTORS[:1], videos=["a"])
     assert len(read_embeddings(store, "run", split="train")[0]) == 2
-    with pytest.raises(ValueError, match=r"1 video of split='test', as c, have no embeddings"):
+    with pytest.raises(ValueError, match=r"no embeddings of 1 video of split='test', such as c"):
         read_embeddings(store, "run", split="test")
 
 
@@ -121,19 +121,19 @@ def test_a_split_of_which_only_a_part_was_embedded_is_never_taken_for_all(store:
     """Stopped among all videos and begun again with one split, or with videos that came later."""
     put_embeddings(store, "run", VECTORS[:2])  # a: train, b: one of two test videos
     with pytest.raises(
-        ValueError, match=r"1 video, as c, have no embeddings of run; run: flowcpc embed"
+        ValueError, match=r"run has no embeddings of 1 video, such as c; run: flowcpc embed"
     ):
         read_embeddings(store, "run")
     sql = "SELECT DISTINCT video_id FROM embeddings ORDER BY 1"
     said = CliRunner().invoke(main.main, ["query", str(store.path), sql]).stderr
-    assert "embeddings of run: not all are there yet; run flowcpc embed again" in said
+    assert "embeddings of run: some are missing; run flowcpc embed again" in said
     assert len(read_embeddings(store, "run", split="train")[0]) == 2
     put_embeddings(store, "run", VECTORS)
     assert len(read_embeddings(store, "run")[0]) == 6
     commit_flow(store, "d", np.ones((3, 2, 16, 16), np.float32))
     assert len(read_embeddings(store, "run")[0]) == 6  # in no split, of which there is none
     commit_flow(store, "e", np.ones((3, 2, 16, 16), np.float32), folds={"fold1": "train"})
-    with pytest.raises(ValueError, match=r"1 video, as e, have no embeddings"):
+    with pytest.raises(ValueError, match=r"no embeddings of 1 video, such as e"):
         read_embeddings(store, "run")
 
 
@@ -142,7 +142,7 @@ def test_embeddings_of_flow_that_was_replaced_are_refused(store: FlowStore) -> N
     commit_flow(store, "b", np.ones((3, 2, 16, 16), np.float32), folds=FOLDS["b"])
     with pytest.raises(
         ValueError,
-        match=r"1 video .* as b, changed since the embeddings were made; run: flowcpc embed",
+        match=r"newer flow than the embeddings of 1 video, such as b; run: flowcpc embed",
     ):
         read_embeddings(store, "run")
     assert len(read_embeddings(store, "run", split="train")[0]) == 2
