@@ -61,7 +61,7 @@ chaos: $(READY)  ## kill 200 writers of stores, 30 workers and a training; signa
 	FLOWCPC_SIGNALS=30 $(BIN)/pytest -n 0 tests/scenarios/test_process_group.py
 
 presets: $(READY)  ## twenty training steps of every preset on flow of real clips
-	FLOWCPC_PRESETS=1 $(BIN)/pytest -n 0 tests/train/settings/test_presets.py -k real_clips
+	FLOWCPC_PRESETS=1 $(BIN)/pytest -n 0 tests/train/settings/test_trained_presets.py -k real_clips
 
 bench: $(READY)  ## every benchmark that needs no GPU, one after the other
 	@if [ -z "$(BENCHES)" ]; then echo "There is no benchmarks/*/bench_*.py to run." >&2; exit 1; fi

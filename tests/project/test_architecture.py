@@ -16,14 +16,25 @@ from records import ROOT
 
 ROOMS = ("commands", "pipeline", "stores", "train")
 MAX_LINES = 350
-MODULES_PER_FOLDER = range(3, 10)
+FILES_PER_FOLDER = range(3, 10)
 HEAVY = {"cv2", "dask", "distributed", "matplotlib", "numba", "pandas", "torch", "zarr"}
 
 LIBRARY = [ROOT / "cli.py", *sorted((ROOT / "flowcpc").glob("*.py"))] + [
     path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))
 ]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
+BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 FOLDERS = sorted({path.parent for room in ROOMS for path in (ROOT / room).rglob("*.py")})
+OTHER_FOLDERS = sorted(
+    {
+        folder
+        for room in ("benchmarks", "docs", "tests")
+        for path in (ROOT / room).rglob("*.*")
+        if path.suffix != ".pyc"
+        for folder in path.parents
+        if folder.is_relative_to(ROOT / room)
+    }
+)
 
 
 def _module_name(path: Path) -> str:
@@ -119,10 +130,18 @@ def test_a_folder_holds_three_to_nine_modules(folder: Path) -> None:
     assert (folder / "__init__.py").is_file()
     modules = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
     has_subfolders = any(other.parent == folder for other in FOLDERS)
-    assert len(modules) in MODULES_PER_FOLDER or (has_subfolders and not modules), modules
+    assert len(modules) in FILES_PER_FOLDER or (has_subfolders and not modules), modules
 
 
-@pytest.mark.parametrize("path", [*LIBRARY, *TESTS], ids=_relative)
+@pytest.mark.parametrize("folder", OTHER_FOLDERS, ids=_relative)
+def test_a_folder_beside_the_library_shows_three_to_nine_files(folder: Path) -> None:
+    """Of docs, benchmarks and tests; one with folders in it may hold fewer."""
+    files = [path.name for path in folder.iterdir() if path.is_file()]
+    has_subfolders = any(other.parent == folder for other in OTHER_FOLDERS)
+    assert len(files) in FILES_PER_FOLDER or (has_subfolders and len(files) < 3), files
+
+
+@pytest.mark.parametrize("path", [*LIBRARY, *BENCHMARKS, *TESTS], ids=_relative)
 def test_a_module_is_short(path: Path) -> None:
     lines = len(path.read_text().splitlines())
     assert lines <= MAX_LINES, f"{lines} lines; split it (at most {MAX_LINES})"
