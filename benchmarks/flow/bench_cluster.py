@@ -17,9 +17,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from real_flow import spread
-from records import ROOT, machine_record
+from records import ROOT
 
+from benchmarks.real_flow import spread
+from benchmarks.record import make_parser, write_record
+from benchmarks.timing import median_and_range
 from flowcpc.pipeline.cluster.places import ExistingScheduler, LocalProcesses, Place
 from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.datasets.sources import read_dataset
@@ -27,8 +29,7 @@ from flowcpc.pipeline.extraction.extract import STORED, ExtractionSettings, Outc
 from flowcpc.pipeline.run import run_extraction
 from flowcpc.stores.base.listener import Fields, Listener
 
-MANY, FEW = 13_320, 1_000
-CLIPS, ROUNDS = 6, 3
+Rounds = list[tuple[float, float]]  # seconds, and seconds of processors
 DASK = str(Path(sys.executable).with_name("dask"))
 
 
@@ -53,11 +54,11 @@ class Mark:
     scheduler: float
 
 
-def no_ops(folder: Path) -> dict[int, Mark]:
-    """Return the marks after FEW and MANY videos without work, on a scheduler and two workers."""
+def no_ops(folder: Path, few: int, many: int) -> tuple[Mark, Mark]:
+    """Return the marks after few and many videos without work, on a scheduler and two workers."""
     (folder / "videos" / "A").mkdir(parents=True)
     (folder / "video").write_bytes(b"x")
-    for number in range(MANY):
+    for number in range(many):
         os.link(folder / "video", folder / "videos" / "A" / f"v_{number:05d}.avi")
     file = folder / "scheduler.json"
     quiet = {
@@ -65,43 +66,22 @@ def no_ops(folder: Path) -> dict[int, Mark]:
         "stderr": subprocess.DEVNULL,
         "env": {**os.environ, "PYTHONPATH": str(ROOT)},
     }
-    daemons = [
-        subprocess.Popen(
-            [
-                DASK,
-                "scheduler",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                "0",
-                "--scheduler-file",
-                str(file),
-            ],
-            **quiet,
-        )
-    ]
+    scheduler = [DASK, "scheduler", "--host", "127.0.0.1", "--port", "0"]
+    daemons = [subprocess.Popen([*scheduler, "--scheduler-file", str(file)], **quiet)]
     marks: dict[int, Mark] = {}
     try:
         while not file.exists():
             time.sleep(0.1)
-        worker = [
-            DASK,
-            "worker",
-            "--scheduler-file",
-            str(file),
-            "--nthreads",
-            "1",
-            "--local-directory",
-            str(folder / "dask"),
-        ]
-        daemons += [subprocess.Popen([*worker, "--no-dashboard"], **quiet) for _ in range(2)]
+        worker = [DASK, "worker", "--scheduler-file", str(file), "--nthreads", "1"]
+        worker += ["--local-directory", str(folder / "dask"), "--no-dashboard"]
+        daemons += [subprocess.Popen(worker, **quiet) for _ in range(2)]
 
         class Marker(Listener):
             """Marks how far the run is."""
 
             def progress(self, done: int, total: int, fields: Fields) -> None:
                 settled = int(str(fields["videos"]).partition("/")[0])
-                if settled in (FEW, MANY) and settled not in marks:
+                if settled in (few, many) and settled not in marks:
                     marks[settled] = Mark(
                         time.perf_counter(), megabytes(os.getpid()), megabytes(daemons[0].pid)
                     )
@@ -115,7 +95,7 @@ def no_ops(folder: Path) -> dict[int, Mark]:
         for daemon in daemons:
             daemon.terminate()
             daemon.wait()
-    return marks
+    return marks[few], marks[many]
 
 
 def processor_seconds(pids: set[int]) -> float:
@@ -177,7 +157,7 @@ def plain(folders: list[Path], store: Path) -> tuple[float, float]:
     return max(walls), sum(used)
 
 
-def against_processes(folder: Path) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+def against_processes(folder: Path, clips: int, rounds: int) -> tuple[Rounds, Rounds]:
     """Seconds, and seconds of processors, of Dask and of processes on the same clips, in turns.
 
     Every process has the same clips, so that none waits for another.
@@ -185,62 +165,53 @@ def against_processes(folder: Path) -> tuple[list[tuple[float, float]], list[tup
     parts = []
     for part in ("a", "b"):
         (folder / part / "X").mkdir(parents=True)
-        for number, clip in enumerate(spread(CLIPS // 2)):
+        for number, clip in enumerate(spread(clips // 2)):
             shutil.copy(clip, folder / part / "X" / f"{part}{number}.avi")
         parts.append(folder / part)
     both = folder / "both"
     for part in parts:
         shutil.copytree(part / "X", both / part.name)
     dask, processes = [], []
-    for turn in range(ROUNDS):
+    for turn in range(rounds):
         processes.append(plain(parts, folder / f"plain{turn}"))
         dask.append(working_seconds(both, folder / f"dask{turn}", LocalProcesses(2)))
     return dask, processes
 
 
 def main() -> None:
+    """Measure, print and record."""
+    parser = make_parser(__doc__, "flow", few=1000, many=13_320, clips=6, rounds=3)
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        marks = no_ops(Path(name, "many"))
-        print(marks, flush=True)
-        dask, processes = against_processes(Path(name))
-    few, many = marks[FEW], marks[MANY]
-    each = (many.at - few.at) / (MANY - FEW) * 1000
-    ratio, used = (median_of(processes, k) / median_of(dask, k) for k in (0, 1))
-    alone = (
-        "; the machine was shared with other work while it ran"
-        if os.environ.get("FLOWCPC_SHARED_MACHINE")
-        else ""
-    )
-    text = (
-        "# Distribution\n\n`python -m benchmarks.flow.bench_cluster`.\n\n"
-        f"- {MANY} videos that are nothing, through a scheduler and two workers started by hand: "
-        f"{each:.1f} ms per video, so {2 * each:.1f} ms "
-        "from one video's end on a worker to the next one's.\n"
-        f"- Memory of the client {few.client:.0f} MB after {FEW} videos and {many.client:.0f} MB "
-        f"after {MANY}; of the scheduler "
-        f"{few.scheduler:.0f} and {many.scheduler:.0f} MB.\n"
-        f"- {CLIPS} UCF-101 clips at 256x342 on two cores, from ready workers to the last commit, "
-        f"{ROUNDS} rounds in turns: two processes that "
-        f"know nothing of each other {spread_of(processes, 0)} s, Dask with two workers "
-        f"{spread_of(dask, 0)} s: {ratio:.3f} of the processes' speed. "
-        f"Processor time: {spread_of(processes, 1)} s and {spread_of(dask, 1)} s with client and "
-        f"scheduler, {1 / used - 1:+.1%}.\n\n"
-        f"{machine_record()}{alone}\n"
-    )
-    print(text)
+        few, many = no_ops(Path(name, "many"), arguments.few, arguments.many)
+        print(few, many, flush=True)
+        dask, processes = against_processes(Path(name), arguments.clips, arguments.rounds)
     print(json.dumps({"dask": dask, "processes": processes}))
-    (ROOT / "docs" / "benchmarks" / "flow" / "cluster.md").write_text(text)
-
-
-def median_of(rounds: list[tuple[float, float]], which: int) -> float:
-    """Median of one of the two figures of every round."""
-    return statistics.median(figures[which] for figures in rounds)
-
-
-def spread_of(rounds: list[tuple[float, float]], which: int) -> str:
-    """Return the median and the range of one of the two figures of every round."""
-    every = [figures[which] for figures in rounds]
-    return f"{median_of(rounds, which):.1f} ({min(every):.1f} to {max(every):.1f})"
+    each = (many.at - few.at) / (arguments.many - arguments.few) * 1000
+    (wall, used), (plain_wall, plain_used) = (
+        list(zip(*rounds, strict=True)) for rounds in (dask, processes)
+    )
+    speed, cost = (
+        statistics.median(ours) / statistics.median(theirs)
+        for ours, theirs in ((plain_wall, wall), (used, plain_used))
+    )
+    write_record(
+        arguments.out / "cluster.md",
+        "Distribution",
+        "`python -m benchmarks.flow.bench_cluster`.",
+        f"- {arguments.many} videos that are nothing, through a scheduler and two workers started "
+        f"by hand: {each:.1f} ms per video, so {2 * each:.1f} ms from one video's end on a worker "
+        "to the next one's.\n"
+        f"- Memory of the client {few.client:.0f} MB after {arguments.few} videos and "
+        f"{many.client:.0f} MB after {arguments.many}; of the scheduler {few.scheduler:.0f} and "
+        f"{many.scheduler:.0f} MB.\n"
+        f"- {arguments.clips} UCF-101 clips at 256x342 on two cores, from ready workers to the "
+        f"last commit, {arguments.rounds} rounds in turns: two processes that know nothing of each "
+        f"other {median_and_range(plain_wall, 1)} s, Dask with two workers "
+        f"{median_and_range(wall, 1)} s: {speed:.3f} of the processes' speed. Processor time: "
+        f"{median_and_range(plain_used, 1)} s and {median_and_range(used, 1)} s with client and "
+        f"scheduler, {cost - 1:+.1%}.",
+    )
 
 
 if __name__ == "__main__":

@@ -6,14 +6,14 @@ docs/benchmarks/flow/cuts.md. The thresholds of pipeline/extraction/cuts.py were
 clips of odd groups; those of even groups test them.
 """
 
-import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from real_flow import clips, gray_frames
-from records import ROOT, machine_record
 
+from benchmarks.real_flow import clips, gray_frames
+from benchmarks.record import make_parser, table, write_record
+from benchmarks.timing import seconds
 from flowcpc.pipeline.extraction.cuts import cut_scores, find_cuts
 from flowcpc.pipeline.tvl1.solver import compute_flow
 
@@ -60,60 +60,50 @@ def unjoined(case: Case) -> tuple[int, list[str]]:
     return len(cuts), [f"{clip.stem} flow {start + int(t)}" for t in np.flatnonzero(cuts)]
 
 
-def milliseconds(height: int, width: int) -> float:
+def share_of_scores(height: int, width: int) -> float:
     """Return the time of the scores of a flow relative to that of the flow itself."""
     frames = gray_frames(clips()[0], height, width)[:9]
     flow = compute_flow(frames, threads=1)
     cut_scores(frames, flow)
-    times = []
-    for work in (lambda: cut_scores(frames, flow), lambda: compute_flow(frames, threads=1)):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return times[0] / times[1]
+    scores = seconds(lambda: cut_scores(frames, flow))
+    return scores / seconds(lambda: compute_flow(frames, threads=1))
 
 
 def main() -> None:
     """Measure, print and record."""
-    lines = [
-        "| size | groups | joins | recall | precision | stretches without a join: flows | flagged "
-        "|",
-        "|---|---|---|---|---|---|---|",
-    ]
+    arguments = make_parser(__doc__, "flow", joins=100, stretches=200).parse_args()
+    rows = []
     flagged: list[str] = []
     with ProcessPoolExecutor() as pool:
-        for height, width, joins in ((64, 86, 300), (256, 342, 100)):
+        for height, width, joins in ((64, 86, 3 * arguments.joins), (256, 342, arguments.joins)):
             for parity, name in ((1, "odd (chosen on)"), (0, "even (held out)")):
                 found = [clip for clip in clips() if int(_group(clip)[-2:]) % 2 == parity]
-                pairs = list(
-                    pool.map(joined, [(found, n, height, width) for n in range(joins)], chunksize=4)
-                )
-                stretches = range(0, len(found), 1 if height < 100 else 8)
-                alone = list(
-                    pool.map(unjoined, [(found, n, height, width) for n in stretches], chunksize=2)
-                )
+                cases = [(found, n, height, width) for n in range(max(joins, len(found)))]
+                pairs = list(pool.map(joined, cases[:joins], chunksize=4))
+                last, step = min(arguments.stretches, len(found)), 1 if height < 100 else 8
+                alone = list(pool.map(unjoined, cases[:last:step], chunksize=2))
                 hits, extra = sum(hit for hit, _ in pairs), sum(more for _, more in pairs)
                 places = [place for _, marked in alone for place in marked]
                 flagged += [f"{place} at {height}x{width}" for place in places]
-                lines.append(
-                    f"| {height}x{width} | {name} | {joins} | {hits / joins:.3f} | "
-                    f"{hits / max(1, hits + extra):.3f} | "
-                    f"{sum(count for count, _ in alone)} | {len(places)} |"
-                )
-    text = (
-        "# Cuts\n\n`python -m benchmarks.flow.bench_cuts`: six frames of one real clip and six of "
-        "another, of different groups, every other time of "
-        "the same class, joined; a hit is the flow across the join, what is flagged beside it "
-        "counts against precision. Stretches of 40 flows of "
-        "clips that were not joined show what is flagged there; some UCF-101 clips have real "
-        "cuts.\n\n"
-        + "\n".join(lines)
-        + f"\n\nFlagged without a join: {'; '.join(flagged) or 'nothing'}.\n\n"
-        + f"The scores take {milliseconds(256, 342):.2%} of the time of the flow itself at "
-        f"256x342.\n\n{machine_record()}\n"
+                recall, precision = hits / joins, hits / max(1, hits + extra)
+                flows = sum(count for count, _ in alone)
+                size = f"{height}x{width}"
+                numbers = f"{recall:.3f}", f"{precision:.3f}", flows, len(places)
+                rows.append([size, name, joins, *numbers])
+    columns = ["size", "groups", "joins", "recall", "precision"]
+    columns += ["stretches without a join: flows", "flagged"]
+    write_record(
+        arguments.out / "cuts.md",
+        "Cuts",
+        "`python -m benchmarks.flow.bench_cuts`: six frames of one real clip and six of another, "
+        "of different groups, every other time of the same class, joined; a hit is the flow across "
+        "the join, what is flagged beside it counts against precision. Stretches of 40 flows of "
+        "clips that were not joined show what is flagged there; some UCF-101 clips have real cuts.",
+        table(columns, rows),
+        f"Flagged without a join: {'; '.join(flagged) or 'nothing'}.",
+        f"The scores take {share_of_scores(256, 342):.2%} of the time of the flow itself at "
+        "256x342.",
     )
-    print(text)
-    (ROOT / "docs" / "benchmarks" / "flow" / "cuts.md").write_text(text)
 
 
 if __name__ == "__main__":

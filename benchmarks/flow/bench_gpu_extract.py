@@ -8,7 +8,6 @@ to carry it there) and clips under build/clips, or in the folder of --clips; wit
 textures are written as AVI files. Writes docs/benchmarks/flow/extract-gpu.md.
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -20,10 +19,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from records import ROOT, machine_record
+from records import ROOT
 from textures import moving_texture
 
-sys.path.insert(0, str(ROOT))
+from benchmarks.record import make_parser, write_record
+from benchmarks.timing import median_and_range
+
 CLIPS = ROOT / "build" / "clips"
 PEER_SHARE = 8  # the processor's solver gets so many times fewer videos
 
@@ -63,12 +64,8 @@ class Busy:
         self._thread.join()
 
     def _sample(self) -> None:
-        query = [
-            "nvidia-smi",
-            "--query-gpu=utilization.gpu",
-            "--format=csv,noheader,nounits",
-            "--id=0",
-        ]
+        query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--id=0"]
+        query.append("--format=csv,noheader,nounits")
         while not self._over.wait(0.25):
             try:
                 answer = subprocess.run(query, capture_output=True, text=True, timeout=10)
@@ -111,23 +108,14 @@ def same_flow(one: Path, other: Path) -> tuple[int, int]:
 
 def main() -> None:
     """Measure, print and record."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, "flow", videos=256, rounds=3, height=256, width=342)
     parser.add_argument(
         "--clips",
         type=Path,
         default=CLIPS,
         help=f"folder of .avi files  [default: {CLIPS.relative_to(ROOT)}]",
     )
-    parser.add_argument("--videos", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--height", type=int, default=256)
-    parser.add_argument("--width", type=int, default=342)
     parser.add_argument("--format", choices=["zarr", "hdf5"], default="zarr")
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "docs/benchmarks/flow", help="folder of the record"
-    )
     arguments = parser.parse_args()
     try:
         metadata.version("flowcpc")
@@ -136,16 +124,9 @@ def main() -> None:
             "bench-gpu finds no flowcpc installed here; docs/extraction/cluster.md, On a machine "
             "without a network, says how"
         )
-    from flowcpc.pipeline.tvl1.solver import devices, prepare
+    from benchmarks.flow.cuda_device import prepare_device
 
-    names = devices()
-    if not names:
-        sys.exit(
-            "bench-gpu finds no CUDA device that works here; see `nvidia-smi` and `pip install "
-            "flowcpc[gpu]`"
-        )
-    prepare("cuda", print)
-    prepare("cpu", print)
+    device = prepare_device()
     size = arguments.height, arguments.width
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -186,21 +167,18 @@ def main() -> None:
         if busy
         else "unknown (no nvidia-smi)"
     )
-    text = (
-        f"# Extraction on a GPU\n\n`python -m benchmarks.flow.bench_gpu_extract` on {names[0]}: "
-        f"{arguments.videos} videos out of "
-        f"{len(clips)} {origin}, {pairs} pairs, brought to {size[0]}x{size[1]}, from AVI files to "
-        f"a committed {arguments.format} store "
-        f"in one process, medians of {arguments.rounds} rounds after one more.\n\n"
-        f"- {statistics.median(rates):.0f} pairs/s ({min(rates):.0f} to {max(rates):.0f}); "
-        f"{statistics.median(ratios):.1f} times the "
+    write_record(
+        arguments.out / "extract-gpu.md",
+        "Extraction on a GPU",
+        f"`python -m benchmarks.flow.bench_gpu_extract` on {device}: {arguments.videos} videos out "
+        f"of {len(clips)} {origin}, {pairs} pairs, brought to {size[0]}x{size[1]}, from AVI files "
+        f"to a committed {arguments.format} store in one process, medians of {arguments.rounds} "
+        "rounds after one more.",
+        f"- {median_and_range(rates, 0)} pairs/s; {statistics.median(ratios):.1f} times the "
         f"processor's solver with all cores on {few} of these videos in turns.\n"
         f"- The device had work {worked}.\n"
-        f"- {same[0]} of {same[1]} videos have the same codes from both.\n\n{machine_record()}\n"
+        f"- {same[0]} of {same[1]} videos have the same codes from both.",
     )
-    print(text)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "extract-gpu.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -5,18 +5,19 @@ Run `python -m benchmarks.storage.bench_encodings`; `make bench` does. Writes
 docs/benchmarks/storage/encodings.md.
 """
 
+import functools
 import statistics
-import time
 
 import numcodecs.blosc
 import numpy as np
-from real_flow import middle_flows, spread
-from records import ROOT, machine_record
 
+from benchmarks.real_flow import middle_flows, spread
+from benchmarks.record import make_parser, table, write_record
+from benchmarks.timing import seconds_for_each
 from flowcpc.stores.codec.blosc import compress, decompress
 from flowcpc.stores.encoding import DEFAULT, ENCODINGS, Encoding
 
-CLIPS, FLOWS, EVERY, SLOW_PX = 24, 40, 5, 1.0
+FLOWS, EVERY, SLOW_PX = 40, 5, 1.0
 
 
 def measure(encoding: Encoding, flows: list[np.ndarray]) -> dict[str, float]:
@@ -31,14 +32,9 @@ def measure(encoding: Encoding, flows: list[np.ndarray]) -> dict[str, float]:
         frames = [compress(np.ascontiguousarray(one)) for one in codes]
         sizes += [len(frame) for frame in frames]
         clipped.append(float((np.abs(flow) > encoding.bound).mean()))
-        began = time.perf_counter()
-        for frame in frames:
-            decompress(frame, codes[0].nbytes)
-        seconds = time.perf_counter() - began
-        began = time.perf_counter()
-        for one in codes:
-            one.tobytes()
-        ratios.append(seconds / (time.perf_counter() - began))
+        unpack = functools.partial(decompress, length=codes[0].nbytes)
+        decoding = seconds_for_each(unpack, frames)
+        ratios.append(decoding / seconds_for_each(np.ndarray.tobytes, codes))
     every, slow_ones = np.concatenate(errors), np.concatenate(slow_errors)
     return {
         "KB per flow": statistics.fmean(sizes) / 1e3,
@@ -72,43 +68,40 @@ def against_the_library(flows: list[np.ndarray]) -> tuple[float, float]:
     sizes = [sum(len(work(chunk)) for chunk in chunks) for work in (compress, library)]
     ratios = []
     for _ in range(5):
-        seconds = []
-        for work in (compress, library):
-            began = time.perf_counter()
-            for chunk in chunks:
-                work(chunk)
-            seconds.append(time.perf_counter() - began)
-        ratios.append(seconds[0] / seconds[1])
+        ours, theirs = (seconds_for_each(work, chunks) for work in (compress, library))
+        ratios.append(ours / theirs)
     return sizes[0] / sizes[1], statistics.median(ratios)
 
 
 def main() -> None:
     """Measure, print and record."""
-    flows = [flow[::EVERY] for flow in middle_flows(spread(CLIPS), FLOWS)]
+    arguments = make_parser(__doc__, "storage", clips=24).parse_args()
+    flows = [flow[::EVERY] for flow in middle_flows(spread(arguments.clips), FLOWS)]
     measured = {name: measure(encoding, flows) for name, encoding in ENCODINGS.items()}
     columns = list(next(iter(measured.values())))
-    lines = ["| encoding | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for name, values in measured.items():
-        lines.append(
-            f"| {name} | " + " | ".join(f"{values[column]:.3g}" for column in columns) + " |"
-        )
     of_bytes, of_time = against_the_library(flows)
-    ours, convention = measured["companded8"], measured["uint8-bound20"]
-    text = (
-        f"# Encodings\n\n`python -m benchmarks.storage.bench_encodings`: TV-L1 flow of {CLIPS} "
-        f"UCF-101 clips at 256x342 ({sum(map(len, flows))} flows), "
-        f"each compressed as a store compresses it. Slow: pixels below {SLOW_PX:g} px. Decoding is "
-        "the time that the compressed codes take "
-        "against copying the codes.\n\n"
-        + "\n".join(lines)
-        + "\n\ncompanded8 against uint8-bound20: "
-        f"{ours['mean error, px'] / convention['mean error, px']:.2f} of the error at "
-        f"{ours['KB per flow'] / convention['KB per flow']:.2f} of the bytes. "
-        f"Its compression against LZ4 HC (level 4 of Blosc): {of_bytes:.2f} of the bytes in "
-        f"{of_time:.2f} of the time.\n\n{machine_record()}\n"
+    error, size = (
+        measured["companded8"][column] / measured["uint8-bound20"][column]
+        for column in ("mean error, px", "KB per flow")
     )
-    print(text)
-    (ROOT / "docs" / "benchmarks" / "storage" / "encodings.md").write_text(text)
+    write_record(
+        arguments.out / "encodings.md",
+        "Encodings",
+        f"`python -m benchmarks.storage.bench_encodings`: TV-L1 flow of {arguments.clips} UCF-101 "
+        f"clips at 256x342 ({sum(map(len, flows))} flows), each compressed as a store compresses "
+        f"it. Slow: pixels below {SLOW_PX:g} px. Decoding is the time that the compressed codes "
+        "take against copying the codes.",
+        table(
+            ["encoding", *columns],
+            [
+                [name, *(f"{values[column]:.3g}" for column in columns)]
+                for name, values in measured.items()
+            ],
+        ),
+        f"companded8 against uint8-bound20: {error:.2f} of the error at {size:.2f} of the bytes. "
+        f"Its compression against LZ4 HC (level 4 of Blosc): {of_bytes:.2f} of the bytes in "
+        f"{of_time:.2f} of the time.",
+    )
 
 
 if __name__ == "__main__":

@@ -15,10 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
-from real_flow import spread
-from records import ROOT, machine_record, real_data_folder
 
-from flowcpc.pipeline.datasets.listing import Video
+from benchmarks.real_flow import CLIPS, as_video, spread
+from benchmarks.record import make_parser, table, write_record
 from flowcpc.pipeline.decoding import frames as pipeline_frames
 from flowcpc.pipeline.decoding.decoder import end_idle_decoders
 from flowcpc.pipeline.extraction.extract import ExtractionSettings, extract_video
@@ -26,7 +25,6 @@ from flowcpc.stores.flow_store import FlowStore, create_store
 from flowcpc.stores.window_reader import WindowReader
 
 SIZE, CROP, FRAMES, WINDOWS = (256, 342), (224, 224), 10, 100
-CLIPS = 12
 WAYS = {
     "quality 95, 4:2:0": (95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420),
     "quality 95, 4:4:4": (95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
@@ -47,7 +45,7 @@ def colour_frames(clips: list[Path]) -> list[np.ndarray]:
     return found
 
 
-def ways(frames: list[np.ndarray]) -> list[str]:
+def ways(frames: list[np.ndarray]) -> list[list[str]]:
     """A row for each way to store frames."""
     rows = []
     for name, (quality, sampling) in WAYS.items():
@@ -65,25 +63,19 @@ def ways(frames: list[np.ndarray]) -> list[str]:
         )
         size = np.mean([len(jpeg) for jpeg in jpegs]) / 1e3
         milliseconds = [value / len(frames) * 1e3 for value in (encoded - began, decoded - encoded)]
-        rows.append(
-            f"| {name} | {size:.1f} | {errors.mean():.2f} | {np.percentile(errors, 99):.0f} | "
-            f"{milliseconds[0]:.2f} | {milliseconds[1]:.2f} |"
-        )
+        row = [name, f"{size:.1f}", f"{errors.mean():.2f}", f"{np.percentile(errors, 99):.0f}"]
+        rows.append(row + [f"{value:.2f}" for value in milliseconds])
     return rows
 
 
 def extraction(folder: Path, clips: list[Path], with_frames: bool) -> tuple[FlowStore, float]:
     """Extract some clips; (store, seconds of all processes)."""
-    root = real_data_folder() / "ucf6" / "videos"
-    settings = ExtractionSettings(str(root), str(folder), with_frames=with_frames)
+    settings = ExtractionSettings(str(CLIPS), str(folder), with_frames=with_frames)
     store = create_store(folder, settings.numerics())
     end_idle_decoders()
     began = _seconds()
     for clip in clips:
-        extract_video(
-            settings,
-            Video(clip.stem, clip.relative_to(root).as_posix(), clip.parent.name, None, {}),
-        )
+        extract_video(settings, as_video(clip))
     end_idle_decoders()
     return store, _seconds() - began
 
@@ -107,9 +99,10 @@ def windows_per_second(reader: WindowReader, lengths: np.ndarray) -> float:
 
 def main() -> None:
     """Measure, print and record."""
+    arguments = make_parser(__doc__, "storage", clips=12, extracted=2).parse_args()
     cv2.setNumThreads(1)
-    rows = ways(colour_frames(spread(CLIPS)))
-    clips = spread(3)[1:]
+    rows = ways(colour_frames(spread(arguments.clips)))
+    clips = spread(arguments.extracted + 1)[1:]
     with tempfile.TemporaryDirectory() as name:
         extraction(Path(name, "warm"), clips[:1], True)
         _, without = extraction(Path(name, "without"), clips, False)
@@ -120,24 +113,20 @@ def main() -> None:
         frames_rate = windows_per_second(frames, lengths)
         flows_rate = windows_per_second(WindowReader(store, names, threads=1), lengths)
     pairs, size = int(lengths.sum()), int(videos["frame_bytes"].sum())
-    text = (
-        "# Stored frames\n\n`python -m benchmarks.storage.bench_frames`. Every tenth frame of "
-        f"{CLIPS} UCF-101 clips at 256x342: KB per frame, "
-        "error of the three colours against the frame before JPEG (of 255), encoding by OpenCV, "
-        "decoding by Pillow.\n\n"
-        "| JPEG | KB | mean error | p99 | ms to encode | ms to decode |\n"
-        "|---|---|---|---|---|---|\n"
-        + "\n".join(rows)
-        + f"\n\n{len(clips)} clips ({pairs} pairs) extracted with `--with-frames`: "
+    write_record(
+        arguments.out / "frames.md",
+        "Stored frames",
+        f"`python -m benchmarks.storage.bench_frames`. Every tenth frame of {arguments.clips} "
+        "UCF-101 clips at 256x342: KB per frame, error of the three colours against the frame "
+        "before JPEG (of 255), encoding by OpenCV, decoding by Pillow.",
+        table(["JPEG", "KB", "mean error", "p99", "ms to encode", "ms to decode"], rows),
+        f"{len(clips)} clips ({pairs} pairs) extracted with `--with-frames`: "
         f"{having / without:.3f} of the processor time without, "
         f"{size / (pairs + len(clips)) / 1e3:.1f} KB per frame beside "
-        f"{(videos['bytes'].sum() - size) / pairs / 1e3:.1f} KB per flow.\n\n"
+        f"{(videos['bytes'].sum() - size) / pairs / 1e3:.1f} KB per flow.",
         f"Random windows of {FRAMES} with a crop of 224x224, on one core: {frames_rate:.0f} "
-        "windows of frames per second, "
-        f"{flows_rate:.0f} of flow.\n\n{machine_record()}\n"
+        f"windows of frames per second, {flows_rate:.0f} of flow.",
     )
-    print(text)
-    (ROOT / "docs" / "benchmarks" / "storage" / "frames.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,9 @@ docs/benchmarks/storage/reader.md. All read the same windows of the same real fl
 are timed in turns in one process; figures are medians over rounds of ratios within a round.
 """
 
-import argparse
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,9 +17,10 @@ import h5py
 import numpy as np
 import zarr
 from builders import commit_flow
-from real_flow import middle_flows, spread
-from records import ROOT, machine_record
 
+from benchmarks.real_flow import middle_flows, spread
+from benchmarks.record import make_parser, table, write_record
+from benchmarks.timing import median_seconds, seconds_for_each
 from flowcpc.stores.codec.blosc import decode_frame, scratch_bytes
 from flowcpc.stores.codec.checksums import crc32c
 from flowcpc.stores.codec.raw_bytes import SLACK
@@ -30,7 +29,8 @@ from flowcpc.stores.flow_store import FlowStore, create_store
 from flowcpc.stores.video.reader import _open
 from flowcpc.stores.window_reader import WindowReader
 
-HEIGHT, WIDTH, CROP, CLIPS, FLOWS, NUM_FLOWS, BATCH = 256, 342, 224, 24, 40, 10, 64
+HEIGHT, WIDTH, CROP, FLOWS, NUM_FLOWS, BATCH = 256, 342, 224, 40, 10, 64
+MEMMAP, JPEG = "memmap (uncompressed)", "JPEG per frame, bound 20"
 Windows = tuple[np.ndarray, np.ndarray, np.ndarray]
 Reader = Callable[[Windows], np.ndarray]
 
@@ -47,7 +47,7 @@ def make_stores(folder: Path, flows: list[np.ndarray]) -> dict[str, FlowStore]:
 
 def draw(rng: np.random.Generator, lengths: list[int]) -> Windows:
     """Random (videos (B,), starts (B, 1), corners (B, 1, 2))."""
-    videos = rng.integers(0, CLIPS, BATCH)
+    videos = rng.integers(0, len(lengths), BATCH)
     starts = np.array([[rng.integers(0, lengths[video] - NUM_FLOWS + 1)] for video in videos])
     return videos, starts, rng.integers(0, [HEIGHT - CROP + 1, WIDTH - CROP + 1], (BATCH, 1, 2))
 
@@ -122,7 +122,7 @@ def array_paths(store: FlowStore, folder: str) -> list[Path]:
     """Where the files of every video's array are."""
     return [
         store.path / store.commit_of(f"v{n}")["chunks"]["files"][0].removesuffix(folder)
-        for n in range(CLIPS)
+        for n in range(len(store.videos()))
     ]
 
 
@@ -175,7 +175,7 @@ def litdata_reader(folder: Path, codes: list[np.ndarray]) -> Reader | None:
 
 def own(store: FlowStore) -> Reader:
     """Our reader on one thread."""
-    reader = WindowReader(store, [f"v{n}" for n in range(CLIPS)], threads=1)
+    reader = WindowReader(store, [f"v{n}" for n in range(len(store.videos()))], threads=1)
     out = np.empty((BATCH, 1, NUM_FLOWS, 2, CROP, CROP), np.uint8)
     return lambda w: reader.read_windows(
         w[0], w[1], NUM_FLOWS, corners=w[2], size=(CROP, CROP), out=out
@@ -187,93 +187,78 @@ def folder_kilobytes(path: Path, flows: int) -> float:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / flows / 1e3
 
 
+def make_readers(
+    folder: Path, stores: dict[str, FlowStore], flows: list[np.ndarray]
+) -> tuple[dict[str, Reader], dict[str, Path]]:
+    """The readers that can be had here, on the same flow, and the folder that each one reads."""
+    codes = [DEFAULT.encode(flow) for flow in flows]
+    zarr_store, hdf5_store = stores["zarr"], stores["hdf5"]
+    in_zarr = [zarr.open_array(path) for path in array_paths(zarr_store, "/c.0.0.0.0")]
+    in_hdf5 = [h5py.File(path, rdcc_nbytes=0)["flow"] for path in array_paths(hdf5_store, "")]
+    candidates: dict[str, tuple[Reader | None, str]] = {
+        MEMMAP: (memory_maps(folder / "npy", codes), "npy"),
+        "WindowReader, zarr": (own(zarr_store), "zarr/flow"),
+        "WindowReader, hdf5": (own(hdf5_store), "hdf5/flow"),
+        "LitData, item per flow (uncompressed)": (
+            litdata_reader(folder / "litdata", codes),
+            "litdata",
+        ),
+        "TensorStore, the same zarr": (tensorstore_reader(zarr_store), "zarr/flow"),
+        "h5py, the same hdf5, no chunk cache": (sliced(in_hdf5), "hdf5/flow"),
+        JPEG: (jpeg_folders(folder / "jpeg", flows), "jpeg"),
+        "zarr-python, the same zarr": (sliced(in_zarr), "zarr/flow"),
+        "npz per video": (npz_per_video(folder / "npz", codes), "npz"),
+    }
+    readers = {peer: reader for peer, (reader, _) in candidates.items() if reader is not None}
+    return readers, {peer: folder / candidates[peer][1] for peer in readers}
+
+
 def main() -> None:
     """Measure, print and record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
-    flows = middle_flows(spread(CLIPS), FLOWS)
+    arguments = make_parser(__doc__, "storage", rounds=9, clips=24).parse_args()
+    flows = middle_flows(spread(arguments.clips), FLOWS)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        stores = make_stores(folder, flows)
-        codes = [DEFAULT.encode(flow) for flow in flows]
-        total = sum(map(len, flows))
-        candidates: dict[str, tuple[Reader | None, Path]] = {
-            "memmap (uncompressed)": (memory_maps(folder / "npy", codes), folder / "npy"),
-            "WindowReader, zarr": (own(stores["zarr"]), folder / "zarr" / "flow"),
-            "WindowReader, hdf5": (own(stores["hdf5"]), folder / "hdf5" / "flow"),
-            "LitData, item per flow (uncompressed)": (
-                litdata_reader(folder / "litdata", codes),
-                folder / "litdata",
-            ),
-            "TensorStore, the same zarr": (
-                tensorstore_reader(stores["zarr"]),
-                folder / "zarr" / "flow",
-            ),
-            "h5py, the same hdf5, no chunk cache": (
-                sliced(
-                    [
-                        h5py.File(path, rdcc_nbytes=0)["flow"]
-                        for path in array_paths(stores["hdf5"], "")
-                    ]
-                ),
-                folder / "hdf5" / "flow",
-            ),
-            "JPEG per frame, bound 20": (jpeg_folders(folder / "jpeg", flows), folder / "jpeg"),
-            "zarr-python, the same zarr": (
-                sliced(
-                    [
-                        zarr.open_array(path, mode="r")
-                        for path in array_paths(stores["zarr"], "/c.0.0.0.0")
-                    ]
-                ),
-                folder / "zarr" / "flow",
-            ),
-            "npz per video": (npz_per_video(folder / "npz", codes), folder / "npz"),
-        }
-        read = {peer: reader for peer, (reader, _) in candidates.items() if reader is not None}
+        stores = make_stores(Path(name), flows)
+        readers, folders = make_readers(Path(name), stores, flows)
         rng = np.random.default_rng(0)
         lengths = [len(flow) for flow in flows]
         windows = draw(rng, lengths)
-        expected = read["memmap (uncompressed)"](windows).copy()
-        for peer, reader in read.items():
-            if "JPEG" not in peer:  # whose values are others
+        expected = readers[MEMMAP](windows).copy()
+        for peer, reader in readers.items():
+            if peer != JPEG:  # whose values are others
                 np.testing.assert_array_equal(reader(windows), expected, peer)
-        seconds: dict[str, list[float]] = {peer: [] for peer in read}
-        for _ in range(rounds):
+        times: dict[str, list[float]] = {peer: [] for peer in readers}
+        for _ in range(arguments.rounds):
             windows = draw(rng, lengths)
-            for peer, reader in read.items():
-                began = time.perf_counter()
-                reader(windows)
-                seconds[peer].append(time.perf_counter() - began)
-        sizes = {peer: folder_kilobytes(candidates[peer][1], total) for peer in read}
-        tables = write_tables(seconds, sizes)
+            for peer, reader in readers.items():
+                times[peer].append(seconds_for_each(reader, [windows]))
+        sizes = {peer: folder_kilobytes(path, sum(lengths)) for peer, path in folders.items()}
         profile = write_profile(stores["zarr"], draw(rng, lengths))
-    text = (
-        "# Window reads\n\n`python -m benchmarks.storage.bench_reader`: random windows of "
-        f"{NUM_FLOWS} flows with a {CROP}x{CROP} crop, real flow of "
-        f"{CLIPS} UCF-101 clips at {HEIGHT}x{WIDTH}, batches of {BATCH} into one array, one core, "
-        "page cache warm, checksums on, medians of "
-        f"{rounds} rounds in turns.\n\n{profile}\n\n"
-        f"{tables}\n\n{machine_record()}\n"
+    write_record(
+        arguments.out / "reader.md",
+        "Window reads",
+        f"`python -m benchmarks.storage.bench_reader`: random windows of {NUM_FLOWS} flows with a "
+        f"{CROP}x{CROP} crop, real flow of {arguments.clips} UCF-101 clips at {HEIGHT}x{WIDTH}, "
+        f"batches of {BATCH} into one array, one core, page cache warm, checksums on, medians of "
+        f"{arguments.rounds} rounds in turns.",
+        profile,
+        ratios(times, sizes),
     )
-    print(text)
-    (ROOT / "docs" / "benchmarks" / "storage" / "reader.md").write_text(text)
 
 
 def write_profile(store: FlowStore, windows: Windows) -> str:
     """Return the time of each part of reading a window, relative to the whole, as a table."""
     reader = own(store)
-    videos = [store.open_video(f"v{n}") for n in range(CLIPS)]
+    videos = [store.open_video(f"v{n}") for n in range(len(store.videos()))]
     raw = np.zeros(1 << 21, np.uint8)
     scratch = np.zeros(scratch_bytes(2 * HEIGHT * WIDTH), np.uint8)
     out = np.zeros((2, CROP, CROP), np.uint8)
 
     def chunks() -> Iterator[tuple[int, int, Path]]:
         for video, (start,), _ in zip(*windows, strict=True):
-            places = videos[video]._chunks
+            places = videos[video].chunks
             for n in range(NUM_FLOWS):
                 yield (
                     int(places.offsets[start + n]),
@@ -289,7 +274,7 @@ def write_profile(store: FlowStore, windows: Windows) -> str:
 
     def read() -> None:
         for video, (start,), _ in zip(*windows, strict=True):
-            places = videos[video]._chunks
+            places = videos[video].chunks
             begin, last = places.offsets[start], start + NUM_FLOWS - 1
             end = int(places.offsets[last] + places.sizes[last])
             file = _open(str(store.path / places.files[0]))
@@ -306,32 +291,24 @@ def write_profile(store: FlowStore, windows: Windows) -> str:
             for _ in frames
         ],
     }
-    whole = median_seconds(lambda: reader(windows))
-    shares = [f"{name} {median_seconds(part) / whole:.0%}" for name, part in parts.items()]
+    whole = median_seconds(lambda: reader(windows), 7)
+    shares = [f"{name} {median_seconds(part, 7) / whole:.0%}" for name, part in parts.items()]
     return f"WindowReader's parts alone, against the whole: {', '.join(shares)}."
 
 
-def median_seconds(work: Callable[[], object]) -> float:
-    """Median time of seven calls after one more."""
-    times = []
-    for _ in range(8):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[1:])
-
-
-def write_tables(seconds: dict[str, list[float]], sizes: dict[str, float]) -> str:
+def ratios(times: dict[str, list[float]], sizes: dict[str, float]) -> str:
     """Return a row per reader: windows/s relative to two of them, and bytes."""
 
     def ratio(peer: str, other: str) -> float:
-        return statistics.median(b / a for a, b in zip(seconds[peer], seconds[other], strict=True))
+        return statistics.median(b / a for a, b in zip(times[peer], times[other], strict=True))
 
-    lines = ["| reader | x JPEG folders | x memmap | KB per flow |", "|---|---|---|---|"]
-    for peer in seconds:
-        jpeg, memmap = ratio(peer, "JPEG per frame, bound 20"), ratio(peer, "memmap (uncompressed)")
-        lines.append(f"| {peer} | {jpeg:.2f} | {memmap:.3f} | {sizes[peer]:.1f} |")
-    return "\n".join(lines)
+    return table(
+        ["reader", "x JPEG folders", "x memmap", "KB per flow"],
+        [
+            [peer, f"{ratio(peer, JPEG):.2f}", f"{ratio(peer, MEMMAP):.3f}", f"{sizes[peer]:.1f}"]
+            for peer in times
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 from builders import commit_flow
-from real_flow import gray_frames, spread
-from records import ROOT, machine_record
+from records import ROOT
 
+from benchmarks.real_flow import gray_frames, spread
+from benchmarks.record import make_parser, write_record
+from benchmarks.timing import seconds
 from flowcpc.pipeline.extraction.cuts import cut_scores
 from flowcpc.pipeline.extraction.segmentation import find_segments, find_shots, frame_statistics
 from flowcpc.pipeline.tvl1.solver import compute_flow
@@ -26,7 +28,7 @@ from flowcpc.stores.encoding import DEFAULT
 from flowcpc.stores.flow_store import FlowStore, create_store
 from flowcpc.stores.records import record_file
 
-VIDEOS, HOUR = 13_320, 3600 * 25
+BLOCK = 250  # flows
 NUMERICS = {"height": 256, "width": 342, "encoding": DEFAULT.to_json()}
 
 OPEN = """
@@ -41,12 +43,12 @@ print(json.dumps([len(videos), seconds, (after - before) / 1e3]))
 """
 
 
-def writing_share(folder: Path) -> tuple[float, float]:
+def writing_share(folder: Path, clips: int) -> tuple[float, float]:
     """Time of encoding, statistics and the committed write against that of the solver on one
     thread, for both formats.
     """
     shares = []
-    frames = [gray_frames(clip, 256, 342) for clip in spread(3)]
+    frames = [gray_frames(clip, 256, 342) for clip in spread(clips)]
     began = time.perf_counter()
     flows = [compute_flow(part, threads=1) for part in frames]
     solving = time.perf_counter() - began
@@ -86,7 +88,7 @@ def store_flow(store: FlowStore, video_id: str, frames: np.ndarray, flow: np.nda
         )
 
 
-def opening(folder: Path) -> tuple[int, float, float, float]:
+def opening(folder: Path, videos: int) -> tuple[int, float, float, float]:
     """Synthetic commits of as many videos as UCF-101 has: (videos, seconds, MB) of opening, seconds
     of rebuilding the index.
     """
@@ -101,16 +103,14 @@ def opening(folder: Path) -> tuple[int, float, float, float]:
     )
     commit = store.commit_of("v")
     assert commit is not None
-    for n in range(VIDEOS):
+    for n in range(videos):
         name = f"v_Class{n % 101}_g{n % 25:02d}_c{n // 101:03d}"
         record_file.write_record(
             layout.commit_path(store.path, name),
             {**commit, "video_id": name, "label": f"Class{n % 101}"},
         )
     layout.commit_path(store.path, "v").unlink()
-    began = time.perf_counter()
-    store.consolidate()
-    rebuilding = time.perf_counter() - began
+    rebuilding = seconds(store.consolidate)
     done = subprocess.run(
         [sys.executable, "-c", OPEN, str(store.path)],
         cwd=ROOT,
@@ -121,53 +121,55 @@ def opening(folder: Path) -> tuple[int, float, float, float]:
     return (*json.loads(done.stdout), rebuilding)
 
 
-def hour_of_video(folder: Path) -> tuple[int, float]:
-    """Write an hour of small flow block by block; (flows, MB that the process grew by while it
-    did).
-    """
-    store = create_store(folder / "hour", NUMERICS | {"height": 64, "width": 86})
-    block = np.random.default_rng(0).normal(0, 1, (250, 2, 64, 86)).astype(np.float32)
+def long_video(folder: Path, blocks: int) -> tuple[int, float]:
+    """Write small flow block by block; (flows, MB that the process grew by while it did)."""
+    store = create_store(folder / "long", NUMERICS | {"height": 64, "width": 86})
+    block = np.random.default_rng(0).normal(0, 1, (BLOCK, 2, 64, 86)).astype(np.float32)
     codes = store.encoding.encode(block)
     columns = frame_statistics(block, codes, store.encoding)
     with store.write_video("warm") as writer:
         writer.append(codes)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with store.write_video("hour") as writer:
-        for _ in range(HOUR // 250):
+    with store.write_video("long") as writer:
+        for _ in range(blocks):
             writer.append(codes)
-        many = {name: values * (HOUR // 250) for name, values in columns.items()}
-        many |= {"time_s": [n / 25 for n in range(HOUR)], "cut": [False] * HOUR}
+        many = {name: values * blocks for name, values in columns.items()}
+        flows = blocks * BLOCK
+        many |= {"time_s": [n / 25 for n in range(flows)], "cut": [False] * flows}
         shots = find_shots(many, many["cut"])
-        source = {"video_id": "hour", "path": "hour.avi", "label": None, "group": None, "folds": {}}
+        source = {"video_id": "long", "path": "long.avi", "label": None, "group": None, "folds": {}}
         writer.commit(
             source, {"fps": 25.0}, frames=many, shots=shots, segments=find_segments(many, shots)
         )
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
-    np.testing.assert_array_equal(store.read_codes("hour", HOUR - 250), codes)
-    return store.open_video("hour").shape[0], grown
+    np.testing.assert_array_equal(store.read_codes("long", flows - BLOCK), codes)
+    return store.open_video("long").shape[0], grown
 
 
 def main() -> None:
     """Measure, print and record."""
+    parser = make_parser(__doc__, "storage", clips=3, videos=13_320, minutes=60)
+    arguments = parser.parse_args()
+    blocks = arguments.minutes * 60 * 25 // BLOCK
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        flows, grown = hour_of_video(folder)
-        zarr_share, hdf5_share = writing_share(folder)
-        videos, seconds, megabytes, rebuilding = opening(folder)
-    text = (
-        "# Storing\n\n`python -m benchmarks.storage.bench_store`.\n\n"
+        flows, grown = long_video(folder, blocks)
+        zarr_share, hdf5_share = writing_share(folder, arguments.clips)
+        videos, opened, megabytes, rebuilding = opening(folder, arguments.videos)
+    write_record(
+        arguments.out / "store.md",
+        "Storing",
+        "`python -m benchmarks.storage.bench_store`.",
         "- Writing at 256x342 (encoding, statistics, cuts, compression, sync, reading back, "
-        "commit) against the solver on one thread: "
-        f"{zarr_share:.1%} of its time for Zarr, {hdf5_share:.1%} for HDF5.\n"
-        f"- Opening a store of {videos} videos and answering `videos()`: {seconds:.2f} s and "
-        f"{megabytes:.0f} MB beyond the imports; rebuilding its "
-        f"index from the records takes {rebuilding / seconds:.0f} times as long.\n"
-        f"- An hour of video, {flows} flows of 64x86 (991 MB of codes), written in blocks of 250: "
-        f"the process grew by {grown:.0f} MB, most of it the "
-        f"record's columns.\n\n{machine_record()}\n"
+        f"commit) against the solver on one thread: {zarr_share:.1%} of its time for Zarr, "
+        f"{hdf5_share:.1%} for HDF5.\n"
+        f"- Opening a store of {videos} videos and answering `videos()`: {opened:.2f} s and "
+        f"{megabytes:.0f} MB beyond the imports; rebuilding its index from the records takes "
+        f"{rebuilding / opened:.0f} times as long.\n"
+        f"- {arguments.minutes} minutes of video, {flows} flows of 64x86 "
+        f"({flows * 2 * 64 * 86 / 1e6:.0f} MB of codes), written in blocks of {BLOCK}: the process "
+        f"grew by {grown:.0f} MB, most of it the record's columns.",
     )
-    print(text)
-    (ROOT / "docs" / "benchmarks" / "storage" / "store.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,19 @@ neither zarr nor h5py; making one does. For a machine without them, make the sto
 `--make build/train.flow` and carry that folder along. Writes docs/benchmarks/training/train-gpu.md.
 """
 
-import argparse
 import dataclasses
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
-from ready_made import HEAD, measure, row, write_store
-from records import ROOT, machine_record
+from records import ROOT
 
-sys.path.insert(0, str(ROOT))
+from benchmarks.record import make_parser, table, write_record
+from benchmarks.training.ready_made import COLUMNS, measure, row, write_store
+from flowcpc.train.pretraining.execution import Execution
+from flowcpc.train.settings.config import PretrainConfig
+
 STORE = ROOT / "build" / "train.flow"
 SHAPES = {  # videos, flows of each, size of the frames
     "paper": (16, 110, (256, 342)),
@@ -41,20 +43,12 @@ def make(path: Path, size: str) -> Path:
 
 def main() -> None:
     """Measure, print and record."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, "training", workers=8, rounds=3, steps=200)
     parser.add_argument("--size", choices=list(SHAPES), default="paper")
     parser.add_argument(
         "--store", type=Path, default=STORE, help="where the store is, if it is there"
     )
     parser.add_argument("--make", type=Path, help="write the store of this size there, and end")
-    parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "docs/benchmarks/training", help="folder of the record"
-    )
     arguments = parser.parse_args()
     if arguments.make is not None:
         print(make(arguments.make, arguments.size))
@@ -62,9 +56,6 @@ def main() -> None:
     cuda = torch.cuda.is_available()
     if not cuda and arguments.size == "paper":
         sys.exit("bench_gpu_train finds no CUDA device here; see `nvidia-smi`, or try --size tiny")
-    from flowcpc.train.pretraining.execution import Execution
-    from flowcpc.train.settings.config import PretrainConfig
-
     steps = arguments.steps
     config = PretrainConfig(
         steps=steps, log_every=max(steps // 4, 1), checkpoint_every=10**6, precision="bf16"
@@ -95,21 +86,17 @@ def main() -> None:
                     f"{1 / ready[-1].step_time:.2f}",
                     flush=True,
                 )
-            rows.append(row(kind, real, ready)[0])
+            rows.append(row(kind, real, ready))
     device = torch.cuda.get_device_name() if cuda else "a CPU"
-    text = (
-        "# Steps of pretraining on a GPU\n\n`python -m benchmarks.training.bench_gpu_train --size "
-        f"{arguments.size}` on {device}: "
+    write_record(
+        arguments.out / "train-gpu.md",
+        "Steps of pretraining on a GPU",
+        f"`python -m benchmarks.training.bench_gpu_train --size {arguments.size}` on {device}: "
         f"model 1 with Conv3D, B=16, T=8, N={config.num_flows}, {config.size[0]}x{config.size[1]} "
-        f"crops, {config.precision}, "
-        f"{arguments.workers} loader processes; "
-        f"{arguments.rounds} rounds of {steps} steps in turns, medians.\n\n{HEAD}\n"
-        + "\n".join(rows)
-        + f"\n\n{machine_record()}\n"
+        f"crops, {config.precision}, {arguments.workers} loader processes; {arguments.rounds} "
+        f"rounds of {steps} steps in turns, medians.",
+        table(COLUMNS, rows),
     )
-    print(text)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "train-gpu.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,10 @@ docs/benchmarks/training/loader.md. What is compared runs in turns in one proces
 medians over rounds of ratios within a round. Real flow is needed.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ import numpy as np
 import torch
 from builders import commit_flow
 from PIL import Image
-from real_flow import middle_flows, spread
-from records import ROOT, machine_record
 
+from benchmarks.real_flow import middle_flows, spread
+from benchmarks.record import make_parser, table, write_record
+from benchmarks.timing import median_and_range, seconds
 from flowcpc.stores.encoding import DEFAULT, ENCODINGS
 from flowcpc.stores.flow_store import create_store
 from flowcpc.stores.window_reader import WindowReader
@@ -41,13 +41,6 @@ BOUND = 20
 Spans = list[list[tuple[int, int]]]
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """How long a call takes."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
 def like_ucf101(count: int) -> Spans:
     """Shots of as many videos as UCF-101 trains on: 28 to 600 flows, one in ten with a cut."""
     rng = np.random.default_rng(0)
@@ -60,10 +53,7 @@ def measure_samplers(rounds: int) -> str:
     shots = like_ucf101(9_537)
     packed = pack_shots(shots)
     batches = len(shots) // 16
-    lines = [
-        f"| selection | us per batch | of a step of {STEP_MS} ms | x loops |",
-        "|---|---|---|---|",
-    ]
+    rows = []
     for selection in SELECTIONS:
         spacing = {"consecutive": 0, "overlap": 5}.get(selection, 10)
         sizes = {
@@ -88,8 +78,8 @@ def measure_samplers(rounds: int) -> str:
         found = [(seconds(epoch), seconds(loops)) for _ in range(rounds)]
         micro = statistics.median(ours for ours, _ in found) / batches * 1e6
         ratio = statistics.median(slow / ours for ours, slow in found)
-        lines.append(f"| {selection} | {micro:.1f} | {micro / STEP_MS / 1e3:.3%} | {ratio:.0f} |")
-    return "\n".join(lines)
+        rows.append([selection, f"{micro:.1f}", f"{micro / STEP_MS / 1e3:.3%}", f"{ratio:.0f}"])
+    return table(["selection", "us per batch", f"of a step of {STEP_MS} ms", "x loops"], rows)
 
 
 class Raw:
@@ -203,20 +193,17 @@ def measure_training(segments: SegmentReader, batches: SequenceReader, rounds: i
         encoder.zero_grad()
 
     step(tensor)
-    lines = ["| loader | steps/s, in parts of steps on ready tensors |", "|---|---|"]
+    rows = []
     for workers in (0, 2):
         with loading(batches.read, range(10**6), workers=workers) as loaded:
-            row = map(step, map(segments.to_device, loaded))
-            timed(row)
+            steps = map(step, map(segments.to_device, loaded))
+            timed(steps)
             ratios = []
             for _ in range(rounds):
                 ready = seconds(lambda: [step(tensor) for _ in range(BATCHES)])
-                ratios.append(ready / timed(row))
-        lines.append(
-            f"| {kind_of(workers)} | {statistics.median(ratios):.2f} ({min(ratios):.2f} to "
-            f"{max(ratios):.2f}) |"
-        )
-    return "\n".join(lines)
+                ratios.append(ready / timed(steps))
+        rows.append([kind_of(workers), median_and_range(ratios, 2)])
+    return table(["loader", "steps/s, in parts of steps on ready tensors"], rows)
 
 
 def kind_of(workers: int) -> str:
@@ -243,14 +230,13 @@ def measure_loaders(rounds: int) -> tuple[str, str, str]:
         segments = SegmentReader(store, ids, CONFIG, torch.device("cpu"))
         batches = SequenceReader(segments, CONFIG, 0)
 
-        lines = ["| loader | x raw reader | on as many threads |", "|---|---|---|"]
+        rows = []
         for workers in (0, 1, 2):
             raw = Raw(batches, WindowReader(store, ids, threads=workers or WORKERS))
             with loading(batches.read, range(10**6), workers=workers) as loaded:
                 raw(), timed(loaded)  # videos are opened
                 ratios = [raw() / timed(loaded) for _ in range(rounds)]
-            found = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-            lines.append(f"| {kind_of(workers)} | {found} | {workers or WORKERS} |")
+            rows.append([kind_of(workers), median_and_range(ratios, 2), workers or WORKERS])
 
         training = measure_training(segments, batches, min(rounds, 3))
         data = torch.utils.data.DataLoader(
@@ -275,32 +261,33 @@ def measure_loaders(rounds: int) -> tuple[str, str, str]:
         f"{max(ratios):.1f}). "
         f"The two differ by {difference:.3f} px in the mean (JPEG, and the bound of {BOUND} px)."
     )
-    return "\n".join(lines), training, peer
+    return table(["loader", "x raw reader", "on as many threads"], rows), training, peer
 
 
 def main() -> None:
     """Measure, print and record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
-    samplers = measure_samplers(rounds)
-    loaders, training, peer = measure_loaders(rounds)
+    arguments = make_parser(__doc__, "training", rounds=5).parse_args()
+    samplers = measure_samplers(arguments.rounds)
+    loaders, training, peer = measure_loaders(arguments.rounds)
     size = f"B={CONFIG.batch_size}, T={CONFIG.num_segments}, N={CONFIG.num_flows}"
-    text = (
-        f"# Feeding\n\n`python -m benchmarks.training.bench_loader`, medians of {rounds} rounds in "
-        "turns.\n\n"
+    write_record(
+        arguments.out / "loader.md",
+        "Feeding",
+        f"`python -m benchmarks.training.bench_loader`, medians of {arguments.rounds} rounds in "
+        "turns.",
         "**Samplers**: an epoch of batches of B=16, T=8, N=10 out of 9,537 videos of UCF-101's "
-        "lengths, one in ten with a cut, against the loops "
-        f"that the tests compare them with, on one thread.\n\n{samplers}\n\n"
+        "lengths, one in ten with a cut, against the loops that the tests compare them with, on "
+        "one thread.",
+        samplers,
         f"**Loaders**: batches of {size}, crops of {CROP}x{CROP} from {HEIGHT}x{WIDTH}, real flow "
-        f"of {CLIPS} UCF-101 clips, page cache warm: "
-        f"batches/s in parts of WindowReader's on the same windows into one array.\n\n{loaders}\n\n"
+        f"of {CLIPS} UCF-101 clips, page cache warm: batches/s in parts of WindowReader's on the "
+        "same windows into one array.",
+        loaders,
         f"**Training**: forward and backward of an encoder of width {CONFIG.width} on these "
-        f"batches, on the CPU with all cores.\n\n{training}\n\n"
-        f"**Against a JPEG per frame.** {peer}\n\n{machine_record()}\n"
+        "batches, on the CPU with all cores.",
+        training,
+        f"**Against a JPEG per frame.** {peer}",
     )
-    print(text)
-    (ROOT / "docs" / "benchmarks" / "training" / "loader.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -5,33 +5,21 @@ Run `python -m benchmarks.training.bench_train`; `make bench` does. Writes
 docs/benchmarks/training/train.md.
 """
 
-import argparse
 import dataclasses
-import sys
 import tempfile
 from pathlib import Path
 
 import torch
-from ready_made import HEAD, measure, row, sampler_seconds, write_store
-from records import ROOT, machine_record
 
-sys.path.insert(0, str(ROOT))
+from benchmarks.record import make_parser, table, write_record
+from benchmarks.training.ready_made import COLUMNS, measure, row, sampler_seconds, write_store
+from flowcpc.train.pretraining.execution import Execution
+from flowcpc.train.settings.presets import find_preset
 
 
 def main() -> None:
     """Measure, print and record."""
-    from flowcpc.train.pretraining.execution import Execution
-    from flowcpc.train.settings.presets import find_preset
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "docs/benchmarks/training", help="folder of the record"
-    )
-    arguments = parser.parse_args()
+    arguments = make_parser(__doc__, "training", rounds=3, steps=40).parse_args()
     config = dataclasses.replace(
         find_preset("tiny").config,
         num_segments=8,
@@ -56,20 +44,18 @@ def main() -> None:
                     own = Execution() if ready_made else execution
                     into.append(measure(store, config, own, ready_made=ready_made))
         drawn = sampler_seconds(config, store)
-    rows = [row(f"batches by {kind}", *some)[0] for kind, some in found.items()]
+    rows = [row(f"batches by {kind}", *some) for kind, some in found.items()]
     share = drawn / min(one.step_time for one in found["a thread"][0])
-    text = (
-        "# Steps of pretraining\n\n`python -m benchmarks.training.bench_train`: model 1 with "
-        f"Conv3D, B=16, T=8, N=5, {config.size[0]}x{config.size[1]} "
-        f"crops of a store of 72x96, width {config.width}, on the CPU with "
-        f"{torch.get_num_threads()} threads; {arguments.rounds} rounds of "
-        f"{arguments.steps} steps in turns, medians.\n\n{HEAD}\n" + "\n".join(rows) + "\n\n"
-        f"Drawing a batch's segments takes {1e6 * drawn:.0f} microseconds, {share:.3%} of a step.\n"
-        f"\n{machine_record()}\n"
+    write_record(
+        arguments.out / "train.md",
+        "Steps of pretraining",
+        "`python -m benchmarks.training.bench_train`: model 1 with Conv3D, B=16, T=8, N=5, "
+        f"{config.size[0]}x{config.size[1]} crops of a store of 72x96, width {config.width}, on "
+        f"the CPU with {torch.get_num_threads()} threads; {arguments.rounds} rounds of "
+        f"{arguments.steps} steps in turns, medians.",
+        table(COLUMNS, rows),
+        f"Drawing a batch's segments takes {1e6 * drawn:.0f} microseconds, {share:.3%} of a step.",
     )
-    print(text)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "train.md").write_text(text)
 
 
 if __name__ == "__main__":

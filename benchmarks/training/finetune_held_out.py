@@ -7,8 +7,8 @@ Prints a row of docs/training/evaluation.md: top-1 (uniform8) of finetune and sc
 labels and with 5 per class, and the losses that training began and ended with.
 """
 
+import argparse
 import itertools
-import sys
 import tempfile
 from pathlib import Path
 
@@ -55,24 +55,36 @@ def held_out_accuracy(unit: EvaluationUnit) -> tuple[float, float, float]:
     )
 
 
-def main(store_path: str, run: str, seed: str, *settings: str) -> None:
-    store, checkpoint = open_store(store_path), require_checkpoint(run)
+def main() -> None:
+    """Train, and print the row."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("store")
+    parser.add_argument("run")
+    parser.add_argument("seed", type=int)
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
+    arguments = parser.parse_args()
+    store, checkpoint = open_store(arguments.store), require_checkpoint(arguments.run)
+    config, seed = with_settings(SCHEDULES["cpu"], arguments.settings), arguments.seed
     train = labelled_split(store, 1, allow_missing=False)[0]
-    held = hold_out(train, int(seed))
+    held = hold_out(train, seed)
     kept, judged = (train[chosen].reset_index(drop=True) for chosen in (~held, held))
     cells, losses = [], []
     for mode, labels in itertools.product(("finetune", "scratch"), (None, 5)):
         labelled = kept
         if labels is not None:
-            labelled, _ = choose_labelled(kept, labels, seed=int(seed), fold=1)
+            labelled, _ = choose_labelled(kept, labels, seed=seed, fold=1)
         with tempfile.TemporaryDirectory() as folder:
             unit = EvaluationUnit(
                 MODES[mode],
                 labels,
                 1,
-                int(seed),
-                EncoderSource(checkpoint.config, checkpoint, Path(run).name, Path(folder)),
-                with_settings(SCHEDULES["cpu"], settings),
+                seed,
+                EncoderSource(
+                    checkpoint.config, checkpoint, Path(arguments.run).name, Path(folder)
+                ),
+                config,
                 store,
                 choose_device(),
                 kept,
@@ -83,11 +95,9 @@ def main(store_path: str, run: str, seed: str, *settings: str) -> None:
             share, first, last = held_out_accuracy(unit)
         cells.append(f"{share:.1%}")
         losses.append(f"{first:.2f} -> {last:.2f}")
-    print(
-        f"| {', '.join(settings) or 'cpu'}, seed {seed} | {' | '.join(cells)} | {len(judged)} "
-        f"clips | {', '.join(losses)}"
-    )
+    name = f"{', '.join(arguments.settings) or 'cpu'}, seed {seed}"
+    print("|", " | ".join([name, *cells, f"{len(judged)} clips", ", ".join(losses)]))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

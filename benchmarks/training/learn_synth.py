@@ -8,15 +8,14 @@ docs/benchmarks/training/learning.md and docs/pictures/learning.png.
 import math
 import shutil
 import statistics
-import sys
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from records import ROOT, machine_record
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.record import make_parser, table, write_record
 from flowcpc.stores.flow_store import FlowStore, open_store
 from flowcpc.train.data.batches import SegmentReader, SequenceReader
 from flowcpc.train.data.splits import split_of
@@ -27,7 +26,6 @@ from flowcpc.train.runs.metrics import read_metrics
 from flowcpc.train.settings.config import PretrainConfig, named_seed
 
 GRID = 4
-RECORDS = ROOT / "docs/benchmarks/training"
 PICTURE = "../../pictures/learning.png"
 
 
@@ -80,45 +78,43 @@ def baselines(store: FlowStore, config: PretrainConfig) -> dict[str, float]:
 
 
 def main() -> None:
-    store_path, run = sys.argv[1:]
-    config = require_checkpoint(run).config
-    lines = read_metrics(run)
-    held_out = [line for line in lines if line.get("held_out_accuracy") is not None]
+    """Compare, print and record."""
+    parser = make_parser(__doc__, "training")
+    parser.add_argument("store")
+    parser.add_argument("run")
+    arguments = parser.parse_args()
+    config = require_checkpoint(arguments.run).config
+    lines = read_metrics(arguments.run)
+    last = [line for line in lines if line.get("held_out_accuracy") is not None][-1]
     seconds = [line["step_time"] for line in lines if "step_time" in line]
     minutes = float(np.mean(seconds)) * config.steps / 60
-    last = held_out[-1]
-    rows = [
-        ("chance", 1 / config.classes),
-        *(
-            (f"nearest neighbour, {name}", value)
-            for name, value in baselines(open_store(store_path), config).items()
-        ),
-        ("CPC, held-out videos", last["held_out_accuracy"]),
-    ]
-    shutil.copy(draw_curve(run), RECORDS / PICTURE)
-    table = "\n".join(f"| {name} | {value:.1%} |" for name, value in rows)
+    found = baselines(open_store(arguments.store), config)
+    shares = {
+        "chance": 1 / config.classes,
+        **{f"nearest neighbour, {name}": share for name, share in found.items()},
+        "CPC, held-out videos": last["held_out_accuracy"],
+    }
+    picture = (arguments.out / PICTURE).resolve()
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(draw_curve(arguments.run), picture)
     horizons = ", ".join(f"{value:.1%}" for value in last["held_out_horizon_accuracy"])
-    text = (
-        "# What pretraining learns on synthetic motion\n\n`python -m "
-        "benchmarks.training.learn_synth`.\n\n"
+    write_record(
+        arguments.out / "learning.md",
+        "What pretraining learns on synthetic motion",
+        "`python -m benchmarks.training.learn_synth`.",
         f"Batches of {config.batch_size} videos, {config.num_segments} segments of "
-        f"{config.num_flows} flows at "
-        f"{config.size[0]}x{config.size[1]}, model 1 with Conv3D, width {config.width}, "
-        f"{config.steps} steps on 2 cores "
-        f"({minutes:.0f} minutes of steps). The right one of {config.classes} segments has to be "
-        "picked, on the "
-        f"{last['held_out_videos']} videos of the test groups, which the run has not seen.\n\n"
-        f"| how | right |\n|---|---|\n{table}\n\n"
+        f"{config.num_flows} flows at {config.size[0]}x{config.size[1]}, model 1 with Conv3D, "
+        f"width {config.width}, {config.steps} steps on 2 cores ({minutes:.0f} minutes of steps). "
+        f"The right one of {config.classes} segments has to be picked, on the "
+        f"{last['held_out_videos']} videos of the test groups, which the run has not seen.",
+        table(["how", "right"], [[name, f"{share:.1%}"] for name, share in shares.items()]),
         f"By horizon, nearest first: {horizons}. Held-out loss {last['held_out_loss']:.2f} nats, "
-        f"guessing {math.log(config.classes):.2f}.\n\n"
+        f"guessing {math.log(config.classes):.2f}.",
         "The nearest neighbours see the same segments and choose among the same candidates: the "
-        "segment whose description is nearest to the mean of "
-        "the observed ones. Mean flow is that of whole frames, before the mean is subtracted; the "
-        "cells are of what the encoder sees.\n\n"
-        f"![loss and accuracy over the steps]({PICTURE})\n\n{machine_record()}\n"
+        "segment whose description is nearest to the mean of the observed ones. Mean flow is that "
+        "of whole frames, before the mean is subtracted; the cells are of what the encoder sees.",
+        f"![loss and accuracy over the steps]({PICTURE})",
     )
-    print(text)
-    (RECORDS / "learning.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ A store of synthetic flow, runs on it, and the same runs on ready-made batches.
 import dataclasses
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from unittest import mock
 
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.timing import seconds
 from flowcpc.train.data.batches import HostBatch, SegmentReader, SequenceReader
 from flowcpc.train.pretraining import loop
 from flowcpc.train.pretraining.execution import Execution
@@ -116,40 +116,30 @@ def sampler_seconds(config: PretrainConfig, store: Path) -> float:
 
     opened = open_store(store)
     shots = shots_of(opened.shots(), opened.videos()["video_id"].tolist())
-    times = []
-    for step in range(200):
-        began = time.perf_counter()
-        select_sequences(
-            shots,
-            seed=0,
-            step=step,
-            batch_size=config.batch_size,
-            num_segments=config.num_segments,
-            num_flows=config.num_flows,
-            selection=config.selection,
-            spacing=config.spacing,
-        )
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+    sizes = {
+        name: getattr(config, name)
+        for name in ("batch_size", "num_segments", "num_flows", "selection", "spacing")
+    }
+    return statistics.median(
+        seconds(lambda: select_sequences(shots, seed=0, step=step, **sizes))  # noqa: B023
+        for step in range(200)
+    )
 
 
-def row(name: str, real: list[Measured], ready: list[Measured]) -> tuple[str, float, float]:
-    """A row of a table, the ratio of steps/s to those on ready-made batches, and the data wait.
-
-    The ratio and the share of time spent waiting for data are medians over rounds.
-    """
+def row(name: str, real: list[Measured], ready: list[Measured]) -> list[str]:
+    """A row of a table with COLUMNS; every number is a median over the rounds."""
     ratio = statistics.median(b.step_time / a.step_time for a, b in zip(real, ready, strict=True))
     share = statistics.median(one.data_time / one.step_time for one in real)
     step, peer = (statistics.median(one.step_time for one in some) for some in (real, ready))
-    megabytes = real[0].size / 1e6
-    text = (
-        f"| {name} | {1 / step:.2f} | {1 / peer:.2f} | {ratio:.3f} | {share:.2%} "
-        f"| {megabytes:.1f} |"
-    )
-    return text, ratio, share
+    rates = [f"{1 / step:.2f}", f"{1 / peer:.2f}", f"{ratio:.3f}"]
+    return [name, *rates, f"{share:.2%}", f"{real[0].size / 1e6:.1f}"]
 
 
-HEAD = (
-    "| execution | steps/s | on ready-made tensors | ratio | waiting for data | MB per step |\n"
-    "|---|---|---|---|---|---|"
+COLUMNS = (
+    "execution",
+    "steps/s",
+    "on ready-made tensors",
+    "ratio",
+    "waiting for data",
+    "MB per step",
 )

@@ -1,4 +1,4 @@
-"""Real flow for benchmarks: TV-L1 of some frames of UCF-101 clips, computed once per folder."""
+"""Real clips for benchmarks, their frames, and the flow in the middle of them."""
 
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -6,20 +6,34 @@ from pathlib import Path
 import numpy as np
 from records import real_data_folder
 
+from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.decoding.frame_size import FrameSize
 from flowcpc.pipeline.decoding.frames import FrameReader
 from flowcpc.pipeline.tvl1.solver import compute_flow
 
+CLIPS = real_data_folder() / "ucf6" / "videos"
+
 
 def clips() -> list[Path]:
     """All clips, sorted by class and name. Exits with a sentence where there are none."""
-    clips = sorted((real_data_folder() / "ucf6" / "videos").glob("*/*.avi"))
+    clips = sorted(CLIPS.glob("*/*.avi"))
     if not clips:
         raise SystemExit(
             f"this benchmark needs real clips, and {real_data_folder()} has none; "
             "set FLOWCPC_TEST_DATA to a folder that has them"
         )
     return clips
+
+
+def spread(count: int) -> list[Path]:
+    """`count` clips spread evenly over the classes and groups."""
+    found = clips()
+    return [found[k * len(found) // count] for k in range(count)]
+
+
+def as_video(clip: Path) -> Video:
+    """A clip as a video of the folder CLIPS."""
+    return Video(clip.stem, clip.relative_to(CLIPS).as_posix(), clip.parent.name, None, {})
 
 
 def gray_frames(clip: Path, height: int, width: int) -> np.ndarray:
@@ -40,9 +54,3 @@ def middle_flows(
     """Flow in the middle of each clip, float32 (n <= flows, 2, H, W), on all cores."""
     with ProcessPoolExecutor() as pool:
         return list(pool.map(_middle, [(clip, flows, height, width) for clip in chosen]))
-
-
-def spread(count: int) -> list[Path]:
-    """`count` clips spread evenly over the classes and groups."""
-    found = clips()
-    return [found[k * len(found) // count] for k in range(count)]
