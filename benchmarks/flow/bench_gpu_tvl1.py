@@ -171,7 +171,7 @@ def roofline(clips: list[Frames], rate: float) -> str:
 
     parameters = TVL1Parameters()
     pyramid = make_pyramid(*clips[0].shape[1:], parameters)
-    solve, buffers = cpu.pair_solver(pyramid, parameters), cpu.Buffers(pyramid)
+    solve, buffers = cpu.pair_solver(pyramid, parameters), cpu.make_buffers(pyramid)
     tables = pyramid.sizes, pyramid.offsets, pyramid.down_index, pyramid.down_fraction
     flow = np.zeros((2, *clips[0].shape[1:]), np.float32)
     iterated = []

@@ -73,7 +73,7 @@ def stages(rounds: int) -> str:
     parameters = TVL1Parameters()
     pyramid = make_pyramid(height, width, parameters)
     c = make_constants(parameters, pyramid)
-    buffers = cpu.Buffers(pyramid)
+    buffers = cpu.make_buffers(pyramid)
     solve = cpu.pair_solver(pyramid, parameters)
     clips = [clip_frames(speed_clip(name), height, width, None, 2) for name in SPEED_CLIPS]
     levels = [np.zeros((2, int(pyramid.offsets[-1]) + 64), np.float32) for _ in clips]
@@ -84,7 +84,7 @@ def stages(rounds: int) -> str:
     flow = np.zeros((2, height, width), np.float32)
     work = [solve(*pair, buffers, flow) for pair in levels]
     whole = median_seconds(lambda: [solve(*pair, buffers, flow) for pair in levels], rounds)
-    state, other, coefficients, interleaved, scratch, weights, taps, addresses, _ = buffers.arrays
+    state, other, coefficients, interleaved, scratch, weights, taps, addresses, _ = buffers
     stride = int(iterate.line_stride(width))
     updates = np.zeros(iterate.LONGEST_PASS, np.int64)
     size, step, pixels = (height, width), (c.tau, c.bound), height * width

@@ -25,10 +25,7 @@ _MAX_VIDEOS = 16
 
 
 def videos_at_a_time(backend: str, cores: int) -> int:
-    """Return how many videos a process works on at a time.
-
-    One with all cores; with a GPU one per core, or it would wait for decoding and writing.
-    """
+    """Return how many videos a process works on at a time: with a GPU one per core, else one."""
     return min(cores, _MAX_VIDEOS) if resolve_backend(backend) == "cuda" else 1
 
 
@@ -50,11 +47,9 @@ class SharedSolver:
     def __init__(self, solve: Solver, max_frames: int) -> None:
         if max_frames < 2:
             raise ValueError(f"max_frames={max_frames} must be at least 2, the frames of a pair")
-        self._solve = solve
-        self._max_frames = max_frames
+        self._solve, self._max_frames = solve, max_frames
         self._waiting: deque[tuple[Frames, Future[Flow]]] = deque()
-        self._queue = threading.Lock()
-        self._device = threading.Lock()
+        self._queue, self._device = threading.Lock(), threading.Lock()
 
     def compute(self, frames: Frames) -> Flow:
         """Return what `solve` returns for this block, or raise its error."""

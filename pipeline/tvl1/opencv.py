@@ -8,10 +8,7 @@ from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
 
 
 def compute_flow(frames: NDArray[np.uint8], parameters: TVL1Parameters) -> NDArray[np.float32]:
-    """Return flow between consecutive frames, uint8 (T, H, W) -> float32 (T-1, 2, H, W) px.
-
-    Its profile is "opencv-cpu".
-    """
+    """Return flow of the profile "opencv-cpu", uint8 (T, H, W) -> float32 (T-1, 2, H, W) px."""
     create = cv2.optflow.DualTVL1OpticalFlow_create  # type: ignore[attr-defined]
     # OpenCV's object keeps a pyramid that a small frame cut short, so each call makes a new one.
     solver = create(

@@ -21,10 +21,8 @@ PROFILES = {
 }
 # Beyond these, intermediate values leave the range of float32; below the smallest epsilon, updates
 # are smaller than what is counted of them (constants.py: COUNTS_PER_SQUARE_PIXEL).
-_RANGES = {
-    **{"tau": (1e-3, 1e3), "lambda_": (1e-6, 1e3), "theta": (1e-3, 1e3)},
-    **{"epsilon": (1e-3, 1e3), "scale_step": (0.05, 0.99)},
-}
+_RANGES = {"tau": (1e-3, 1e3), "lambda_": (1e-6, 1e3), "theta": (1e-3, 1e3)}
+_RANGES |= {"epsilon": (1e-3, 1e3), "scale_step": (0.05, 0.99)}
 _COUNTS = ("scales", "warps", "inner_iterations", "outer_iterations")
 _MAX_COUNT = 10000
 
@@ -60,22 +58,20 @@ class TVL1Parameters:
     median: int | None = None
 
     def __post_init__(self) -> None:
-        self._require("profile", self.profile in PROFILES, f"must be one of {', '.join(PROFILES)}")
+        values, rules = vars(self), {}
+        rules["profile"] = self.profile in PROFILES, f"must be one of {', '.join(PROFILES)}"
         for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            good = isinstance(value, int | float) and low <= value <= high
-            self._require(name, good, f"must be a number from {low:g} to {high:g}")
+            good = isinstance(values[name], int | float) and low <= values[name] <= high
+            rules[name] = good, f"must be a number from {low:g} to {high:g}"
         for name in _COUNTS:
-            value = getattr(self, name)
-            good = isinstance(value, int) and 1 <= value <= _MAX_COUNT
-            self._require(name, good, f"must be a whole number from 1 to {_MAX_COUNT}")
+            good = isinstance(values[name], int) and 1 <= values[name] <= _MAX_COUNT
+            rules[name] = good, f"must be a whole number from 1 to {_MAX_COUNT}"
+        rules["median"] = self.median in (None, 1, 3, 5), "must be 1, 3 or 5"
+        for name, (good, rule) in rules.items():
+            if not good:
+                raise ValueError(f"{name}={values[name]!r} {rule}")
         if self.median is None:
             object.__setattr__(self, "median", self.rules.median)
-        self._require("median", self.median in (1, 3, 5), "must be 1, 3 or 5")
-
-    def _require(self, name: str, good: bool, rule: str) -> None:
-        if not good:
-            raise ValueError(f"{name}={getattr(self, name)!r} {rule}")
 
     @property
     def rules(self) -> Profile:

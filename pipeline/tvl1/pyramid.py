@@ -39,28 +39,26 @@ class Pyramid:
 @functools.lru_cache(maxsize=8)
 def make_pyramid(height: int, width: int, parameters: TVL1Parameters) -> Pyramid:
     """Return the geometry for frames of `height` x `width` px, without levels under 16 px."""
-    sizes = [(height, width)]
-    for _ in range(parameters.scales - 1):
+    sizes = np.array([(height, width)])
+    while len(sizes) < parameters.scales:
         # np.rint rounds halves to even, as OpenCV does.
-        smaller = tuple(int(np.rint(side * parameters.scale_step)) for side in sizes[-1])
-        if min(smaller) < MIN_SIDE:
+        smaller = np.rint(sizes[-1] * parameters.scale_step).astype(np.int64)
+        if smaller.min() < MIN_SIDE:
             break
-        sizes.append((smaller[0], smaller[1]))
-    levels, longest = len(sizes), max(height, width)
-    index = np.zeros((2, levels, 2, longest), np.int64)
-    fraction = np.zeros((2, levels, 2, longest), np.float32)
-    for level, axis in np.ndindex(levels, 2):
-        side = sizes[level][axis]
-        for way, other in enumerate((level - 1, level + 1)):
-            if 0 <= other < levels:
-                source = sizes[other][axis]
-                # OpenCV shrinks by the step itself and enlarges by the ratio of the rounded sizes.
-                ratio = source / side if way else 1 / parameters.scale_step
-                line = _axis(side, source, ratio, parameters.rules.pixel_offset)
-                index[way, level, axis, :side], fraction[way, level, axis, :side] = line
-    offsets = np.concatenate([[0], np.cumsum([h * w for h, w in sizes])]).astype(np.int64)
-    tables = index[0], fraction[0], index[1], fraction[1]
-    return Pyramid(np.array(sizes, np.int64), offsets, *tables)
+        sizes = np.vstack([sizes, smaller])
+    levels = len(sizes)
+    index = np.zeros((2, levels, 2, max(height, width)), np.int64)
+    fraction = np.zeros(index.shape, np.float32)
+    for level, axis, way in np.ndindex(levels, 2, 2):
+        other = level + 1 if way else level - 1
+        if 0 <= other < levels:
+            side, source = int(sizes[level, axis]), int(sizes[other, axis])
+            # OpenCV shrinks by the step itself and enlarges by the ratio of the rounded sizes.
+            ratio = source / side if way else 1 / parameters.scale_step
+            line = _axis(side, source, ratio, parameters.rules.pixel_offset)
+            index[way, level, axis, :side], fraction[way, level, axis, :side] = line
+    offsets = np.append(0, sizes.prod(axis=1).cumsum())
+    return Pyramid(sizes, offsets, index[0], fraction[0], index[1], fraction[1])
 
 
 def _axis(

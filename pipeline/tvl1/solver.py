@@ -13,10 +13,9 @@ from flowcpc.pipeline.tvl1.pyramid import MIN_SIDE
 from flowcpc.stores.base.errors import first_line
 from flowcpc.stores.base.listener import SILENT
 
-_NO_DEVICE = (
-    "no CUDA device was found (see `nvidia-smi`), "
-    "or numba-cuda is missing (pip install 'flowcpc[gpu]')"
-)
+_NO_DEVICE = "no CUDA device was found (see `nvidia-smi`), or numba-cuda is missing "
+_NO_DEVICE += "(pip install 'flowcpc[gpu]')"
+_SIMULATOR = "simulator"  # Numba's, as `devices` names it; only "cuda" chooses it
 # Large enough for a pyramid of two levels, so that every kernel is compiled.
 _SMALL_PAIR = np.zeros((2, 20, 20), np.uint8)
 
@@ -25,8 +24,8 @@ def check_backend(backend: str, parameters: TVL1Parameters) -> None:
     """Raise ValueError for an unknown backend, or one that cannot compute with `parameters`."""
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
-    if backend == "opencv" and parameters.profile != "opencv-cpu":
-        profile = parameters.profile
+    profile = parameters.profile
+    if backend == "opencv" and profile != "opencv-cpu":
         raise ValueError(f"backend='opencv' has no profile={profile!r}; use 'cpu' or 'cuda'")
 
 
@@ -39,34 +38,26 @@ def resolve_backend(backend: str) -> str:
     check_backend(backend, TVL1Parameters())
     if backend not in ("auto", "cuda"):
         return backend
-    problem = _cuda_problem() if backend == "auto" or devices() else _NO_DEVICE
+    problem = _cuda_problem()
     if backend == "cuda" and problem:
-        raise ValueError(
-            f"backend='cuda' does not work here: {problem}; use backend='cpu' or 'auto'"
-        )
-    return "cpu" if problem or (backend == "auto" and _is_simulated()) else "cuda"
+        rule = f"backend='cuda' does not work here: {problem}"
+        raise ValueError(f"{rule}; use backend='cpu' or 'auto'")
+    return "cpu" if problem or (backend == "auto" and _SIMULATOR in devices()) else "cuda"
 
 
 @functools.cache
 def _cuda_problem() -> str:
     """Return why CUDA does not compute here; empty if it does."""
-    try:
-        # Numba's CUDA loads only here, where a device is asked for.
-        from flowcpc.pipeline.tvl1.cuda import solve as cuda
+    if not devices():
+        return _NO_DEVICE
+    from flowcpc.pipeline.tvl1.cuda import solve as cuda
 
-        if not cuda.device_names():
-            return _NO_DEVICE
-        if not _is_simulated():
+    try:
+        if _SIMULATOR not in devices():
             cuda.compute_flow(_SMALL_PAIR, TVL1Parameters())
     except Exception as error:  # drivers, compilers and devices fail in their own ways
         return f"{type(error).__name__}: {first_line(error)}"
     return ""
-
-
-def _is_simulated() -> bool:
-    from flowcpc.pipeline.tvl1.cuda import arithmetic
-
-    return arithmetic.SIMULATED
 
 
 def available_threads() -> int:
@@ -92,7 +83,6 @@ def compute_flow(
     frames : uint8 (T, H, W)
         Gray frames, T >= 2, both sides at least 16 px.
     parameters : TVL1Parameters
-        Decide the result; part of a store's numerics.
     backend : str
         "cuda" (a GPU, all pairs at a time), "cpu" (compiled for this processor), "opencv" (OpenCV's
         DualTVL1, the reference), or "auto": cuda if a device works, else cpu.
@@ -102,13 +92,8 @@ def compute_flow(
     device : int
         Index of the GPU that "cuda" uses.
 
-    Raises
-    ------
-    ValueError
-        Another dtype or shape, a number out of range, or a backend that is unknown or cannot
-        compute this here.
-    MemoryError
-        Not even one pair fits the GPU.
+    Raises ValueError for another dtype or shape, a number out of range, or a backend that is
+    unknown or cannot compute this here; MemoryError if not even one pair fits the GPU.
 
     Source: Zach, Pock, Bischof 2007; Sanchez, Meinhardt-Llopis, Facciolo, IPOL 2013.
     """
@@ -117,23 +102,22 @@ def compute_flow(
         raise ValueError(f"{rule}, got a {type(frames).__name__}")
     if frames.dtype != np.uint8 or frames.ndim != 3:
         raise ValueError(f"{rule}, got {frames.dtype} {frames.shape}")
-    if len(frames) < 2:
-        raise ValueError(f"flow needs at least 2 frames, got {len(frames)}")
-    height, width = frames.shape[1:]
+    count, height, width = frames.shape
+    if count < 2:
+        raise ValueError(f"flow needs at least 2 frames, got {count}")
     if min(height, width) < MIN_SIDE:
         raise ValueError(f"frames must be at least {MIN_SIDE}x{MIN_SIDE} px, got {height}x{width}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads={threads} must be at least 1, or None for all cores")
     check_backend(backend, parameters)
-    frames = np.ascontiguousarray(frames)
-    backend = resolve_backend(backend)
+    frames, backend = np.ascontiguousarray(frames), resolve_backend(backend)
     # Each backend's library loads here, where it is needed.
     if backend == "cuda":
         from flowcpc.pipeline.tvl1.cuda import solve as cuda
 
-        count = len(cuda.device_names())
-        if not 0 <= device < count:
-            raise ValueError(f"device={device} does not exist; this machine has {count} device(s)")
+        number = len(devices())
+        if not 0 <= device < number:
+            raise ValueError(f"device={device} does not exist; this machine has {number} device(s)")
         return cuda.compute_flow(frames, parameters, device)
     if backend == "opencv":
         from flowcpc.pipeline.tvl1 import opencv

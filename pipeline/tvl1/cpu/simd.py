@@ -110,12 +110,10 @@ def splat(builder, scalar):
 
 
 _binary, _unary = _typed(floats, floats, floats), _typed(floats, floats)
-_OPERATORS = {
-    operator.add: _binary(lambda builder, a, b: builder.fadd(a, b)),
-    operator.sub: _binary(lambda builder, a, b: builder.fsub(a, b)),
-    operator.mul: _binary(lambda builder, a, b: builder.fmul(a, b)),
-    operator.truediv: _binary(lambda builder, a, b: builder.fdiv(a, b)),
-}
+add = _binary(lambda builder, a, b: builder.fadd(a, b))
+subtract = _binary(lambda builder, a, b: builder.fsub(a, b))
+multiply = _binary(lambda builder, a, b: builder.fmul(a, b))
+divide = _binary(lambda builder, a, b: builder.fdiv(a, b))
 minimum = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b))
 maximum = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
 sqrt = _unary(lambda builder, value: _call(builder, f"llvm.sqrt.v{LANES}f32", _FLOATS, [value]))
@@ -128,9 +126,10 @@ def _overload(symbol: Any, function: Any) -> None:
         return (lambda a, b: function(a, b)) if a == floats and b == floats else None
 
 
-for _symbol, _function in _OPERATORS.items():
-    _overload(_symbol, _function)
-
+_overload(operator.add, add)
+_overload(operator.sub, subtract)
+_overload(operator.mul, multiply)
+_overload(operator.truediv, divide)
 
 # ramp(): 0, 1, 2 and so on. no_count(): zero lanes of int64, to add to with `count`.
 ramp = _typed(floats)(lambda builder: ir.Constant(_FLOATS, [float(k) for k in range(LANES)]))

@@ -1,7 +1,9 @@
 """TV-L1 on the processor: a compiled function solves a pair, and threads share the pairs."""
 
 import concurrent.futures
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +34,7 @@ def compute_flow(frames: NDArray[np.uint8], parameters: TVL1Parameters, threads:
     tables = pyramid.sizes, pyramid.offsets, pyramid.down_index, pyramid.down_fraction
     flow = np.empty((len(frames) - 1, 2, *frames.shape[1:]), np.float32)
     threads = min(threads, len(flow))
-    free_buffers = [Buffers(pyramid) for _ in range(threads)]
+    free_buffers = [make_buffers(pyramid) for _ in range(threads)]
     total = int(pyramid.offsets[-1])
     step = max(threads, _BLOCK_BYTES // (4 * total))
 
@@ -51,21 +53,15 @@ def compute_flow(frames: NDArray[np.uint8], parameters: TVL1Parameters, threads:
     return flow
 
 
-class Buffers:
-    """Memory in which one thread solves pairs; `arrays` in the order that `_solve` names them."""
-
-    def __init__(self, pyramid: Pyramid) -> None:
-        height, width = (int(side) for side in pyramid.sizes[0])
-        stride = int(line_stride(width))
-        state = (height + 2) * STATE_LINES * stride
-        interleaved = (height + 2 * BORDER) * (width + 2 * BORDER) * CHANNELS
-        coefficients, scratch = (
-            height * COEFFICIENT_LINES * stride,
-            int(scratch_size(height, width)),
-        )
-        sizes = (state, state, coefficients, interleaved, scratch, stride, 12 * stride)
-        coarser = np.zeros(2 * height * width, np.float32)
-        self.arrays = (*map(_aligned, sizes), np.zeros(stride, np.int32), coarser)
+def make_buffers(pyramid: Pyramid) -> tuple[NDArray[Any], ...]:
+    """Return the memory in which one thread solves pairs, in the order that `_solve` names it."""
+    height, width = pyramid.sizes[0].tolist()
+    stride = line_stride(width)
+    state, coefficients = ((height + 2) * STATE_LINES * stride, height * COEFFICIENT_LINES * stride)
+    interleaved = (height + 2 * BORDER) * (width + 2 * BORDER) * CHANNELS
+    sizes = (state, state, coefficients, interleaved, scratch_size(height, width))
+    lines = map(_aligned, (*sizes, stride, 12 * stride))
+    return (*lines, np.zeros(stride, np.int32), np.zeros(2 * height * width, np.float32))
 
 
 def _aligned(size: int) -> Floats:
@@ -79,29 +75,21 @@ def _aligned(size: int) -> Floats:
     return array[start : start + size + LANES]
 
 
-def pair_solver(
-    pyramid: Pyramid, parameters: TVL1Parameters
-) -> Callable[[Floats, Floats, Buffers, Floats], tuple[int, int]]:
+def pair_solver(pyramid: Pyramid, parameters: TVL1Parameters) -> Callable[..., tuple[int, int]]:
     """Return a function (levels of the first frame, of the second, buffers, flow to be written).
 
     It returns the pixels that were iterated and those that were median-filtered, on all levels.
     """
     c, rules = make_constants(parameters, pyramid), parameters.rules
     numbers = (c.tau, c.bound, c.cubic, c.to_pixels, c.smallest_gradient, c.counts, c.enlarge)
-    inner, outer = int(parameters.inner_iterations), int(parameters.outer_iterations)
-    median, warps = int(parameters.median or 1), int(parameters.warps)
-    settings = (rules.repeats_border, warps, inner, outer, median, c.limits)
+    iterations = (parameters.warps, parameters.inner_iterations, parameters.outer_iterations)
+    settings = (rules.repeats_border, *iterations, parameters.median, c.limits)
     tables = (pyramid.sizes, pyramid.offsets, pyramid.up_index, pyramid.up_fraction)
-
-    def solve(first: Floats, second: Floats, buffers: Buffers, flow: Floats) -> tuple[int, int]:
-        pixels = _solve(first, second, tables, numbers, settings, buffers.arrays, flow)
-        return int(pixels[0]), int(pixels[1])
-
-    return solve
+    return functools.partial(_solve, tables, numbers, settings)
 
 
 @kernel
-def _solve(first, second, tables, numbers, settings, buffers, flow):
+def _solve(tables, numbers, settings, first, second, buffers, flow):
     """Solve one pair, levels `first` and `second` -> `flow`, float32 (2, H, W).
 
     tables: of the Pyramid. numbers, settings and the result: as in `pair_solver`.
@@ -110,16 +98,14 @@ def _solve(first, second, tables, numbers, settings, buffers, flow):
     tau, bound, cubic, to_pixels, smallest, counts_per_unit, enlarge = numbers
     repeat, warps, inner, outer, median, limits = settings
     here, there, coefficients, interleaved, scratch, weights, taps, addresses, upper = buffers
-    iterated = 0
-    filtered = 0
+    iterated = filtered = 0
     for level in range(len(sizes) - 1, -1, -1):
         height, width = sizes[level]
         size = height, width
         begin, end = offsets[level], offsets[level + 1]
         stride = line_stride(width)
         row = STATE_LINES * stride
-        here[: (height + 2) * row] = 0
-        there[: (height + 2) * row] = 0
+        here[: (height + 2) * row] = there[: (height + 2) * row] = 0
         lines = here[row : row + height * row].reshape(height, STATE_LINES, stride)
         # The padding of a line serves the next one as p = 0 left of the image, so it stays 0.
         lines[:, :2, :width] = REST

@@ -9,7 +9,7 @@ import numpy as np
 from flowcpc.pipeline.tvl1.constants import BORDER, REST
 from flowcpc.pipeline.tvl1.cpu import simd
 from flowcpc.pipeline.tvl1.cpu.iterate import COEFFICIENT_LINES, STATE_LINES, line_stride
-from flowcpc.pipeline.tvl1.cpu.simd import LANES, load, maximum, minimum, splat, store
+from flowcpc.pipeline.tvl1.cpu.simd import LANES, load, maximum, minimum, multiply, splat, store
 from flowcpc.stores.base.compiled import kernel
 
 CHANNELS = 4
@@ -27,8 +27,7 @@ def interleave(frame, size, repeat, out):
         if not repeat and y != row - BORDER:
             out[start : start + line] = 0
             continue
-        above = max(y - 1, 0) * width
-        below = min(y + 1, height - 1) * width
+        above, below = max(y - 1, 0) * width, min(y + 1, height - 1) * width
         for column in range(width + 2 * BORDER):
             x = min(max(column - BORDER, 0), width - 1)
             i = start + column * CHANNELS
@@ -43,16 +42,17 @@ def interleave(frame, size, repeat, out):
 
 
 @kernel
-def _keys(near, a, weights, i):
-    """Write the four weights of Keys' cubic for a vector of fractions, interleaved; sum 1."""
-    one, edge = splat(np.float32(1)), splat(a)
-    inner, middle = splat(a + np.float32(2)), splat(a + np.float32(3))
+def keys(near, a):
+    """Return the four weights of Keys' cubic for a vector of fractions; their sum is made 1."""
+    one = splat(np.float32(1))
     outer, far = near + one, one - near
-    w0 = (edge * outer - splat(np.float32(5) * a)) * outer + splat(np.float32(8) * a)
-    w0 = w0 * outer - splat(np.float32(4) * a)
-    w1 = (inner * near - middle) * near * near + one
-    w2 = (inner * far - middle) * far * far + one
-    simd.store_interleaved(weights, i, w0, w1, w2, ((one - w0) - w1) - w2)
+    inner, middle = a + splat(np.float32(2)), a + splat(np.float32(3))
+    w0 = multiply(multiply(a, outer) - multiply(splat(np.float32(5)), a), outer)
+    w0 = w0 + multiply(splat(np.float32(8)), a)
+    w0 = multiply(w0, outer) - multiply(splat(np.float32(4)), a)
+    w1 = multiply(multiply(multiply(inner, near) - middle, near), near) + one
+    w2 = multiply(multiply(multiply(inner, far) - middle, far), far) + one
+    return w0, w1, w2, ((one - w0) - w1) - w2
 
 
 @kernel
@@ -67,14 +67,12 @@ def warp(first, interleaved, state, size, numbers, scratch, coefficients):
     stride = line_stride(width)
     cubic, to_pixels, smallest = numbers
     weights, addresses = scratch
-    vectors = stride - LANES
-    line = (width + 2 * BORDER) * CHANNELS
+    vectors, line = stride - LANES, (width + 2 * BORDER) * CHANNELS
     start = (BORDER - 1) * (line + CHANNELS)
     lowest, nothing, rest = splat(np.float32(1 - BORDER)), splat(np.float32(0)), splat(REST)
     right, bottom = splat(np.float32(width + 1)), splat(np.float32(height + 1))
-    pixels, limit = splat(to_pixels), splat(smallest)
-    down = 4 * vectors
-    taps = 8 * vectors
+    pixels, limit, edge = splat(to_pixels), splat(smallest), splat(cubic)
+    down, taps = 4 * vectors, 8 * vectors
     for y in range(height):
         u = (y + 1) * STATE_LINES * stride
         for x in range(0, vectors, LANES):
@@ -83,8 +81,8 @@ def warp(first, interleaved, state, size, numbers, scratch, coefficients):
             to_x = minimum(maximum(to_x, lowest), right)
             to_y = minimum(maximum(to_y, lowest), bottom)
             floor_x, floor_y = simd.floor(to_x), simd.floor(to_y)
-            _keys(to_x - floor_x, cubic, weights, 4 * x)
-            _keys(to_y - floor_y, cubic, weights, down + 4 * x)
+            simd.store_interleaved(weights, 4 * x, *keys(to_x - floor_x, edge))
+            simd.store_interleaved(weights, down + 4 * x, *keys(to_y - floor_y, edge))
             simd.store_addresses(addresses, x, floor_y, floor_x, line, CHANNELS)
         for x in range(width):
             i = start + addresses[x]
@@ -97,10 +95,8 @@ def warp(first, interleaved, state, size, numbers, scratch, coefficients):
             simd.store_folded(weights, taps + CHANNELS * x, column)
         c = y * COEFFICIENT_LINES * stride
         for x in range(0, vectors, LANES):
-            values = simd.load_interleaved(weights, taps + CHANNELS * x)
-            moved, gradient_x, gradient_y, _ = values
-            gradient_x = gradient_x * pixels
-            gradient_y = gradient_y * pixels
+            moved, gradient_x, gradient_y, _ = simd.load_interleaved(weights, taps + CHANNELS * x)
+            gradient_x, gradient_y = gradient_x * pixels, gradient_y * pixels
             square = gradient_x * gradient_x + gradient_y * gradient_y
             # First the frames, then the flow, as one sum: a pixel at rest between equal frames
             # then has a residual of exactly 0.

@@ -5,6 +5,7 @@ Sums, divisions and square roots are correctly rounded by themselves.
 """
 
 import math
+import operator
 import types
 from typing import Any
 
@@ -14,29 +15,23 @@ from numba import config, cuda
 SIMULATED = bool(config.ENABLE_CUDASIM)
 
 if SIMULATED:
-
-    @cuda.jit(device=True)
-    def multiply(a, b):
-        """Return a * b, float32."""
-        return a * b
-
-    @cuda.jit(device=True)
-    def square_root(a):
-        """Return the square root, float32."""
-        return np.sqrt(a)
-
+    _multiply, _square_root = operator.mul, np.sqrt
 else:
     from numba.cuda import libdevice
 
-    @cuda.jit(device=True)
-    def multiply(a, b):
-        """Return a * b, float32."""
-        return libdevice.fmul_rn(a, b)
+    _multiply, _square_root = libdevice.fmul_rn, libdevice.fsqrt_rn
 
-    @cuda.jit(device=True)
-    def square_root(a):
-        """Return the square root, float32."""
-        return libdevice.fsqrt_rn(a)
+
+@cuda.jit(device=True)
+def multiply(a, b):
+    """Return a * b, float32."""
+    return _multiply(a, b)
+
+
+@cuda.jit(device=True)
+def square_root(a):
+    """Return the square root, float32."""
+    return _square_root(a)
 
 
 @cuda.jit(device=True)

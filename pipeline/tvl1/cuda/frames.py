@@ -10,6 +10,7 @@ from numba import cuda
 
 from flowcpc.pipeline.tvl1.constants import BORDER, REST
 from flowcpc.pipeline.tvl1.cpu import median
+from flowcpc.pipeline.tvl1.cpu import warp as cpu_warp
 from flowcpc.pipeline.tvl1.cuda.arithmetic import floor, maximum, minimum, multiply, on_device
 from flowcpc.pipeline.tvl1.cuda.control import FILTER, SIDE_U
 
@@ -99,18 +100,7 @@ def end_level(u, control, flow, size, pairs, factor):
             flow[(2 * pair + component) * plane + at] = multiply(u[source] - REST, factor)
 
 
-@cuda.jit(device=True)
-def _keys(near, a):
-    """Return the four weights of Keys' cubic, whose sum is made 1."""
-    one = np.float32(1)
-    outer, far = near + one, one - near
-    inner, middle = a + np.float32(2), a + np.float32(3)
-    w0 = multiply(multiply(a, outer) - multiply(np.float32(5), a), outer)
-    w0 = w0 + multiply(np.float32(8), a)
-    w0 = multiply(w0, outer) - multiply(np.float32(4), a)
-    w1 = multiply(multiply(multiply(inner, near) - middle, near), near) + one
-    w2 = multiply(multiply(multiply(inner, far) - middle, far), far) + one
-    return w0, w1, w2, ((one - w0) - w1) - w2
+_keys = on_device([cpu_warp.keys], np=np, multiply=multiply, splat=np.float32)["keys"]
 
 
 @cuda.jit(device=True)

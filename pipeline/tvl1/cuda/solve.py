@@ -5,6 +5,7 @@ it has converged, and then leaves the work. The host sends rounds ahead and lear
 earlier ones, so that the device never waits for it.
 """
 
+import contextlib
 import math
 import threading
 from typing import Any
@@ -39,17 +40,15 @@ _FLOATS_PER_PIXEL = 2 * 2 + 2 * 4 + 4 + 2 + 2
 def device_names() -> list[str]:
     """Return the names of the usable CUDA devices, by index; empty without any working driver.
 
-    Numba's simulator counts as one device.
+    Numba's simulator counts as one device, the "simulator".
     """
     if SIMULATED:
         return ["simulator"]
-    try:
-        # Without numba-cuda, Numba has its own, outdated CUDA target, which fails on these kernels.
-        if getattr(cuda, "implementation", "") != "NVIDIA" or not cuda.is_available():
-            return []
-        names = [device.name for device in cuda.gpus]
-    except Exception:  # a broken driver raises anything
-        return []
+    # Without numba-cuda, Numba has its own, outdated CUDA target, which fails on these kernels.
+    names = []
+    with contextlib.suppress(Exception):  # a broken driver raises anything
+        if getattr(cuda, "implementation", "") == "NVIDIA" and cuda.is_available():
+            names = [device.name for device in cuda.gpus]
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
 
@@ -70,17 +69,16 @@ def compute_flow(
         step = batches[0].capacity
         # After an interrupt some work may still run in them, so they are kept only after success.
         kept = _kept.pop(device)
-        parts = [slice(start, min(start + step, len(flow))) for start in range(0, len(flow), step)]
-        batches[0].send(frames[: parts[0].stop + 1])
+        parts = [flow[start : start + step] for start in range(0, len(flow), step)]
+        batches[0].send(frames[: step + 1])
         for number, part in enumerate(parts):
             other = batches[(number + 1) % len(batches)]
             if number + 1 < len(parts):
-                following = parts[number + 1]
-                other.send(frames[following.start : following.stop + 1])
-            batches[number % len(batches)].solve(part.stop - part.start)
+                other.send(frames[(number + 1) * step : (number + 2) * step + 1])
+            batches[number % len(batches)].solve(len(part))
             if number:
-                other.receive(flow[parts[number - 1]])
-        batches[(len(parts) - 1) % len(batches)].receive(flow[parts[-1]])
+                other.receive(parts[number - 1])
+        batches[(len(parts) - 1) % len(batches)].receive(parts[-1])
         _kept[device] = kept
     return flow
 
@@ -111,10 +109,8 @@ def _batches(
             if "OUT_OF_MEMORY" not in str(error):
                 raise
             if capacity == 1:
-                pair = f"a pair of {size[0]}x{size[1]}"
-                raise MemoryError(
-                    f"CUDA device {device} has too little free memory for {pair}"
-                ) from error
+                problem = f"CUDA device {device} has too little free memory"
+                raise MemoryError(f"{problem} for a pair of {size[0]}x{size[1]}") from error
             capacity = (capacity + 1) // 2
         else:
             _kept[device] = key, made
@@ -127,8 +123,8 @@ def _pairs_that_fit(pyramid: Pyramid) -> int:
     if not SIMULATED:
         context.deallocations.clear()  # only then is freed memory free
     free = context.get_memory_info()[0]
-    pixels = int(pyramid.offsets[1])
-    bytes_per_pair = 4 * (_FLOATS_PER_PIXEL * pixels + int(pyramid.offsets[-1])) + pixels
+    pixels, total = int(pyramid.offsets[1]), int(pyramid.offsets[-1])
+    bytes_per_pair = 4 * (_FLOATS_PER_PIXEL * pixels + total) + pixels
     limit = min(_MAX_PAIRS, _LOCKED_BYTES // (8 * pixels))
     return max(1, int(min(free * _MEMORY_SHARE / (_STREAMS * bytes_per_pair), limit)))
 
@@ -140,23 +136,25 @@ class Batch:
         self, parameters: TVL1Parameters, pyramid: Pyramid, tile: Tile, pairs: int
     ) -> None:
         self.capacity = pairs
-        self._parameters, self._pyramid, self._tile = parameters, pyramid, tile
+        self._parameters, self._tile = parameters, tile
         self._constants = make_constants(parameters, pyramid)
-        self._filters = parameters.median != 1
+        self._filters = int(parameters.median != 1)
         self._pairs = 0
-        height, width = (int(side) for side in pyramid.sizes[0])
-        pixels = height * width
+        self._sizes = [(height, width) for height, width in pyramid.sizes.tolist()]
+        *self._offsets, self._total = pyramid.offsets.tolist()
+        height, width = self._sizes[0]
+        pixels = pairs * height * width
         self._stream = cuda.stream()
         self._sent = cuda.pinned_array((pairs + 1, height, width), np.uint8)
         self._received = cuda.pinned_array((pairs, 2, height, width), np.float32)
         self._frames = self._array((pairs + 1, height, width), np.uint8)
-        self._levels = self._array((pairs + 1) * int(pyramid.offsets[-1]), np.float32)
-        self._u = self._array(2 * pairs * 2 * pixels, np.float32)
-        self._p = self._array(2 * pairs * 4 * pixels, np.float32)
-        self._coefficients = self._array(pairs * 4 * pixels, np.float32)
-        self._gradients = self._array(pairs * 2 * pixels, np.float32)
+        self._levels = self._array((pairs + 1) * self._total, np.float32)
+        sides = 2 * 2 * pixels, 2 * 4 * pixels
+        self._u, self._p = (self._array(side, np.float32) for side in sides)
+        self._coefficients = self._array(4 * pixels, np.float32)
+        self._gradients = self._array(2 * pixels, np.float32)
         self._flow = self._array((pairs, 2, height, width), np.float32)
-        self._coarse = self._flow.reshape(pairs * 2 * pixels)
+        self._coarse = self._flow.reshape(2 * pixels)
         self._control = self._array((cuda_control.FIELDS, pairs), np.int32)
         sums = self._array((pairs, tile.iterations), np.int64)
         before, tickets = self._array(pairs, np.int64), self._array(pairs, np.int32)
@@ -187,8 +185,14 @@ class Batch:
     def solve(self, pairs: int) -> None:
         """Compute the frames that were sent, and start to copy their flow out."""
         self._pairs = pairs
-        self._build_levels(pairs + 1)
-        for level in range(self._pyramid.levels - 1, -1, -1):
+        read_frames = cuda_frames.read_frames[self._over(0, pairs + 1)]
+        read_frames(self._frames, self._levels, self._sizes[0], self._total)
+        for level in range(1, len(self._sizes)):
+            shrink = cuda_frames.shrink_level[self._over(level, pairs + 1)]
+            offsets = self._offsets[level], self._offsets[level - 1]
+            sizes = self._sizes[level], self._sizes[level - 1]
+            shrink(self._levels, offsets, *sizes, self._down[level], self._total)
+        for level in reversed(range(len(self._sizes))):
             self._solve_level(level)
         self._flow[:pairs].copy_to_host(self._received[:pairs], stream=self._stream)
 
@@ -197,38 +201,18 @@ class Batch:
         self._stream.synchronize()
         flow[:] = self._received[: len(flow)]
 
-    def _size(self, level: int) -> tuple[int, int]:
-        height, width = self._pyramid.sizes[level].tolist()
-        return height, width
-
     def _over(self, level: int, depth: int) -> tuple[Any, ...]:
         """Return the launch configuration of a kernel over (x, y) of a level and `depth`."""
-        height, width = self._size(level)
-        across, down = _BLOCK
+        (height, width), (across, down) = self._sizes[level], _BLOCK
         blocks = (math.ceil(width / across), math.ceil(height / down), depth)
         return blocks, (across, down, 1), self._stream
 
-    def _build_levels(self, frames: int) -> None:
-        offsets, levels = self._pyramid.offsets.tolist(), self._levels
-        total = offsets[-1]
-        read_frames = cuda_frames.read_frames[self._over(0, frames)]
-        read_frames(self._frames, levels, self._size(0), total)
-        for level in range(1, self._pyramid.levels):
-            shrink = cuda_frames.shrink_level[self._over(level, frames)]
-            sizes, places = (
-                (self._size(level), self._size(level - 1)),
-                offsets[level - 1 : level + 1],
-            )
-            shrink(levels, tuple(places[::-1]), *sizes, self._down[level], total)
-
     def _solve_level(self, level: int) -> None:
-        size, pairs = self._size(level), self._pairs
-        constants, parameters = self._constants, self._parameters
-        offset, total = int(self._pyramid.offsets[level]), int(self._pyramid.offsets[-1])
-        over = self._over(level, pairs)
-        coarse_size = self._size(level + 1) if level + 1 < self._pyramid.levels else (0, 0)
-        begin_level = cuda_frames.begin_level[over]
-        enlarge = constants.enlarge
+        offset, total = self._offsets[level], self._total
+        size, pairs = self._sizes[level], self._pairs
+        constants, parameters, over = self._constants, self._parameters, self._over(level, pairs)
+        coarse_size = (*self._sizes, (0, 0))[level + 1]
+        begin_level, enlarge = cuda_frames.begin_level[over], constants.enlarge
         begin_level(self._coarse, self._u, self._p, size, coarse_size, self._up[level], enlarge)
         cuda_frames.differentiate[over](self._levels, offset, self._gradients, size, total)
         threads = math.prod(_BLOCK)
@@ -238,7 +222,7 @@ class Batch:
         frame = (*size, parameters.rules.repeats_border)
         numbers = (constants.cubic, constants.to_pixels, constants.smallest_gradient)
         inner, outer = parameters.inner_iterations, parameters.outer_iterations
-        counts = (self._tile.iterations, inner, outer, int(self._filters))
+        counts = (self._tile.iterations, inner, outer, self._filters)
         for _ in range(parameters.warps):
             cuda_frames.warp[over](*images, frame, total, pairs, numbers)
             cuda_control.begin_warp[over_pairs](self._state, pairs, *counts)
@@ -248,19 +232,18 @@ class Batch:
 
     def _relax(self, level: int) -> None:
         """Send rounds until all pairs have converged; a round is a pass of every other pair."""
-        height, width = self._size(level)
+        (height, width), active = self._sizes[level], self._pairs
         inner_width, inner_height = self._tile.inner
         tiles = math.ceil(width / inner_width), math.ceil(height / inner_height)
         block = (self._tile.width, self._tile.rows, 1)
         iterate = make_pass(self._tile)
         images = (self._u, self._p, self._coefficients, self._state)
-        size = (height, width, self._pairs, int(self._filters))
+        size = (height, width, self._pairs, self._filters)
         numbers = (self._constants.tau, self._constants.bound, self._constants.counts)
         inner = self._parameters.inner_iterations
         limits = (int(self._constants.limits[level]), inner)
         # No pair comes to its second median filter before it has done its inner iterations.
         earliest = math.ceil(inner / self._tile.iterations)
-        active = self._pairs
         number = 0
         while active:
             turn = number % cuda_control.TURNS
@@ -273,7 +256,7 @@ class Batch:
             self._counts.copy_to_host(self._active[slot], stream=self._stream)
             self._events[slot].record(self._stream)
             number += 1
-            if number >= _ROUNDS_AHEAD:
-                past = number - _ROUNDS_AHEAD
+            past = number - _ROUNDS_AHEAD
+            if past >= 0:
                 self._events[past % _ROUNDS_AHEAD].synchronize()
                 active = int(self._active[past % _ROUNDS_AHEAD][(past + 1) % cuda_control.TURNS])
