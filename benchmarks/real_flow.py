@@ -4,7 +4,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from records import real_data_folder
+from checkout import real_data_folder
 
 from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.decoding.frame_size import FrameSize

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
-from records import ROOT
+from checkout import ROOT
 
 _PACKAGES = (
     "numpy",

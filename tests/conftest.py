@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import FRAMES, commit_flow
+from checkout import real_data_folder
 from numpy.typing import NDArray
-from records import real_data_folder
 
 os.environ.setdefault(
     "OMP_WAIT_POLICY", "PASSIVE"

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from records import ROOT
+from checkout import ROOT
 
 from benchmarks.real_flow import spread
 from benchmarks.record import make_parser, write_record

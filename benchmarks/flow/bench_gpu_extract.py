@@ -19,7 +19,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from records import ROOT
+from checkout import ROOT
 from textures import moving_texture
 
 from benchmarks.record import make_parser, write_record

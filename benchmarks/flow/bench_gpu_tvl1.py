@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from checkout import ROOT
 from numpy.typing import NDArray
-from records import ROOT
 from textures import blocks_of_noise, moving_texture, odd_frames
 
 from benchmarks.flow.cuda_device import ceilings, prepare_device

@@ -14,7 +14,7 @@ import sys
 
 import cv2
 import numpy as np
-from records import ROOT
+from checkout import ROOT
 
 from benchmarks.flow.tvl1_frames import SIZES, SPEED_CLIPS, clip_frames, require_clips, speed_clip
 from benchmarks.flow.tvl1_parity import parity

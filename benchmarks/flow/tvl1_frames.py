@@ -5,8 +5,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from checkout import real_data_folder
 from numpy.typing import NDArray
-from records import real_data_folder
 
 from benchmarks.real_flow import CLIPS, gray_frames
 from flowcpc.pipeline.tvl1.solver import compute_flow

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from builders import commit_flow
-from records import ROOT
+from checkout import ROOT
 
 from benchmarks.real_flow import gray_frames, spread
 from benchmarks.record import make_parser, write_record

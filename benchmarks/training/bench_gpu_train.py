@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from records import ROOT
+from checkout import ROOT
 
 from benchmarks.record import make_parser, table, write_record
 from benchmarks.training.ready_made import COLUMNS, measure, row, write_store

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import write_class_folders
+from checkout import ROOT
 from click.testing import CliRunner, Result
-from records import ROOT
 
 import flowcpc as api
 from flowcpc import video_embedding

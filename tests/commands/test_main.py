@@ -13,8 +13,8 @@ import click
 import numpy as np
 import pytest
 from builders import write_class_folders, write_video
+from checkout import ROOT
 from command_cases import SMALL, flowcpc, refused
-from records import ROOT
 from textures import moving_texture
 
 from flowcpc.commands import main

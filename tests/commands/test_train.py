@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 import pytest
+from checkout import ROOT
 from click.testing import CliRunner
 from loop_cases import assert_same_run
-from records import ROOT
 
 from flowcpc.commands import console, main, train
 from flowcpc.train.pretraining import loop

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from records import ROOT
+from checkout import ROOT
 
 ROOMS = ("commands", "pipeline", "stores", "train")
 MAX_LINES = 350

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from records import ROOT
+from checkout import ROOT
 
 MODULE = "benchmarks.training.bench_gpu_train"
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from records import ROOT
+from checkout import ROOT
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
     (ROOT / "docs").rglob("*.md")

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from checkout import ROOT
 from click.testing import CliRunner
-from records import ROOT
 
 import flowcpc
 from flowcpc.commands import main

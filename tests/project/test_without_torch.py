@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from builders import write_class_folders
-from records import ROOT
+from checkout import ROOT
 
 EXTRA = ("torch", "safetensors", "sklearn", "jinja2")
 PROGRAM = f"""

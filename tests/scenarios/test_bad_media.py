@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from bad_media import extract_all, to_markdown
-from records import ROOT
+from checkout import ROOT
 
 Result = tuple[int, pd.DataFrame, pd.DataFrame]
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from records import ROOT
+from checkout import ROOT
 
 import flowcpc
 

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+from checkout import ROOT
 from click.testing import CliRunner
-from records import ROOT
 from train_cases import EVALUATION_WORDS
 
 from flowcpc.commands import main

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import FRAMES, assert_same_store, commit_flow, extraction_command, write_class_folders
-from records import ROOT
+from checkout import ROOT
 from store_cases import FORMATS, NUMERICS, some_flow
 
 from flowcpc.stores.flow_store import create_store, open_store

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import assert_same_store, write_class_folders, write_video
+from checkout import ROOT
 from hostile import Opened, decoder_of, has_ended, playlists, write_external_mov, write_huge
-from records import ROOT
 from textures import moving_texture
 
 from flowcpc.pipeline.datasets.listing import Video

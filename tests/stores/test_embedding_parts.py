@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import commit_flow
+from checkout import ROOT
 from embedding_cases import put_embeddings
-from records import ROOT
 
 from flowcpc.stores import embedding_parts
 from flowcpc.stores.base.errors import DamagedStoreError

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from builders import assert_same_store, write_class_folders, write_video
+from checkout import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
-from records import ROOT
 from textures import moving_texture
 
 from flowcpc.commands import console

@@ -14,7 +14,7 @@ from pathlib import Path
 import dask
 import pytest
 from builders import assert_same_store, write_class_folders
-from records import ROOT
+from checkout import ROOT
 
 from flowcpc.commands import console
 from flowcpc.pipeline.cluster import dask_cluster, slurm

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from builders import touch, write_video
+from checkout import ROOT, real_data_folder
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from records import ROOT, real_data_folder
 from textures import moving_texture
 
 from flowcpc.commands import main

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from builders import write_video
+from checkout import ROOT
 from hostile import BLIND, decoder_of, has_ended
-from records import ROOT
 from textures import moving_texture
 
 from flowcpc.pipeline.decoding.decoder import borrowed_decoder, end_idle_decoders

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from records import ROOT
+from checkout import ROOT
 from textures import blocks_of_noise
 from tvl1_cases import middlebury
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from records import ROOT
+from checkout import ROOT
 
 from flowcpc.stores.base.compiled import cache_key
 

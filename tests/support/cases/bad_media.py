@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 import pandas as pd
-from records import ROOT, real_data_folder
+from checkout import ROOT, real_data_folder
 
 from flowcpc.stores.flow_store import open_store
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from records import ROOT
+from checkout import ROOT
 
 _FOLDERS = ("flowcpc", "commands", "pipeline", "stores", "train")
 _FILES = ("pyproject.toml", "README.md", "LICENSE")

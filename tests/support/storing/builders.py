@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from checkout import ROOT
 from numpy.typing import NDArray
-from records import ROOT
 from textures import moving_texture
 
 if TYPE_CHECKING:  # a GPU machine runs its tests without what the stores need

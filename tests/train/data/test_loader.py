@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkout import ROOT
 from loader_cases import same_size
-from records import ROOT
 
 from flowcpc.stores.base.errors import DamagedStoreError, OperationError
 from flowcpc.train.data.loader import loading

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from records import ROOT
+from checkout import ROOT
 from torch import nn
 
 from flowcpc.train.model.context import share_batch

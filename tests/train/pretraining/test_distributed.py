@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkout import ROOT
 from loop_cases import assert_same_run
 from recorder import Recorder
-from records import ROOT
 from train_cases import CONFIG, StopAfter
 from two_ranks import GRADIENT_CASES, gradient_config, gradients
 

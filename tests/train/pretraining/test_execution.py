@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from records import ROOT
+from checkout import ROOT
 from train_cases import CONFIG, small_store
 
 from flowcpc.train.pretraining import execution

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from builders import commit_flow
+from checkout import ROOT
 from embedding_cases import make_trained_run
 from recorder import Recorder
-from records import ROOT
 from train_cases import CONFIG, TEST_VIDEOS, TRAIN_VIDEOS, StopAfter, small_store
 
 from flowcpc.commands import console

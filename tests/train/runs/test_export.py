@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkout import ROOT
 from click.testing import CliRunner, Result
 from embedding_cases import make_trained_run
-from records import ROOT
 from train_cases import CONFIG
 
 from flowcpc.commands import main

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from records import ROOT
+from checkout import ROOT
 from train_cases import CONFIG, TRAIN_VIDEOS
 
 from flowcpc.train.pretraining.loop import pretrain

@@ -1,4 +1,4 @@
-"""Where the repository is, and the folder of the real clips."""
+"""Where the checkout is, and the folder of the real clips."""
 
 import os
 from pathlib import Path
