@@ -163,18 +163,18 @@ def _scratch_folder(folder: Path, listener: Listener) -> Iterator[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        with locked(folder, wait=True):  # until the new folder is locked too
+        with locked(folder):  # until the new folder is locked too
             for leftover in folder.glob(f"{_SCRATCH}*"):
                 with locked_if_free(leftover) as is_free:
                     if is_free:
                         listener.announce(f"removing {leftover} of a command that was killed")
                         shutil.rmtree(leftover)
             path = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=folder))
-            stack.enter_context(locked(path, wait=True))
+            stack.enter_context(locked(path))
             stack.callback(_remove, path)
         yield path
 
 
 def _remove(path: Path) -> None:
-    with locked(path.parent, wait=True):  # nobody looks for leftovers meanwhile
+    with locked(path.parent):  # nobody looks for leftovers meanwhile
         shutil.rmtree(path)

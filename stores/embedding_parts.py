@@ -116,14 +116,8 @@ def opened_parts(
     ValueError while another process writes there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(folder))
-        except BlockingIOError:
-            raise ValueError(
-                f"another process is writing embeddings into {folder}; wait until it ends, then "
-                "run the command again"
-            ) from None
+    busy = f"another process is writing embeddings into {folder}; wait until it ends, then run the "
+    with locked(folder, busy=busy + "command again"):
         for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
             leftover.unlink(missing_ok=True)
         yield PartsWriter(folder, about, videos)

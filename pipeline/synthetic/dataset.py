@@ -198,12 +198,8 @@ def _claim(root: Path, parameters: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def _locked(root: Path) -> Iterator[None]:
     """Lock `root` against other processes; it has a folder of unfinished videos meanwhile."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(root / MANIFEST))
-        except BlockingIOError as error:
-            problem = f"another process is writing to {root}"
-            raise ValueError(f"{problem}; wait for it, or give another folder") from error
+    busy = f"another process is writing to {root}; wait for it, or give another folder"
+    with locked(root / MANIFEST, busy=busy):
         (root / _UNFINISHED).mkdir(exist_ok=True)
         try:
             yield

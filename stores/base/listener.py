@@ -1,10 +1,8 @@
 """Listener: what long work reports to its caller, and how the caller asks it to stop."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 Fields = Mapping[str, float | str]
-# progress(done, total, fields): `fields` are shown beside the bar, as they are.
-Progress = Callable[[int, int, Fields], None]
 
 
 class Listener:
@@ -14,7 +12,7 @@ class Listener:
     """
 
     def progress(self, done: int, total: int, fields: Fields) -> None:
-        """Receive how many of `total` steps are done; `fields` are shown beside the bar."""
+        """Receive how many of `total` steps are done; `fields` are shown as they are."""
 
     def begin(self, stage: str) -> None:
         """Receive the name of a stage that begins; progress is counted from 0 again."""

@@ -12,15 +12,15 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[None]:
+def locked(path: Path, *, shared: bool = False, busy: str | None = None) -> Iterator[None]:
     """Lock `path` during the block: exclusively, or `shared`. A disk without locks gets none.
 
-    While another process holds the lock, wait, or raise BlockingIOError without `wait`.
+    While another process holds the lock, wait; with the message `busy`, raise ValueError instead.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    with _opened_and_locked(path, kind if wait else kind | fcntl.LOCK_NB) as error:
+    with _opened_and_locked(path, kind if busy is None else kind | fcntl.LOCK_NB) as error:
         if isinstance(error, BlockingIOError):
-            raise error
+            raise ValueError(busy)
         yield
 
 

@@ -17,7 +17,7 @@ from flowcpc.stores.records.record_file import read_record, record_names
 
 def hold(store: Path) -> contextlib.AbstractContextManager[None]:
     """Lock the store as one of its writers, so that nobody deletes what this process writes."""
-    return locked(store / layout.LOCK_FILE, shared=True, wait=True)
+    return locked(store / layout.LOCK_FILE, shared=True)
 
 
 def collect(store: Path) -> int:

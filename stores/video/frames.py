@@ -37,10 +37,13 @@ class FrameFileWriter:
 
     def write(self, jpeg: bytes) -> None:
         """Append a frame. Raises ValueError for anything but an RGB JPEG of this size."""
-        _, header = _open_jpeg(jpeg)
+        image, header = _open_jpeg(jpeg)
         if header != (_MODE, self._size):
+            height, width = self._size
+            found = f"{image.mode}, {image.height}x{image.width} px" if image else "no JPEG"
             raise ValueError(
-                f"a frame of {self.path.name} is {header}; it must be a JPEG, {(_MODE, self._size)}"
+                f"a frame of {self.path.name} must be a JPEG, {_MODE}, {height}x{width} px, "
+                f"got {found}"
             )
         self._file.write(jpeg)
         self._sizes.append(len(jpeg))

@@ -27,21 +27,13 @@ COLUMNS = {"shots": ["video_id", "start", "stop"], "frames": ["video_id", "mean_
 
 @dataclass(frozen=True)
 class HostBatch:
-    """Segments (B, T) as the store holds them, in the host's memory.
-
-    Attributes
-    ----------
-    segments : Segments
-    codes : (B, T, N, C, h, w)
-        Of the store's encoding with C = 2 components, or uint8 images with C = 3 colours. Crops, or
-        whole frames that `to_device` resizes.
-    flips : bool (B,)
-        Which videos `to_device` mirrors.
-    """
+    """Segments (B, T) as the store holds them, in the host's memory."""
 
     segments: Segments
+    # (B, T, N, C, h, w), of the store's encoding with C = 2 components, or uint8 images with C = 3
+    # colours. Crops, or whole frames that `to_device` resizes.
     codes: Tensor
-    flips: NDArray[np.bool_]
+    flips: NDArray[np.bool_]  # (B,), which videos `to_device` mirrors
 
 
 class SegmentReader:
@@ -49,29 +41,10 @@ class SegmentReader:
 
     `read` runs in any thread or loader process, `to_device` in the process of the model.
 
-    Parameters
-    ----------
-    store : FlowStore
-    video_ids : sequence of str
-    config : PretrainConfig
-        Whose `num_flows`, `size`, `framing` and `rescale_vectors` say what the encoder sees.
-    device : torch.device
-    tables : mapping of str to DataFrame, optional
-        `store.tables(*TABLES, columns=COLUMNS)`, so that several readers share them.
-
-    Attributes
-    ----------
-    flows : int64 (V,)
-        Number of flows of every video.
-    shots : Shots
-        Where segments may lie.
-    num_flows : int
-        N.
-
-    Raises
-    ------
-    ValueError
-        A crop is larger than the flow of a video, or framing=resize and videos differ in size.
+    The `num_flows`, `size`, `framing` and `rescale_vectors` of `config` say what the encoder sees.
+    Several readers may share `tables`, which is `store.tables(*TABLES, columns=COLUMNS)`. Raises
+    ValueError if a crop is larger than the flow of a video, or framing=resize and videos differ in
+    size.
     """
 
     def __init__(
@@ -94,9 +67,9 @@ class SegmentReader:
         self._modality, self._device, self._config = modality, device, config
         levels = modality.levels
         self._levels = None if levels is None else torch.from_numpy(levels).to(device)
-        self.num_flows = config.num_flows
-        self.flows = np.diff(modality.offsets)
-        self.shots = shots_of(tables["shots"], video_ids)
+        self.num_flows = config.num_flows  # N
+        self.flows = np.diff(modality.offsets)  # of every video, int64 (V,)
+        self.shots = shots_of(tables["shots"], video_ids)  # where segments may lie
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a loader process needs to read; the means, which are large, stay here."""

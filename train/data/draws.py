@@ -18,14 +18,9 @@ def epoch_order(seed: int, epoch: int, num_videos: int) -> Integers:
     return order
 
 
+@kernel
 def draw_integers(seed: int, purpose: int, step: int, limits: Integers) -> Integers:
     """Return an integer of [0, limit) for each of `limits` (B, K), all >= 1; int64 (B, K)."""
-    drawn: Integers = _draw(seed, purpose, step, limits)
-    return drawn
-
-
-@kernel
-def _draw(seed: int, purpose: int, step: int, limits: Integers) -> Integers:
     out = np.empty_like(limits)
     common = stream(seed, purpose, step)
     for b in range(limits.shape[0]):

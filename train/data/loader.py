@@ -57,26 +57,19 @@ def loading(
 ) -> Generator[Iterator[Loaded], None, None]:
     """Yield an iterator over `read(step)` for every step, in order, that reads ahead.
 
-    An exception in `read` is raised when the loop takes that batch. Leaving the context ends
-    threads and processes at once.
+    An exception in `read` is raised when the loop takes that batch, and so is OperationError if its
+    loader process has ended. Leaving the context ends threads and processes at once. Raises
+    ValueError if a number is negative.
 
     Parameters
     ----------
     read : callable
         A pure function of the step; with `workers` one that can be pickled.
-    steps : iterable
     workers : int
         0: a thread of this process. N: processes of one thread each, started by forkserver; they
         get no signals, and end with this process, however it ends.
     ahead : int
         Batches that are read while the loop has one; never fewer than `workers`.
-
-    Raises
-    ------
-    ValueError
-        A number is negative.
-    OperationError
-        A loader process has ended, where its batch is asked for.
     """
     for name, value in (("workers", workers), ("ahead", ahead)):
         if value < 0:

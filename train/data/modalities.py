@@ -17,32 +17,17 @@ IMAGE_MEAN = (0.485, 0.456, 0.406)
 
 @dataclass(frozen=True)
 class Modality:
-    """What there is to read of a list of V videos.
+    """What there is to read of a list of V videos."""
 
-    Attributes
-    ----------
-    reader : WindowReader
-        Its `read_windows` gives codes (B, T, N, C, h, w).
-    planes : int
-        C: flow has 2 components, images have 3 colours.
-    dtype : numpy.dtype
-        Of the codes.
-    levels : float32 (256,) or None
-        The value of every code; None where it is code times `scale`.
-    scale : float
-    means : float32 (F, C)
-        What is subtracted from every value of flow, or frame, f of video v: row offsets[v] + f.
-    offsets : int64 (V + 1,)
-        As many rows as flows. A video has one frame more than flows, which begins no segment.
-    """
-
-    reader: WindowReader
-    planes: int
-    dtype: np.dtype[Any]
-    levels: NDArray[np.float32] | None
+    reader: WindowReader  # its `read_windows` gives codes (B, T, N, C, h, w)
+    planes: int  # C: flow has 2 components, images have 3 colours
+    dtype: np.dtype[Any]  # of the codes
+    levels: NDArray[np.float32] | None  # (256,), of every code; None where it is code times `scale`
     scale: float
+    # (F, C), what is subtracted from every value of flow, or frame, f of video v: row
+    # offsets[v] + f. There are as many rows as flows: a video's last frame begins no segment.
     means: NDArray[np.float32]
-    offsets: NDArray[np.int64]
+    offsets: NDArray[np.int64]  # (V + 1,)
 
 
 def open_modality(

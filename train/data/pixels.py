@@ -14,16 +14,9 @@ from flowcpc.stores.base.compiled import kernel
 def dequantise(codes: Tensor, means: Tensor, levels: Tensor | None, scale: float = 1.0) -> Tensor:
     """Return flow in px, or images, minus their means, float32 (B, T, N, C, h, w).
 
-    Parameters
-    ----------
-    codes : (B, T, N, C, h, w), uint8 where there are levels
-    means : float32 (B, T, N, C)
-        What is subtracted; for flow the mean of the whole decoded frame, so that uniform motion
-        becomes zero whatever the crop (paper, section 4.3).
-    levels : float32 (256,), optional
-        px of every code.
-    scale : float
-        px per code where there are no levels.
+    `codes` (B, T, N, C, h, w) are uint8 with `levels`, float32 (256,) px of every code; without
+    levels, `scale` is px per code. `means`, float32 (B, T, N, C), are those of whole decoded flows,
+    so that uniform motion becomes zero whatever the crop (paper, section 4.3).
     """
     if levels is None:
         flow = codes.float() * scale

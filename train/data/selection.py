@@ -22,20 +22,11 @@ CROP, FLIP = 3, 4
 
 
 class Segments(NamedTuple):
-    """T segments of each of B videos; none crosses a cut.
+    """T segments of each of B videos; none crosses a cut. Arrays are int64."""
 
-    Attributes
-    ----------
-    videos : int64 (B,)
-        Positions in the list of videos.
-    starts : int64 (B, T)
-        First flow of every segment.
-    stops : int64 (B, T)
-        Where the shot of every segment ends: a segment that is longer repeats the flow before.
-    """
-
-    videos: Integers
-    starts: Integers
+    videos: Integers  # (B,), positions in the list of videos
+    starts: Integers  # (B, T), first flow of every segment
+    # (B, T), where the shot of every segment ends: a longer segment repeats the flow before.
     stops: Integers
 
     @property

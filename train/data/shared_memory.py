@@ -25,22 +25,18 @@ _SPARE = 4
 class Block:
     """A piece of memory that two processes map; it is unmapped when nobody holds it any more.
 
-    Attributes
-    ----------
-    memory : mmap.mmap
-    pinned : bool
-        Whether CUDA knows it, so that copies to a GPU need not be waited for.
+    CUDA knows it if it is `pinned`, so copies to a GPU need not be waited for.
     """
 
     def __init__(self, descriptor: int, size: int, *, pin: bool = False) -> None:
-        self.memory = mmap.mmap(descriptor, size)
-        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        self._memory = mmap.mmap(descriptor, size)
+        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         # A driver that refuses (a limit on locked memory) costs speed and nothing else.
         self.pinned = pin and int(torch.cuda.cudart().cudaHostRegister(self._address, size, 0)) == 0
 
     def array(self) -> NDArray[np.uint8]:
         """Return its memory, as an object that lives as long as any view of it."""
-        return np.frombuffer(self.memory, np.uint8)
+        return np.frombuffer(self._memory, np.uint8)
 
     def __del__(self) -> None:
         if getattr(self, "pinned", False):
@@ -97,11 +93,9 @@ class SharedBlocks:
         self._free.update(numbers)
 
     def _make(self, size: int) -> int:
-        # What is free is too small: batches have grown.
-        self._dropped += self._free
-        for number in self._free:
-            del self._blocks[number]
-        self._free.clear()
+        while self._free:  # too small: batches have grown
+            self._dropped.append(self._free.pop())
+            del self._blocks[self._dropped[-1]]
         descriptor = os.memfd_create("flowcpc-batch", os.MFD_CLOEXEC)
         os.ftruncate(descriptor, size)
         self._count += 1

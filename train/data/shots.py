@@ -12,21 +12,12 @@ Integers = NDArray[np.int64]
 
 
 class Shots(NamedTuple):
-    """Runs of flows [start, stop) of V videos; every video has one at least.
+    """Runs of flows [start, stop) of V videos; every video has one at least. Arrays are int64."""
 
-    Attributes
-    ----------
-    offsets : int64 (V + 1,)
-        The shots of video v are rows [offsets[v], offsets[v + 1]).
-    starts, stops : int64 (S,)
-    longest : int64 (V,)
-        Flows of the longest shot of every video.
-    """
-
-    offsets: Integers
-    starts: Integers
-    stops: Integers
-    longest: Integers
+    offsets: Integers  # (V + 1,); the shots of video v are rows [offsets[v], offsets[v + 1])
+    starts: Integers  # (S,)
+    stops: Integers  # (S,)
+    longest: Integers  # (V,), flows of the longest shot of every video
 
 
 def pack_shots(shots: Sequence[Sequence[tuple[int, int]]]) -> Shots:

@@ -56,11 +56,9 @@ def labelled_split(
 ) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Return (train rows, test rows, number of test videos left out) of a fold.
 
-    Raises
-    ------
-    ValueError
-        Videos of the test split have no flow, or videos have no label (`allow_missing` leaves them
-        out); a group is in both splits; a split is empty; or training videos are of one class.
+    Raises ValueError if videos of the test split have no flow, or videos have no label
+    (`allow_missing` leaves them out); if a group is in both splits; if a split is empty; or if all
+    training videos are of one class.
     """
     videos = store.videos()
     column = fold_column(videos, fold)

@@ -1,7 +1,5 @@
 """Segments -> contexts, from which both models predict (Lorre et al. 2019, section 3)."""
 
-import functools
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,10 +12,8 @@ class BatchDropout(nn.Module):
     """Dropout whose mask is a function of (seed, step, place in the batch of all processes).
 
     In training it draws the mask of the whole batch from torch's generator, which the training loop
-    seeds at every step, and uses its own rows.
-
-    `probability`, in [0, 1), is that of dropping a feature. What is kept grows by
-    1 / (1 - probability).
+    seeds at every step, and uses its own rows. `probability`, in [0, 1), is that of dropping a
+    feature. What is kept grows by 1 / (1 - probability).
     """
 
     def __init__(self, probability: float) -> None:
@@ -91,9 +87,8 @@ class Conv3DContext(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return contexts c, float32 (B, D), of feature maps (B, m, D, h', w')."""
-        x = features.transpose(
-            1, 2
-        )  # (B, D, m, h', w'), channels_last_3d if maps are channels_last
+        # (B, D, m, h', w'), channels_last_3d where the maps are channels_last
+        x = features.transpose(1, 2)
         x = torch.relu(_each_segment(self.norm, self.first(x)))  # (B, D, m - 2, h', w')
         return pool(self.second(x).squeeze(2))
 
@@ -106,12 +101,11 @@ class MaskedConv3DContext(nn.Module):
 
     def __init__(self, channels: int, norm: str) -> None:
         super().__init__()
-        convolution = functools.partial(
-            nn.Conv3d, channels, channels, 3, padding=(0, 1, 1), bias=False
-        )
-        self.first = convolution()
+        self.first = nn.Conv3d(channels, channels, 3, padding=(0, 1, 1), bias=False)
         self.first_norm = build_norm(norm, channels)
-        self.second = convolution(dilation=(2, 1, 1))
+        self.second = nn.Conv3d(
+            channels, channels, 3, padding=(0, 1, 1), dilation=(2, 1, 1), bias=False
+        )
         self.second_norm = build_norm(norm, channels)
         initialise(self)
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

@@ -11,12 +11,8 @@ from flowcpc.train.settings.config import PretrainConfig
 class _Model(nn.Module):
     """What both models share: encoder, context, and a linear prediction for every distance ahead.
 
-    Attributes
-    ----------
-    positions : tuple of int, length P
-        The segment, in 0..T-1, that each of the P predictions of a sequence is about.
-    horizons : tuple of int, length P
-        How many segments ahead of its context that is, from 1.
+    The P predictions of a sequence are about the segments `positions`, in 0..T-1, which are
+    `horizons` segments ahead of their contexts, from 1.
     """
 
     positions: tuple[int, ...]

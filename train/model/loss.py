@@ -10,21 +10,15 @@ from torch.nn import functional
 
 
 class InfoNCE(NamedTuple):
-    """What `info_nce` returns.
+    """What `info_nce` returns, float32.
 
-    Attributes
-    ----------
-    loss : float32 ()
-        Mean softmax cross-entropy over all predictions, in nats.
-    accuracy : float32 ()
-        Share of predictions that score their own latent above all others; a tie is a miss.
-    pair_accuracy : float32 (P,)
-        The same for each prediction of a sequence.
+    Accuracy is the share of predictions that score their own latent above all others; a tie is a
+    miss.
     """
 
-    loss: Tensor
-    accuracy: Tensor
-    pair_accuracy: Tensor
+    loss: Tensor  # (), mean softmax cross-entropy over all predictions, nats
+    accuracy: Tensor  # ()
+    pair_accuracy: Tensor  # (P,), of each prediction of a sequence
 
 
 def info_nce(
@@ -44,8 +38,7 @@ def info_nce(
 
     Parameters
     ----------
-    predictions : (B, P, D)
-    latents : (B, T, D)
+    predictions, latents : (B, P, D), (B, T, D)
     positions : sequence of int, length P
         The segment in 0..T-1 that each prediction is about; one may occur several times.
     difficult_negatives : bool

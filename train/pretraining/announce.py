@@ -1,17 +1,17 @@
 """What a run announces at its start and at its end."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from flowcpc.stores.base.listener import Listener
 from flowcpc.stores.base.plurals import counted
 from flowcpc.train.pretraining.execution import uses_bf16
 from flowcpc.train.pretraining.timing import bottleneck
 from flowcpc.train.pretraining.training_run import TrainingRun
 from flowcpc.train.runs.metrics import MetricsLine
 
-_LEAST_LEARNED = (
-    0.05  # share of the loss of guessing; a run that gained less learned next to nothing
-)
+# Share of the loss of guessing; a run that gained less learned next to nothing.
+_LEAST_LEARNED = 0.05
 
 
 def announce_start(run: TrainingRun) -> None:
@@ -39,16 +39,12 @@ def announce_start(run: TrainingRun) -> None:
             f"{ranks.count} processes share each batch of {config.batch_size}; "
             f"negatives come from {whose}"
         )
-    if short := int((flows < config.shortest_span).sum()):
-        say(
-            f"{counted(short, 'video')} of fewer than {config.shortest_span} flows without a cut: "
-            "their segments are closer together than the settings say"
-        )
-    if padded := int((flows < config.num_flows).sum()):
-        say(
-            f"{counted(padded, 'video')} of fewer than {config.num_flows} flows without a cut: "
-            "every segment repeats the last flow"
-        )
+    for needed, what in (
+        (config.shortest_span, "their segments are closer together than the settings say"),
+        (config.num_flows, "every segment repeats the last flow"),
+    ):
+        if short := int((flows < needed).sum()):
+            say(f"{counted(short, 'video')} of fewer than {needed} flows without a cut: {what}")
     if run.is_transductive:
         say("pretraining on all splits sees the flow of test videos: its results are transductive")
     held_out = run.held_out
@@ -70,23 +66,22 @@ def announce_end(run: TrainingRun) -> None:
     """Announce what limited the speed of this call, and a run that learned next to nothing."""
     measured = run.lines[1:] or run.lines  # the first line includes the start
     if measured:
-        data_time, step_time = (
-            sum(line[name] for line in measured) for name in ("data_time", "step_time")
-        )
+        data_time = sum(line["data_time"] for line in measured)
+        step_time = sum(line["step_time"] for line in measured)
         workers = run.execution.workers
         run.listener.announce(bottleneck(data_time, step_time, run.ranks.device, workers))
     if run.step == run.config.steps:
-        announce_guessing(run.listener.announce, run.lines)
+        announce_guessing(run.listener, run.lines)
 
 
-def announce_guessing(say: Callable[[str], None], lines: Sequence[MetricsLine]) -> None:
+def announce_guessing(listener: Listener, lines: Sequence[MetricsLine]) -> None:
     """Announce that a run learned next to nothing, with the effective rank of its latents.
 
     At a rate that is too large for the data the latents collapse first.
     """
     last = lines[-1] if lines else None
     if last and last["information_bound"] < _LEAST_LEARNED * math.log(last["classes"]):
-        say(
+        listener.announce(
             f"the loss, {last['loss']:.3f}, is still that of guessing, "
             f"{math.log(last['classes']):.3f}, after {last['step']:,} steps: the run is too short, "
             "or its learning_rates are too large (effective rank of the latents: "

@@ -9,37 +9,26 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed import DistError
 from torch.nn.parallel import DistributedDataParallel
 
 from flowcpc.stores.base.errors import OperationError, first_line
 from flowcpc.stores.base.listener import Listener
 from flowcpc.train.settings.config import PretrainConfig
 
-_TIMEOUT = timedelta(
-    minutes=10
-)  # longer than one process may be busy alone, with a checkpoint for example
-_VARIABLES = (
-    "RANK",
-    "LOCAL_RANK",
-    "WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-)  # what torchrun tells its processes
+# Longer than one process may be busy alone, with a checkpoint for example.
+_TIMEOUT = timedelta(minutes=10)
+# What torchrun tells its processes.
+_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """One of `count` processes; with one process no method communicates.
+    """One of `count` processes, which computes on `device`; with one no method communicates.
 
     Flags and numbers travel over gloo, from host memory, so the host need not wait for the GPU.
-
-    Attributes
-    ----------
-    rank, count : int
-    device : torch.device
-        Where this process computes.
     """
 
     rank: int
@@ -62,9 +51,8 @@ class Ranks:
         """
         if self.count == 1:
             return model
-        return DistributedDataParallel(
-            model, device_ids=[self.device] if self.device.type == "cuda" else None
-        )
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=devices)
 
     def same_buffers(self, model: nn.Module) -> None:
         """Give every process the first one's buffers."""
@@ -103,18 +91,18 @@ class Ranks:
         """Return `work()`, done by the first process before the others; all raise its error."""
         if self.count == 1:
             return work()
-        outcome: list[Any] = [None]
+        raised: list[Any] = [None]
         if self.is_main:
             try:
-                done = work()
-            except Exception as error:
-                distributed.broadcast_object_list([error], 0)
+                return work()
+            except BaseException as error:
+                raised = [error]
                 raise
-            distributed.broadcast_object_list(outcome, 0)
-            return done
-        distributed.broadcast_object_list(outcome, 0)
-        if outcome[0] is not None:
-            raise outcome[0]
+            finally:
+                distributed.broadcast_object_list(raised, 0)
+        distributed.broadcast_object_list(raised, 0)
+        if raised[0] is not None:
+            raise raised[0]
         return work()
 
 
@@ -169,24 +157,25 @@ def joined() -> Iterator[Ranks]:
     Raises ValueError if a host has more processes than GPUs, OperationError if another process is
     gone or does not answer for ten minutes.
     """
-    rank, local_rank, count = (
-        (int(os.environ[name]) for name in _VARIABLES[:3]) if _launched() else (0, 0, 1)
-    )
+    rank, local_rank, count = 0, 0, 1
+    if _launched():
+        rank, local_rank, count = (int(os.environ[name]) for name in _VARIABLES[:3])
     device = _device(local_rank)
     if count == 1:
         yield Ranks(0, 1, device)
         return
-    distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT
-    )
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=_TIMEOUT)
     try:
         yield Ranks(rank, count, device)
     except RuntimeError as error:
-        if isinstance(error, OperationError) or not _is_about_processes(error):
+        named = any(backend in str(error) for backend in ("gloo", "NCCL"))
+        if isinstance(error, OperationError) or not (named or isinstance(error, DistError)):
             raise
         raise OperationError(
-            f"process {rank} of {count} lost another one ({first_line(error)}); see its message, "
-            "and run the same command again to resume from the last checkpoint"
+            f"process {rank} of {count} lost the connection to another process "
+            f"({first_line(error)}); read the message of that process, then run the same command "
+            "again to resume from the last checkpoint"
         ) from error
     distributed.destroy_process_group()  # after an error it would wait for processes that are gone
 
@@ -206,7 +195,3 @@ def _device(local_rank: int) -> torch.device:
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
-
-
-def _is_about_processes(error: RuntimeError) -> bool:
-    return isinstance(error, distributed.DistError) or "gloo" in str(error) or "NCCL" in str(error)

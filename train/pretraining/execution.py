@@ -17,25 +17,14 @@ _WORKERS_PER_CORE = 4  # more than one where a slow disk is waited for
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """Settings of one start of a run.
+    """Settings of one start of a run."""
 
-    Parameters
-    ----------
-    workers : int
-        Processes that read batches; 0: a thread of this one.
-    compile : bool
-        Compile the model (torch.compile).
-    cuda_graphs : bool
-        Compile it and replay its kernels as CUDA graphs, for models bound by kernel launches.
-    tensorboard, wandb : bool
-        Write the lines of metrics there too.
-    """
-
-    workers: int = 0
-    compile: bool = False
+    workers: int = 0  # processes that read batches; 0: a thread of this one
+    compile: bool = False  # the model, by torch.compile
+    # Compile it and replay its kernels as CUDA graphs, for models bound by kernel launches.
     cuda_graphs: bool = False
-    tensorboard: bool = False
-    wandb: bool = False
+    tensorboard: bool = False  # write the lines of metrics there too
+    wandb: bool = False  # and there
 
     def __post_init__(self) -> None:
         if self.workers < 0:
@@ -44,23 +33,15 @@ class Execution:
 
 def check_execution(execution: Execution, config: PretrainConfig, ranks: Ranks) -> None:
     """Raise ValueError where this machine cannot do what is asked for."""
+    kind, bf16 = ranks.device.type, uses_bf16(config.precision, ranks.device)
     # The last stage strides over maps of one point; torch 2.13 leaves its gradients undefined.
-    if (
-        ranks.device.type == "cpu"
-        and uses_bf16(config.precision, ranks.device)
-        and max(config.size) <= 16
-    ):
+    if kind == "cpu" and bf16 and max(config.size) <= 16:
         raise ValueError("precision=bf16 needs a size above 16x16 on a CPU; set precision=float32")
-    cores = len(os.sched_getaffinity(0))
-    if execution.workers > _WORKERS_PER_CORE * cores:
-        raise ValueError(
-            f"--workers must be at most {_WORKERS_PER_CORE * cores} on {cores} cores, "
-            f"got {execution.workers}"
-        )
-    if execution.cuda_graphs and ranks.device.type != "cuda":
-        raise ValueError(
-            f"--cuda-graphs needs an NVIDIA GPU, and this is a {ranks.device.type}; leave it out"
-        )
+    cores, workers = len(os.sched_getaffinity(0)), execution.workers
+    if workers > (most := _WORKERS_PER_CORE * cores):
+        raise ValueError(f"--workers must be at most {most} on {cores} cores, got {workers}")
+    if execution.cuda_graphs and kind != "cuda":
+        raise ValueError(f"--cuda-graphs needs an NVIDIA GPU, and this is a {kind}; leave it out")
     if execution.cuda_graphs and ranks.count > 1:
         raise ValueError(
             f"--cuda-graphs is for one process, and there are {ranks.count}; take --compile instead"
@@ -70,9 +51,8 @@ def check_execution(execution: Execution, config: PretrainConfig, ranks: Ranks) 
             raise ValueError(
                 f"--{package} needs a missing package; run: pip install 'flowcpc[{package}]'"
             )
-    if execution.compile and not any(
-        map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))
-    ):
+    compilers = (os.environ.get("CXX", "g++"), "g++", "clang++")
+    if execution.compile and not any(map(shutil.which, compilers)):
         raise ValueError(
             "--compile needs a C++ compiler (g++ or clang++); install one or leave it out"
         )

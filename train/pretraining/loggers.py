@@ -22,12 +22,10 @@ def watching(
     A run that resumes from step `first` makes TensorBoard drop later points; Weights & Biases keeps
     a run for every start, in one group, and `wandb sync RUN/wandb/*` uploads them.
     """
+    wanted = [_tensorboard(run / TENSORBOARD_FOLDER, first)] if execution.tensorboard else []
+    wanted += [_wandb(run, config)] if execution.wandb else []
     with contextlib.ExitStack() as stack:
-        watches = []
-        if execution.tensorboard:
-            watches.append(stack.enter_context(_tensorboard(run / TENSORBOARD_FOLDER, first)))
-        if execution.wandb:
-            watches.append(stack.enter_context(_wandb(run, config)))
+        watches = [stack.enter_context(one) for one in wanted]
 
         def tell(line: Mapping[str, Any]) -> None:
             for watch in watches:

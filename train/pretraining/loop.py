@@ -33,24 +33,16 @@ def pretrain(
     docs/training/pretraining.md describes. On a CPU a resumed run equals an uninterrupted one bit
     for bit.
 
-    Raises
-    ------
-    ValueError
-        The store has too few videos or too small flow; the run has other settings (only `steps` may
-        grow) or other flow, or another process trains it; or this machine lacks what `execution`
-        needs.
-    FileNotFoundError, FileExistsError
-        There is no store; or the run's folder holds something else.
-    DivergedError
-        The loss is no longer finite; the checkpoint is still the last good one.
-    OperationError
-        Another process of the run is gone.
+    Raises ValueError if the store has too few videos or too small flow, the run has other settings
+    (only `steps` may grow) or other flow, another process trains it, or this machine lacks what
+    `execution` needs; FileNotFoundError if there is no store; FileExistsError if the run's folder
+    holds something else; OperationError if another process of the run is gone, and DivergedError if
+    the loss is no longer finite: the checkpoint is still the last good one.
     """
     with joined() as ranks, contextlib.ExitStack() as resources:
         listener = ranks.listener(listener)
-        run = TrainingRun(
-            open_store(store_path), Path(run_path), config, execution, ranks, listener, resources
-        )
+        store, path = open_store(store_path), Path(run_path)
+        run = TrainingRun(store, path, config, execution, ranks, listener, resources)
         announce_start(run)
         timer = Timer(ranks.device)
         fields: Fields = {}
@@ -95,12 +87,9 @@ def pretrain(
                     if logs:
                         line = run.log(rate, latents)
                         times = line["data_time"], line["step_time"]
-                        bound = bottleneck(*times, ranks.device, execution.workers)
-                        fields = {
-                            "loss": line["loss"],
-                            "acc": line["accuracy"],
-                            "bound by": bound.partition(";")[0],
-                        }
+                        sentence = bottleneck(*times, ranks.device, execution.workers)
+                        bound = sentence.partition(";")[0]
+                        fields = {"loss": line["loss"], "acc": line["accuracy"], "bound by": bound}
                     if saves:
                         run.save()
                     if not stopped and not run.validate():

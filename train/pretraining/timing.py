@@ -31,7 +31,9 @@ class Timer:
         """The work of a step is given out, and the next batch is asked for."""
         self._asked = time.perf_counter()
         if self._cuda:
-            self._events.append((_recorded_event(), torch.cuda.Event(enable_timing=True)))
+            began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            began.record()
+            self._events.append((began, ended))
 
     def work(self) -> None:
         """The batch is there."""
@@ -45,12 +47,6 @@ class Timer:
             torch.cuda.synchronize()
             self._waited = sum(begin.elapsed_time(end) for begin, end in self._events) / 1e3
         return self._waited, time.perf_counter() - self._began
-
-
-def _recorded_event() -> torch.cuda.Event:
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
 
 
 def bottleneck(data_time: float, step_time: float, device: torch.device, workers: int) -> str:

@@ -27,14 +27,7 @@ from flowcpc.train.runs.checkpoint import (
     open_run,
     save_checkpoint,
 )
-from flowcpc.train.runs.metrics import (
-    HorizonMeans,
-    MetricsLine,
-    MetricsLog,
-    Window,
-    effective_rank,
-    line_of,
-)
+from flowcpc.train.runs.metrics import MetricsLine, MetricsLog, Window, effective_rank, line_of
 from flowcpc.train.runs.tensors import load_strictly, restore_momentum, sgd_momentum
 from flowcpc.train.settings.config import PretrainConfig, named_seed
 
@@ -47,33 +40,21 @@ class DivergedError(OperationError):
 class PretrainResult:
     """The state of a run.
 
-    Attributes
-    ----------
-    finished : bool
-        False if the listener stopped the call early; the same call resumes.
-    step, steps : int
-        Iterations done, and wanted.
-    loss, accuracy : float
-        Means over the last logged steps, NaN before the first line. Accuracy is the share of
-        predictions that pick the right one of `classes`.
-    classes : int
-    chance : float
-        1 / classes.
-    held_out_accuracy : float or None
-        The accuracy on the fold's test videos, with batch norm in eval mode. None if they do not
-        fill a batch or were trained on.
-    held_out_classes : int
-        Candidates there: those of a whole batch, even if each process trains on its own negatives.
+    Accuracy is the share of predictions that pick the right one of `classes`. It and the loss are
+    means over the last logged steps, NaN before the first line.
     """
 
-    finished: bool
-    step: int
-    steps: int
+    finished: bool  # False if the listener stopped the call early; the same call resumes
+    step: int  # iterations done
+    steps: int  # iterations wanted
     loss: float
     accuracy: float
     classes: int
-    chance: float
+    chance: float  # 1 / classes
+    # On the fold's test videos, with batch norm in eval mode. None if they do not fill a batch or
+    # were trained on.
     held_out_accuracy: float | None
+    # Candidates there: those of a whole batch, even if each process trains on its own negatives.
     held_out_classes: int
 
     def to_text(self) -> str:
@@ -83,9 +64,9 @@ class PretrainResult:
             held_out = f"{self.held_out_accuracy:.1%}"
             if self.held_out_classes != self.classes:
                 held_out += f" (out of {self.held_out_classes})"
+        guessing = math.log(self.classes)
         return (
-            f"step {self.step} of {self.steps}: loss {self.loss:.4g} "
-            f"(guessing: {math.log(self.classes):.4g})\n"
+            f"step {self.step} of {self.steps}: loss {self.loss:.4g} (guessing: {guessing:.4g})\n"
             f"right segment picked out of {self.classes}: {self.accuracy:.1%} on training videos, "
             f"{held_out} on held-out videos, chance {self.chance:.1%}"
         )
@@ -94,38 +75,8 @@ class PretrainResult:
 class TrainingRun:
     """An open run: everything that `pretrain` works with, at the state of the last checkpoint.
 
-    Parameters
-    ----------
-    store : FlowStore
-    path : Path
-        Folder of the run.
-    config : PretrainConfig
-    execution : Execution
-    ranks : Ranks
-        The process group; its first process writes.
-    listener : Listener
-        Silent in the other processes.
-    resources : ExitStack
-        Closes the run's lock and loggers.
-
-    Attributes
-    ----------
-    step, saved_step : int
-        Iterations done, and those in the last checkpoint.
-    classes : int
-        Candidates of each prediction.
-    longest_shots : int64 (V,)
-        Flows of the longest shot of every training video.
-    is_transductive : bool
-        Whether it trains on test videos too.
-    segments, batches : SegmentReader, SequenceReader
-        The training data.
-    model, forward : Module
-        The model, and the module to call: compiled, or over all processes.
-    rivals, first_rival
-        The processes whose latents are candidates, and this process's first row among them.
-    lines : list of MetricsLine
-        Lines of training that this call logged.
+    The first process of `ranks` writes to the folder `path`, and `listener` is silent in the other
+    ones. `resources` closes the run's lock and loggers.
     """
 
     def __init__(
@@ -150,11 +101,13 @@ class TrainingRun:
                 f"got {config.batch_size}"
             )
         self._digest = digest_of_videos(videos)
+        # Whether it trains on test videos too.
         self.is_transductive = config.split == "all" and f"fold{config.fold}" in videos
+        # The processes whose latents are candidates of a prediction, and the number of candidates.
         self.rivals, self.classes = rivals_of(config, ranks)
         ids = videos["video_id"].tolist()
         self.segments = SegmentReader(store, ids, config, device, tables)
-        self.longest_shots = self.segments.shots.longest
+        self.longest_shots = self.segments.shots.longest  # int64 (V,), in flows
         seed = named_seed(config.seed, "pretrain")
         self.batches = SequenceReader(self.segments, config, seed, ranks.rank, ranks.count)
         self.held_out = HeldOut(store, config, ranks, tables, workers=execution.workers)
@@ -164,23 +117,21 @@ class TrainingRun:
         self.model = build_model(config).to(device).train()
         share = config.share_of(ranks.count)
         share_batch(self.model, ranks.rank * share, config.batch_size)
-        self.first_rival = self.rivals.rank * share
+        self.first_rival = self.rivals.rank * share  # this process's first row among candidates
         self._parameters = dict(self.model.named_parameters())
-        self.optimizer = torch.optim.SGD(
-            self._parameters.values(),
-            lr=config.learning_rates[0][1],
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            fused=True,
+        momentum, decay = config.momentum, config.weight_decay
+        self.optimizer = torch.optim.SGD(  # the loop sets the learning rate
+            self._parameters.values(), momentum=momentum, weight_decay=decay, fused=True
         )
-        self.window = Window(HorizonMeans(self.model.horizons, device), device)
+        self.window = Window(self.model.horizons, device)
         if checkpoint is not None:
             load_strictly(self.model, checkpoint.part("model"))
             restore_momentum(self.optimizer, self._parameters, checkpoint.part("momentum"))
             self.window.restore(checkpoint.window)
         self.step = self.saved_step = 0 if checkpoint is None else checkpoint.step
+        # The module to call: compiled, or over all processes.
         self.forward = compiled(ranks.together(self.model), execution)
-        self.lines: list[MetricsLine] = []
+        self.lines: list[MetricsLine] = []  # of training that this call logged
         self._log = MetricsLog(path, keep=self.step, writes=ranks.is_main)
         logged_to = execution if ranks.is_main else Execution()
         self._watch = resources.enter_context(watching(path, config, logged_to, first=self.step))
@@ -234,13 +185,11 @@ class TrainingRun:
 
     def validate(self) -> bool:
         """Measure held-out videos if due and not done; return False if stopped meanwhile."""
-        last = self._log.last("held_out_accuracy")
-        is_measured = last is not None and last["step"] == self.step
         # The first process decides: another one may have read older lines.
-        is_due = self.ranks.is_main and self.held_out.is_due(self.step) and not is_measured
+        is_due = self.ranks.is_main and self.held_out.is_due(self.step) and not self._held_out()
         if not self.ranks.any(is_due):
             return True
-        line = self.held_out.measure(self.model, self.step, self.listener.should_stop)
+        line = self.held_out.measure(self.model, self.step, self.listener)
         if line is not None:
             self._write(line)
         return line is not None
@@ -258,8 +207,7 @@ class TrainingRun:
     def result(self, *, finished: bool) -> PretrainResult:
         """Return the state of the run."""
         last: Any = self._log.last("loss") or {"loss": math.nan, "accuracy": math.nan}
-        held_out = self._log.last("held_out_accuracy")
-        is_current = held_out is not None and held_out["step"] == self.step
+        held_out = self._held_out()
         return PretrainResult(
             finished=finished,
             step=self.step,
@@ -268,6 +216,11 @@ class TrainingRun:
             accuracy=last["accuracy"],
             classes=self.classes,
             chance=1 / self.classes,
-            held_out_accuracy=held_out["held_out_accuracy"] if held_out and is_current else None,
+            held_out_accuracy=held_out["held_out_accuracy"] if held_out else None,
             held_out_classes=self.config.classes,
         )
+
+    def _held_out(self) -> MetricsLine | None:
+        """Return the accuracy on held-out videos after this step, if it was measured."""
+        last = self._log.last("held_out_accuracy")
+        return last if last and last["step"] == self.step else None

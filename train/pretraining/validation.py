@@ -1,11 +1,12 @@
 """Unsupervised accuracy on videos that are not trained on."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import pandas as pd
 import torch
 
+from flowcpc.stores.base.listener import Listener
 from flowcpc.stores.flow_store import FlowStore
 from flowcpc.train.data.batches import SegmentReader, SequenceReader
 from flowcpc.train.data.loader import loading
@@ -14,7 +15,7 @@ from flowcpc.train.model.cpc import ModelOne, ModelTwo
 from flowcpc.train.model.loss import info_nce
 from flowcpc.train.pretraining.distributed import Ranks
 from flowcpc.train.pretraining.execution import forward_precision
-from flowcpc.train.runs.metrics import HorizonMeans, MetricsLine
+from flowcpc.train.runs.metrics import MetricsLine, NceSums
 from flowcpc.train.settings.config import PretrainConfig, named_seed
 
 
@@ -22,12 +23,7 @@ class HeldOut:
     """Measures the fold's test videos: sampled as in training, the same segments every time.
 
     Several processes take whole batches in turn, so every prediction is compared with the negatives
-    of a whole batch.
-
-    Attributes
-    ----------
-    videos : int
-        How many there are; 0 if the run trains on all videos.
+    of a whole batch. `videos` is their number; 0 if the run trains on all videos.
     """
 
     def __init__(
@@ -43,60 +39,50 @@ class HeldOut:
         if config.split != "all":
             video_ids = split_of(tables["videos"], config.fold, "test")["video_id"].tolist()
         self.videos = len(video_ids)
-        self._config = config
-        self._ranks = ranks
-        self._workers = workers
+        self._config, self._ranks, self._workers = config, ranks, workers
         self._batches = self.videos // config.batch_size
         if self._batches:
+            seed = named_seed(config.seed, "held out")
             self._segments = SegmentReader(store, video_ids, config, ranks.device, tables)
-            self._reader = SequenceReader(
-                self._segments, config, named_seed(config.seed, "held out")
-            )
+            self._reader = SequenceReader(self._segments, config, seed)
 
     def is_due(self, step: int) -> bool:
         """Return whether to measure after `step` steps: every `validate_every`, and at the end."""
-        return (
-            bool(self._batches)
-            and step > 0
-            and (step % self._config.validate_every == 0 or step == self._config.steps)
-        )
+        is_time = step % self._config.validate_every == 0 or step == self._config.steps
+        return bool(self._batches) and step > 0 and is_time
 
     def measure(
-        self, model: ModelOne | ModelTwo, step: int, should_stop: Callable[[], bool]
+        self, model: ModelOne | ModelTwo, step: int, listener: Listener
     ) -> MetricsLine | None:
         """Return means over one pass over the videos, batch norm in eval mode; None if stopped.
 
         Afterwards the model is in train mode again, its statistics unchanged.
         """
         config, ranks = self._config, self._ranks
-        by_horizon = HorizonMeans(model.horizons, ranks.device)
-        turns = range(0, self._batches, ranks.count)  # in the last one some processes have no batch
+        difficult = config.difficult_negatives
+        sums = NceSums(model.horizons, ranks.device)
         own_batches = range(ranks.rank, self._batches, ranks.count)
-        sums = torch.zeros(2 + by_horizon.count, dtype=torch.float64, device=ranks.device)
         ranks.same_buffers(model)
         model.eval()
         try:
             read = self._reader.read
             with torch.no_grad(), loading(read, own_batches, workers=self._workers) as batches:
-                for turn in turns:
-                    if ranks.any(should_stop()):
+                for turn in range(0, self._batches, ranks.count):
+                    if ranks.any(listener.should_stop()):
                         return None
-                    if turn + ranks.rank >= self._batches:
+                    if turn + ranks.rank >= self._batches:  # this process has none in the last turn
                         continue
                     segments = self._segments.to_device(next(batches))
                     with forward_precision(config.precision, ranks.device):
                         predictions, latents = model(segments)
                     nce = info_nce(
-                        predictions,
-                        latents,
-                        model.positions,
-                        difficult_negatives=config.difficult_negatives,
+                        predictions, latents, model.positions, difficult_negatives=difficult
                     )
-                    scalars = torch.stack([nce.loss, nce.accuracy])
-                    sums += torch.cat([scalars, by_horizon(nce.pair_accuracy)])
+                    sums.add(nce)
         finally:
             model.train()
-        loss, accuracy, *horizons = (value / self._batches for value in ranks.sum(sums.tolist()))
+        totals = ranks.sum(sums.values.tolist())
+        loss, accuracy, *horizons = (total / self._batches for total in totals)
         return {
             "step": step,
             "held_out_loss": loss,

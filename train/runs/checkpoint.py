@@ -15,9 +15,8 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -25,9 +24,9 @@ from torch import Tensor
 from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX, replace_file
 from flowcpc.stores.base.locks import locked
 from flowcpc.stores.layout import differing_values, find_store_above
-from flowcpc.train.model.cpc import ModelOne, ModelTwo, build_model
+from flowcpc.train.model.cpc import build_model
 from flowcpc.train.model.encoder import Encoder
-from flowcpc.train.runs.metrics import HorizonMeans, Window
+from flowcpc.train.runs.metrics import Window
 from flowcpc.train.runs.tensors import check_same_tensors, load_strictly, part_of, tensors_to_bytes
 from flowcpc.train.settings.config import PretrainConfig
 
@@ -35,36 +34,34 @@ FORMAT_VERSION = 2
 _CONFIG = "config.json"
 _META = "checkpoint.json"
 _WEIGHTS = "weights-{step}.safetensors"
+_PACKAGES = ("torch", "numpy", "numba", "safetensors")
+
+
+class CheckpointMeta(TypedDict):
+    """The content of checkpoint.json."""
+
+    format_version: int
+    step: int
+    weights: str  # name of the file
+    sha256: str  # of the file
+    window: list[float]
+    config: dict[str, Any]
+    numerics: dict[str, Any]
+    videos: str
+    versions: dict[str, str]  # of packages
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved state of a run.
+    """A saved state of a run."""
 
-    Attributes
-    ----------
-    step : int
-        Iterations done.
-    config : PretrainConfig
-    numerics : dict
-        Of the store that it was trained on.
-    videos : str
-        Digest of the videos that it was trained on (flowcpc.train.data.splits.digest_of_videos).
-    window : list of float
-        Sums of the metrics since their last line (flowcpc.train.runs.metrics.Window).
-    sha256 : str
-        Of the weights file.
-    tensors : dict of str to Tensor
-        `model.*` and `momentum.*`, on the CPU.
-    """
-
-    step: int
+    step: int  # iterations done
     config: PretrainConfig
-    numerics: dict[str, Any]
-    videos: str
-    window: list[float]
-    sha256: str
-    tensors: dict[str, Tensor]
+    numerics: dict[str, Any]  # of the store that it was trained on
+    videos: str  # digest of the videos that it was trained on (splits.digest_of_videos)
+    window: list[float]  # sums of the metrics since their last line (metrics.Window)
+    sha256: str  # of the weights file
+    tensors: dict[str, Tensor]  # model.* and momentum.*, on the CPU
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors whose names begin with `prefix.`, without it."""
@@ -77,18 +74,19 @@ def open_run(
     """Return the checkpoint of a run, or write the settings of a new run and return None.
 
     Before the first checkpoint nothing was learned, so other settings may take the folder over.
-    `videos` is the digest of the training videos.
-
-    Raises
-    ------
-    ValueError
-        The run has other settings (only `steps` may grow), flow of other numerics, or other videos.
+    `videos` is the digest of the training videos. Raises ValueError if the run has other settings
+    (only `steps` may grow), flow of other numerics, or other videos; or if its checkpoint is lost.
     """
-    file = run / _CONFIG
     checkpoint = load_checkpoint(run)
     if checkpoint is None:
-        _refuse_lost_checkpoint(run, config)
-        write_json(file, config.to_json())
+        for path in run.glob(_WEIGHTS.format(step="*")):
+            step = path.stem.rpartition("-")[2]
+            if step.isdecimal() and int(step) > config.checkpoint_every:
+                raise ValueError(
+                    f"{run} holds {path.name} but no {_META}; restore that file, or use another "
+                    "folder"
+                )
+        _write_json(run / _CONFIG, config.to_json())
         return None
     saved = checkpoint.config
     old, new = saved.to_json(), config.to_json()
@@ -108,18 +106,8 @@ def open_run(
             f"{run} began with other videos than the store has now; "
             "use the store as it was, or another folder for a new run"
         )
-    write_json(file, config.to_json())
+    _write_json(run / _CONFIG, config.to_json())
     return checkpoint
-
-
-def _refuse_lost_checkpoint(run: Path, config: PretrainConfig) -> None:
-    """Raise ValueError if weights beyond the first checkpoint show that its record was lost."""
-    for path in run.glob(_WEIGHTS.format(step="*")):
-        step = path.stem.rpartition("-")[2]
-        if step.isdecimal() and int(step) > config.checkpoint_every:
-            raise ValueError(
-                f"{run} holds {path.name} but no {_META}; restore that, or give another folder"
-            )
 
 
 @contextlib.contextmanager
@@ -132,17 +120,11 @@ def hold_run(run: Path) -> Iterator[None]:
     if run.exists() and not run.is_dir():
         raise FileExistsError(f"{run} is a file; give a new folder for the run")
     run.mkdir(parents=True, exist_ok=True)
-    if not any((run / name).exists() for name in (_CONFIG, _META)) and any(
-        entry.suffix != TEMPORARY_SUFFIX for entry in run.iterdir()
-    ):
+    others = (entry for entry in run.iterdir() if entry.suffix != TEMPORARY_SUFFIX)
+    if not any((run / name).exists() for name in (_CONFIG, _META)) and any(others):
         raise FileExistsError(f"{run} holds something else than a run; give a new or empty folder")
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(run))
-        except BlockingIOError:
-            raise ValueError(
-                f"{run} is being trained by another process; wait for it, or give another folder"
-            ) from None
+    busy = f"{run} is being trained by another process; wait for it, or give another folder"
+    with locked(run, busy=busy):
         for left in run.glob(f".*{TEMPORARY_SUFFIX}"):
             left.unlink(missing_ok=True)
         yield
@@ -165,7 +147,7 @@ def save_checkpoint(
     data = tensors_to_bytes(tensors)
     weights = run / _WEIGHTS.format(step=step)
     replace_file(weights, data)
-    meta = {
+    meta: CheckpointMeta = {
         "format_version": FORMAT_VERSION,
         "step": step,
         "weights": weights.name,
@@ -174,12 +156,9 @@ def save_checkpoint(
         "config": config.to_json(),
         "numerics": dict(numerics),
         "videos": videos,
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("torch", "numpy", "numba", "safetensors")
-        },
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
-    write_json(run / _META, meta)
+    _write_json(run / _META, meta)
     for old in run.glob(_WEIGHTS.format(step="*")):
         if old != weights:
             old.unlink()
@@ -195,41 +174,39 @@ def load_checkpoint(run: str | os.PathLike[str]) -> Checkpoint | None:
     if not path.is_file():
         return None
     try:
-        meta = json.loads(path.read_bytes())
-        if not isinstance(meta, dict):
-            raise ValueError("it is no JSON object")
-        if meta["format_version"] != FORMAT_VERSION:
-            raise ValueError(
-                f"format version {meta['format_version']}, this release reads {FORMAT_VERSION}"
-            )
-        if meta["weights"] != _WEIGHTS.format(step=meta["step"]):
-            raise ValueError(f"{meta['weights']} are not the weights of step {meta['step']}")
-        data = Path(run, meta["weights"]).read_bytes()
-        if hashlib.sha256(data).hexdigest() != meta["sha256"]:
-            raise ValueError(f"{meta['weights']} does not fit its checksum")
-        config, tensors = PretrainConfig.from_json(meta["config"]), safetensors.torch.load(data)
-        _check_complete(config, tensors)
-        _check_values(meta, config)
-        return Checkpoint(
-            step=meta["step"],
-            config=config,
-            numerics=meta["numerics"],
-            videos=meta["videos"],
-            window=meta["window"],
-            sha256=meta["sha256"],
-            tensors=tensors,
-        )
+        return _load(path)
     except (ValueError, KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
         raise ValueError(
             f"{path} cannot be used ({reason_of(error)}); restore the run, or train it again"
         ) from error
 
 
-def _check_values(meta: Mapping[str, Any], config: PretrainConfig) -> None:
+def _load(path: Path) -> Checkpoint:
+    meta: CheckpointMeta = json.loads(path.read_bytes())
+    if not isinstance(meta, dict):
+        raise ValueError("it is no JSON object")
+    if (version := meta["format_version"]) != FORMAT_VERSION:
+        raise ValueError(f"format version {version}, this release reads {FORMAT_VERSION}")
+    if (weights := meta["weights"]) != _WEIGHTS.format(step=meta["step"]):
+        raise ValueError(f"{weights} are not the weights of step {meta['step']}")
+    data = path.with_name(weights).read_bytes()
+    if hashlib.sha256(data).hexdigest() != meta["sha256"]:
+        raise ValueError(f"{weights} does not fit its checksum")
+    config, tensors = PretrainConfig.from_json(meta["config"]), safetensors.torch.load(data)
+    with torch.device("meta"):  # shapes without values: no memory, and no draw
+        model = build_model(config)
+    expected = {f"model.{name}": value for name, value in model.state_dict().items()}
+    if config.momentum:
+        expected |= {f"momentum.{name}": value for name, value in model.named_parameters()}
+    check_same_tensors(expected, tensors, "the settings")
+    _check_kinds(meta, len(Window(model.horizons, torch.device("cpu")).values()))
+    values = meta["numerics"], meta["videos"], meta["window"], meta["sha256"]
+    return Checkpoint(meta["step"], config, *values, tensors)
+
+
+def _check_kinds(meta: CheckpointMeta, sums: int) -> None:
     """Raise ValueError naming a value that training or an evaluation would stumble over later."""
-    cpu = torch.device("cpu")
-    sums = len(Window(HorizonMeans(_shapes_of(config).horizons, cpu), cpu).values())
-    window = meta["window"]
+    window: Any = meta["window"]
     numbers = isinstance(window, list) and all(type(value) in (int, float) for value in window)
     for name, right, rule in (
         ("step", type(meta["step"]) is int, "a whole number"),
@@ -239,20 +216,6 @@ def _check_values(meta: Mapping[str, Any], config: PretrainConfig) -> None:
     ):
         if not right:
             raise ValueError(f"{name} is not {rule}")
-
-
-def _shapes_of(config: PretrainConfig) -> ModelOne | ModelTwo:
-    """Return the model of a run without its values: no memory, and no draw."""
-    with torch.device("meta"):
-        return build_model(config)
-
-
-def _check_complete(config: PretrainConfig, tensors: Mapping[str, Tensor]) -> None:
-    model = _shapes_of(config)
-    expected = {f"model.{name}": value for name, value in model.state_dict().items()}
-    if config.momentum:
-        expected |= {f"momentum.{name}": value for name, value in model.named_parameters()}
-    check_same_tensors(expected, tensors, "the settings")
 
 
 def reason_of(error: Exception) -> str:
@@ -269,7 +232,7 @@ def reason_of(error: Exception) -> str:
         case safetensors.SafetensorError():
             return f"the weights are damaged: {error}"
         case TypeError() | AttributeError():
-            return "a value in it is of another kind than it has to be"
+            return "a value in it has the wrong type"
     return str(error)
 
 
@@ -313,14 +276,10 @@ def check_numerics(checkpoint: Checkpoint, numerics: Mapping[str, Any]) -> None:
 
     A run on flow does not mind whether frames are stored too.
     """
-    unseen = ("frames",) if checkpoint.config.modality == "flow" else ()
-    trained_on, found = (
-        {name: value for name, value in values.items() if name not in unseen}
-        for values in (checkpoint.numerics, numerics)
-    )
     differences = [
         f"{name} was {trained!r} and is {here!r} in this store"
-        for name, trained, here in differing_values(trained_on, found)
+        for name, trained, here in differing_values(checkpoint.numerics, dict(numerics))
+        if name.partition(".")[0] != "frames" or checkpoint.config.modality == "image"
     ]
     if differences:
         raise ValueError(
@@ -329,6 +288,5 @@ def check_numerics(checkpoint: Checkpoint, numerics: Mapping[str, Any]) -> None:
         )
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Put `value` at `path` atomically."""
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     replace_file(path, json.dumps(value, indent=2).encode())

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,24 +38,12 @@ _UNSAVED_SEGMENTS = 2048  # at most so many embeddings are lost when the process
 
 @dataclass(frozen=True)
 class EmbedResult:
-    """What `embed_store` did.
+    """What `embed_store` did."""
 
-    Attributes
-    ----------
-    finished : bool
-        False if the listener stopped the call early. Call it again to resume.
-    path : Path
-        The folder of the embeddings.
-    videos : int
-        Number of videos that were asked for.
-    made : int
-        Number of them that were embedded by this call. The others had embeddings already.
-    """
-
-    finished: bool
-    path: Path
-    videos: int
-    made: int
+    finished: bool  # False if the listener stopped the call early; call it again to resume
+    path: Path  # the folder of the embeddings
+    videos: int  # that were asked for
+    made: int  # of them that were embedded by this call; the others had embeddings already
 
 
 def embed_store(
@@ -75,24 +63,13 @@ def embed_store(
     of the run and the flow of the video stay the same; the others are computed again.
 
     The call can be killed at any time; only complete parts are kept. A batch holds segments of one
-    video only, so a vector never depends on which other videos are embedded.
+    video only, so a vector never depends on which other videos are embedded. The size of a batch,
+    at most `batch_size` segments, changes memory use, and values within rounding. `splits` limits
+    the videos to these SPLITS of the run's fold.
 
-    Parameters
-    ----------
-    splits : sequence of str, optional
-        Only videos of these splits ("train", "val", "test") of the run's fold. Default: all videos.
-    batch_size : int
-        Largest number of segments in a batch. It changes memory use, and values within rounding.
-
-    Raises
-    ------
-    ValueError
-        `splits` selects no video, the store's numerics differ from the run's, or another process
-        is writing the same embeddings.
-    FileNotFoundError
-        The store or the run does not exist.
-    OperationError
-        An embedding is not finite.
+    Raises ValueError if `splits` selects no video, the store's numerics differ from the run's, or
+    another process is writing the same embeddings; FileNotFoundError if the store or the run does
+    not exist; OperationError if an embedding is not finite.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -119,11 +96,10 @@ def embed_store(
                 f"step {checkpoint.step}"
             )
         is_done = videos["video_id"].map(writer.generations) == videos["generation"]
-        todo = videos[~is_done]
+        todo, made = videos[~is_done], 0
         if todo.empty:
-            videos_done = counted(len(videos), "video")
-            listener.announce(f"nothing to do: {videos_done} have their embeddings")
-            made = 0
+            known = counted(len(videos), "video")
+            listener.announce(f"nothing to do: {known} have their embeddings")
         else:
             listener.announce(
                 f"{counted(len(todo), 'video')} to embed, {is_done.sum()} done already; "
@@ -163,13 +139,16 @@ def _embed_videos(
             unsaved.clear()
             writer.add(writer.part_of(table["video_id"][0].as_py()), table)
 
+    # Full float32: a GPU's faster, shorter products would depend on the batch.
+    flags = {"benchmark": False, "deterministic": True, "allow_tf32": False}
+    exact = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, **flags)
     writer.begin()
     made = 0
     unsaved: list[pa.Table] = []  # rows of videos of one part
     latents: list[NDArray[np.float32]] = []  # of the current video
-    batches = _batches_within_videos(segments.videos, batch_size)
+    batches, total = _batches_within_videos(segments.videos, batch_size), len(segments.videos)
     try:
-        with _exact_float32(), torch.no_grad(), loading(read, batches) as loaded:
+        with exact, torch.no_grad(), loading(read, batches) as loaded:
             for rows, batch in zip(batches, loaded, strict=True):
                 number = int(segments.videos[rows.start])
                 video = videos.iloc[number]
@@ -179,9 +158,9 @@ def _embed_videos(
                         f"the embedding of {video['video_id']} is not finite; "
                         "check the flow of the video and the weights of the run"
                     )
-                is_end = rows.stop == len(segments.videos) or segments.videos[rows.stop] != number
+                is_end = rows.stop == total or segments.videos[rows.stop] != number
                 fields = {"videos": f"{number + is_end}/{len(videos)}"}
-                listener.progress(rows.stop, len(segments.videos), fields)
+                listener.progress(rows.stop, total, fields)
                 if is_end:
                     vectors = np.concatenate(latents)
                     mine = segments.part(slice(rows.stop - len(vectors), rows.stop))
@@ -232,14 +211,6 @@ def _batches_within_videos(videos: NDArray[np.int64], batch_size: int) -> list[s
     ]
 
 
-@contextlib.contextmanager
-def _exact_float32() -> Iterator[None]:
-    """Compute in full float32: a GPU's faster, shorter products would depend on the batch."""
-    cudnn = torch.backends.cudnn
-    with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False):
-        yield
-
-
 def _choose(
     store: FlowStore, videos: pd.DataFrame, fold: int, splits: Sequence[str] | None
 ) -> pd.DataFrame:
@@ -267,12 +238,6 @@ def _choose(
 def _identity(run: str, checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what decides the embeddings; only those of the same identity are valid."""
     config = checkpoint.config
-    return {
-        "run": run,
-        "config": config.identity(),
-        "weights": checkpoint.sha256,
-        "step": checkpoint.step,
-        "fold": config.fold,
-        "num_flows": config.num_flows,
-        "size": config.latent_size,
-    }
+    sizes = {"fold": config.fold, "num_flows": config.num_flows, "size": config.latent_size}
+    weights = {"config": config.identity(), "weights": checkpoint.sha256, "step": checkpoint.step}
+    return {"run": run, **weights, **sizes}

@@ -33,22 +33,13 @@ def export_encoder(run_path: str | os.PathLike[str], out: Path, form: str) -> fl
 
     The exported encoder takes `stacks`, float32 (n, 2N, h, w) for any n, and returns `latents`,
     float32 (n, D). The file holds the settings and the numerics of the flow, as JSON called
-    flowcpc.json (TorchScript) or in the metadata (ONNX).
+    flowcpc.json (TorchScript) or in the metadata (ONNX). `form` is "torchscript", or "onnx", which
+    needs the packages onnx, onnxscript and onnxruntime.
 
-    Parameters
-    ----------
-    form : str
-        "torchscript", or "onnx", which needs the packages onnx, onnxscript and onnxruntime.
-
-    Raises
-    ------
-    ValueError
-        `form` is unknown or its packages are missing; `out` does not end in .pt or .onnx, as `form`
-        requires; the checkpoint of the run is not valid.
-    FileNotFoundError
-        The run does not exist.
-    OperationError
-        The difference is above 1e-5, relative if values are above 1; nothing was written.
+    Raises ValueError if `form` is unknown or its packages are missing, `out` does not end in .pt or
+    .onnx, as `form` requires, or the checkpoint of the run is not valid; FileNotFoundError if the
+    run does not exist; OperationError if the difference is above 1e-5, relative if values are
+    above 1. Then nothing was written.
     """
     if form not in FORMS:
         raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
@@ -57,11 +48,8 @@ def export_encoder(run_path: str | os.PathLike[str], out: Path, form: str) -> fl
         raise ValueError(f"{form} needs a name that ends in {suffix}, got {out}")
     checkpoint = require_checkpoint(run_path)
     encoder = build_encoder(checkpoint).requires_grad_(False)
-    about = {
-        "step": checkpoint.step,
-        "config": checkpoint.config.to_json(),
-        "numerics": checkpoint.numerics,
-    }
+    config = checkpoint.config.to_json()
+    about = {"step": checkpoint.step, "config": config, "numerics": checkpoint.numerics}
     example = _random_stacks(encoder, _TRACED_BATCH)
     if form == "torchscript":
         data = _to_torchscript(encoder, example, about)

@@ -1,5 +1,6 @@
 """The metrics of a run: means over steps, one line of JSON each."""
 
+import contextlib
 import json
 import math
 import os
@@ -7,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Required, TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +16,6 @@ from flowcpc.stores.base.atomic import replace_file, sync_file
 from flowcpc.train.model.loss import InfoNCE
 
 METRICS_FILE = "metrics.jsonl"
-_ON_HOST = 5  # the first sums of a window: steps, strides, bytes, seconds of waiting, seconds
 
 
 class MetricsLine(TypedDict, total=False):
@@ -41,61 +42,48 @@ class MetricsLine(TypedDict, total=False):
     held_out_videos: int
 
 
-class HorizonMeans:
-    """Averages values of predictions over those that look equally far ahead.
+class NceSums:
+    """Sums over steps of loss, accuracy, and accuracy at each horizon, nearest first.
 
-    Parameters
-    ----------
-    horizons : sequence of int, length P
-        How many segments ahead each prediction looks.
-    device : torch.device
-
-    Attributes
-    ----------
-    count : int
-        Different horizons, H.
+    `horizons` says how many segments ahead each of P predictions looks. The sums, `values`, are
+    float64 and stay on the device, so that the loop waits for it once a line, not every step.
     """
 
     def __init__(self, horizons: Sequence[int], device: torch.device) -> None:
         rows = [[float(one == horizon) for one in horizons] for horizon in sorted(set(horizons))]
-        self.count = len(rows)
         self._weights = torch.tensor(rows, device=device)
         self._weights /= self._weights.sum(dim=1, keepdim=True)
+        self.values = torch.zeros(2 + len(rows), dtype=torch.float64, device=device)
 
-    def __call__(self, values: Tensor) -> Tensor:
-        """Return means (H,), nearest horizon first, of `values` (P,)."""
-        return self._weights @ values
+    def add(self, nce: InfoNCE) -> None:
+        """Count one step."""
+        scalars = torch.stack([nce.loss.detach(), nce.accuracy])
+        self.values += torch.cat([scalars, self._weights @ nce.pair_accuracy])
 
 
 class Window:
     """Sums of the metrics over the steps since the last line.
 
-    Those of the loss stay on the device, so that the loop waits for it once a line, not every step.
     A checkpoint holds all of them, so a resumed run writes the lines of an uninterrupted one.
+    `horizons` are as for NceSums.
     """
 
-    def __init__(self, horizons: HorizonMeans, device: torch.device) -> None:
-        self._by_horizon = horizons
-        # loss, accuracy, accuracy of every horizon
-        self._sums = torch.zeros(2 + horizons.count, dtype=torch.float64, device=device)
-        self._host = [0.0] * _ON_HOST
+    def __init__(self, horizons: Sequence[int], device: torch.device) -> None:
+        self._nce = NceSums(horizons, device)
+        self._host = np.zeros(5)  # steps, strides, bytes, seconds of waiting, seconds
 
     def add(self, nce: InfoNCE, *, stride: float, size: int) -> None:
         """Count one step: its mean stride in flows, and the bytes of its batch."""
-        scalars = torch.stack([nce.loss.detach(), nce.accuracy])
-        self._sums += torch.cat([scalars, self._by_horizon(nce.pair_accuracy)])
-        self._add_on_host(1, stride, size, 0, 0)
+        self._nce.add(nce)
+        self._host += (1, stride, size, 0, 0)
 
     def add_time(self, data_time: float, step_time: float) -> None:
         """Count the seconds that the steps took, and those of them spent waiting for data."""
-        self._add_on_host(0, 0, 0, data_time, step_time)
-
-    def _add_on_host(self, *values: float) -> None:
-        self._host = [sum(pair) for pair in zip(self._host, values, strict=True)]
+        self._host += (0, 0, 0, data_time, step_time)
 
     def is_finite(self) -> bool:
         """Return whether every loss in the window was a finite number."""
-        return bool(torch.isfinite(self._sums).all())
+        return bool(torch.isfinite(self._nce.values).all())
 
     def clear(self) -> None:
         """Begin the next window."""
@@ -103,12 +91,13 @@ class Window:
 
     def values(self) -> list[float]:
         """Return the sums, for a line or a checkpoint."""
-        return [*self._host, *self._sums.tolist()]
+        return [*self._host.tolist(), *self._nce.values.tolist()]
 
-    def restore(self, values: list[float]) -> None:
+    def restore(self, values: Sequence[float]) -> None:
         """Take the sums of a checkpoint."""
-        self._host = list(values[:_ON_HOST])
-        self._sums.copy_(torch.tensor(values[_ON_HOST:], dtype=torch.float64))
+        host, nce = np.split(np.array(values, np.float64), [len(self._host)])
+        self._host = host
+        self._nce.values.copy_(torch.from_numpy(nce))
 
 
 def line_of(
@@ -122,10 +111,8 @@ def line_of(
     effective_rank: float,
 ) -> MetricsLine:
     """Return a line from the sums of a window, which are means over `ranks` processes."""
-    steps, *others = sums
-    stride, size, data_time, step_time, loss, accuracy, *horizons = (
-        value / steps for value in others
-    )
+    means = [value / sums[0] for value in sums[1:]]
+    stride, size, data_time, step_time, loss, accuracy, *horizons = means
     return {
         "step": step,
         "loss": loss,
@@ -165,8 +152,7 @@ class MetricsLog:
     """
 
     def __init__(self, run: Path, *, keep: int, writes: bool = True) -> None:
-        self._path = run / METRICS_FILE
-        self._writes = writes
+        self._path, self._writes = run / METRICS_FILE, writes
         self.lines = [line for line in read_metrics(run) if line["step"] <= keep]
         if writes:
             text = "".join(json.dumps(line) + "\n" for line in self.lines)
@@ -197,13 +183,9 @@ def has_metrics(run: str | os.PathLike[str]) -> bool:
 def read_metrics(run: str | os.PathLike[str]) -> list[MetricsLine]:
     """Return the lines of a run's metrics, without one that a kill left unfinished."""
     path = Path(run, METRICS_FILE)
-    if not path.is_file():
-        return []
+    complete = path.read_text(errors="replace").split("\n")[:-1] if path.is_file() else []
     lines: list[MetricsLine] = []
-    complete = path.read_text(errors="replace").split("\n")[:-1]
-    for line in complete:
-        try:
+    with contextlib.suppress(ValueError):  # what follows a damaged line counts as missing
+        for line in complete:
             lines.append(json.loads(line))
-        except ValueError:
-            break
     return lines

@@ -30,9 +30,8 @@ def check_same_tensors(
     for name in sorted(expected.keys() & found.keys()):
         a, b = expected[name], found[name]
         if a.shape != b.shape or a.dtype != b.dtype:
-            wrong.append(
-                f"{name} is {b.dtype} {tuple(b.shape)} instead of {a.dtype} {tuple(a.shape)}"
-            )
+            kinds = (f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in (b, a))
+            wrong.append(f"{name} is {' instead of '.join(kinds)}")
     if wrong:
         more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
         raise ValueError(
@@ -45,32 +44,24 @@ def sgd_momentum(optimizer: torch.optim.SGD, parameters: Mapping[str, Tensor]) -
     """Return the momentum of every named parameter; nothing when the optimizer keeps none."""
     if not optimizer.param_groups[0]["momentum"]:
         return {}
-    return {
-        name: optimizer.state[parameter]["momentum_buffer"]
-        for name, parameter in parameters.items()
-    }
+    return {name: optimizer.state[one]["momentum_buffer"] for name, one in parameters.items()}
 
 
 def restore_momentum(
     optimizer: torch.optim.SGD, parameters: Mapping[str, Tensor], momentum: Mapping[str, Tensor]
 ) -> None:
     """Restore what `sgd_momentum` returned. Raises ValueError if it does not fit the parameters."""
-    check_same_tensors(
-        parameters if optimizer.param_groups[0]["momentum"] else {}, momentum, "the momentum of SGD"
-    )
+    expected = parameters if optimizer.param_groups[0]["momentum"] else {}
+    check_same_tensors(expected, momentum, "the momentum of SGD")
     for name, value in momentum.items():
-        parameter = parameters[name]
-        optimizer.state[parameter]["momentum_buffer"] = (
-            torch.empty_like(parameter).copy_(value).detach()
-        )
+        buffer = torch.empty_like(parameters[name]).copy_(value).detach()
+        optimizer.state[parameters[name]]["momentum_buffer"] = buffer
 
 
 def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose names begin with `prefix.`, without it."""
-    start = f"{prefix}."
-    return {
-        name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)
-    }
+    start = len(prefix) + 1
+    return {name[start:]: one for name, one in tensors.items() if name.startswith(f"{prefix}.")}
 
 
 def tensors_to_bytes(

@@ -50,105 +50,59 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainConfig(Settings):
-    """Settings of one run; the defaults are of Lorre et al. 2019, sections 4.3 and 5, table 1.
+    """Settings of one run; the defaults are of Lorre et al. 2019, sections 4.3 and 5, table 1."""
 
-    Parameters
-    ----------
-    preset : str
-        Name of the preset that the settings started from.
-    model : str
-        `model1`: one context from the first segments predicts each later one. `model2`: a context
-        after every segment predicts all later ones.
-    context : str
-        Network from segments to a context, one of MODELS[model].
-    modality : str
-        `flow`, or `image` for the frames stored by extract-flow --with-frames.
-    num_segments, num_observed, num_flows : int
-        T segments of N flows (or images) make a sequence. The first `num_observed` are the context,
-        the rest is predicted; 1 for model 2, whose first context is after one segment.
-    selection : str
-        Distance of segment starts: `consecutive` N flows, `spaced` N + spacing, `overlap`
-        N - spacing, `variable` N + s with s uniform in 0..spacing, drawn for every sequence;
-        `variable-gaps` draws s for every gap, `growing` sorts these. A larger distance asks for
-        predictions further away.
-    spacing : int
-        Flows left out between segments: always (`spaced`), at most (`variable`, `variable-gaps`,
-        `growing`); flows that two neighbours share (`overlap`).
-    framing : str
-        `crop`: one random crop of `size` for the context and another for every predicted segment.
-        `resize`: whole frames resized to `size`.
-    size : (int, int)
-        Height and width that the encoder sees, px.
-    rescale_vectors : bool
-        With `resize`, scale u and v as the frame is scaled.
-    flip : bool
-        Mirror half of the sequences, with u negated.
-    width : int
-        Channels of the encoder's first stage; latents have 8 * width. 64 is ResNet-18.
-    norm : str
-        Normalisation of encoder and context: `bn` batch, `gn` group, `ln` layer.
-    latent : str
-        Whether latents are pooled `after-relu` or `before-relu`, the encoder's last one.
-    dropout : float
-        Probability of dropping a feature in the context `tcam`.
-    difficult_negatives : bool
-        Use a video's own other segments as negatives too.
-    negatives : str
-        With several processes: `local`, from a process's own videos, or `global`, from the batch.
-    batch_size : int
-        Videos in a batch of all processes. Negatives come from the others, so more of them make the
-        task harder.
-    steps : int
-        Iterations. They do not move the boundaries of `learning_rates`.
-    learning_rates : ((first step, rate), ...)
-        The rate from each step on, counted from 0.
-    momentum, weight_decay : float
-        Of SGD.
-    precision : str
-        Of the forward pass: `float32`, `bf16` (autocast; scores stay float32), or `auto`: bf16 on a
-        GPU, float32 on a CPU.
-    fold : int
-        The fold whose split decides which videos are trained on.
-    split : str
-        `train`, or `all` to pretrain on the test videos' flow too (transductive).
-    seed : int
-        Decides initial weights and every draw.
-    checkpoint_every, log_every, validate_every : int
-        Steps between checkpoints, between lines of metrics, which are means over those steps, and
-        between measurements on held-out videos.
-    """
-
-    preset: str = "table1-flow"
+    preset: str = "table1-flow"  # name of the preset that the settings started from
+    # model1: one context from the first segments predicts each later one. model2: a context after
+    # every segment predicts all later ones.
     model: str = "model1"
+    # Network from segments to a context, one of MODELS[model].
     context: str = "conv3d"
+    # flow, or image for the frames stored by extract-flow --with-frames.
     modality: str = "flow"
+    # T segments of N flows (or images) make a sequence. The first `num_observed` are the context,
+    # the rest is predicted; 1 for model 2, whose first context is after one segment.
     num_segments: int = 8
     num_observed: int = 4
     num_flows: int = 10
+    # Distance of segment starts: consecutive N flows, spaced N + spacing, overlap N - spacing,
+    # variable N + s with s uniform in 0..spacing, drawn for every sequence; variable-gaps draws s
+    # for every gap, growing sorts these. A larger distance asks for predictions further away.
     selection: str = "variable"
+    # Flows left out between segments: always (spaced), at most (variable, variable-gaps, growing);
+    # flows that two neighbours share (overlap).
     spacing: int = 10
+    # crop: one random crop of `size` for the context and another for every predicted segment.
+    # resize: whole frames resized to `size`.
     framing: str = "crop"
-    size: Size = (224, 224)
-    rescale_vectors: bool = False
-    flip: bool = False
+    size: Size = (224, 224)  # height and width that the encoder sees, px
+    rescale_vectors: bool = False  # with resize, scale u and v as the frame is scaled
+    flip: bool = False  # mirror half of the sequences, with u negated
+    # Channels of the encoder's first stage; latents have 8 * width. 64 is ResNet-18.
     width: int = 64
-    norm: str = "bn"
-    latent: str = "after-relu"
-    dropout: float = 0.5
-    difficult_negatives: bool = False
+    norm: str = "bn"  # of encoder and context: bn batch, gn group, ln layer
+    latent: str = "after-relu"  # latents are pooled after or before the encoder's last ReLU
+    dropout: float = 0.5  # probability of dropping a feature in the context tcam
+    difficult_negatives: bool = False  # a video's own other segments are negatives too
+    # With several processes: local, from a process's own videos, or global, from the batch.
     negatives: str = "local"
+    # Videos in a batch of all processes. Negatives come from the others, so more of them make the
+    # task harder.
     batch_size: int = 16
-    steps: int = 60_000
+    steps: int = 60_000  # iterations; they do not move the boundaries of `learning_rates`
+    # The rate from each step on, counted from 0.
     learning_rates: Schedule = ((0, 0.01), (3_000, 0.005), (10_000, 0.001), (20_000, 0.0005))
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
+    momentum: float = 0.9  # of SGD
+    weight_decay: float = 1e-4  # of SGD
+    # Of the forward pass: float32, bf16 (autocast; scores stay float32), or auto: bf16 on a GPU,
+    # float32 on a CPU.
     precision: str = "auto"
-    fold: int = 1
-    split: str = "train"
-    seed: int = 0
-    checkpoint_every: int = 1_000
-    log_every: int = 20
-    validate_every: int = 5_000
+    fold: int = 1  # its split decides which videos are trained on
+    split: str = "train"  # or all, to pretrain on the test videos' flow too (transductive)
+    seed: int = 0  # decides initial weights and every draw
+    checkpoint_every: int = 1_000  # steps
+    log_every: int = 20  # steps; a line of metrics is their mean
+    validate_every: int = 5_000  # steps between measurements on held-out videos
 
     def __post_init__(self) -> None:
         check_numbers(self, _RANGES)

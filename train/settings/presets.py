@@ -9,23 +9,14 @@ from flowcpc.train.settings.config import PretrainConfig, suggestion
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Named settings.
-
-    Attributes
-    ----------
-    config : PretrainConfig
-    pretrained : bool
-        False for the paper's baseline of initial weights.
-    unsupervised : float or None
-        The paper's accuracy at telling the predicted segment from the negatives, %.
-    linear, finetune : mapping of str to float
-        Its accuracies at action recognition on UCF-101, %, by labels per class (`all`, `18`, `5`):
-        a linear layer on the frozen encoder, and everything trained.
-    """
+    """Named settings."""
 
     config: PretrainConfig
-    pretrained: bool = True
+    pretrained: bool = True  # False for the paper's baseline of initial weights
+    # The paper's accuracy at telling the predicted segment from the negatives, %.
     unsupervised: float | None = None
+    # Its accuracies at action recognition on UCF-101, %, by labels per class (all, 18, 5): a linear
+    # layer on the frozen encoder, and everything trained.
     linear: Mapping[str, float] = dataclasses.field(default_factory=dict)
     finetune: Mapping[str, float] = dataclasses.field(default_factory=dict)
 

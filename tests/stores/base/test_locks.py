@@ -13,7 +13,7 @@ def test_an_exclusive_lock_refuses_all_others(tmp_path: Path, name: str) -> None
     path = tmp_path / name
     with locked(path):
         for shared in (False, True):
-            with pytest.raises(BlockingIOError), locked(path, shared=shared):
+            with pytest.raises(ValueError, match="wait"), locked(path, shared=shared, busy="wait"):
                 pass
         with locked_if_free(path) as is_free:
             assert not is_free
@@ -25,7 +25,7 @@ def test_an_exclusive_lock_refuses_all_others(tmp_path: Path, name: str) -> None
 
 def test_a_shared_lock_admits_others_and_no_exclusive_one(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    with locked(path, shared=True), locked(path, shared=True, wait=True):
+    with locked(path, shared=True), locked(path, shared=True):
         with locked_if_free(path) as is_free:
             assert not is_free
         with shared_by_last(path) as is_last:
@@ -39,7 +39,7 @@ def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with locked(tmp_path), locked(tmp_path, shared=True, wait=True):
+    with locked(tmp_path), locked(tmp_path, shared=True):
         pass
     with locked_if_free(tmp_path) as is_free, shared_by_last(tmp_path) as is_last:
         assert not is_free, "nobody knows, so nothing may be deleted"

@@ -87,7 +87,7 @@ def as_file(kind: str, picture: np.ndarray) -> bytes:
 )
 def test_anything_but_a_jpeg_of_the_size_is_refused(tmp_path: Path, data: bytes) -> None:
     writer = FrameFileWriter(tmp_path / "v.mjpeg", SIZE)
-    with pytest.raises(ValueError, match=r"it must be a JPEG"):
+    with pytest.raises(ValueError, match=r"must be a JPEG, RGB, \d+x\d+ px, got"):
         writer.write(data)
     writer.abort()
 

@@ -193,7 +193,7 @@ def test_weights_of_another_width_are_a_short_sentence(tmp_path: Path) -> None:
         (lambda meta: [], "it is no JSON object"),
         (
             lambda meta: meta | {"config": meta["config"] | {"width": "many"}},
-            "a value in it is of another kind",
+            "a value in it has the wrong type",
         ),
         (
             lambda meta: {name: value for name, value in meta.items() if name != "window"},

@@ -8,8 +8,8 @@ import torch
 from flowcpc.train.model.loss import InfoNCE
 from flowcpc.train.runs.metrics import (
     METRICS_FILE,
-    HorizonMeans,
     MetricsLog,
+    NceSums,
     Window,
     effective_rank,
     line_of,
@@ -36,7 +36,7 @@ def line(window: Window, **changes: object) -> dict[str, object]:
 
 
 def test_a_line_holds_means_since_the_line_before() -> None:
-    window = Window(HorizonMeans([1, 2], CPU), CPU)
+    window = Window([1, 2], CPU)
     window.add(found(9, 1), stride=0, size=1)
     window.add_time(1, 1)
     window.clear()
@@ -61,15 +61,14 @@ def test_a_line_holds_means_since_the_line_before() -> None:
 
 
 def test_predictions_that_look_equally_far_ahead_are_averaged() -> None:
-    means = HorizonMeans([1, 2, 3, 1, 2, 1], CPU)
-    assert means.count == 3
-    torch.testing.assert_close(
-        means(torch.tensor([0.0, 1, 5, 0.5, 2, 1])), torch.tensor([0.5, 1.5, 5])
-    )
+    sums = NceSums([1, 2, 3, 1, 2, 1], CPU)
+    pairs = torch.tensor([0.0, 1, 5, 0.5, 2, 1])
+    sums.add(InfoNCE(torch.tensor(2.0), torch.tensor(0.25), pairs))
+    assert sums.values.tolist() == pytest.approx([2, 0.25, 0.5, 1.5, 5])
 
 
 def test_sums_survive_a_checkpoint() -> None:
-    window, other = (Window(HorizonMeans([1, 2], CPU), CPU) for _ in range(2))
+    window, other = (Window([1, 2], CPU) for _ in range(2))
     window.add(found(1 / 3, 0.1), stride=4.5, size=7)
     window.add_time(0.5, 1)
     other.restore(json.loads(json.dumps(window.values())))
@@ -81,7 +80,7 @@ def test_sums_survive_a_checkpoint() -> None:
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_one_bad_step_is_remembered(loss: float) -> None:
-    window = Window(HorizonMeans([1, 2], CPU), CPU)
+    window = Window([1, 2], CPU)
     for value in (1, loss, 1):
         window.add(found(value, 0), stride=1, size=1)
     assert not window.is_finite()
