@@ -62,8 +62,5 @@ def draw_split(videos: Sequence[Video], seed: int = 0) -> Dataset:
             split = "test" if closer and draw != max(groups) else "train"
             in_test += len(of_group) if split == "test" else 0
             drawn += [dataclasses.replace(video, folds={"fold1": split}) for video in of_group]
-    remark = (
-        "no train/test folders: a split by groups was drawn within each class, "
-        f"about 70 % train and 30 % test (seed {seed})"
-    )
-    return Dataset(drawn, [remark])
+    remark = "no train/test folders: a split by groups was drawn within each class"
+    return Dataset(drawn, [f"{remark}, about 70 % train and 30 % test (seed {seed})"])

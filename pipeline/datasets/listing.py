@@ -121,10 +121,7 @@ def read_lines(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def read_columns(file: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, str]]]]:
-    """Return the columns of a CSV file, and an iterator of ("FILE, line N", row).
-
-    A missing cell is the empty string.
-    """
+    """Return a CSV's columns and an iterator of ("FILE, line N", row); a missing cell is ""."""
     reader = csv.DictReader(io.StringIO(_read_text(file), newline=""))
     reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
     rows = ({key: (value or "").strip() for key, value in row.items() if key} for row in reader)

@@ -47,10 +47,7 @@ def read_dataset(
 
 
 def list_videos(dataset: str, annotations: Path | None) -> list[Video]:
-    """Return the videos in the official lists of "ucf101", "hmdb51" or "kinetics".
-
-    Their files need not exist. Raises as `read_dataset`.
-    """
+    """Return the videos in the official lists of a data set. Raises as `read_dataset`."""
     content, read = _LISTED[dataset]
     if annotations is None:
         raise ValueError(f"--dataset {dataset} needs --annotations: {content}")
@@ -92,5 +89,5 @@ def _interleave_splits(videos: list[Video]) -> list[Video]:
 
 
 def _take_turns(columns: Iterable[list[Video]]) -> Iterator[Video]:
-    rows = itertools.zip_longest(*columns)
-    return (video for video in itertools.chain.from_iterable(rows) if video is not None)
+    rows = itertools.chain.from_iterable(itertools.zip_longest(*columns))
+    return (video for video in rows if video is not None)

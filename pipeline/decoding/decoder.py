@@ -130,11 +130,9 @@ class Decoder:
 
 
 class DecodedVideo:
-    """One video while it is decoded.
+    """One video while it is decoded, with the fields of `Opened` and, after the last block, `Done`.
 
-    Known from the start: `header_frames`, `fps`, `source_height`, `source_width`, and `height` and
-    `width` of the frames. After the last block: `decoded_frames`, `times` (float64 seconds of every
-    frame), `sha256` of the file (empty if it was read in part), and `peak_bytes` of the process.
+    `times` are float64 seconds of every frame.
     """
 
     def __init__(self, decoder: Decoder, memory_limit: int, watch: Watch) -> None:

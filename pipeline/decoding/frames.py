@@ -119,10 +119,7 @@ class FrameReader:
 
     @property
     def times(self) -> NDArray[np.float64]:
-        """Presentation time of every decoded frame, float64, s; frame number / fps where unusable.
-
-        They are unusable where they do not increase, as in an AVI with B-frames.
-        """
+        """Times of decoded frames, float64, s: number / fps if the video's do not increase."""
         stamps = np.array(self._stamps, np.float64)
         increase = bool(np.all(np.diff(stamps) > 0))
         return stamps if increase else np.arange(len(stamps)) / (self.fps or 25.0)

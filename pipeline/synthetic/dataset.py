@@ -132,10 +132,7 @@ def write_dataset(
 
 
 def _draw_clips(parameters: SyntheticParameters) -> Iterator[tuple[str, str, Scene]]:
-    """Yield class, path and scene of every clip.
-
-    Clips of a scene follow one another: it is drawn once, and a stopped data set has whole groups.
-    """
+    """Yield class, path and scene of every clip, with clips of one scene in a row."""
     for group, clip in _numbers(parameters):
         scene = draw_scene(parameters.seed, group, clip, parameters.frames, *parameters.size)
         for name in sorted(parameters.classes):
@@ -149,7 +146,6 @@ def _numbers(parameters: SyntheticParameters) -> Iterator[tuple[int, int]]:
 
 
 def _video_path(name: str, group: int, clip: int) -> str:
-    """Return the path of a clip inside `videos/`, as the lists spell it."""
     return f"{name}/v_{name}_g{group:02d}_c{clip:02d}.avi"
 
 

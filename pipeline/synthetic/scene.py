@@ -52,10 +52,7 @@ class Texture:
     tint: Array
 
     def draw(self, x: Image, y: Image, magnification: float) -> Image:
-        """Return the BGR levels at points (x, y) px of the texture, float32 (h, w, 3).
-
-        `magnification`, in octaves, picks the octaves shown.
-        """
+        """Return BGR levels, float32 (h, w, 3), at points (x, y) px; `magnification` in octaves."""
         along, across = _apply(self.stretch, x, y)
         total = np.zeros(x.shape, np.float32)
         first = int(np.floor(magnification)) - 1
@@ -75,10 +72,7 @@ class Texture:
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: a texture inside a smooth outline.
-
-    The outline is r(a) = radius * (1 + sum of bulge * cos(order * a + phase)) for orders 2, 3, 4.
-    """
+    """One object, a texture in r(a) = radius (1 + sum of bulge cos(k a + phase)), k = 2, 3, 4."""
 
     radius: float
     bulges: Array

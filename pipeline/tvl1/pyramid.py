@@ -30,11 +30,6 @@ class Pyramid:
     up_index: NDArray[np.int64]
     up_fraction: NDArray[np.float32]
 
-    @property
-    def levels(self) -> int:
-        """Number of levels."""
-        return len(self.sizes)
-
 
 @functools.lru_cache(maxsize=8)
 def make_pyramid(height: int, width: int, parameters: TVL1Parameters) -> Pyramid:
@@ -64,10 +59,7 @@ def make_pyramid(height: int, width: int, parameters: TVL1Parameters) -> Pyramid
 def _axis(
     side: int, source: int, ratio: float, offset: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return index and fraction of `side` pixels in a line of `source` pixels.
-
-    Past the first or last pixel, that pixel counts alone.
-    """
+    """Return index and fraction of `side` pixels in `source` pixels; outside of them, 0."""
     # float32 before the floor, as OpenCV does.
     position = ((np.arange(side) + offset) * ratio - offset).astype(np.float32)
     index = np.floor(position).astype(np.int64)

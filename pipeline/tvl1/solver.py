@@ -13,8 +13,10 @@ from flowcpc.pipeline.tvl1.pyramid import MIN_SIDE
 from flowcpc.stores.base.errors import first_line
 from flowcpc.stores.base.listener import SILENT
 
-_NO_DEVICE = "no CUDA device was found (see `nvidia-smi`), or numba-cuda is missing "
-_NO_DEVICE += "(pip install 'flowcpc[gpu]')"
+_NO_DEVICE = (
+    "no CUDA device was found (see `nvidia-smi`), "
+    "or numba-cuda is missing (pip install 'flowcpc[gpu]')"
+)
 _SIMULATOR = "simulator"  # Numba's, as `devices` names it; only "cuda" chooses it
 # Large enough for a pyramid of two levels, so that every kernel is compiled.
 _SMALL_PAIR = np.zeros((2, 20, 20), np.uint8)
@@ -78,19 +80,12 @@ def compute_flow(
     A point at (x, y) in frame t is at (x + u, y + v) in frame t+1. Identical frames give exactly
     zero. The flow of a pair depends only on its two frames and the parameters.
 
-    Parameters
-    ----------
-    frames : uint8 (T, H, W)
-        Gray frames, T >= 2, both sides at least 16 px.
-    parameters : TVL1Parameters
-    backend : str
-        "cuda" (a GPU, all pairs at a time), "cpu" (compiled for this processor), "opencv" (OpenCV's
-        DualTVL1, the reference), or "auto": cuda if a device works, else cpu.
-    threads : int or None
-        Threads among which "cpu" shares the pairs, each with some 200 bytes of memory per pixel;
-        None means all cores that this process may use.
-    device : int
-        Index of the GPU that "cuda" uses.
+    frames: gray, uint8 (T, H, W), T >= 2, both sides at least 16 px.
+    backend: "cuda" (a GPU, all pairs at a time), "cpu" (compiled for this processor), "opencv"
+        (OpenCV's DualTVL1, the reference), or "auto": cuda if a device works, else cpu.
+    threads: among which "cpu" shares the pairs, each with some 200 bytes of memory per pixel; None
+        means all cores that this process may use.
+    device: index of the GPU that "cuda" uses.
 
     Raises ValueError for another dtype or shape, a number out of range, or a backend that is
     unknown or cannot compute this here; MemoryError if not even one pair fits the GPU.

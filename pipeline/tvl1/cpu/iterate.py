@@ -67,21 +67,16 @@ def _dual_vector(source, target, s, stride, u, old, dy1, dy2):
 
 @kernel
 def _row(coefficients, source, target, y, height, stride, step, weights):
-    """Compute u of row y and p of row y - 1; row `height` has no u.
-
-    Return the weighted squared update of u.
-    """
-    here = (y + 1) * STATE_LINES * stride
-    up = here - STATE_LINES * stride
+    """Compute u of row y < height and p of row y - 1; return u's weighted squared update."""
+    here, up = (y + 1) * STATE_LINES * stride, y * STATE_LINES * stride
     total = simd.no_count()
     for x in range(0, stride - LANES, LANES):
         above = load(source, up + 3 * stride + x), load(source, up + 5 * stride + x)
         u = load(target, up + x), load(target, up + stride + x)
         if y < height:
             c = COEFFICIENT_LINES * stride * y + x
-            old1, old2, new1, new2 = _primal_vector(
-                coefficients, c, source, here + x, stride, above, step
-            )
+            update = _primal_vector(coefficients, c, source, here + x, stride, above, step)
+            old1, old2, new1, new2 = update
             change1, change2 = new1 - old1, new2 - old2
             square = (change1 * change1 + change2 * change2) * load(weights, x)
             total = simd.count(total, square)
@@ -115,10 +110,7 @@ def _pass(coefficients, source, target, size, step, weights, iterations, updates
 
 @kernel
 def next_pass(before, last, limit, longest):
-    """Return a guess of the iterations until the update, which fell from `before`, is at `limit`.
-
-    It saves replays and decides nothing.
-    """
+    """Guess the iterations until the update, which fell from `before`, is at `limit`."""
     value = np.float32(last)
     ratio = value / np.float32(max(before, last, 1))
     ahead = 1
@@ -137,14 +129,11 @@ def relax(coefficients, first, second, size, settings, weights, scratch):
     """
     tau, bound, limit, inner, outer, median = settings
     step = tau, bound
-    stride = line_stride(size[1])
+    stride, done = line_stride(size[1]), 0
     updates = np.empty(LONGEST_PASS, np.int64)
-    done = 0
     for turn in range(outer):
         median_filter(first, size, stride, STATE_LINES * stride, median, scratch)
-        left = inner
-        ahead = LONGEST_PASS
-        before = np.int64(1)
+        left, ahead, before = inner, LONGEST_PASS, np.int64(1)
         while left > 0:
             iterations = min(ahead, left)
             _pass(coefficients, first, second, size, step, weights, iterations, updates)

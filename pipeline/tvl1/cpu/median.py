@@ -125,14 +125,10 @@ def _median25(ranks, i, stride):
 
 @kernel
 def median_filter(state, size, stride, row, side, scratch):
-    """Filter, in place, the lines u1 and u2 of every row of a state; `side` is 1, 3 or 5.
-
-    Rows are `row` values apart.
-    """
+    """Filter u1 and u2 of a state in place; rows are `row` values apart, `side` is 1, 3 or 5."""
     if side == 1:
         return
-    height, width = size
-    reach = side // 2
+    (height, width), reach = size, side // 2
     vectors = (width + LANES - 1) // LANES * LANES
     line = vectors + 2 * MARGIN
     ranks = scratch[(height + 4) * line :]

@@ -7,23 +7,16 @@ from flowcpc.stores.base.compiled import kernel
 
 @kernel
 def resize(source, target, index, fraction, gain, offset):
-    """Write `source`, float32 (h, w), to `target`, (H, W), times `gain` plus `offset`.
-
-    index, fraction: the tables of a Pyramid for one level.
-    """
-    one = np.float32(1)
-    bottom = source.shape[0] - 1
-    right = source.shape[1] - 1
+    """Write `source` to `target` times `gain` plus `offset`, by a level's tables of a Pyramid."""
+    one, (height, width) = np.float32(1), source.shape
     for y in range(target.shape[0]):
-        upper = source[index[0, y]]
-        lower = source[min(index[0, y] + 1, bottom)]
-        down = fraction[0, y]
+        top, down = index[0, y], fraction[0, y]
+        upper, lower = source[top], source[min(top + 1, height - 1)]
         for x in range(target.shape[1]):
-            left = index[1, x]
-            next_ = min(left + 1, right)
-            across = fraction[1, x]
-            above = upper[left] * (one - across) + upper[next_] * across
-            below = lower[left] * (one - across) + lower[next_] * across
+            left, across = index[1, x], fraction[1, x]
+            right = min(left + 1, width - 1)
+            above = upper[left] * (one - across) + upper[right] * across
+            below = lower[left] * (one - across) + lower[right] * across
             target[y, x] = (above * (one - down) + below * down) * gain + offset
 
 

@@ -37,10 +37,7 @@ register_model(VectorType)(lambda manager, kind: models.PrimitiveModel(manager, 
 
 
 def _typed(result: Any, *parameters: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Let kernels call a function that builds LLVM code from (builder, *values).
-
-    Of a C-contiguous float32 array, it gets the address of the data; nothing checks the bounds.
-    """
+    """Let kernels call a function that builds LLVM code from (builder, *values or addresses)."""
 
     def decorate(build: Callable[..., Any]) -> Any:
         @functools.wraps(build)

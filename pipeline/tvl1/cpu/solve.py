@@ -25,10 +25,7 @@ _CACHE_LINE = 64
 
 
 def compute_flow(frames: NDArray[np.uint8], parameters: TVL1Parameters, threads: int) -> Floats:
-    """Return flow between consecutive frames, uint8 (T, H, W) -> float32 (T-1, 2, H, W) px.
-
-    The result does not depend on `threads`, nor on the other frames of a block.
-    """
+    """Return flow between consecutive frames, uint8 (T, H, W) -> float32 (T-1, 2, H, W) px."""
     pyramid = make_pyramid(*frames.shape[1:], parameters)
     solve_pair = pair_solver(pyramid, parameters)
     tables = pyramid.sizes, pyramid.offsets, pyramid.down_index, pyramid.down_fraction
@@ -65,10 +62,7 @@ def make_buffers(pyramid: Pyramid) -> tuple[NDArray[Any], ...]:
 
 
 def _aligned(size: int) -> Floats:
-    """Return zeros from the start of a cache line on, with a vector to spare.
-
-    Loads that straddle cache lines cost a third.
-    """
+    """Return zeros, with a vector to spare, from the start of a cache line on: loads are faster."""
     spare = _CACHE_LINE // 4
     array = np.zeros(size + 2 * spare, np.float32)
     start = -array.ctypes.data % _CACHE_LINE // 4
@@ -90,18 +84,14 @@ def pair_solver(pyramid: Pyramid, parameters: TVL1Parameters) -> Callable[..., t
 
 @kernel
 def _solve(tables, numbers, settings, first, second, buffers, flow):
-    """Solve one pair, levels `first` and `second` -> `flow`, float32 (2, H, W).
-
-    tables: of the Pyramid. numbers, settings and the result: as in `pair_solver`.
-    """
+    """Solve one pair, levels `first` and `second` -> `flow`, float32 (2, H, W)."""
     sizes, offsets, index, fraction = tables
     tau, bound, cubic, to_pixels, smallest, counts_per_unit, enlarge = numbers
     repeat, warps, inner, outer, median, limits = settings
     here, there, coefficients, interleaved, scratch, weights, taps, addresses, upper = buffers
     iterated = filtered = 0
     for level in range(len(sizes) - 1, -1, -1):
-        height, width = sizes[level]
-        size = height, width
+        height, width = size = sizes[level, 0], sizes[level, 1]
         begin, end = offsets[level], offsets[level + 1]
         stride = line_stride(width)
         row = STATE_LINES * stride
@@ -115,18 +105,15 @@ def _solve(tables, numbers, settings, first, second, buffers, flow):
             for component in range(2):
                 finer = lines[:, component, :width]
                 resize(coarse[component], finer, index[level], fraction[level], enlarge, REST)
-        weights[:width] = counts_per_unit
-        weights[width:] = 0
-        taps[:] = 0
+        weights[:width], weights[width:], taps[:] = counts_per_unit, 0, 0
         interleave(second[begin:end], size, repeat, interleaved)
         warping = (cubic, to_pixels, smallest)
         relaxing = (tau, bound, limits[level], inner, outer, median)
         frame = first[begin : end + LANES]
         for _ in range(warps):
             warp(frame, interleaved, here, size, warping, (taps, addresses), coefficients)
-            here, there, done, medians = relax(
-                coefficients, here, there, size, relaxing, weights, scratch
-            )
+            states = relax(coefficients, here, there, size, relaxing, weights, scratch)
+            here, there, done, medians = states
             iterated += done * height * width
             filtered += medians * height * width
         lines = here[row : row + height * row].reshape(height, STATE_LINES, stride)

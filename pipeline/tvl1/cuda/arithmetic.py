@@ -7,6 +7,7 @@ Sums, divisions and square roots are correctly rounded by themselves.
 import math
 import operator
 import types
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -52,11 +53,8 @@ def floor(a):
     return np.float32(math.floor(a))
 
 
-def on_device(functions: list[Any], **replaced: Any) -> dict[str, Any]:
-    """Return processor kernels compiled for the device, by name: one source for vectors and values.
-
-    They see one another, and the functions `replaced` by name.
-    """
+def on_device(functions: Iterable[Any], **replaced: Any) -> dict[str, Any]:
+    """Compile processor kernels, which see each other and `replaced`, for the device; by name."""
     compiled: dict[str, Any] = dict(replaced)
     for function in functions:
         python = function.py_func

@@ -11,12 +11,10 @@ from numba import cuda
 from flowcpc.pipeline.tvl1.cpu import iterate
 from flowcpc.pipeline.tvl1.cuda.arithmetic import on_device
 
-# Which of two sides holds a pair's u and p.
-SIDE_U, SIDE_P = 0, 1
-# Iterations of the next pass, those before the next median filter, and remaining outer iterations.
-PLANNED, LEFT, OUTER = 2, 3, 4
-# 1: the median filter runs before the next pass, and its result is on the other side.
-FILTER = 5
+# Which of two sides holds a pair's u and p; iterations of the next pass, those before the next
+# median filter, and remaining outer iterations; whether the median filter runs before the next
+# pass, so that its result is on the other side.
+SIDE_U, SIDE_P, PLANNED, LEFT, OUTER, FILTER = range(6)
 FIELDS = 6
 TURNS = 3
 
@@ -54,13 +52,10 @@ _next_pass = on_device([iterate.next_pass], np=np)["next_pass"]
 
 @cuda.jit(device=True)
 def judge(state, turn, pair, limit, longest, inner, filters):
-    """Accept a pass of `pair`, or replay it up to the iteration that converged, or plan the next.
-
-    Sums of other blocks are read by atomics, which bypass the first-level cache.
-    """
+    """Accept a pass of `pair` and plan the next, or replay it up to where it converged."""
+    # Sums of other blocks are read by atomics, which bypass the first-level cache.
     control, sums, before, tickets, lists, counts = state
-    planned = control[PLANNED, pair]
-    needed = planned
+    planned = needed = control[PLANNED, pair]
     converged = False
     for k in range(planned):
         if not converged and cuda.atomic.add(sums, (pair, k), 0) <= limit:

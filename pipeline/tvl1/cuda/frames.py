@@ -133,19 +133,15 @@ def _bicubic(image, start, y, x, frame, down, across):
 
 @cuda.jit
 def warp(levels, offset, gradients, u, control, coefficients, frame, total, pairs, numbers):
-    """Warp every pair's second frame by its flow: write coefficients (pairs, 4, H, W).
-
-    frame: height, width, whether its border is repeated.
-    """
+    """Warp every pair's second frame by its flow: write coefficients (pairs, 4, H, W)."""
     cubic, to_pixels, smallest = numbers
-    height, width, _ = frame
+    height, width, _ = frame  # and whether its border is repeated
     x, y, pair = cuda.grid(3)
     if x < width and y < height:
         plane = height * width
         at = y * width + x
         source = (control[SIDE_U, pair] * pairs + pair) * 2 * plane + at
-        u1 = u[source]
-        u2 = u[source + plane]
+        u1, u2 = u[source], u[source + plane]
         lowest = np.float32(1 - BORDER)
         to_x = np.float32(x) + multiply(u1 - REST, to_pixels)
         to_y = np.float32(y) + multiply(u2 - REST, to_pixels)
@@ -153,20 +149,17 @@ def warp(levels, offset, gradients, u, control, coefficients, frame, total, pair
         to_y = minimum(maximum(to_y, lowest), np.float32(height + 1))
         floor_x, floor_y = floor(to_x), floor(to_y)
         left, top = int(floor_x), int(floor_y)
-        across = _keys(to_x - floor_x, cubic)
-        down = _keys(to_y - floor_y, cubic)
+        across, down = _keys(to_x - floor_x, cubic), _keys(to_y - floor_y, cubic)
         second = (pair + 1) * total + offset
         moved = _bicubic(levels, second, top, left, frame, down, across)
         start = 2 * pair * plane
         gradient_x = _bicubic(gradients, start, top, left, frame, down, across)
         gradient_y = _bicubic(gradients, start + plane, top, left, frame, down, across)
-        gradient_x = multiply(gradient_x, to_pixels)
-        gradient_y = multiply(gradient_y, to_pixels)
+        gradient_x, gradient_y = multiply(gradient_x, to_pixels), multiply(gradient_y, to_pixels)
         square = multiply(gradient_x, gradient_x) + multiply(gradient_y, gradient_y)
         flow = multiply(gradient_x, u1) + multiply(gradient_y, u2)
         out = 4 * pair * plane + at
-        coefficients[out] = gradient_x
-        coefficients[out + plane] = gradient_y
+        coefficients[out], coefficients[out + plane] = gradient_x, gradient_y
         coefficients[out + 2 * plane] = (moved - levels[pair * total + offset + at]) - flow
         inverse = np.float32(0)
         if square > smallest:
@@ -174,11 +167,10 @@ def warp(levels, offset, gradients, u, control, coefficients, frame, total, pair
         coefficients[out + 3 * plane] = np.float32(0) - inverse
 
 
-_SORTS = [median.order, median.sort3, median.sort5]
-_TRIMS = [median.trim4, median.trim5, median.trim6, median.trim7, median.middle_of_ranks]
-_selection = on_device([*_SORTS, *_TRIMS], minimum=minimum, maximum=maximum)
-_sort3, _sort5 = _selection["sort3"], _selection["sort5"]
-_middle_of_ranks = _selection["middle_of_ranks"]
+_TRIMS = (median.trim4, median.trim5, median.trim6, median.trim7)
+_STEPS = (median.order, median.sort3, median.sort5, *_TRIMS, median.middle_of_ranks)
+_selection = on_device(_STEPS, minimum=minimum, maximum=maximum)
+_sort3, _sort5, _middle_of_ranks = map(_selection.get, ("sort3", "sort5", "middle_of_ranks"))
 
 
 @cuda.jit(device=True)
