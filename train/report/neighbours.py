@@ -1,5 +1,7 @@
 """The embeddings of a run in a report: a map of its test videos, and their nearest neighbours."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -8,7 +10,6 @@ from flowcpc.stores.embeddings import read_embeddings
 from flowcpc.stores.flow_store import FlowStore
 from flowcpc.stores.inspection.pictures import fitting_scale, flow_to_rgb, wheel
 from flowcpc.train.report.figures import COLOURS, Chart, class_cloud, picture_uri
-from flowcpc.train.report.page import Search, Thumbnail
 from flowcpc.train.report.runs import Run
 
 _PERPLEXITY = 30
@@ -53,10 +54,12 @@ def class_map(run: Run, rows: pd.DataFrame, vectors: NDArray[np.float32]) -> Cha
 
 def search(
     store: FlowStore, run: Run, rows: pd.DataFrame, vectors: NDArray[np.float32]
-) -> Search | None:
+) -> dict[str, Any] | None:
     """Return one test video of each of some classes, and the training videos nearest by cosine.
 
-    Returns None where the store has no embedded test videos, or no embedded training videos.
+    `first_right` and `chance` are shares of all `tests` videos whose nearest of the `gallery`, or a
+    random one, has their class; full colour is a flow of `speed` px per frame. Returns None where
+    the store has no embedded test videos, or no embedded training videos.
     """
     if "split" not in rows:
         return None
@@ -78,35 +81,28 @@ def search(
     flows = {row: _middle_flow(store, str(rows["video_id"][row])) for row in sorted(shown)}
     speed = fitting_scale(list(flows.values()))
 
-    def thumbnail(row: int, similarity: float = 1.0, right: bool = True) -> Thumbnail:
+    def thumbnail(row: int, **neighbour: object) -> dict[str, object]:
         picture = picture_uri(flow_to_rgb(flows[row], speed), _THUMBNAIL)
-        label = str(labels[row])
-        return Thumbnail(str(rows["video_id"][row]), label, picture, similarity, right)
+        video = {"video_id": str(rows["video_id"][row]), "label": str(labels[row])}
+        return {**video, "picture": picture, **neighbour}
 
-    return Search(
-        run.name,
-        run.colour,
-        queries=[
-            [
-                thumbnail(int(tests[query])),
-                *(
-                    thumbnail(
-                        int(gallery[near]),
-                        float(similarity[query, near]),
-                        bool(same_class[query, near]),
-                    )
-                    for near in order[query]
-                ),
-            ]
-            for query in queries
-        ],
-        speed=speed,
-        wheel=picture_uri(wheel(_WHEEL), _WHEEL),
-        first_right=float(same_class[np.arange(len(tests)), order[:, 0]].mean()),
-        chance=float(same_class.mean()),
-        tests=len(tests),
-        gallery=len(gallery),
-    )
+    films = []
+    for query in queries:
+        films.append([thumbnail(tests[query])])
+        for near in order[query]:
+            found = {"similarity": similarity[query, near], "right": same_class[query, near]}
+            films[-1].append(thumbnail(gallery[near], **found))
+    return {
+        "name": run.name,
+        "colour": run.colour,
+        "queries": films,
+        "speed": speed,
+        "wheel": picture_uri(wheel(_WHEEL), _WHEEL),
+        "first_right": float(same_class[np.arange(len(tests)), order[:, 0]].mean()),
+        "chance": float(same_class.mean()),
+        "tests": len(tests),
+        "gallery": len(gallery),
+    }
 
 
 def _middle_flow(store: FlowStore, video_id: str) -> NDArray[np.float32]:

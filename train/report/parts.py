@@ -4,6 +4,7 @@ import json
 import math
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from flowcpc.train.report.accuracies import (
     sampling_error,
 )
 from flowcpc.train.report.figures import Chart, Line, line_chart
-from flowcpc.train.report.page import Bar, Card, Confusion, Row, Search, Table, render
+from flowcpc.train.report.page import Bar, Row, Table, render
 from flowcpc.train.report.runs import Run, foremost_predictions
 from flowcpc.train.settings import paper
 from flowcpc.train.settings.config import PretrainConfig
@@ -33,7 +34,7 @@ def page_of(runs: Sequence[Run], store: FlowStore | None, listener: Listener) ->
     no_maps: list[tuple[str, str]] = []  # a sentence, and the command that makes the part
     no_searches: list[tuple[str, str]] = []
     maps: list[Chart] = []
-    searches: list[Search] = []
+    searches: list[dict[str, Any]] = []
     if store is None:
         sentence = "Embeddings and flow are in the store; name it:"
         no_maps = no_searches = [(sentence, commands["report"])]
@@ -102,7 +103,8 @@ def _commands(runs: Sequence[Run], store: FlowStore | None) -> dict[str, str]:
     }
 
 
-def _card(run: Run) -> Card:
+def _card(run: Run) -> dict[str, Any]:
+    """Return a run in a few numbers: (what, value, values to compare it with)."""
     numbers = []
     verdict = ""
     ours, untrained, motion = (best_linear(run, name) for name in (PRETRAINED, RANDOM, MOTION))
@@ -130,15 +132,15 @@ def _card(run: Run) -> Card:
         held_out = _percent(run, "held_out_accuracy")
         value = held_out if held_out == "-" else f"{held_out} %"
         numbers.append(("right segment picked, held-out videos", value, words))
-    return Card(
-        name=run.name,
-        colour=run.colour,
-        description=_description(config) if config else "evaluations that need no run",
-        step=run.step,
-        steps=config.steps if config else 0,
-        numbers=numbers,
-        verdict=verdict,
-    )
+    return {
+        "name": run.name,
+        "colour": run.colour,
+        "description": _description(config) if config else "evaluations that need no run",
+        "step": run.step,
+        "steps": config.steps if config else 0,  # 0: no training
+        "numbers": numbers,
+        "verdict": verdict,
+    }
 
 
 def _description(config: PretrainConfig) -> str:
@@ -236,7 +238,8 @@ def _remarks(trained: Sequence[tuple[Run, PretrainConfig]], store: FlowStore | N
     return remarks
 
 
-def _confusion(run: Run) -> Confusion | None:
+def _confusion(run: Run) -> dict[str, Any] | None:
+    """Return the predictions of a run: `counts` by class (rows) and predicted class (columns)."""
     predictions = foremost_predictions(run)
     if predictions is None:
         return None
@@ -259,7 +262,15 @@ def _confusion(run: Run) -> Confusion | None:
     ]
     columns = {"Class": "text", "Right": "bar", "Of": "n", "Most often predicted instead": "text"}
     by_class = Table("Accuracy of each class", "Best class first.", columns, cells, "tall")
-    return Confusion(run.name, run.colour, origin, classes, counts.tolist(), by_class)
+    return {
+        "name": run.name,
+        "colour": run.colour,
+        "origin": origin,
+        "classes": classes,
+        "counts": counts.tolist(),
+        "is_large": len(classes) > 26,  # needs the width of the page, has no space for numbers
+        "table": by_class,
+    }
 
 
 def _strides(trained: Sequence[tuple[Run, PretrainConfig]]) -> Table | None:

@@ -8,42 +8,42 @@ import pandas as pd
 from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.flow_store import FlowStore
 from flowcpc.train.data.shots import shots_of
-from flowcpc.train.report.page import Health, Listing, Row, Table
+from flowcpc.train.report.page import Row, Table
 from flowcpc.train.report.runs import Run
 from flowcpc.train.settings.config import PretrainConfig
 
 _MOST_NAMED = 40
 
 
-def health(store: FlowStore, runs: Sequence[Run]) -> Health:
-    """Return the health of a store, and which videos are too short for the settings of `runs`."""
+def health(store: FlowStore, runs: Sequence[Run]) -> dict[str, Any]:
+    """Return the health of a store, and which videos are too short for the settings of `runs`.
+
+    `tiles` are (what, value, style); `miscounted` and each of `short` are findings about `count`
+    videos, of which `names` are some, each with a remark.
+    """
     tables = store.tables("videos", "failures", "shots")
     videos, failures = tables["videos"], tables["failures"]
     longest = shots_of(tables["shots"], videos["video_id"].tolist()).longest
     shots = videos[["video_id"]].assign(longest=longest).sort_values(["longest", "video_id"])
     lengths = videos["flows"] if len(videos) else pd.Series([0])
+    span = f"{lengths.min():,}, {int(lengths.median()):,}, {lengths.max():,}"
     miscounted = _miscounted(videos)
     tiles = [
         ("videos with flow", f"{len(videos):,}", ""),
         ("classes", str(videos["label"].nunique()), ""),
-        (
-            "flows per video: minimum, median, maximum",
-            f"{lengths.min():,}, {int(lengths.median()):,}, {lengths.max():,}",
-            "",
-        ),
-        ("videos without flow", f"{len(failures):,}", "bad" if len(failures) else "good"),
-        (
-            "frames not as many as announced",
-            f"{miscounted.count:,}",
-            "bad" if miscounted.count else "good",
-        ),
+        ("flows per video: minimum, median, maximum", span, ""),
     ]
-    return Health(
-        tiles=tiles,
-        failures=_failures(store, failures) if len(failures) else None,
-        miscounted=miscounted,
-        short=[_short(run.name, run.config, shots) for run in runs if run.config is not None],
-    )
+    for what, count in (
+        ("videos without flow", len(failures)),
+        ("frames not as many as announced", miscounted["count"]),
+    ):
+        tiles.append((what, f"{count:,}", "bad" if count else "good"))
+    return {
+        "tiles": tiles,
+        "failures": _failures(store, failures) if len(failures) else None,
+        "miscounted": miscounted,
+        "short": [_short(run.name, run.config, shots) for run in runs if run.config is not None],
+    }
 
 
 def asked_strides(config: PretrainConfig) -> tuple[int, int]:
@@ -55,19 +55,17 @@ def asked_strides(config: PretrainConfig) -> tuple[int, int]:
 
 def _failures(store: FlowStore, failures: pd.DataFrame) -> Table:
     """Return how many videos failed for each reason, the most frequent first."""
-    groups: dict[Any, list[str]] = (
-        failures.groupby(["kind", "reason"])["video_id"].agg(list).to_dict()
-    )
-    rows = [
-        Row((len(ids), kind, reason, ", ".join(ids[:3]) + (" ..." if len(ids) > 3 else "")))
-        for (kind, reason), ids in sorted(groups.items(), key=lambda item: -len(item[1]))
-    ]
+    rows = []
+    groups = failures.groupby(["kind", "reason"])["video_id"]
+    for (kind, reason), ids in sorted(groups, key=lambda group: -len(group[1])):
+        examples = ", ".join(ids[:3]) + (" ..." if len(ids) > 3 else "")
+        rows.append(Row((len(ids), kind, reason, examples)))
     columns = {"Videos": "n", "Kind": "text", "Reason": "text", "For example": "text"}
     caption = f"Videos of {store.path.resolve().name} that have no flow, by reason"
     return Table("Videos without flow", caption, columns, rows)
 
 
-def _miscounted(videos: pd.DataFrame) -> Listing:
+def _miscounted(videos: pd.DataFrame) -> dict[str, Any]:
     """Return the videos that did not decode to the number of frames in their header."""
     wrong = videos[:0]
     if "decoded_is_header" in videos:
@@ -78,10 +76,11 @@ def _miscounted(videos: pd.DataFrame) -> Listing:
         announced = "no number" if header is None or pd.isna(header) else f"{int(header)}"
         remark = f"{int(row['decoded_frames'])} decoded, header says {announced}"
         names.append((str(row["video_id"]), remark))
-    return Listing(f"{len(wrong)} of {counted(len(videos), 'video')}", len(wrong), names)
+    summary = f"{len(wrong)} of {counted(len(videos), 'video')}"
+    return {"summary": summary, "count": len(wrong), "names": names, "note": ""}
 
 
-def _short(run: str, config: PretrainConfig, shots: pd.DataFrame) -> Listing:
+def _short(run: str, config: PretrainConfig, shots: pd.DataFrame) -> dict[str, Any]:
     """Return the videos without a shot of a whole sequence at the smallest stride of a run.
 
     `shots` has the longest shot of every video, shortest first.
@@ -94,15 +93,11 @@ def _short(run: str, config: PretrainConfig, shots: pd.DataFrame) -> Listing:
         f"{narrowed} of {total} videos have fewer than the {widest} flows of a sequence at the "
         "largest spacing: their segments stand closer together."
     )
-    if short.empty:
-        summary = f"{run}: every video has the {span} flows of a sequence without a cut."
-    else:
-        summary = (
-            f"{run}: {len(short)} of {total} videos have fewer than the {span} flows of a "
-            "sequence without a cut"
-        )
-    names = [
-        (str(video), counted(flows, "flow"))
-        for video, flows in short.head(_MOST_NAMED).itertuples(index=False)
-    ]
-    return Listing(summary, len(short), names, note if narrowed > len(short) else "")
+    sequence = f"the {span} flows of a sequence without a cut"
+    summary = f"{run}: every video has {sequence}."
+    if len(short):
+        summary = f"{run}: {len(short)} of {total} videos have fewer than {sequence}"
+    named = short.head(_MOST_NAMED).itertuples(index=False)
+    names = [(str(video), counted(flows, "flow")) for video, flows in named]
+    note = note if narrowed > len(short) else ""
+    return {"summary": summary, "count": len(short), "names": names, "note": note}

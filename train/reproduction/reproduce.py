@@ -4,9 +4,8 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -15,6 +14,7 @@ from flowcpc.stores.base.listener import SILENT, Listener, PartOfListener
 from flowcpc.stores.flow_store import FlowStore, open_store
 from flowcpc.train.data.splits import labelled_split
 from flowcpc.train.evaluation import evaluate
+from flowcpc.train.evaluation.classifiers.features import Stopped
 from flowcpc.train.evaluation.config import SCHEDULES, EvaluationConfig
 from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM
 from flowcpc.train.evaluation.unit import ENCODER_SETTINGS
@@ -22,7 +22,7 @@ from flowcpc.train.pretraining import loop
 from flowcpc.train.pretraining.execution import Execution
 from flowcpc.train.reproduction.markdown import to_markdown
 from flowcpc.train.reproduction.paper_tables import UNSUPERVISED, Column
-from flowcpc.train.reproduction.plan import TableRow, make_plan
+from flowcpc.train.reproduction.plan import TablePlan, TableRow, make_plan
 from flowcpc.train.reproduction.summary import (
     Measurement,
     compare,
@@ -31,12 +31,12 @@ from flowcpc.train.reproduction.summary import (
     write_reproduction,
 )
 from flowcpc.train.runs.metrics import read_metrics
+from flowcpc.train.settings.config import PretrainConfig
 
 _WEIGHT = 1000  # of a stage in the progress: pretrainings and evaluations count the same
 
 
-@dataclass(frozen=True)
-class Reproduction:
+class Reproduction(NamedTuple):
     """The state of a table.
 
     Attributes
@@ -114,66 +114,18 @@ def reproduce(
     """
     store = open_store(store_path)
     plan = make_plan(store, table, scale=scale, folds=folds, seeds=seeds, changes=changes)
-    evaluation = evaluation or SCHEDULES[scale]
     for fold in folds:
         labelled_split(store, fold, allow_missing=allow_missing)
-    path = Path(out, f"{plan.table.stem}-{scale}.md")
-    written = units_written(path)
-    measurements: list[Measurement] = []
-    reasons = {row.name: [row.refused] for row in plan.rows if row.refused}
-    for (reason,) in reasons.values():
-        listener.announce(reason)
-
-    def fail(row: TableRow, what: str, reason: object) -> None:
-        reasons.setdefault(row.name, []).append(f"{what}: {reason}")
-        listener.announce(f"{row.name}, {what}: {reason}")
-
-    def write(finished: bool) -> Reproduction:
-        failed = {name: "; ".join(several) for name, several in reasons.items()}
-        rows = summarise_rows(plan, measurements, failed)
-        findings = compare(plan, measurements, failed)
-        text = to_markdown(plan, store, rows, findings, failed, evaluation)
-        # Until it is finished again, an incomplete table does not replace a more complete one.
-        if finished or (measurements and rows["units"].sum() >= written):
-            write_reproduction(path, text, rows, findings)
-        return Reproduction(finished, rows, findings, text, tuple(failed.items()), path)
-
-    stages = [(row, *unit) for row in plan.rows if not row.refused for unit in plan.units]
-    for number, (row, fold, seed) in enumerate(stages):
-        columns = plan.columns(row)
-        unit = _RowUnit(
-            store=store,
-            path=Path(out, row.folder(fold, seed)),
-            row=row,
-            fold=fold,
-            seed=seed,
-            evaluation=evaluation,
-            allow_missing=allow_missing,
-            execution=execution,
-            stages=1 + len(columns),
-            listener=_part(listener, number, len(stages), {"row": row.name}),
-        )
-        name = f"fold {fold}, seed {seed}"
-        try:
-            if not unit.pretrain():
-                return write(finished=False)
-        except (ValueError, OperationError) as error:
-            fail(row, name, error)
-            continue
-        for place, column in enumerate(columns):
-            try:
-                measured = unit.measure(1 + place, column)
-            except (ValueError, OperationError) as error:
-                fail(row, f"{column.title}, {name}", error)
-                continue
-            if measured is None:
-                return write(finished=False)
-            measurements.append(measured)
-            if math.isnan(measured.ours):
-                reason = "no held-out videos, or fewer than a batch; set a smaller batch_size"
-                fail(row, f"{column.title}, {name}", reason)
-        write(finished=False)
-    return write(finished=True)
+    evaluation = evaluation or SCHEDULES[scale]
+    work = _TableRun(store, plan, Path(out), evaluation, allow_missing, execution, listener)
+    units = [(row, *unit) for row in plan.rows if not row.refused for unit in plan.units]
+    try:
+        for number, (row, fold, seed) in enumerate(units):
+            work.run(row, fold, seed, _part(listener, number, len(units), {"row": row.name}))
+            work.write(finished=False)
+    except Stopped:
+        return work.write(finished=False)
+    return work.write(finished=True)
 
 
 def _part(
@@ -183,66 +135,98 @@ def _part(
     return PartOfListener(listener, start, start + _WEIGHT, _WEIGHT * parts, fields)
 
 
-@dataclass(frozen=True)
-class _RowUnit:
-    """A row in one fold with one seed; `path` is the folder of its run or of its results."""
+class _TableRun:
+    """What is measured of the rows of a table, and why some of them are incomplete."""
 
-    store: FlowStore
-    path: Path
-    row: TableRow
-    fold: int
-    seed: int
-    evaluation: EvaluationConfig
-    allow_missing: bool
-    execution: Execution
-    stages: int
-    listener: Listener
+    def __init__(
+        self,
+        store: FlowStore,
+        plan: TablePlan,
+        out: Path,
+        evaluation: EvaluationConfig,
+        allow_missing: bool,
+        execution: Execution,
+        listener: Listener,
+    ) -> None:
+        self.store, self.plan, self.out, self.listener = store, plan, out, listener
+        self.evaluation, self.allow_missing, self.execution = evaluation, allow_missing, execution
+        self.path = out / f"{plan.table.stem}-{plan.scale}.md"
+        self.written = units_written(self.path)
+        self.measurements: list[Measurement] = []
+        self.reasons = {row.name: [row.refused] for row in plan.rows if row.refused}
+        for (reason,) in self.reasons.values():
+            listener.announce(reason)
 
-    def pretrain(self) -> bool:
-        """Return whether the run is finished; initial weights need none."""
-        if not self.row.preset.pretrained:
-            return True
-        self.listener.announce(f"{self.row.name}: pretraining in {self.path}")
-        config = self.row.at(self.fold, self.seed)
-        return loop.pretrain(
-            self.store.path,
-            self.path,
-            config,
-            execution=self.execution,
-            listener=_part(self.listener, 0, self.stages),
-        ).finished
+    def run(self, row: TableRow, fold: int, seed: int, listener: Listener) -> None:
+        """Pretrain and evaluate a row, and keep the reasons of what fails. Raises Stopped."""
+        columns, unit = self.plan.columns(row), f"fold {fold}, seed {seed}"
+        path, config = self.out / row.folder(fold, seed), row.at(fold, seed)
+        parts = [_part(listener, number, 1 + len(columns)) for number in range(1 + len(columns))]
+        try:
+            if row.preset.pretrained:
+                self._pretrain(row, path, config, parts[0])
+        except (ValueError, OperationError) as error:
+            return self._fail(row, unit, error)
+        for column, part in zip(columns, parts[1:], strict=True):
+            what = f"{column.title}, {unit}"
+            try:
+                if column.mode == UNSUPERVISED:
+                    shares = _unsupervised(path, config)
+                else:
+                    shares = self._evaluate(row, path, config, column, part)
+            except (ValueError, OperationError) as error:
+                self._fail(row, what, error)
+                continue
+            self.measurements.append(Measurement(row.name, *column, fold, seed, **shares))
+            if math.isnan(shares["ours"]):
+                reason = "no held-out videos, or fewer than a batch; set a smaller batch_size"
+                self._fail(row, what, reason)
 
-    def measure(self, stage: int, column: Column) -> Measurement | None:
-        """Return the measurement of a column; None when told to stop."""
-        unsupervised = column.mode == UNSUPERVISED
-        shares = self._unsupervised() if unsupervised else self._accuracy(stage, column)
-        if shares is None:
-            return None
-        cell = Measurement(self.row.name, *column, self.fold, self.seed, shares["chance"])
-        return cell._replace(**shares)
+    def write(self, finished: bool) -> Reproduction:
+        """Return the state of the table, and write it unless a more complete one is there."""
+        failed = {name: "; ".join(several) for name, several in self.reasons.items()}
+        rows = summarise_rows(self.plan, self.measurements, failed)
+        findings = compare(self.plan, self.measurements, failed)
+        text = to_markdown(self.plan, self.store, rows, findings, failed, self.evaluation)
+        if finished or (self.measurements and rows["units"].sum() >= self.written):
+            write_reproduction(self.path, text, rows, findings)
+        return Reproduction(finished, rows, findings, text, tuple(failed.items()), self.path)
 
-    def _accuracy(self, stage: int, column: Column) -> dict[str, Any] | None:
-        """Evaluate the encoder; return its accuracy and those of the baselines."""
-        encoder = None
-        if not self.row.preset.pretrained:
-            config = self.row.at(self.fold, self.seed)
-            seen = {name: getattr(config, name) for name in (*ENCODER_SETTINGS, "seed")}
-            encoder = dataclasses.replace(self.row.preset.config, **seen)
-        result = evaluate.evaluate(
-            self.store.path,
-            self.path if encoder is None else None,
-            mode=self.row.mode(column),
-            labels=(None if column.labels == "all" else int(column.labels),),
-            folds=(self.fold,),
-            seeds=(self.seed,),
-            out=None if encoder is None else self.path,
-            encoder=encoder,
-            evaluation=self.evaluation,
-            allow_missing=self.allow_missing,
-            listener=_part(self.listener, stage, self.stages),
+    def _fail(self, row: TableRow, what: str, reason: object) -> None:
+        self.reasons.setdefault(row.name, []).append(f"{what}: {reason}")
+        self.listener.announce(f"{row.name}, {what}: {reason}")
+
+    def _pretrain(
+        self, row: TableRow, path: Path, config: PretrainConfig, listener: Listener
+    ) -> None:
+        listener.announce(f"{row.name}: pretraining in {path}")
+        result = loop.pretrain(
+            self.store.path, path, config, execution=self.execution, listener=listener
         )
         if not result.finished:
-            return None
+            raise Stopped
+
+    def _evaluate(
+        self, row: TableRow, path: Path, config: PretrainConfig, column: Column, listener: Listener
+    ) -> dict[str, Any]:
+        """Return the accuracy of an encoder and those of its baselines."""
+        source: dict[str, Any] = {"run_path": path}
+        if not row.preset.pretrained:
+            seen = {name: getattr(config, name) for name in (*ENCODER_SETTINGS, "seed")}
+            source = {"out": path, "encoder": dataclasses.replace(row.preset.config, **seen)}
+        result = evaluate.evaluate(
+            self.store.path,
+            **source,
+            mode=row.mode(column),
+            labels=(None if column.labels == "all" else int(column.labels),),
+            folds=(config.fold,),
+            seeds=(config.seed,),
+            evaluation=self.evaluation,
+            allow_missing=self.allow_missing,
+            listener=listener,
+        )
+        if not result.finished:
+            raise Stopped
         table = result.table.set_index("encoder")
         top1 = table.loc[table["protocol"].str.startswith("uniform"), "top1"]
         motion = table.loc[table.index == MOTION, "top1"]
@@ -253,19 +237,19 @@ class _RowUnit:
             "motion": float(motion.iloc[0]) if len(motion) else math.nan,
         }
 
-    def _unsupervised(self) -> dict[str, Any]:
-        """Return the accuracies at the last step: earlier ones are of other weights."""
-        last: dict[str, Any] = {}
-        for line in read_metrics(self.path):
-            if line["step"] == self.row.config.steps:
-                last |= {key: value for key, value in line.items() if value is not None}
-        if "accuracy" not in last:
-            raise OperationError(
-                f"{self.path} lacks the metrics of its last step; delete the folder to train it "
-                "again"
-            )
-        return {
-            "ours": last.get("held_out_accuracy", math.nan),
-            "chance": 1 / last.get("classes", self.row.config.classes),
-            "in_training": last["accuracy"],
-        }
+
+def _unsupervised(run: Path, config: PretrainConfig) -> dict[str, Any]:
+    """Return the accuracies at the last step: earlier ones are of other weights."""
+    last: dict[str, Any] = {}
+    for line in read_metrics(run):
+        if line["step"] == config.steps:
+            last |= {key: value for key, value in line.items() if value is not None}
+    if "accuracy" not in last:
+        raise OperationError(
+            f"{run} lacks the metrics of its last step; delete the folder to train it again"
+        )
+    return {
+        "ours": last.get("held_out_accuracy", math.nan),
+        "chance": 1 / last.get("classes", config.classes),
+        "in_training": last["accuracy"],
+    }

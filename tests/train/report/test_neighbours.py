@@ -26,15 +26,15 @@ def test_neighbours_are_the_training_videos_of_largest_cosine(
     assert found is not None
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     order = np.argsort(-(unit[6:] @ unit[:6].T), axis=1)[:, :5]
-    assert [[video.video_id for video in neighbours] for _, *neighbours in found.queries] == [
+    assert [[video["video_id"] for video in neighbours] for _, *neighbours in found["queries"]] == [
         [names[place] for place in row] for row in order
     ]
     right = [labels[row[0]] == labels[6 + test] for test, row in enumerate(order)]
-    assert found.first_right == pytest.approx(np.mean(right))
-    assert found.chance == pytest.approx(1 / 3)
-    for (query, *neighbours), row in zip(found.queries, order, strict=True):
-        right = [labels[place] == query.label for place in row]
-        assert [video.right for video in neighbours] == right
+    assert found["first_right"] == pytest.approx(np.mean(right))
+    assert found["chance"] == pytest.approx(1 / 3)
+    for (query, *neighbours), row in zip(found["queries"], order, strict=True):
+        right = [labels[place] == query["label"] for place in row]
+        assert [video["right"] for video in neighbours] == right
     assert search(store, RUN, rows.assign(split="train"), vectors) is None
 
 

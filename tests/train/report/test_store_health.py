@@ -41,7 +41,7 @@ def test_health_measures_videos_between_their_cuts(
     store = open_store(make_store(tmp_path, {"long": np.zeros((14, 2, 16, 16), np.float32)}))
     commit_flow(store, "middling", np.zeros((9, 2, 16, 16), np.float32))
     commit_flow(store, "cut", np.zeros((15, 2, 16, 16), np.float32), cuts=(7,))
-    (short,) = health(store, [RUN]).short
-    assert (short.count, short.names) == (1, [("cut", "7 flows")])
-    assert "1 of 3 videos have fewer than the 8 flows" in short.summary
-    assert "2 of 3 videos have fewer than the 14 flows" in short.note
+    (short,) = health(store, [RUN])["short"]
+    assert (short["count"], short["names"]) == (1, [("cut", "7 flows")])
+    assert "1 of 3 videos have fewer than the 8 flows" in short["summary"]
+    assert "2 of 3 videos have fewer than the 14 flows" in short["note"]
