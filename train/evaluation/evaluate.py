@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -145,48 +145,38 @@ def _open_source(
 def _with_labels(units: Sequence[EvaluationUnit], listener: Listener) -> list[EvaluationUnit]:
     """Return the units with the labels that they keep; first check what could make one fail."""
     for unit in {unit.fold: unit for unit in units}.values():
-        _announce_fold(unit, listener)
+        for remark in _unusual(unit):
+            listener.announce(remark)
     source, checkpoint = units[0].source, units[0].checkpoint
     if checkpoint and checkpoint.step < source.config.steps:
-        listener.announce(
-            f"{source.run} is at step {checkpoint.step} of {source.config.steps}: "
-            "its pretraining is not finished"
-        )
+        at = f"step {checkpoint.step} of {source.config.steps}"
+        listener.announce(f"{source.run} is at {at}: its pretraining is not finished")
     for unit in units:
         check_same_videos(source.folder / unit.name, unit.test["video_id"], unit.store.path)
-    return [_with_labelled_videos(unit, listener) for unit in units]
+    labelled = []
+    for unit in units:
+        folder, draws = source.folder / "labels", {"seed": unit.seed, "fold": unit.fold}
+        train, remarks = labelled_subset(folder, unit.train, unit.labels, **draws)
+        neighbours = unit.evaluation.neighbours
+        if unit.mode.name == "knn" and neighbours > len(train):
+            remarks.append(f"neighbours={neighbours}, so all {len(train)} training videos vote")
+        for remark in remarks:
+            listener.announce(f"{unit.name}: {remark}")
+        labelled.append(dataclasses.replace(unit, train=train))
+    return labelled
 
 
-def _announce_fold(unit: EvaluationUnit, listener: Listener) -> None:
-    """Announce what is unusual about the videos of the unit's fold."""
-    if missing := without_flow(unit.store, unit.fold, "train"):
-        listener.announce(
-            f"{len(missing)} training videos of fold {unit.fold} have no flow and are not used: "
-            f"{name_some(missing)}"
-        )
+def _unusual(unit: EvaluationUnit) -> Iterator[str]:
+    """Yield what is unusual about the videos of the unit's fold."""
+    if absent := without_flow(unit.store, unit.fold, "train"):
+        what = f"{len(absent)} training videos of fold {unit.fold} have no flow"
+        yield f"{what} and are not used: {name_some(absent)}"
     if unit.missing:
-        listener.announce(
-            f"{unit.missing} test videos are missing and left out: "
-            f"this is not the accuracy on fold {unit.fold}"
-        )
+        what = f"{unit.missing} test videos are missing and left out"
+        yield f"{what}: this is not the accuracy on fold {unit.fold}"
     if unit.is_transductive:
-        listener.announce(
-            f"the run was pretrained on the flow of fold {unit.fold}'s test videos too: "
-            "its results are transductive"
-        )
-
-
-def _with_labelled_videos(unit: EvaluationUnit, listener: Listener) -> EvaluationUnit:
-    """Return the unit with only the training videos that keep their labels."""
-    train, remarks = labelled_subset(
-        unit.source.folder / "labels", unit.train, unit.labels, seed=unit.seed, fold=unit.fold
-    )
-    neighbours = unit.evaluation.neighbours
-    if unit.mode.name == "knn" and neighbours > len(train):
-        remarks.append(f"neighbours={neighbours}, so all {len(train)} training videos vote")
-    for remark in remarks:
-        listener.announce(f"{unit.name}: {remark}")
-    return dataclasses.replace(unit, train=train)
+        what = f"the run was pretrained on the flow of fold {unit.fold}'s test videos too"
+        yield f"{what}: its results are transductive"
 
 
 def _read_or_compute(unit: EvaluationUnit, listener: Listener) -> pd.DataFrame:
@@ -197,10 +187,8 @@ def _read_or_compute(unit: EvaluationUnit, listener: Listener) -> pd.DataFrame:
         return table
     if reason := unit.folder.begin():
         listener.announce(f"the results in {unit.folder.path} {reason}; they are made again")
-    listener.announce(
-        f"{unit.name}: {len(unit.train)} training and {len(unit.test)} test videos of "
-        f"{len(unit.classes)} classes"
-    )
+    videos = f"{len(unit.train)} training and {len(unit.test)} test videos"
+    listener.announce(f"{unit.name}: {videos} of {len(unit.classes)} classes")
     return _compute(unit, listener)
 
 

@@ -10,27 +10,14 @@ SHUFFLED, MOTION = "shuffled labels", "motion statistics"  # baselines on an enc
 
 
 class Mode(NamedTuple):
-    """What a mode does.
-
-    Attributes
-    ----------
-    name, description : str
-    encoders : tuple of str
-        The encoders that are compared.
-    settings : tuple of str
-        The settings of EvaluationConfig that decide the results.
-    trains : bool
-        Whether the mode trains by SGD. The other modes work on features that are computed once.
-    frozen : bool
-        Whether the encoder is not trained.
-    """
+    """What a mode does."""
 
     name: str
     description: str
-    encoders: tuple[str, ...]
-    settings: tuple[str, ...]
-    trains: bool
-    frozen: bool
+    encoders: tuple[str, ...]  # that are compared
+    settings: tuple[str, ...]  # of EvaluationConfig that decide the results
+    trains: bool  # by SGD; the other modes work on features that are computed once
+    frozen: bool  # the encoder is not trained
 
     @property
     def needs_run(self) -> bool:

@@ -44,6 +44,11 @@ def labels_text(labels: int | None) -> str:
     return "all" if labels is None else str(labels)
 
 
+def labels_in_words(labels: str) -> str:
+    """Return labels per class, all or a number, as sentences and headings have them."""
+    return "all labels" if labels == "all" else f"{labels} labels per class"
+
+
 def unit_name(mode: str, labels: str, fold: int, seed: int) -> str:
     """Return the name of the folder of a unit; `labels` as in the results, all or a number."""
     return f"{mode}-{labels}-fold{fold}-seed{seed}"
@@ -56,28 +61,20 @@ def read_results(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
     protocol, labels_per_class, fold, seed, pretrain_steps, schedule, transductive, missing, videos,
     classes, chance, top1, top5, mean_class (shares in 0..1) and, for retrieval, r1, r5, r10, r20,
     r50. What a mode does not measure is NaN. `pretrain_steps` is 0 for the modes `scratch` and
-    `random`, which use no pretrained weights.
-
-    Raises
-    ------
-    FileNotFoundError
-        One of `paths` has no results.
-    ValueError
-        A file of results is damaged or was changed.
+    `random`, which use no pretrained weights. Raises FileNotFoundError if one of `paths` has no
+    results, ValueError if a file of results is damaged or was changed.
     """
     tables = []
     for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
         files = sorted(Path(path, EVALUATE).glob(f"*/{RESULTS}"))
         if not files:
-            raise FileNotFoundError(
-                f"{path} has no results; make some with: flowcpc evaluate STORE {path}"
-            )
+            create = f"create them with: flowcpc evaluate STORE {path}"
+            raise FileNotFoundError(f"{path} has no finished results; {create}")
         for file in files:
             table = read_table(file) if _is_unchanged(file.parent, [RESULTS]) else None
             if table is None:
-                raise ValueError(
-                    f"{file} is damaged or was changed; run its evaluation again to replace it"
-                )
+                again = "run its evaluation again to replace it"
+                raise ValueError(f"{file} is damaged or was changed; {again}")
             rows = table.to_pandas()
             rows.insert(0, "path", os.fspath(path))
             tables.append(rows)
@@ -104,13 +101,8 @@ def check_same_videos(folder: Path, test: Iterable[str], store: Path) -> None:
 class UnitFolder:
     """The folder of one unit: finished results, or the state of an unfinished unit.
 
+    `basis` are the JSON values that decide the results; results of another basis are not valid.
     Creating the object changes nothing on disk.
-
-    Parameters
-    ----------
-    path : Path
-    basis : mapping
-        JSON values that decide the results. Results of another basis are not valid.
     """
 
     def __init__(self, path: Path, basis: Mapping[str, Any]) -> None:
@@ -124,10 +116,7 @@ class UnitFolder:
         return None if table is None else table.to_pandas()
 
     def begin(self) -> str:
-        """Prepare the folder: remove what has another basis.
-
-        Returns why finished results are replaced; empty if there were none.
-        """
+        """Remove what has another basis; return why finished results are replaced, if any were."""
         finished = self.path / RESULTS
         is_replaced = finished.exists()
         if self._has_same_basis():
@@ -150,13 +139,11 @@ class UnitFolder:
     def finish(self, tables: Mapping[str, pa.Table], results: pd.DataFrame) -> None:
         """Write `tables` by name, the hashes of all files, and then the results; remove states."""
         files = {f"{name}.parquet": _to_parquet(table) for name, table in tables.items()}
-        last = _to_parquet(pa.Table.from_pandas(results, preserve_index=False))
-        hashes = {
-            name: hashlib.sha256(data).hexdigest()
-            for name, data in {**files, RESULTS: last}.items()
-        }
+        files[RESULTS] = _to_parquet(pa.Table.from_pandas(results, preserve_index=False))
+        hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         if (self.path / WEIGHTS).exists():
             hashes[WEIGHTS] = sha256_of_file(self.path / WEIGHTS)
+        last = files.pop(RESULTS)
         for name, data in files.items():
             replace_file(self.path / name, data)
         self._write_about({**self._basis, _HASHES: hashes})
@@ -166,7 +153,8 @@ class UnitFolder:
 
     def _has_same_basis(self) -> bool:
         about = _read_about(self.path)
-        return {name: value for name, value in about.items() if name != _HASHES} == self._basis
+        about.pop(_HASHES, None)
+        return about == self._basis
 
     def _write_about(self, about: Mapping[str, Any]) -> None:
         replace_file(self.path / _ABOUT, json.dumps(about, indent=2).encode())

@@ -18,17 +18,10 @@ _STANDARD_ERRORS = 3  # by which shuffled labels may differ from chance
 class Evaluation:
     """The outcome of an evaluation.
 
-    Attributes
-    ----------
-    finished : bool
-        False if the listener stopped the call early. Call it again to resume.
-    table : DataFrame
-        The results, with the columns of `flowcpc.train.evaluation.results.read_results` except
-        path. Empty until finished.
-    baselines : DataFrame
-        Results of untrained encoders that other modes have for the same labels, folds and seeds.
-    path : Path
-        The folder of the results.
+    `table` has the columns of `flowcpc.train.evaluation.results.read_results` except path. It is
+    empty unless `finished`: the listener stopped the call; call it again to resume. `baselines`
+    are results of untrained encoders that other modes have for the same labels, folds and seeds.
+    `path` is the folder of the results.
     """
 
     finished: bool
@@ -40,10 +33,7 @@ class Evaluation:
         """Return a table in percent for each number of labels per class, with comparisons."""
         blocks = []
         for labels, rows in self.table.groupby("labels_per_class", sort=False):
-            baselines = self.baselines
-            if len(baselines):
-                baselines = baselines[baselines["labels_per_class"] == labels]
-            baselines = _with_same_share(rows, baselines)
+            baselines = _with_same_share(rows, self.baselines)
             title = f"{rows['mode'].iloc[0]}, labels per class: {labels}"
             if len(rows[["fold", "seed"]].drop_duplicates()) > 1:
                 folds, seeds = rows["fold"].nunique(), rows["seed"].nunique()
@@ -63,9 +53,8 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     known = ("path", "run", "preset", "schedule", "mode", "labels_per_class", "encoder", "protocol")
     keys = [name for name in known if name in results]
     grouped = results.groupby(keys, sort=False, dropna=False)
-    table = grouped.agg(
-        units=("fold", "size"), videos=("videos", "mean"), chance=("chance", "mean")
-    )
+    means = {name: (name, "mean") for name in ("videos", "chance")}
+    table = grouped.agg(units=("fold", "size"), **means)
     for name in _SHARES:
         if name in results and results[name].notna().any():
             table[name], table[f"{name}_std"] = grouped[name].mean(), grouped[name].std()
@@ -80,11 +69,10 @@ def comparisons(rows: pd.DataFrame, baselines: pd.DataFrame) -> list[str]:
     share = _share_of(rows)
     # A baseline of the mode itself replaces that of another mode.
     baselines = _with_same_share(rows, baselines)
+    every = rows
     if len(baselines):
         others = baselines[~baselines["encoder"].isin(rows["encoder"])]
         every = pd.concat([rows, others], ignore_index=True)
-    else:
-        every = rows
     every = every[~every["protocol"].str.startswith("random")]
     means = every.groupby("encoder")[share].mean()
     chance = float(rows["chance"].mean())
@@ -117,9 +105,12 @@ def _share_of(rows: pd.DataFrame) -> str:
 
 
 def _with_same_share(rows: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
-    """Return the baselines that have the share of `rows`: a recall is not an accuracy."""
+    """Return the baselines with the labels and the share of `rows`: recall is no accuracy."""
     share = _share_of(rows)
-    return baselines[baselines[share].notna()] if share in baselines else baselines.iloc[:0]
+    if share not in baselines:
+        return baselines.iloc[:0]
+    same_labels = baselines["labels_per_class"] == rows["labels_per_class"].iloc[0]
+    return baselines[same_labels & baselines[share].notna()]
 
 
 def _difference(main: str, other: str, share: float, other_share: float, videos: int) -> str:

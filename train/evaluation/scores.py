@@ -16,6 +16,9 @@ def score_predictions(
 ) -> pd.DataFrame:
     """Return one row of accuracies per encoder and protocol, in the order of `predictions`.
 
+    A row has `about`, encoder, protocol, videos, classes, chance (1 / classes), and shares in 0..1:
+    top1, top5 and mean_class (the mean of the classes' own top-1), or the recalls r1 ... r50.
+
     Parameters
     ----------
     predictions : DataFrame
@@ -23,14 +26,6 @@ def score_predictions(
         first_right (the rank of the first neighbour of the same class, 0 for none).
     classes : sequence of str
         The label of each logit, sorted.
-    about : mapping
-        Columns to put in front, the same in every row.
-
-    Returns
-    -------
-    DataFrame
-        `about`, encoder, protocol, videos, classes, chance (1 / classes), and shares in 0..1: top1,
-        top5 and mean_class (the mean of the classes' own top-1), or the recalls r1 ... r50.
 
     Raises
     ------
@@ -41,14 +36,8 @@ def score_predictions(
     for encoder, protocol, mine in _by_encoder(predictions):
         if mine["video_id"].duplicated().any():
             raise ValueError(f"{encoder} {protocol} has several predictions of one video")
-        row = {
-            **about,
-            "encoder": encoder,
-            "protocol": protocol,
-            "videos": len(mine),
-            "classes": len(classes),
-            "chance": 1 / len(classes),
-        }
+        row = {**about, "encoder": encoder, "protocol": protocol, "videos": len(mine)}
+        row |= {"classes": len(classes), "chance": 1 / len(classes)}
         if "first_right" in mine:
             first = mine["first_right"]
             rows.append(row | {f"r{k}": float(first.between(1, k).mean()) for k in RANKS})
@@ -59,20 +48,11 @@ def score_predictions(
                 f"{encoder} {protocol} has logits that are not finite; use a lower learning rate"
             )
         labels, predicted = mine["label"], mine["predicted"]
-        ranks = rank_of_label(
-            logits, np.searchsorted(np.array(list(classes)), labels.to_numpy(str))
-        )
-        mean_class = recall_score(
-            labels, predicted, labels=sorted(set(labels)), average="macro", zero_division=0
-        )
-        rows.append(
-            {
-                **row,
-                "top1": float(accuracy_score(labels, predicted)),
-                "top5": float((ranks < 5).mean()),
-                "mean_class": float(mean_class),
-            }
-        )
+        ranks = rank_of_label(logits, np.searchsorted(np.array(classes), labels.to_numpy(str)))
+        tested = sorted(set(labels))
+        recall = recall_score(labels, predicted, labels=tested, average="macro", zero_division=0)
+        row["top1"] = float(accuracy_score(labels, predicted))
+        rows.append(row | {"top5": float((ranks < 5).mean()), "mean_class": float(recall)})
     return pd.DataFrame(rows)
 
 
@@ -82,6 +62,7 @@ def score_classes(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataF
     `most_often` is the class that is predicted most for its videos.
     """
     rows = []
+    columns = ["encoder", "protocol", "label", "videos", "top1", "most_often"]
     for encoder, protocol, mine in _by_encoder(predictions):
         counts = confusion_matrix(mine["label"], mine["predicted"], labels=classes)
         for number, label in enumerate(classes):
@@ -89,7 +70,6 @@ def score_classes(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataF
                 top1 = float(counts[number, number] / videos)
                 most_often = classes[int(counts[number].argmax())]
                 rows.append((encoder, protocol, label, videos, top1, most_often))
-    columns = ["encoder", "protocol", "label", "videos", "top1", "most_often"]
     return pd.DataFrame(rows, columns=columns)
 
 

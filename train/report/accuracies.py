@@ -8,6 +8,7 @@ import pandas as pd
 
 from flowcpc.train.evaluation.classifiers.retrieval import RANKS
 from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM, SCRATCH, SHUFFLED
+from flowcpc.train.evaluation.results import labels_in_words
 from flowcpc.train.report.page import Bar, Row, Table
 from flowcpc.train.report.runs import MODES, Run, rank_of
 
@@ -27,17 +28,8 @@ _METHODS = {
     "probe": "linear layer on cached embeddings",
     "random": "linear layer on the frozen encoder",
 }
-_COLUMNS = {
-    "Encoder": "text",
-    "Classifier": "text",
-    "Top-1, even segments": "bar",
-    "Run": "run",
-    "Random segments": "n",
-    "Top-5": "n",
-    "Mean of classes": "n",
-    "n": "n",
-    "Paper": "n",
-}
+_COLUMNS = {"Encoder": "text", "Classifier": "text", "Top-1, even segments": "bar", "Run": "run"}
+_COLUMNS |= dict.fromkeys(("Random segments", "Top-5", "Mean of classes", "n", "Paper"), "n")
 
 
 class Number(NamedTuple):
@@ -53,8 +45,10 @@ class Number(NamedTuple):
 
 def number_of(rows: pd.DataFrame, share: str) -> Number | None:
     """Return the column `share` (0..1) as a number; None where it has no values."""
-    known = 100 * rows[share].dropna().astype(float) if share in rows else pd.Series(dtype=float)
-    return Number(float(known.mean()), float(known.std()), len(known)) if len(known) else None
+    if share not in rows or rows[share].isna().all():
+        return None
+    known = 100 * rows[share].dropna().astype(float)
+    return Number(float(known.mean()), float(known.std()), len(known))
 
 
 def sampling_error(videos: int) -> float:
@@ -84,10 +78,8 @@ def accuracy_tables(runs: Sequence[Run]) -> list[Table]:
     if "top1" not in results:
         return []
     groups = _groups(results[results["top1"].notna()], "labels_per_class", "classes")
-    return [
-        _accuracy_table(groups[key], runs)
-        for key in sorted(groups, key=lambda key: (_rank_of_labels(key[0]), key[1]))
-    ]
+    keys = sorted(groups, key=lambda key: (_rank_of_labels(key[0]), key[1]))
+    return [_accuracy_table(groups[key], runs) for key in keys]
 
 
 def recall_table(runs: Sequence[Run]) -> Table | None:
@@ -149,9 +141,9 @@ def _accuracy_table(results: pd.DataFrame, runs: Sequence[Run]) -> Table:
             rows.append(_accuracy_row(groups[mode, colour], runs[colour], labels))
         if not groups and encoder != PRETRAINED:
             mode = "scratch" if encoder == SCRATCH else "linear"
-            command = f"not measured; flowcpc evaluate STORE RUN --mode {mode}"
-            rows.append(Row([name, command], style="absent"))
-    title = "All labels" if labels == "all" else f"{labels} labels per class"
+            absent = f"not measured; flowcpc evaluate STORE RUN --mode {mode}"
+            rows.append(Row([name, absent], style="absent"))
+    title = labels_in_words(labels).capitalize()
     videos = sorted(set(results["videos"].astype(int)))
     counts = f"{videos[0]:,}" if len(videos) == 1 else f"{videos[0]:,} to {videos[-1]:,}"
     segments = results["protocol"].str.extract(r"(\d+)$", expand=False).dropna().astype(int)

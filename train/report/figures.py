@@ -5,51 +5,36 @@ import io
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup, escape
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image
 
 from flowcpc.stores.inspection.pictures import Pixels
 
-if TYPE_CHECKING:  # drawing functions import it: loading takes most of a second
-    from matplotlib.figure import Figure
-
+# Functions import matplotlib: loading it takes most of a second.
 COLOURS = 10  # of runs and classes: the CSS variables --s0 to --s9
 _MOST_POINTS = 400  # of a line; more cannot be told apart
 _MOST_LETTERS = 24  # of a class name in a legend
 _MARKERS = "os^vDPX*_d"  # ten that differ without colour, too
 # Colours that are drawn, and the CSS variables that replace them: the page is light or dark.
-_SERIES = [f"#0001{number:02x}" for number in range(COLOURS)]
-_SOFT, _RULE, _PAPER = "#000200", "#000201", "#000202"
-_VARIABLES = {
-    _SOFT: "var(--soft)",
-    _RULE: "var(--rule)",
-    _PAPER: "var(--paper)",
-    **{colour: f"var(--s{number})" for number, colour in enumerate(_SERIES)},
-}
+_VARIABLES = {f"#0001{number:02x}": f"var(--s{number})" for number in range(COLOURS)}
+_VARIABLES |= {"#000200": "var(--soft)", "#000201": "var(--rule)", "#000202": "var(--paper)"}
+*_SERIES, _SOFT, _RULE, _PAPER = _VARIABLES
 # Of a tag: identifiers of groups, clipping, matplotlib's fonts, the size in points.
 _UNUSED = r'(?<=^<g) id=".*?"| clip-path=".*?"|font-family: .*?; |\b(width|height)="\S*pt" '
 _STYLE: Any = {
     "svg.fonttype": "none",  # the page's fonts
     "svg.hashsalt": "flowcpc",  # the same figure gives the same bytes
     "text.parse_math": False,  # a $ in the name of a class is a $
-    "text.color": _SOFT,
-    "axes.labelcolor": _SOFT,
-    "axes.edgecolor": _RULE,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
     "axes.axisbelow": True,
-    "grid.color": _RULE,
-    "xtick.color": _RULE,
-    "ytick.color": _RULE,
-    "xtick.labelcolor": _SOFT,
-    "ytick.labelcolor": _SOFT,
-    "ytick.major.size": 0,
-    "ytick.minor.size": 0,
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "axes.spines.left"), False),
+    **dict.fromkeys(("ytick.major.size", "ytick.minor.size"), 0),
+    **dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), _RULE),
+    **dict.fromkeys(("text.color", "axes.labelcolor"), _SOFT),
+    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), _SOFT),
 }
 
 
@@ -58,8 +43,8 @@ class Line(NamedTuple):
 
     name: str
     colour: int
-    x: ArrayLike
-    y: ArrayLike
+    x: Any
+    y: Any
     dots: bool = False
 
 
@@ -89,7 +74,7 @@ def line_chart(
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
-    lines = [line for line in (_shown(line, log) for line in lines) if np.size(line.x)]
+    lines = [line for line in (_shown(line, log) for line in lines) if len(line.x)]
     if not lines:
         return None
     with rc_context(_STYLE):
@@ -97,14 +82,14 @@ def line_chart(
         axes = figure.subplots()
         axes.grid(axis="y")
         for number, line in enumerate(lines):
-            style = "none" if line.dots else "-" if line.colour < COLOURS else "--"
+            style = "-" if line.colour < COLOURS else "--"
             axes.plot(
                 line.x,
                 line.y,
                 color=_SERIES[line.colour % COLOURS],
-                linestyle=style,
+                linestyle="none" if line.dots else style,
                 drawstyle="steps-pre" if log else "default",
-                marker="o" if line.dots or np.size(line.x) == 1 else "",
+                marker="o" if line.dots or len(line.x) == 1 else "",
                 markersize=5,
                 gid=f"title{number}",
             )
@@ -140,18 +125,10 @@ def class_cloud(
         axes.set_aspect("equal", adjustable="datalim")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-        handles = [
-            axes.scatter(
-                *positions[members == number].T,
-                marker=_MARKERS[number],
-                color=_SERIES[number],
-                gid=f"title{number}",
-            )
-            for number in range(len(classes))
-        ]
-        legend = figure.legend(
-            handles, ["class"] * len(handles), loc="outside lower center", ncols=2, frameon=False
-        )
+        for number, marker in zip(range(len(classes)), _MARKERS, strict=False):
+            look: Any = {"marker": marker, "color": _SERIES[number], "gid": f"title{number}"}
+            axes.scatter(*positions[members == number].T, label="class", **look)
+        legend = figure.legend(loc="outside lower center", ncols=2, frameon=False)
         for text, label in zip(legend.get_texts(), classes, strict=True):
             long = len(label) > _MOST_LETTERS
             text.set_text(f"{label[: _MOST_LETTERS - 1]}…" if long else label)
@@ -191,11 +168,11 @@ def _shown(line: Line, log: bool) -> Line:
 
 
 def _in_words(line: Line, unit: str) -> str:
-    x, y = np.asarray(line.x), np.asarray(line.y)
-    return f"{line.name}: {y[0]:.3g} at first, {y[-1]:.3g} {unit} at step {x[-1]:,.0f}."
+    first, last = line.y[0], line.y[-1]
+    return f"{line.name}: {first:.3g} at first, {last:.3g} {unit} at step {line.x[-1]:,.0f}."
 
 
-def _svg(figure: "Figure", name: str, summary: str, titles: Sequence[str]) -> Markup:
+def _svg(figure: Any, name: str, summary: str, titles: Sequence[str]) -> Markup:
     """Return a figure as an element of the page: its colours, no identifier that others have.
 
     Artists with the group id `title<N>` get titles[N] as hover text. matplotlib escapes texts.
@@ -203,27 +180,22 @@ def _svg(figure: "Figure", name: str, summary: str, titles: Sequence[str]) -> Ma
     file = io.StringIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a browser has them
-        figure.savefig(
-            file,
-            format="svg",
-            transparent=True,
-            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
-        )
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<(metadata|style|clipPath).*?</\1>", "", text, flags=re.DOTALL)
-    text = re.sub(
-        r'<g id="title(\d+)">',
-        lambda match: f"<g><title>{escape(titles[int(match[1])])}</title>",
-        text,
-    )
     prefix = re.sub(r"\W", "-", name)
+
+    def titled(tag: re.Match[str]) -> str:
+        return f"<g><title>{escape(titles[int(tag[1])])}</title>"
 
     def restyled(tag: re.Match[str]) -> str:
         words = re.sub(_UNUSED, "", " ".join(tag[0].split()))
         words = re.sub(r'(\bid="|href="#)', rf"\g<1>{prefix}-", words)
         return re.sub("#000[12][0-9a-f]{2}", lambda colour: _VARIABLES[colour[0]], words)
 
+    text = re.sub(r'<g id="title(\d+)">', titled, text)
     text = re.sub("<[^>]*>", restyled, text)
     head = f'<svg class="figure" role="img" aria-label="{escape(summary)}"'
     return Markup(head + text.removeprefix("<svg"))

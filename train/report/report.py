@@ -22,7 +22,7 @@ _BLUE, _ORANGE = "#0072b2", "#d55e00"  # colour-blind readers can tell them apar
 def draw_curve(run_path: str | os.PathLike[str]) -> Path:
     """Draw loss and unsupervised accuracy over the steps of a run and return RUN/curve.png.
 
-    Raises FileNotFoundError when there is no run, ValueError when it has no metrics yet.
+    Raises FileNotFoundError without a run, ValueError without metrics.
     """
     from matplotlib.figure import Figure  # takes most of a second to load
 
@@ -35,17 +35,16 @@ def draw_curve(run_path: str | os.PathLike[str]) -> Path:
     classes = int(trained["classes"].iloc[-1])
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
-    loss.plot(trained["step"], trained["loss"], color=_BLUE, label="training videos")
-    loss.axhline(math.log(classes), color="0.5", linestyle="--", label=f"chance: log {classes}")
-    loss.set(xlabel="step", ylabel="InfoNCE loss (nats)")
-    percent = 100 * trained["accuracy"]
-    accuracy.plot(trained["step"], percent, color=_BLUE, label="training videos")
-    if "held_out_accuracy" in metrics:
-        held_out = 100 * metrics["held_out_accuracy"]
-        accuracy.plot(metrics["step"], held_out, "o", color=_ORANGE, label="held-out videos")
-    accuracy.axhline(100 / classes, color="0.5", linestyle="--", label=f"chance: 1 of {classes}")
-    accuracy.set(xlabel="step", ylabel="right segment picked (%)")
-    for axes in (loss, accuracy):
+    for axes, values, chance, where, unit in (
+        (loss, trained["loss"], math.log(classes), "log", "InfoNCE loss (nats)"),
+        (accuracy, 100 * trained["accuracy"], 100 / classes, "1 of", "right segment picked (%)"),
+    ):
+        axes.plot(trained["step"], values, color=_BLUE, label="training videos")
+        if axes is accuracy and "held_out_accuracy" in metrics:
+            held_out = 100 * metrics["held_out_accuracy"]
+            axes.plot(metrics["step"], held_out, "o", color=_ORANGE, label="held-out videos")
+        axes.axhline(chance, color="0.5", linestyle="--", label=f"chance: {where} {classes}")
+        axes.set(xlabel="step", ylabel=unit)
         axes.set_ylim(bottom=0)
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
@@ -68,14 +67,9 @@ def write_report(
     and of baselines without pretraining. With `store_path`, the store that the runs were evaluated
     on, it also shows a map of the embeddings, nearest neighbours and the health of the data. For
     every part that is absent it names the command that makes it. Returns None, and writes nothing,
-    when the listener stops it.
-
-    Raises
-    ------
-    ValueError
-        No run is given, one is given twice or is damaged, or `out` does not end in .html.
-    FileNotFoundError
-        A folder holds neither a checkpoint nor results, or there is no store.
+    when the listener stops it. Raises ValueError if no run is given, if one is given twice or is
+    damaged, or if `out` does not end in .html; FileNotFoundError if a folder holds neither a
+    checkpoint nor results, or if there is no store.
     """
     path = Path(out)
     if path.suffix.lower() not in (".html", ".htm"):

@@ -11,7 +11,7 @@ import pandas as pd
 from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.embeddings import read_predictions
 from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM, SCRATCH
-from flowcpc.train.evaluation.results import EVALUATE, read_results, unit_name
+from flowcpc.train.evaluation.results import EVALUATE, labels_in_words, read_results, unit_name
 from flowcpc.train.runs.checkpoint import load_checkpoint, where_a_run_is
 from flowcpc.train.runs.metrics import read_metrics
 from flowcpc.train.settings import paper
@@ -24,35 +24,16 @@ MODES = ("linear", "finetune", "scratch", "knn", "probe", "random", "retrieval")
 
 @dataclass(frozen=True)
 class Run:
-    """A run, or a folder of evaluations that need no run.
+    """A run, or a folder of evaluations that need no run."""
 
-    Attributes
-    ----------
-    name : str
-        The end of its path that tells it from the other runs of the report.
-    path : Path
-    config : PretrainConfig or None
-        None where there is no checkpoint, only results.
-    step : int
-        Finished iterations.
-    numerics : dict
-        Of the store that it was trained on.
-    metrics : DataFrame
-        The lines of metrics.jsonl, one column per key.
-    results : DataFrame
-        All results, as `read_results` returns them; empty where there are none.
-    colour : int
-        Its place among the runs of the report.
-    """
-
-    name: str
+    name: str  # the end of its path that tells it from the other runs of the report
     path: Path
-    config: PretrainConfig | None
-    step: int
-    numerics: dict[str, Any]
-    metrics: pd.DataFrame
-    results: pd.DataFrame
-    colour: int = 0
+    config: PretrainConfig | None  # None where there is no checkpoint, only results
+    step: int  # finished iterations
+    numerics: dict[str, Any]  # of the store that it was trained on
+    metrics: pd.DataFrame  # the lines of metrics.jsonl, one column per key
+    results: pd.DataFrame  # as `read_results` returns them; empty where there are none
+    colour: int = 0  # its place among the runs of the report
 
     @property
     def paper(self) -> Preset | None:
@@ -94,17 +75,11 @@ def read_runs(paths: Sequence[str | os.PathLike[str]]) -> list[Run]:
             raise FileNotFoundError(
                 f"{folder} holds neither a checkpoint nor results; {where_a_run_is(folder)}"
             )
-        run = Run(
-            name="/".join(parts[-depth:]),
-            path=folder,
-            config=checkpoint.config if checkpoint else None,
-            step=checkpoint.step if checkpoint else 0,
-            numerics=checkpoint.numerics if checkpoint else {},
-            metrics=pd.DataFrame(read_metrics(folder)),
-            results=results,
-            colour=colour,
-        )
-        runs.append(run)
+        name, metrics = "/".join(parts[-depth:]), pd.DataFrame(read_metrics(folder))
+        about: tuple[Any, Any, Any] = (None, 0, {})
+        if checkpoint is not None:
+            about = (checkpoint.config, checkpoint.step, checkpoint.numerics)
+        runs.append(Run(name, folder, *about, metrics, results, colour))
     return runs
 
 
@@ -117,8 +92,8 @@ def foremost_predictions(run: Run) -> tuple[pd.DataFrame, str] | None:
     """Return (predictions, their origin in words) of the run's main evaluation; None without any.
 
     The main evaluation is that of the pretrained encoder on evenly spread segments, by a linear
-    layer trained on all labels; where there is none, the nearest to it. All its seeds and folds
-    are returned, with the columns video_id, label and predicted.
+    layer trained on all labels; where there is none, the nearest to it. The predictions have the
+    columns video_id, label and predicted, for all seeds and folds.
     """
     if run.results.empty:
         return None
@@ -128,23 +103,20 @@ def foremost_predictions(run: Run) -> tuple[pd.DataFrame, str] | None:
     chosen = chosen[[Path(path, "predictions.parquet").is_file() for path in chosen["folder"]]]
     if chosen.empty:
         return None
-    orders: dict[str, tuple[str, ...]] = {
-        "encoder": (PRETRAINED, SCRATCH, RANDOM),
-        "labels_per_class": ("all", "18", "5"),
-        "mode": MODES,
-        "protocol": tuple(sorted(set(chosen["protocol"]), reverse=True)),  # uniform before random
-    }
-    for column, order in orders.items():
+    orders: tuple[tuple[str, Sequence[str]], ...] = (
+        ("encoder", (PRETRAINED, SCRATCH, RANDOM)),
+        ("labels_per_class", ("all", "18", "5")),
+        ("mode", MODES),
+        ("protocol", sorted(set(chosen["protocol"]), reverse=True)),  # uniform before random
+    )
+    for column, order in orders:
         best = min(chosen[column], key=lambda value: rank_of(order, value))
         chosen = chosen[chosen[column] == best]
     first = chosen.iloc[0]
     tables = pd.concat(read_predictions(folder)[0] for folder in chosen["folder"].unique())
     same = (tables["encoder"] == first["encoder"]) & (tables["protocol"] == first["protocol"])
-    labels = first["labels_per_class"]
-    origin = (
-        f"{first['encoder']} encoder, {first['mode']}, "
-        f"{'all labels' if labels == 'all' else f'{labels} labels per class'}, "
-        f"{first['protocol']}, {counted(chosen['fold'].nunique(), 'fold')} x "
-        f"{counted(chosen['seed'].nunique(), 'seed')}"
-    )
+    folds, seeds = (counted(chosen[one].nunique(), one) for one in ("fold", "seed"))
+    labels = labels_in_words(first["labels_per_class"])
+    words = (f"{first['encoder']} encoder", first["mode"], labels, first["protocol"])
+    origin = f"{', '.join(words)}, {folds} x {seeds}"
     return tables.loc[same, ["video_id", "label", "predicted"]].reset_index(drop=True), origin

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from flowcpc.train.evaluation.results import labels_in_words
 from flowcpc.train.settings.presets import PRESETS
 
 UNSUPERVISED, LINEAR, FINETUNE = "unsupervised", "linear", "finetune"
@@ -18,10 +19,8 @@ class Column(NamedTuple):
     @property
     def title(self) -> str:
         """The heading of the column."""
-        if self.mode == UNSUPERVISED:
-            return "unsupervised"
-        labels = "all labels" if self.labels == "all" else f"{self.labels} labels per class"
-        return f"{self.mode}, {labels}"
+        is_alone = self.mode == UNSUPERVISED
+        return self.mode if is_alone else f"{self.mode}, {labels_in_words(self.labels)}"
 
 
 class Side(NamedTuple):

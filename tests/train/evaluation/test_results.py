@@ -37,7 +37,8 @@ def test_results_of_several_runs_are_one_table(tmp_path: Path) -> None:
     assert table["r1"].isna().tolist() == [True, True, False]
     assert len(read_results(tmp_path / "b")) == 1
     with pytest.raises(
-        FileNotFoundError, match="c has no results; make some with: flowcpc evaluate STORE"
+        FileNotFoundError,
+        match="c has no finished results; create them with: flowcpc evaluate STORE",
     ):
         read_results([tmp_path / "a", tmp_path / "c"])
 
