@@ -13,15 +13,11 @@ from flowcpc.stores.base.listener import SILENT, Listener, PartOfListener
 from flowcpc.stores.flow_store import FlowStore, open_store
 from flowcpc.train.data.batches import choose_device
 from flowcpc.train.data.splits import labelled_split, name_some, without_flow
+from flowcpc.train.evaluation import predictions
 from flowcpc.train.evaluation.classifiers.features import Stopped
 from flowcpc.train.evaluation.config import SCHEDULES, EvaluationConfig, schedule_of
 from flowcpc.train.evaluation.label_subsets import labelled_subset
 from flowcpc.train.evaluation.modes import MODES, RANDOM, SCRATCH, Mode
-from flowcpc.train.evaluation.predictions import (
-    predict_by_training,
-    predict_from_features,
-    predict_from_motion,
-)
 from flowcpc.train.evaluation.results import EVALUATE, check_same_videos, read_table, write_table
 from flowcpc.train.evaluation.scoreboard import Evaluation
 from flowcpc.train.evaluation.scores import confusion, score_classes, score_predictions
@@ -61,8 +57,7 @@ def evaluate(
         A name of flowcpc.train.evaluation.modes.MODES. `linear` and the modes on features also
         evaluate an untrained encoder.
     labels, folds, seeds : sequence
-        Labelled training videos per class (None for all), splits of the data set, seeds of all
-        draws.
+        Labelled training videos per class (None for all); splits of the data set; seeds of draws.
     encoder, evaluation : PretrainConfig and EvaluationConfig, optional
         Settings of the encoder, if there is no run, and of the evaluation. [default: the schedule
         that goes with the encoder's preset]
@@ -194,7 +189,9 @@ def _read_or_compute(unit: EvaluationUnit, listener: Listener) -> pd.DataFrame:
 
 def _compute(unit: EvaluationUnit, listener: Listener) -> pd.DataFrame:
     """Compute a unit, write everything to its folder and return the results. Raises Stopped."""
-    predict = predict_by_training if unit.mode.trains else predict_from_features
+    predict = predictions.predict_from_features
+    if unit.mode.trains:
+        predict = predictions.predict_by_training
     cost = unit.cost // len(unit.mode.encoders)
     parts = []
     for number, name in enumerate(unit.mode.encoders):
@@ -205,10 +202,10 @@ def _compute(unit: EvaluationUnit, listener: Listener) -> pd.DataFrame:
             table = predict(unit, name, part)
             write_table(unit.folder.part(name), table)
         parts.append(table)
-    predictions = pa.concat_tables([*parts, predict_from_motion(unit)])
-    rows = predictions.to_pandas()
+    table = pa.concat_tables([*parts, predictions.predict_from_motion(unit)])
+    rows = table.to_pandas()
     results = score_predictions(rows, unit.classes, unit.columns())
-    tables = {"predictions": predictions}
+    tables = {"predictions": table}
     for name, score in (("classes", score_classes), ("confusion", confusion)):
         tables[name] = pa.Table.from_pandas(score(rows, unit.classes), preserve_index=False)
     unit.folder.finish(tables, results)

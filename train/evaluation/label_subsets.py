@@ -49,13 +49,8 @@ def choose_labelled(
 
     Each video of a class is of another group while there are groups, because clips of one group
     look alike. After the last group follow second clips of the groups, and so on. The draw depends
-    on (seed, fold) only, and a smaller choice is a subset of a larger one.
-
-    Parameters
-    ----------
-    train : DataFrame
-        video_id, label, group of the training videos of a fold. A video without group is a group of
-        its own.
+    on (seed, fold) only, and a smaller choice is a subset of a larger one. `train` has the columns
+    video_id, label and group; a video without group is a group of its own.
     """
     generator = np.random.default_rng(named_seed(seed, "labels", fold))
     drawn: list[str] = []
@@ -80,8 +75,8 @@ def _remarks(chosen: pd.DataFrame, labels: int) -> list[str]:
     )
     remarks = []
     for counts, what in lacks:
-        if len(counts):
+        if number := len(counts):
             names = name_some([f"{label} ({count})" for label, count in counts.items()])
-            has = "class has" if len(counts) == 1 else "classes have"
-            remarks.append(f"{len(counts)} {has} fewer than {labels} {what}: {names}")
+            has = "class has" if number == 1 else "classes have"
+            remarks.append(f"{number} {has} fewer than {labels} {what}: {names}")
     return remarks

@@ -96,20 +96,15 @@ class EvaluationUnit:
         """The class of every video of `train`."""
         return np.searchsorted(np.array(self.classes), self.train["label"].to_numpy(str))
 
-    @functools.cached_property
-    def shuffled_targets(self) -> NDArray[np.int64]:
-        """The same classes, assigned to the videos at random."""
-        draws = named_seed(self.seed, "shuffled labels", self.fold)
-        return np.random.default_rng(draws).permutation(self.targets)
-
     def targets_by_head(self, encoder: str) -> dict[str, NDArray[np.int64]]:
-        """Return what classifiers on an encoder learn: its targets, and shuffled ones if frozen.
+        """Return what classifiers on an encoder learn: its targets, and for SHUFFLED shuffled ones.
 
-        Shuffled targets are learned on the mode's first encoder only.
+        Shuffled targets are learned on the mode's first encoder only, and only if it is frozen.
         """
         targets = {encoder: self.targets}
         if self.mode.frozen and encoder == self.mode.encoders[0]:
-            targets[SHUFFLED] = self.shuffled_targets
+            draws = named_seed(self.seed, "shuffled labels", self.fold)
+            targets[SHUFFLED] = np.random.default_rng(draws).permutation(self.targets)
         return targets
 
     def reader(self, videos: pd.DataFrame) -> SegmentReader:

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from flowcpc.stores.embeddings import read_embeddings
 from flowcpc.stores.flow_store import FlowStore
 from flowcpc.stores.inspection.pictures import fitting_scale, flow_to_rgb, wheel
 from flowcpc.train.report.figures import COLOURS, Chart, class_cloud, picture_uri
@@ -16,13 +15,6 @@ _PERPLEXITY = 30
 _QUERIES, _NEIGHBOURS = 6, 5
 _THUMBNAIL, _WHEEL = 160, 96  # px
 _SEED = 0
-
-
-def video_embeddings(store: FlowStore, run: Run) -> tuple[pd.DataFrame, NDArray[np.float32]]:
-    """Return (rows, vectors) of all labelled videos; raises as `read_embeddings` does."""
-    rows, vectors = read_embeddings(store, run.path, level="video")
-    labelled = rows["label"].notna().to_numpy()
-    return rows[labelled].reset_index(drop=True), vectors[labelled]
 
 
 def class_map(run: Run, rows: pd.DataFrame, vectors: NDArray[np.float32]) -> Chart | None:

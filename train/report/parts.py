@@ -11,15 +11,10 @@ import numpy as np
 from flowcpc.stores.base.errors import DamagedStoreError
 from flowcpc.stores.base.listener import Listener
 from flowcpc.stores.base.plurals import counted
+from flowcpc.stores.embeddings import read_embeddings
 from flowcpc.stores.flow_store import FlowStore
 from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM
-from flowcpc.train.report import neighbours, store_health
-from flowcpc.train.report.accuracies import (
-    accuracy_tables,
-    best_linear,
-    recall_table,
-    sampling_error,
-)
+from flowcpc.train.report import accuracies, neighbours, store_health
 from flowcpc.train.report.figures import Chart, Line, line_chart
 from flowcpc.train.report.page import Bar, Row, Table, render
 from flowcpc.train.report.runs import Run, foremost_predictions
@@ -44,11 +39,13 @@ def page_of(runs: Sequence[Run], store: FlowStore | None, listener: Listener) ->
         if store is None or run.config is None:
             continue
         try:
-            rows, vectors = neighbours.video_embeddings(store, run)
+            rows, vectors = read_embeddings(store, run.path, level="video")
         except (FileNotFoundError, ValueError, DamagedStoreError) as error:
             no_maps.append((f"{run.name}: {error}.", ""))  # which says what to do
             no_searches.append(no_maps[-1])
             continue
+        labelled = rows["label"].notna().to_numpy()
+        rows, vectors = rows[labelled].reset_index(drop=True), vectors[labelled]
         listener.announce(f"placing the embeddings of {run.name}")
         if figure := neighbours.class_map(run, rows, vectors):
             maps.append(figure)
@@ -67,9 +64,9 @@ def page_of(runs: Sequence[Run], store: FlowStore | None, listener: Listener) ->
         comparison=_comparison(runs) if len(runs) > 1 else None,
         charts=_charts(runs),
         held_out=_held_out(runs),
-        accuracies=accuracy_tables(runs),
+        accuracies=accuracies.accuracy_tables(runs),
         remarks=_remarks(trained, store),
-        recalls=recall_table(runs),
+        recalls=accuracies.recall_table(runs),
         confusions=[one for run in runs if (one := _confusion(run)) is not None],
         maps=maps,
         searches=searches,
@@ -107,7 +104,9 @@ def _card(run: Run) -> dict[str, Any]:
     """Return a run in a few numbers: (what, value, values to compare it with)."""
     numbers = []
     verdict = ""
-    ours, untrained, motion = (best_linear(run, name) for name in (PRETRAINED, RANDOM, MOTION))
+    ours, untrained, motion = (
+        accuracies.best_linear(run, name) for name in (PRETRAINED, RANDOM, MOTION)
+    )
     preset, config = run.paper, run.config
     if ours is not None:
         others = [f"untrained {untrained or 'not measured'}"]
@@ -121,7 +120,7 @@ def _card(run: Run) -> dict[str, Any]:
         verdict = (
             f"{ours.mean - untrained.mean:+.1f} points relative to the untrained encoder, on "
             f"{counted(videos, 'video of the test split')}: the standard error of one accuracy is "
-            f"at most {sampling_error(videos):.1f} points."
+            f"at most {accuracies.sampling_error(videos):.1f} points."
         )
     accuracy = run.last("accuracy")
     if config is not None and accuracy is not None:
@@ -177,7 +176,7 @@ def _comparison(runs: Sequence[Run]) -> Table:
             _percent(run, "accuracy"),
             _percent(run, "held_out_accuracy"),
             f"{100 / run.candidates:.1f}" if config else "-",
-            *(best_linear(run, name) or "-" for name in (PRETRAINED, RANDOM, MOTION)),
+            *(accuracies.best_linear(run, name) or "-" for name in (PRETRAINED, RANDOM, MOTION)),
             "-" if run.results.empty else f"{100 * run.results['chance'].iloc[0]:.1f}",
             (run.paper and run.paper.linear.get("all")) or "-",
         )

@@ -76,21 +76,18 @@ def _lines(headings: Sequence[str], aligned: str, rows: Iterable[Sequence[str]])
 
 
 def _findings(findings: pd.DataFrame) -> list[str]:
-    headings = (
-        "the paper found", "difference, points", "asked for", "the paper's",
-        "seeds and folds", "holds",
-    )  # fmt: skip
+    headings = "the paper found|difference, points|asked for|the paper's|seeds and folds|holds"
     rows = []
     for row in findings.to_dict("records"):
         difference = agree = "-"
         if row["units"]:
-            points = _points(row["difference"], row["std"])
+            points = _number(row["difference"], row["std"], "+")
             difference = f"{row['higher']:.1%} - {row['lower']:.1%} = {points}"
             agree = f"{row['agree']} of {row['units']}"
         asked = f"{row['asked']:g}" if row["asked"] else "-"
-        paper_points = _points(row["paper"])
+        paper_points = _number(row["paper"], sign="+")
         rows.append((row["finding"], difference, asked, paper_points, agree, _verdict(row)))
-    return _lines(headings, "lrrrrl", rows)
+    return _lines(headings.split("|"), "lrrrrl", rows)
 
 
 def _verdict(row: Mapping[Hashable, Any]) -> str:
@@ -103,23 +100,17 @@ def _verdict(row: Mapping[Hashable, Any]) -> str:
     return f"{verdict}, within its standard error" if doubtful else verdict
 
 
-def _points(points: float, deviation: float = np.nan) -> str:
-    if np.isnan(points):
-        return "-"
-    return f"{points:+.1f}" + ("" if np.isnan(deviation) else f" ± {deviation:.1f}")
-
-
 def _column(column: Column, rows: pd.DataFrame) -> list[str]:
     baselines = {"untrained": "random", "motion statistics": "motion", "chance": "chance"}
     if column.mode == UNSUPERVISED:
         baselines = {"chance": "chance"}
     lines = []
     for row in rows.to_dict("records"):
-        ours = _percent(row["ours"], row["std"])
+        ours = _number(100 * row["ours"], 100 * row["std"])
         if not np.isnan(row["in_training"]):
-            ours += f" ({_percent(row['in_training'])})"
-        shares = (_percent(row[name]) for name in baselines.values())
-        lines.append((str(row["preset"]), _percent(row["paper"]), ours, *shares))
+            ours += f" ({_number(100 * row['in_training'])})"
+        shares = (_number(100 * row[name]) for name in baselines.values())
+        lines.append((str(row["preset"]), _number(100 * row["paper"]), ours, *shares))
     headings = ("row", "paper", "ours", *baselines)
     return _lines(headings, "l" + "r" * (len(headings) - 1), lines)
 
@@ -130,11 +121,10 @@ def _order(rows: pd.DataFrame) -> list[str]:
     if len(known) < 2:
         return []
     theirs, ours = (
-        known.sort_values(name, ascending=False)["preset"].to_list() for name in ("paper", "ours")
+        ", ".join(known.sort_values(name, ascending=False)["preset"]) for name in ("paper", "ours")
     )
     same = "the same" if theirs == ours else "not the same"
-    orders = f"the paper: {', '.join(theirs)}; ours: {', '.join(ours)}"
-    return [f"Best first, {orders}: {same} order.", ""]
+    return [f"Best first, the paper: {theirs}; ours: {ours}: {same} order.", ""]
 
 
 def _differences(plan: TablePlan) -> list[str]:
@@ -153,11 +143,10 @@ def _differences(plan: TablePlan) -> list[str]:
     return lines
 
 
-def _percent(share: float | None, deviation: float | None = None) -> str:
-    if share is None or np.isnan(share):
+def _number(value: float, deviation: float = np.nan, sign: str = "") -> str:
+    if np.isnan(value):
         return "-"
-    spread = "" if deviation is None or np.isnan(deviation) else f" ± {100 * deviation:.1f}"
-    return f"{100 * share:.1f}{spread}"
+    return f"{value:{sign}.1f}" + ("" if np.isnan(deviation) else f" ± {deviation:.1f}")
 
 
 def _escaped(text: str) -> str:

@@ -81,49 +81,28 @@ class PaperTable:
 
 
 _UNSUPERVISED, _LINEAR, _FEW = Column(UNSUPERVISED), Column(LINEAR), Column(FINETUNE, "5")
+_FLOW, _UNTRAINED = Side("table1-flow"), Side("table1-flow", untrained=True)
+_VARIABLE, _NONE = Side("table2-spacing-variable"), Side("table2-spacing-0")
+_EASY, _DIFFICULT = (Side(f"table4-{name}", _UNSUPERVISED) for name in ("easy", "difficult"))
+_FEW_TUNED, _FEW_SCRATCH = Side("table5-conv3d", _FEW), Side("table5-random", _FEW)
 FINDINGS = (
-    PaperFinding(
-        "pretraining beats initial weights",
-        Side("table1-flow"),
-        Side("table1-flow", untrained=True),
-        points=10.0,
-    ),
-    PaperFinding("flow beats images", Side("table1-flow"), Side("table1-image")),
-    PaperFinding(
-        "variable spacing is no worse than none",
-        Side("table2-spacing-variable"),
-        Side("table2-spacing-0"),
-        or_equal=True,
-    ),
-    PaperFinding(
-        "difficult negatives lower unsupervised accuracy",
-        Side("table4-easy", _UNSUPERVISED),
-        Side("table4-difficult", _UNSUPERVISED),
-    ),
-    PaperFinding(
-        "finetuning with 5 labels per class beats scratch",
-        Side("table5-conv3d", _FEW),
-        Side("table5-random", _FEW),
-    ),
+    PaperFinding("pretraining beats initial weights", _FLOW, _UNTRAINED, points=10.0),
+    PaperFinding("flow beats images", _FLOW, Side("table1-image")),
+    PaperFinding("variable spacing is no worse than none", _VARIABLE, _NONE, or_equal=True),
+    PaperFinding("difficult negatives lower unsupervised accuracy", _EASY, _DIFFICULT),
+    PaperFinding("finetuning with 5 labels per class beats scratch", _FEW_TUNED, _FEW_SCRATCH),
 )
-_ALL = (
-    PaperTable(
-        "1",
-        "images and optical flow (model 1, Conv3D, ten frames per segment, variable spacing)",
-        (_UNSUPERVISED, _LINEAR),
-    ),
-    PaperTable("2", "selection of segments, and flows per segment (model 1, TCAM)", (_LINEAR,)),
-    PaperTable("3", "model 1 and model 2 (ten flows per segment, variable spacing)", (_LINEAR,)),
-    PaperTable(
-        "4",
-        "difficult negatives (model 2, LSTM, ten segments of ten flows, overlap of five)",
-        (_UNSUPERVISED, _LINEAR),
-    ),
-    PaperTable(
-        "5",
-        "labels per class (ten flows per segment, variable spacing)",
-        tuple(Column(mode, labels) for mode in (LINEAR, FINETUNE) for labels in _LABELS),
-    ),
-    PaperTable("findings", "pairs of rows", (_UNSUPERVISED, _LINEAR, _FEW), FINDINGS),
-)
-TABLES = {table.name: table for table in _ALL}
+_BY_LABELS = tuple(Column(mode, labels) for mode in (LINEAR, FINETUNE) for labels in _LABELS)
+_TITLES = {
+    "1": "images and optical flow (model 1, Conv3D, ten frames per segment, variable spacing)",
+    "2": "selection of segments, and flows per segment (model 1, TCAM)",
+    "3": "model 1 and model 2 (ten flows per segment, variable spacing)",
+    "4": "difficult negatives (model 2, LSTM, ten segments of ten flows, overlap of five)",
+    "5": "labels per class (ten flows per segment, variable spacing)",
+}
+_COLUMNS = {"1": (_UNSUPERVISED, _LINEAR), "4": (_UNSUPERVISED, _LINEAR), "5": _BY_LABELS}
+TABLES = {
+    name: PaperTable(name, title, _COLUMNS.get(name, (_LINEAR,))) for name, title in _TITLES.items()
+}
+_CELLS = (_UNSUPERVISED, _LINEAR, _FEW)
+TABLES["findings"] = PaperTable("findings", "pairs of rows", _CELLS, FINDINGS)

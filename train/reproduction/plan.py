@@ -30,24 +30,12 @@ _PAPER_SPAN = 150  # flows in the paper's widest selection: eight segments and s
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of a table as it is run.
+    """A row of a table as it is run."""
 
-    Attributes
-    ----------
-    preset : Preset
-        Has the paper's numbers.
-    config : PretrainConfig
-        The settings at the scale of the plan.
-    shared : str
-        The first preset with the same settings: rows with the same settings share its runs.
-    refused : str
-        The reason why the row cannot be run, or the empty string.
-    """
-
-    preset: Preset
-    config: PretrainConfig
-    shared: str
-    refused: str = ""
+    preset: Preset  # has the paper's numbers
+    config: PretrainConfig  # at the scale of the plan
+    shared: str  # the first preset with the same settings, whose runs the row shares
+    refused: str = ""  # why the row cannot be run
 
     @property
     def name(self) -> str:
@@ -86,11 +74,8 @@ class TablePlan:
 
     def columns(self, row: TableRow) -> tuple[Column, ...]:
         """Return the columns in which a row has a number."""
-        return tuple(
-            column
-            for column in self.table.columns
-            if row.paper(column) is not None and self.table.has_cell(row.name, column)
-        )
+        columns = (one for one in self.table.columns if self.table.has_cell(row.name, one))
+        return tuple(column for column in columns if row.paper(column) is not None)
 
     def runs(self) -> dict[str, tuple[TableRow, int, int]]:
         """Return the runs, (row, fold, seed) by folder; rows with the same settings share one."""
@@ -110,19 +95,14 @@ class TablePlan:
             if row.refused:
                 lines.append(f"  {row.name}: cannot be run: {row.refused}")
                 continue
-            modes = [
-                f"{row.mode(column)} ({column.labels})"
-                for column in self.columns(row)
-                if column.mode != UNSUPERVISED
-            ]
+            columns = [column for column in self.columns(row) if column.mode != UNSUPERVISED]
+            modes = ", ".join(f"{row.mode(column)} ({column.labels})" for column in columns)
             pretraining = f"{units} x {row.config.steps:,} steps of pretraining"
             if row.shared != row.name:
                 pretraining = f"the run of {row.shared}"
             elif not row.preset.pretrained:
                 pretraining = "no pretraining"
-            evaluations = (
-                f"{units} x {', '.join(modes)}" if modes else "unsupervised accuracy alone"
-            )
+            evaluations = f"{units} x {modes}" if modes else "unsupervised accuracy alone"
             lines.append(f"  {row.name}: {pretraining}; {evaluations}")
         folds, seeds = (sorted(set(values)) for values in zip(*self.units, strict=True))
         lines.append(f"folds {', '.join(map(str, folds))}; seeds {', '.join(map(str, seeds))}")
@@ -139,10 +119,21 @@ def make_plan(
     seeds: Sequence[int] = (0,),
     changes: Mapping[str, Any] = {},
 ) -> TablePlan:
-    """Return the plan of a table (a name of TABLES) with the videos of `store`.
+    """Return the plan of a table with the videos of `store`.
 
-    `changes` are settings of PretrainConfig that replace those of every row. Raises ValueError for
-    a name, number or setting that is not valid, and for a fold that the store does not have.
+    Parameters
+    ----------
+    table : int or str
+        1 to 5, or `findings`: the pairs of rows that the paper's findings compare.
+    scale : str
+        `paper`, or `cpu` (`cpu_scale`).
+    folds, seeds : sequence of int
+        Splits of the data set; seeds of the initial weights and of every draw.
+    changes : mapping
+        Settings of PretrainConfig that replace those of every row.
+
+    Raises ValueError for a name, number or setting that is not valid, and for a fold that the store
+    does not have.
     """
     if str(table) not in TABLES:
         raise ValueError(f"there is no table {table}; choose one of {', '.join(TABLES)}")
@@ -166,6 +157,8 @@ def make_plan(
         if preset.pretrained and name != "tiny":
             with contextlib.suppress(ValueError):  # changes may not suit the rows of other tables
                 shared.setdefault(settings(preset).identity(), name)
+    no_frames = f"{store.path} has no frames, which a run on images needs"
+    no_frames += "; extract with --with-frames into a new store"
     rows = []
     for name in TABLES[str(table)].presets:
         preset = find_preset(name)
@@ -175,12 +168,7 @@ def make_plan(
                 dataclasses.replace(config, seed=seed)  # refuses one that no run can have
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-        refused = ""
-        if config.modality == "image" and not store.has_frames:
-            refused = (
-                f"{store.path} has no frames, which a run on images needs; "
-                "extract with --with-frames into a new store"
-            )
+        refused = no_frames if config.modality == "image" and not store.has_frames else ""
         owner = shared[config.identity()] if preset.pretrained else name
         rows.append(TableRow(preset, config, owner, refused))
     units = tuple((fold, seed) for fold in dict.fromkeys(folds) for seed in dict.fromkeys(seeds))
@@ -203,9 +191,8 @@ def cpu_scale(config: PretrainConfig, store: FlowStore, most: int) -> PretrainCo
     flows = max(1, round(share * config.num_flows))
     spacing = max(1, round(share * config.spacing)) if config.spacing else 0
     selection = config.selection
-    if selection == "overlap":
-        spacing = min(spacing, flows - 1)
-        selection = selection if spacing else "consecutive"
+    if selection == "overlap" and (spacing := min(spacing, flows - 1)) == 0:
+        selection = "consecutive"
     return dataclasses.replace(
         config,
         num_flows=flows,

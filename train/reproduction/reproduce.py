@@ -20,16 +20,10 @@ from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM
 from flowcpc.train.evaluation.unit import ENCODER_SETTINGS
 from flowcpc.train.pretraining import loop
 from flowcpc.train.pretraining.execution import Execution
+from flowcpc.train.reproduction import summary
 from flowcpc.train.reproduction.markdown import to_markdown
 from flowcpc.train.reproduction.paper_tables import UNSUPERVISED, Column
 from flowcpc.train.reproduction.plan import TablePlan, TableRow, make_plan
-from flowcpc.train.reproduction.summary import (
-    Measurement,
-    compare,
-    summarise_rows,
-    units_written,
-    write_reproduction,
-)
 from flowcpc.train.runs.metrics import read_metrics
 from flowcpc.train.settings.config import PretrainConfig
 
@@ -37,34 +31,20 @@ _WEIGHT = 1000  # of a stage in the progress: pretrainings and evaluations count
 
 
 class Reproduction(NamedTuple):
-    """The state of a table.
+    """The state of a table; unless it is finished, the listener stopped: the same call resumes.
 
-    Attributes
-    ----------
-    finished : bool
-        False when the listener stopped the call; the same call resumes.
-    table : DataFrame
-        One row per row and column of the table: table, scale, preset, measure, labels_per_class;
-        ours and std (mean and standard deviation over units), units; in_training (unsupervised
-        accuracy on training videos); the baselines random, motion and chance; paper; run; reason
-        (why a row is incomplete). Accuracies are shares in 0..1.
-    findings : DataFrame
-        The findings as `flowcpc.train.reproduction.summary.compare` returns them; empty for the
-        tables 1 to 5.
-    text : str
-        The same as Markdown, with what differs from the paper.
-    failed : tuple of (str, str)
-        Incomplete rows and the reasons.
-    path : Path
-        The Markdown file; Parquet files are next to it.
+    `table` has a row per row and column of the table: table, scale, preset, measure,
+    labels_per_class; ours and std (mean and standard deviation over units), units; in_training
+    (unsupervised accuracy on training videos); the baselines random, motion and chance; paper; run;
+    reason (why a row is incomplete). Accuracies are shares in 0..1.
     """
 
     finished: bool
     table: pd.DataFrame
-    findings: pd.DataFrame
-    text: str
-    failed: tuple[tuple[str, str], ...]
-    path: Path
+    findings: pd.DataFrame  # as `summary.compare` returns them; empty for the tables 1 to 5
+    text: str  # the same as Markdown, with what differs from the paper
+    failed: tuple[tuple[str, str], ...]  # incomplete rows and the reasons
+    path: Path  # the Markdown file; Parquet files are next to it
 
 
 def reproduce(
@@ -90,14 +70,8 @@ def reproduce(
 
     Parameters
     ----------
-    table : int or str
-        1 to 5, or `findings`: the pairs of rows that the paper's findings compare.
-    scale : str
-        `paper`, or `cpu` (flowcpc.train.reproduction.plan.cpu_scale).
-    folds, seeds : sequence of int
-        Splits of the data set; seeds of the initial weights and of every draw.
-    changes : mapping
-        Settings of PretrainConfig that replace those of every row.
+    table, scale, folds, seeds, changes
+        As in `flowcpc.train.reproduction.plan.make_plan`.
     evaluation : EvaluationConfig, optional
         Settings of every evaluation. [default: those of the scale]
     allow_missing : bool
@@ -135,27 +109,25 @@ def _part(
     return PartOfListener(listener, start, start + _WEIGHT, _WEIGHT * parts, fields)
 
 
+@dataclasses.dataclass
 class _TableRun:
     """What is measured of the rows of a table, and why some of them are incomplete."""
 
-    def __init__(
-        self,
-        store: FlowStore,
-        plan: TablePlan,
-        out: Path,
-        evaluation: EvaluationConfig,
-        allow_missing: bool,
-        execution: Execution,
-        listener: Listener,
-    ) -> None:
-        self.store, self.plan, self.out, self.listener = store, plan, out, listener
-        self.evaluation, self.allow_missing, self.execution = evaluation, allow_missing, execution
-        self.path = out / f"{plan.table.stem}-{plan.scale}.md"
-        self.written = units_written(self.path)
-        self.measurements: list[Measurement] = []
-        self.reasons = {row.name: [row.refused] for row in plan.rows if row.refused}
+    store: FlowStore
+    plan: TablePlan
+    out: Path
+    evaluation: EvaluationConfig
+    allow_missing: bool
+    execution: Execution
+    listener: Listener
+
+    def __post_init__(self) -> None:
+        self.path = self.out / f"{self.plan.table.stem}-{self.plan.scale}.md"
+        self.written = summary.units_written(self.path)
+        self.measurements: list[summary.Measurement] = []
+        self.reasons = {row.name: [row.refused] for row in self.plan.rows if row.refused}
         for (reason,) in self.reasons.values():
-            listener.announce(reason)
+            self.listener.announce(reason)
 
     def run(self, row: TableRow, fold: int, seed: int, listener: Listener) -> None:
         """Pretrain and evaluate a row, and keep the reasons of what fails. Raises Stopped."""
@@ -177,19 +149,19 @@ class _TableRun:
             except (ValueError, OperationError) as error:
                 self._fail(row, what, error)
                 continue
-            self.measurements.append(Measurement(row.name, *column, fold, seed, **shares))
+            self.measurements.append(summary.Measurement(row.name, *column, fold, seed, **shares))
             if math.isnan(shares["ours"]):
                 reason = "no held-out videos, or fewer than a batch; set a smaller batch_size"
                 self._fail(row, what, reason)
 
     def write(self, finished: bool) -> Reproduction:
-        """Return the state of the table, and write it unless a more complete one is there."""
+        """Return the state of the table; write it unless a more complete, older one is there."""
         failed = {name: "; ".join(several) for name, several in self.reasons.items()}
-        rows = summarise_rows(self.plan, self.measurements, failed)
-        findings = compare(self.plan, self.measurements, failed)
+        rows = summary.summarise_rows(self.plan, self.measurements, failed)
+        findings = summary.compare(self.plan, self.measurements, failed)
         text = to_markdown(self.plan, self.store, rows, findings, failed, self.evaluation)
         if finished or (self.measurements and rows["units"].sum() >= self.written):
-            write_reproduction(self.path, text, rows, findings)
+            summary.write_reproduction(self.path, text, rows, findings)
         return Reproduction(finished, rows, findings, text, tuple(failed.items()), self.path)
 
     def _fail(self, row: TableRow, what: str, reason: object) -> None:

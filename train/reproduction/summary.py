@@ -42,28 +42,17 @@ def summarise_rows(
 
     `failed` maps the presets of rows that are incomplete to the reasons.
     """
-    measured = _as_table(measurements)
-    rows = []
+    measured, rows = _as_table(measurements), []
     for row in plan.rows:
         for column in plan.columns(row):
             cell = _cell(measured, Side(row.name, column))
-            paper = row.paper(column)
-            rows.append(
-                {
-                    "table": plan.table.name,
-                    "scale": plan.scale,
-                    "preset": row.name,
-                    "measure": column.mode,
-                    "labels_per_class": column.labels,
-                    **cell[_SHARES].mean().to_dict(),
-                    "std": cell["ours"].std(),
-                    "units": int(cell["ours"].count()),
-                    "paper": None if paper is None else paper / 100,
-                    "run": row.shared,
-                    "reason": failed.get(row.name, "" if len(cell) else "not run yet"),
-                }
-            )
-    return pd.DataFrame(rows)
+            paper = row.paper(column) or math.nan
+            reason = failed.get(row.name, "" if len(cell) else "not run yet")
+            about = (plan.table.name, plan.scale, row.name, *column)
+            found = (cell["ours"].std(), int(cell["ours"].count()), paper / 100)
+            rows.append((*about, *cell[_SHARES].mean(), *found, row.shared, reason))
+    columns = ["table", "scale", "preset", "measure", "labels_per_class", *_SHARES]
+    return pd.DataFrame(rows, columns=[*columns, "std", "units", "paper", "run", "reason"])
 
 
 def compare(
@@ -80,12 +69,11 @@ def compare(
     rows = []
     for finding in plan.table.findings:
         sides = {"higher": finding.higher, "lower": finding.lower}
-        pairs = pd.DataFrame(
-            {
-                name: _cell(measured, side)["random" if side.untrained else "ours"]
-                for name, side in sides.items()
-            }
-        ).dropna()
+        cells = {
+            name: _cell(measured, side)["random" if side.untrained else "ours"]
+            for name, side in sides.items()
+        }
+        pairs = pd.DataFrame(cells).dropna()
         # Shares differ by whole videos: anything smaller is rounding and must not decide a tie.
         points = (100 * (pairs["higher"] - pairs["lower"])).round(9) + 0.0
         difference = round(float(points.mean()), 9) + 0.0

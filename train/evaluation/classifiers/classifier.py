@@ -15,22 +15,11 @@ from flowcpc.stores.base.atomic import replace_file
 from flowcpc.stores.base.errors import OperationError
 from flowcpc.stores.base.listener import SILENT, Listener
 from flowcpc.train.data.batches import SegmentReader
-from flowcpc.train.evaluation.classifiers.features import (
-    Stopped,
-    average_features,
-    every_video_once,
-    protocols,
-    random_batches,
-)
+from flowcpc.train.evaluation.classifiers import features
+from flowcpc.train.evaluation.classifiers.features import Stopped
 from flowcpc.train.evaluation.config import EvaluationConfig
 from flowcpc.train.model.encoder import Encoder
-from flowcpc.train.runs.tensors import (
-    load_strictly,
-    part_of,
-    restore_momentum,
-    sgd_momentum,
-    tensors_to_bytes,
-)
+from flowcpc.train.runs import tensors
 from flowcpc.train.settings.config import learning_rate, named_seed
 
 _SAVE_EVERY = 500  # steps between states
@@ -67,9 +56,9 @@ class Classifier(nn.Module):
         `dropout` is the probability of dropping a feature before the heads, in training.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = average_features(self.encoder, segments)  # (B, D)
-        features = functional.dropout(features, dropout, self.training)
-        return {name: head(features) for name, head in self.heads.items()}
+            averaged = features.average_features(self.encoder, segments)  # (B, D)
+        averaged = functional.dropout(averaged, dropout, self.training)
+        return {name: head(averaged) for name, head in self.heads.items()}
 
 
 def train_classifier(
@@ -101,7 +90,7 @@ def train_classifier(
     fields: dict[str, float | str] = {}
     draws = named_seed(seed, purpose)
     classifier.train()
-    with random_batches(reader, draws, evaluation, range(first, steps)) as batches:
+    with features.random_batches(reader, draws, evaluation, range(first, steps)) as batches:
         for done, batch in enumerate(batches, start=first + 1):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(rates, done - 1)
@@ -145,9 +134,12 @@ def predict_logits(
     classifier.eval()
     draws = named_seed(seed, "test")
     logits: dict[tuple[str, str], NDArray[np.float32]] = {}
-    for protocol in protocols(evaluation.segments):
+    for protocol in features.protocols(evaluation.segments):
         parts: dict[str, list[Tensor]] = {name: [] for name in classifier.heads}
-        with torch.no_grad(), every_video_once(reader, protocol, draws, evaluation) as batches:
+        with (
+            torch.no_grad(),
+            features.every_video_once(reader, protocol, draws, evaluation) as batches,
+        ):
             for batch in batches:
                 if listener.should_stop():
                     raise Stopped
@@ -162,12 +154,12 @@ def _trained_parameters(classifier: Classifier) -> dict[str, nn.Parameter]:
 
 
 def _save(file: Path, step: int, classifier: Classifier, optimizer: torch.optim.SGD) -> None:
-    momentum = sgd_momentum(optimizer, _trained_parameters(classifier))
-    tensors = {f"momentum.{name}": value for name, value in momentum.items()}
+    momentum = tensors.sgd_momentum(optimizer, _trained_parameters(classifier))
+    state = {f"momentum.{name}": value for name, value in momentum.items()}
     for name, value in classifier.state_dict().items():
         if not (classifier.frozen and name.startswith("encoder.")):
-            tensors[f"model.{name}"] = value
-    replace_file(file, tensors_to_bytes({**tensors, "step": torch.tensor(step)}))
+            state[f"model.{name}"] = value
+    replace_file(file, tensors.tensors_to_bytes({**state, "step": torch.tensor(step)}))
 
 
 def _restore(file: Path, classifier: Classifier, optimizer: torch.optim.SGD) -> int:
@@ -176,10 +168,12 @@ def _restore(file: Path, classifier: Classifier, optimizer: torch.optim.SGD) -> 
         state = safetensors.torch.load(file.read_bytes())
     except safetensors.SafetensorError:
         return 0
-    model = part_of(state, "model")
+    model = tensors.part_of(state, "model")
     if classifier.frozen:
         encoder = classifier.encoder.state_dict()
         model |= {f"encoder.{name}": value for name, value in encoder.items()}
-    load_strictly(classifier, model)
-    restore_momentum(optimizer, _trained_parameters(classifier), part_of(state, "momentum"))
+    tensors.load_strictly(classifier, model)
+    tensors.restore_momentum(
+        optimizer, _trained_parameters(classifier), tensors.part_of(state, "momentum")
+    )
     return int(state["step"])
