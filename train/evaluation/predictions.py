@@ -1,5 +1,6 @@
 """The predictions of a unit for all test videos: by training, from features, from motion alone."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from flowcpc.stores.base.listener import Listener, PartOfListener
 from flowcpc.stores.embeddings import vectors_to_arrow
+from flowcpc.train.evaluation.classifiers import retrieval
 from flowcpc.train.evaluation.classifiers.classifier import (
     Classifier,
     predict_logits,
@@ -19,13 +21,12 @@ from flowcpc.train.evaluation.classifiers.features import protocols
 from flowcpc.train.evaluation.classifiers.finetuned import save_finetuned
 from flowcpc.train.evaluation.classifiers.motion_statistics import forest_shares, motion_statistics
 from flowcpc.train.evaluation.classifiers.probe import choose_strength, hold_out, probe_shares
-from flowcpc.train.evaluation.classifiers.retrieval import RANKS, nearest, rank_of_first, vote
+from flowcpc.train.evaluation.classifiers.retrieval import Floats, Integers
 from flowcpc.train.evaluation.modes import MOTION
 from flowcpc.train.evaluation.unit import EvaluationUnit
 
 WHOLE = "whole video"  # the protocol of motion statistics
 _NAMED_NEIGHBOURS = 10
-Vectors = NDArray[np.float32] | NDArray[np.float64]
 
 
 def predict_by_training(unit: EvaluationUnit, name: str, listener: Listener) -> pa.Table:
@@ -40,14 +41,9 @@ def predict_by_training(unit: EvaluationUnit, name: str, listener: Listener) -> 
     classifier = Classifier(
         encoder, list(targets), len(unit.classes), seed=unit.seed, frozen=frozen
     ).to(unit.device)
+    reader, state = unit.reader(unit.train), unit.folder.state(name)
     train_classifier(
-        classifier,
-        unit.reader(unit.train),
-        targets,
-        evaluation,
-        seed=unit.seed,
-        file=unit.folder.state(name),
-        listener=listener,
+        classifier, reader, targets, evaluation, seed=unit.seed, file=state, listener=listener
     )
     if not frozen:
         save_finetuned(unit.folder.path, classifier, unit.classes, unit.store.numerics)
@@ -65,14 +61,9 @@ def predict_from_features(unit: EvaluationUnit, name: str, listener: Listener) -
     after everything is chosen. Raises Stopped.
     """
     evaluation = unit.evaluation
-    cache = FeatureCache(
-        unit.source.folder / "features",
-        unit.encoder_identity(name),
-        lambda: unit.encoder(name, listener).eval().requires_grad_(False),
-        unit.store,
-        evaluation,
-        unit.device,
-    )
+    folder, identity = unit.source.folder / "features", unit.encoder_identity(name)
+    make_encoder = functools.partial(unit.encoder, name, listener)
+    cache = FeatureCache(folder, identity, make_encoder, unit.store, evaluation, unit.device)
     count, total = len(unit.train), len(unit.train) + len(unit.test)
     train = cache.features(unit.train, PartOfListener(listener, 0, count, total))
     heads = unit.targets_by_head(name)
@@ -90,8 +81,8 @@ def predict_from_features(unit: EvaluationUnit, name: str, listener: Listener) -
             tables.append(_with_neighbours(unit, head, protocol, train, targets, test))
             continue
         if unit.mode.name == "knn":
-            neighbours = nearest(train, test, evaluation.neighbours)
-            shares = vote(neighbours, targets, len(unit.classes))
+            neighbours = retrieval.nearest(train, test, evaluation.neighbours)
+            shares = retrieval.vote(neighbours, targets, len(unit.classes))
         else:
             shares = probe_shares(train, targets, test, strengths[head], len(unit.classes))
         tables.append(_with_scores(unit, head, protocol, shares))
@@ -99,10 +90,7 @@ def predict_from_features(unit: EvaluationUnit, name: str, listener: Listener) -
 
 
 def predict_from_motion(unit: EvaluationUnit) -> pa.Table:
-    """Return predictions from motion statistics alone, by a random forest.
-
-    The mode `retrieval` uses nearest neighbours instead.
-    """
+    """Return predictions from motion statistics: by a forest, or in `retrieval` by neighbours."""
     ids = [*unit.train["video_id"], *unit.test["video_id"]]
     values = motion_statistics(unit.store, ids).to_numpy()
     train, test = values[: len(unit.train)], values[len(unit.train) :]
@@ -124,25 +112,18 @@ def _with_scores(
 
 
 def _with_neighbours(
-    unit: EvaluationUnit,
-    encoder: str,
-    protocol: str,
-    train: Vectors,
-    targets: NDArray[np.int64],
-    test: Vectors,
+    unit: EvaluationUnit, encoder: str, protocol: str, train: Floats, labels: Integers, test: Floats
 ) -> pa.Table:
     """Return a row per test video with its nearest training videos and the first right one."""
-    neighbours = nearest(train, test, RANKS[-1])
+    neighbours = retrieval.nearest(train, test, retrieval.RANKS[-1])
     wanted = np.searchsorted(np.array(unit.classes), unit.test["label"].to_numpy(str))
     ids = unit.train["video_id"].to_numpy()
-    return _rows(
-        unit,
-        encoder,
-        protocol,
-        predicted=[unit.classes[target] for target in targets[neighbours[:, 0]]],
-        first_right=rank_of_first(neighbours, targets, wanted),
-        neighbours=[ids[rows].tolist() for rows in neighbours[:, :_NAMED_NEIGHBOURS]],
-    )
+    found = {
+        "predicted": [unit.classes[label] for label in labels[neighbours[:, 0]]],
+        "first_right": retrieval.rank_of_first(neighbours, labels, wanted),
+        "neighbours": [ids[rows].tolist() for rows in neighbours[:, :_NAMED_NEIGHBOURS]],
+    }
+    return _rows(unit, encoder, protocol, **found)
 
 
 def _rows(unit: EvaluationUnit, encoder: str, protocol: str, **columns: Any) -> pa.Table:

@@ -48,7 +48,8 @@ def score_predictions(
                 f"{encoder} {protocol} has logits that are not finite; use a lower learning rate"
             )
         labels, predicted = mine["label"], mine["predicted"]
-        ranks = rank_of_label(logits, np.searchsorted(np.array(classes), labels.to_numpy(str)))
+        wanted = np.searchsorted(np.array(list(classes)), labels.to_numpy(str))
+        ranks = rank_of_label(logits, wanted)
         tested = sorted(set(labels))
         recall = recall_score(labels, predicted, labels=tested, average="macro", zero_division=0)
         row["top1"] = float(accuracy_score(labels, predicted))

@@ -62,7 +62,7 @@ def sampling_error(videos: int) -> float:
 
 def best_linear(run: Run, encoder: str) -> Number | None:
     """Return the accuracy of a linear layer on `encoder`: all labels, evenly spread segments."""
-    if run.results.empty or "top1" not in run.results:
+    if "top1" not in run.results:
         return None
     rows = run.results[run.results["encoder"] == encoder]
     rows = rows[rows["labels_per_class"].astype(str) == "all"]
@@ -85,9 +85,9 @@ def accuracy_tables(runs: Sequence[Run]) -> list[Table]:
 def recall_table(runs: Sequence[Run]) -> Table | None:
     """Return how often one of the nearest training videos has the class of a test video."""
     results = _results_of(runs)
-    if results.empty or not (results["mode"] == "retrieval").any():
+    retrieval = results[results["mode"] == "retrieval"] if len(results) else results
+    if retrieval.empty:
         return None
-    retrieval = results[results["mode"] == "retrieval"]
     groups = _groups(retrieval, "colour", "labels_per_class", "encoder")
     order = (PRETRAINED, RANDOM, MOTION, SHUFFLED)
     rows = []

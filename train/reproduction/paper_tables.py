@@ -75,10 +75,6 @@ class PaperTable:
             return tuple(dict.fromkeys(side.preset for side in self.sides))
         return tuple(name for name in PRESETS if name.startswith(f"{self.stem}-"))
 
-    def has_cell(self, preset: str, column: Column) -> bool:
-        """Return whether a cell belongs to the table."""
-        return not self.findings or any(side[:2] == (preset, column) for side in self.sides)
-
 
 _UNSUPERVISED, _LINEAR, _FEW = Column(UNSUPERVISED), Column(LINEAR), Column(FINETUNE, "5")
 _FLOW, _UNTRAINED = Side("table1-flow"), Side("table1-flow", untrained=True)

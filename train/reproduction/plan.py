@@ -74,7 +74,8 @@ class TablePlan:
 
     def columns(self, row: TableRow) -> tuple[Column, ...]:
         """Return the columns in which a row has a number."""
-        columns = (one for one in self.table.columns if self.table.has_cell(row.name, one))
+        compared = [side.column for side in self.table.sides if side.preset == row.name]
+        columns = [one for one in self.table.columns if one in compared or not self.table.findings]
         return tuple(column for column in columns if row.paper(column) is not None)
 
     def runs(self) -> dict[str, tuple[TableRow, int, int]]:

@@ -119,6 +119,7 @@ def train_classifier(
                 raise Stopped
 
 
+@torch.no_grad()
 def predict_logits(
     classifier: Classifier,
     reader: SegmentReader,
@@ -127,19 +128,13 @@ def predict_logits(
     seed: int,
     listener: Listener = SILENT,
 ) -> dict[tuple[str, str], NDArray[np.float32]]:
-    """Return logits (videos, classes) by head and protocol; each video is read once.
-
-    Raises Stopped.
-    """
+    """Return logits (videos, classes) by head and protocol. Raises Stopped."""
     classifier.eval()
     draws = named_seed(seed, "test")
     logits: dict[tuple[str, str], NDArray[np.float32]] = {}
     for protocol in features.protocols(evaluation.segments):
         parts: dict[str, list[Tensor]] = {name: [] for name in classifier.heads}
-        with (
-            torch.no_grad(),
-            features.every_video_once(reader, protocol, draws, evaluation) as batches,
-        ):
+        with features.every_video_once(reader, protocol, draws, evaluation) as batches:
             for batch in batches:
                 if listener.should_stop():
                     raise Stopped
@@ -164,6 +159,7 @@ def _save(file: Path, step: int, classifier: Classifier, optimizer: torch.optim.
 
 def _restore(file: Path, classifier: Classifier, optimizer: torch.optim.SGD) -> int:
     """Load the state in `file` and return its step; return 0 if the file is damaged."""
+    trained = _trained_parameters(classifier)
     try:
         state = safetensors.torch.load(file.read_bytes())
     except safetensors.SafetensorError:
@@ -173,7 +169,5 @@ def _restore(file: Path, classifier: Classifier, optimizer: torch.optim.SGD) -> 
         encoder = classifier.encoder.state_dict()
         model |= {f"encoder.{name}": value for name, value in encoder.items()}
     tensors.load_strictly(classifier, model)
-    tensors.restore_momentum(
-        optimizer, _trained_parameters(classifier), tensors.part_of(state, "momentum")
-    )
+    tensors.restore_momentum(optimizer, trained, tensors.part_of(state, "momentum"))
     return int(state["step"])

@@ -36,8 +36,8 @@ class FeatureCache:
     """The features of videos by one encoder: evenly spread segments, averaged.
 
     `folder` holds the features of all encoders and stores; a generation identifies a video's flow.
-    `identity` are JSON values that decide what the encoder is. `make_encoder` returns it, frozen,
-    on the device; it is called only if features are missing.
+    `identity` are JSON values that decide what the encoder is. `make_encoder` returns it on the
+    device; it is called only if features are missing.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class FeatureCache:
 
     @cached_property
     def _encoder(self) -> Encoder:
-        return self._make_encoder()
+        return self._make_encoder().eval().requires_grad_(False)
 
     def _compute(
         self, videos: pd.DataFrame, before: int, total: int, listener: Listener

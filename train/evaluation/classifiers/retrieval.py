@@ -7,22 +7,21 @@ from sklearn.neighbors import NearestNeighbors
 RANKS = (1, 5, 10, 20, 50)  # the k of recall at k
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 
-def nearest(gallery: Floats, queries: Floats, count: int) -> NDArray[np.int64]:
+def nearest(gallery: Floats, queries: Floats, count: int) -> Integers:
     """Return the `gallery` rows (G, D) nearest to queries (Q, D), int64 (Q, min(count, G)).
 
     The nearest by cosine distance is first.
     """
     count = min(count, len(gallery))
     search = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute").fit(gallery)
-    rows: NDArray[np.int64] = search.kneighbors(queries, return_distance=False)
+    rows: Integers = search.kneighbors(queries, return_distance=False)
     return rows
 
 
-def vote(
-    neighbours: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int
-) -> NDArray[np.float32]:
+def vote(neighbours: Integers, labels: Integers, num_classes: int) -> NDArray[np.float32]:
     """Return the share of each class among the neighbours (Q, k), float32 (Q, classes).
 
     `labels` (G,) are those of the gallery.
@@ -36,9 +35,7 @@ def vote(
     return shares / np.float32(neighbours.shape[1])
 
 
-def rank_of_first(
-    neighbours: NDArray[np.int64], labels: NDArray[np.int64], query_labels: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def rank_of_first(neighbours: Integers, labels: Integers, query_labels: Integers) -> Integers:
     """Return which neighbour (Q, n) is the first of the query's class, int64 (Q,).
 
     Ranks count from 1; 0 means none. Recall at k is the share of queries with a rank in 1..k.
