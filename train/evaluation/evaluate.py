@@ -64,15 +64,9 @@ def evaluate(
     allow_missing : bool
         Omit test videos without flow and videos without label instead of refusing.
 
-    Raises
-    ------
-    ValueError
-        A test video is missing, a group is in both splits, the store's numerics differ from the
-        run's, options do not go together, or a unit has finished results on other test videos.
-    FileNotFoundError
-        The store or the run does not exist.
-    FileExistsError
-        `out` is a file.
+    Raises ValueError if a test video is missing, a group is in both splits, the store's numerics
+    differ from the run's, options do not go together, or a unit has finished results on other test
+    videos; FileNotFoundError without the store or the run; FileExistsError if `out` is a file.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")

@@ -1,7 +1,7 @@
 """Results for a person: every accuracy relative to chance and baselines, mean and spread."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,7 @@ _SHARES = ("top1", "top5", "mean_class", *(f"r{k}" for k in RANKS))
 _STANDARD_ERRORS = 3  # by which shuffled labels may differ from chance
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """The outcome of an evaluation.
 
     `table` has the columns of `flowcpc.train.evaluation.results.read_results` except path. It is

@@ -27,10 +27,7 @@ def score_predictions(
     classes : sequence of str
         The label of each logit, sorted.
 
-    Raises
-    ------
-    ValueError
-        A video does not occur exactly once, or a logit is not finite.
+    Raises ValueError if a video does not occur exactly once, or if a logit is not finite.
     """
     rows = []
     for encoder, protocol, mine in _by_encoder(predictions):

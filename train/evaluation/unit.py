@@ -164,13 +164,9 @@ class EvaluationUnit:
     def _basis(self) -> dict[str, Any]:
         """Return, as JSON values, everything that decides the results."""
         settings = self.evaluation.to_json()
+        unit = {"mode": self.mode.name, "labels": labels_text(self.labels)}
         return {
-            "unit": {
-                "mode": self.mode.name,
-                "labels": labels_text(self.labels),
-                "fold": self.fold,
-                "seed": self.seed,
-            },
+            "unit": {**unit, "fold": self.fold, "seed": self.seed},
             "weights": self.checkpoint.sha256 if self.checkpoint else None,
             "encoder": self._encoder_settings(),
             "settings": {name: settings[name] for name in self.mode.settings},

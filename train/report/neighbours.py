@@ -85,8 +85,7 @@ def search(
             found = {"similarity": similarity[query, near], "right": same_class[query, near]}
             films[-1].append(thumbnail(gallery[near], **found))
     return {
-        "name": run.name,
-        "colour": run.colour,
+        "run": run,
         "queries": films,
         "speed": speed,
         "wheel": picture_uri(wheel(_WHEEL), _WHEEL),

@@ -26,13 +26,10 @@ def page_of(runs: Sequence[Run], store: FlowStore | None, listener: Listener) ->
     """Return the report of `runs` as HTML; None when the listener stops it."""
     names = ", ".join(run.name for run in runs)
     commands = _commands(runs, store)
-    no_maps: list[tuple[str, str]] = []  # a sentence, and the command that makes the part
-    no_searches: list[tuple[str, str]] = []
-    maps: list[Chart] = []
-    searches: list[dict[str, Any]] = []
+    absent: list[Any] = []  # a sentence, and the command that makes the part
     if store is None:
-        sentence = "Embeddings and flow are in the store; name it:"
-        no_maps = no_searches = [(sentence, commands["report"])]
+        absent = [("Embeddings and flow are in the store; name it:", commands["report"])]
+    parts = {"maps": [], "searches": [], "no_maps": absent, "no_searches": [*absent]}
     for run in runs:
         if listener.should_stop():
             return None
@@ -41,21 +38,21 @@ def page_of(runs: Sequence[Run], store: FlowStore | None, listener: Listener) ->
         try:
             rows, vectors = read_embeddings(store, run.path, level="video")
         except (FileNotFoundError, ValueError, DamagedStoreError) as error:
-            no_maps.append((f"{run.name}: {error}.", ""))  # which says what to do
-            no_searches.append(no_maps[-1])
+            for name in ("no_maps", "no_searches"):
+                parts[name].append((f"{run.name}: {error}.", ""))  # which says what to do
             continue
         labelled = rows["label"].notna().to_numpy()
         rows, vectors = rows[labelled].reset_index(drop=True), vectors[labelled]
         listener.announce(f"placing the embeddings of {run.name}")
         if figure := neighbours.class_map(run, rows, vectors):
-            maps.append(figure)
+            parts["maps"].append(figure)
         else:
-            no_maps.append((f"{run.name}: a map needs at least four labelled videos.", ""))
+            parts["no_maps"].append((f"{run.name}: a map needs at least four labelled videos.", ""))
         if search := neighbours.search(store, run, rows, vectors):
-            searches.append(search)
+            parts["searches"].append(search)
         else:
             reason = "neighbours need embeddings of both training and test videos."
-            no_searches.append((f"{run.name}: {reason}", ""))
+            parts["no_searches"].append((f"{run.name}: {reason}", ""))
     trained = [(run, run.config) for run in runs if run.config is not None]
     return render(
         heading=names if len(names) <= 60 else f"{len(runs)} runs",
@@ -68,16 +65,13 @@ def page_of(runs: Sequence[Run], store: FlowStore | None, listener: Listener) ->
         remarks=_remarks(trained, store),
         recalls=accuracies.recall_table(runs),
         confusions=[one for run in runs if (one := _confusion(run)) is not None],
-        maps=maps,
-        searches=searches,
-        no_maps=no_maps,
-        no_searches=no_searches,
         health=store_health.health(store, runs) if store else None,
         strides=_strides(trained),
         settings=_settings(trained) if trained else None,
         differences=[_difference(run, config) for run, config in trained],
         numerics=[(run.name, json.dumps(run.numerics, indent=2)) for run, _ in trained],
         commands=commands,
+        **parts,
     )
 
 
@@ -131,26 +125,16 @@ def _card(run: Run) -> dict[str, Any]:
         held_out = _percent(run, "held_out_accuracy")
         value = held_out if held_out == "-" else f"{held_out} %"
         numbers.append(("right segment picked, held-out videos", value, words))
-    return {
-        "name": run.name,
-        "colour": run.colour,
-        "description": _description(config) if config else "evaluations that need no run",
-        "step": run.step,
-        "steps": config.steps if config else 0,  # 0: no training
-        "numbers": numbers,
-        "verdict": verdict,
-    }
+    what = _description(config) if config else "evaluations that need no run"
+    return {"run": run, "description": what, "numbers": numbers, "verdict": verdict}
 
 
 def _description(config: PretrainConfig) -> str:
-    spacing = {
-        "consecutive": "consecutive",
-        "variable": f"variable spacing 0-{config.spacing}",
-    }.get(config.selection, f"{config.selection} {config.spacing}")
-    return (
-        f"{config.preset}: {config.model}, {config.context}, {config.num_segments} segments of "
-        f"{config.num_flows} {'flows' if config.modality == 'flow' else 'images'}, {spacing}"
-    )
+    named = {"consecutive": "consecutive", "variable": f"variable spacing 0-{config.spacing}"}
+    spacing = named.get(config.selection, f"{config.selection} {config.spacing}")
+    inputs = f"{config.num_flows} {'flows' if config.modality == 'flow' else 'images'}"
+    model = f"{config.preset}: {config.model}, {config.context}"
+    return f"{model}, {config.num_segments} segments of {inputs}, {spacing}"
 
 
 def _percent(run: Run, metric: str) -> str:
@@ -160,10 +144,9 @@ def _percent(run: Run, metric: str) -> str:
 
 def _comparison(runs: Sequence[Run]) -> Table:
     columns = {"Run": "run", "Preset": "text", "Model": "text"}
-    numbers = (
-        "Steps", "Loss", "Picked, training", "Picked, held out", "Picked, chance",
-        "Linear", "Untrained", "Motion statistics", "Chance", "Paper",
-    )  # fmt: skip
+    numbers = ["Steps", "Loss", "Picked, training", "Picked, held out", "Picked, chance"]
+    numbers += ["Linear", "Untrained", "Motion statistics", "Chance", "Paper"]
+    columns |= dict.fromkeys(numbers, "n")
     rows = []
     for run in runs:
         config, loss = run.config, run.last("loss")
@@ -182,9 +165,7 @@ def _comparison(runs: Sequence[Run]) -> Table:
         )
         rows.append(Row(cells, run.colour))
     caption = "Accuracies in percent, mean ± standard deviation over seeds and folds."
-    return Table(
-        "Runs side by side", caption, columns | dict.fromkeys(numbers, "n"), rows, "compare"
-    )
+    return Table("Runs side by side", caption, columns, rows, "compare")
 
 
 def _charts(runs: Sequence[Run]) -> list[Chart]:
@@ -227,10 +208,8 @@ def _remarks(trained: Sequence[tuple[Run, PretrainConfig]], store: FlowStore | N
     remarks = []
     for run, config in trained:
         if config.split == "all":
-            remarks.append(
-                f"{run.name} was pretrained on the flow of the test videos, too: its results are "
-                "transductive."
-            )
+            what = f"{run.name} was pretrained on the flow of the test videos, too"
+            remarks.append(f"{what}: its results are transductive.")
         if run.paper is not None and len(run.results):
             data = paper.data_of(store, config.fold) if store else "the videos of STORE"
             remarks.append(f"The paper's numbers are for {paper.DATA}; {run.name} has {data}.")
@@ -262,8 +241,7 @@ def _confusion(run: Run) -> dict[str, Any] | None:
     columns = {"Class": "text", "Right": "bar", "Of": "n", "Most often predicted instead": "text"}
     by_class = Table("Accuracy of each class", "Best class first.", columns, cells, "tall")
     return {
-        "name": run.name,
-        "colour": run.colour,
+        "run": run,
         "origin": origin,
         "classes": classes,
         "counts": counts.tolist(),

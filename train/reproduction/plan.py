@@ -8,14 +8,8 @@ from typing import Any
 
 from flowcpc.stores.flow_store import FlowStore
 from flowcpc.train.data.splits import fold_column
-from flowcpc.train.reproduction.paper_tables import (
-    FINETUNE,
-    LINEAR,
-    TABLES,
-    UNSUPERVISED,
-    Column,
-    PaperTable,
-)
+from flowcpc.train.reproduction import paper_tables
+from flowcpc.train.reproduction.paper_tables import TABLES, UNSUPERVISED, Column
 from flowcpc.train.settings.config import PretrainConfig
 from flowcpc.train.settings.presets import PRESETS, Preset, find_preset
 
@@ -54,12 +48,12 @@ class TableRow:
         """Return the paper's accuracy in percent, or None where it gives none."""
         if column.mode == UNSUPERVISED:
             return self.preset.unsupervised
-        numbers = self.preset.linear if column.mode == LINEAR else self.preset.finetune
+        numbers = self.preset.linear if column.mode == paper_tables.LINEAR else self.preset.finetune
         return numbers.get(column.labels)
 
     def mode(self, column: Column) -> str:
         """Return the mode of evaluation that measures a column; initial weights have their own."""
-        without_run = {LINEAR: "random", FINETUNE: "scratch"}
+        without_run = {paper_tables.LINEAR: "random", paper_tables.FINETUNE: "scratch"}
         return column.mode if self.preset.pretrained else without_run[column.mode]
 
 
@@ -67,7 +61,7 @@ class TableRow:
 class TablePlan:
     """A table, its rows, and the `units` (fold, seed) in which each row is run."""
 
-    table: PaperTable
+    table: paper_tables.PaperTable
     scale: str
     rows: tuple[TableRow, ...]
     units: tuple[tuple[int, int], ...]
@@ -194,17 +188,15 @@ def cpu_scale(config: PretrainConfig, store: FlowStore, most: int) -> PretrainCo
     selection = config.selection
     if selection == "overlap" and (spacing := min(spacing, flows - 1)) == 0:
         selection = "consecutive"
+    tiny = ("width", "steps", "checkpoint_every", "log_every")
     return dataclasses.replace(
         config,
         num_flows=flows,
         spacing=spacing,
         selection=selection,
         size=(side, side),
-        width=_TINY.width,
         batch_size=max(2, min(config.batch_size, most)),
-        steps=_TINY.steps,
         learning_rates=_CPU_RATES,
-        checkpoint_every=_TINY.checkpoint_every,
-        log_every=_TINY.log_every,
         validate_every=_TINY.steps,
+        **{name: getattr(_TINY, name) for name in tiny},
     )

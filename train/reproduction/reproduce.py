@@ -79,12 +79,8 @@ def reproduce(
     execution : Execution
         How every pretraining is executed.
 
-    Raises
-    ------
-    ValueError
-        A name, number or setting is not valid, or a fold cannot be evaluated.
-    FileNotFoundError
-        There is no store.
+    Raises ValueError for a name, number or setting that is not valid, and for a fold that cannot be
+    evaluated; FileNotFoundError if there is no store.
     """
     store = open_store(store_path)
     plan = make_plan(store, table, scale=scale, folds=folds, seeds=seeds, changes=changes)

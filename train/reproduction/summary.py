@@ -79,22 +79,13 @@ def compare(
         difference = round(float(points.mean()), 9) + 0.0
         lacking = " and ".join(side.preset for side in sides.values() if side.preset in failed)
         reason = f"{lacking} failed" if lacking else "not run yet"
-        rows.append(
-            {
-                "finding": finding.claim,
-                "higher": pairs["higher"].mean(),
-                "lower": pairs["lower"].mean(),
-                "difference": difference,
-                "std": points.std(),
-                "units": len(pairs),
-                "agree": sum(_holds(finding, one) for one in points),
-                "asked": finding.points,
-                "paper": _paper_points(plan, finding),
-                "holds": _holds(finding, difference) if len(pairs) else None,
-                "reason": "" if len(pairs) else reason,
-            }
-        )
-    return pd.DataFrame(rows)
+        means = (pairs["higher"].mean(), pairs["lower"].mean(), difference, points.std())
+        agree = sum(_holds(finding, one) for one in points)
+        asked = (finding.points, _paper_points(plan, finding))
+        verdict = (_holds(finding, difference), "") if len(pairs) else (None, reason)
+        rows.append((finding.claim, *means, len(pairs), agree, *asked, *verdict))
+    columns = ["finding", "higher", "lower", "difference", "std", "units", "agree", "asked"]
+    return pd.DataFrame(rows, columns=[*columns, "paper", "holds", "reason"])
 
 
 def units_written(path: Path) -> int:

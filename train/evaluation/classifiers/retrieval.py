@@ -25,9 +25,6 @@ def vote(neighbours: Integers, labels: Integers, num_classes: int) -> NDArray[np
     """Return the share of each class among the neighbours (Q, k), float32 (Q, classes).
 
     `labels` (G,) are those of the gallery.
-
-    >>> vote(np.array([[0, 1, 2]]), np.array([1, 0, 1]), 3).round(2).tolist()
-    [[0.33000001311302185, 0.6700000166893005, 0.0]]
     """
     shares = np.zeros((len(neighbours), num_classes), np.float32)
     for column in labels[neighbours].T:
