@@ -80,10 +80,7 @@ def evaluate(
     source = _open_source(store, MODES[mode], run_path, out, encoder)
     evaluation = evaluation or SCHEDULES[schedule_of(source.config.preset)]
     combinations = list(dict.fromkeys(itertools.product(labels, folds, seeds)))
-    splits = {
-        fold: labelled_split(store, fold, allow_missing=allow_missing)
-        for fold in dict.fromkeys(folds)
-    }
+    splits = {fold: labelled_split(store, fold, allow_missing=allow_missing) for fold in folds}
     device = choose_device()
     units = []
     for count, fold, seed in combinations:

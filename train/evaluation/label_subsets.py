@@ -32,8 +32,7 @@ def labelled_subset(
         raise ValueError(f"{file} is damaged; restore it, or delete it to draw the videos again")
     saved = table.select(["video_id", "label"]).to_pandas()
     chosen = train.merge(saved, on=["video_id", "label"])
-    missing = sorted(set(saved["video_id"]) - set(chosen["video_id"]))
-    if missing:
+    if missing := sorted(set(saved["video_id"]) - set(chosen["video_id"])):
         raise ValueError(
             f"{file} names {len(missing)} videos that are not in the train split of fold {fold} "
             f"with the same label: {name_some(missing)}; extract them, give --out another folder, "

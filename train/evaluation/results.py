@@ -82,10 +82,7 @@ def read_results(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
 
 
 def check_same_videos(folder: Path, test: Iterable[str], store: Path) -> None:
-    """Raise ValueError if `folder` has finished results on other test videos than `test`.
-
-    They belong to another data set and would be lost if they were replaced.
-    """
+    """Raise ValueError if `folder` has finished results on other test videos: keep them."""
     table = read_table(folder / PREDICTIONS) if (folder / RESULTS).exists() else None
     if table is None or "video_id" not in table.column_names:
         return
@@ -192,10 +189,7 @@ def _read_about(folder: Path) -> dict[str, Any]:
 
 
 def _is_unchanged(folder: Path, names: Sequence[str] | None = None) -> bool:
-    """Return whether the files of a finished unit, or those in `names`, have their hashes.
-
-    Earlier versions wrote no hashes; their files count as unchanged.
-    """
+    """Return whether all files, or `names`, have their hashes; earlier versions wrote none."""
     hashes = _read_about(folder).get(_HASHES, {})
     return isinstance(hashes, dict) and all(
         (folder / name).is_file() and sha256_of_file(folder / name) == value

@@ -38,10 +38,7 @@ class Table(NamedTuple):
 
 
 def render(**parts: object) -> str:
-    """Return the page as HTML.
-
-    `parts` are what page.html shows, by the names that it uses. A missing part is an error.
-    """
+    """Return the page as HTML; `parts` are what page.html shows. A missing part is an error."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("flowcpc.train.report", ""),
         autoescape=True,

@@ -233,13 +233,11 @@ def _confusion(run: Run) -> dict[str, Any] | None:
         others[place] = 0
         mistaken = f"{classes[others.argmax()]} ({others.max()})" if others.any() else "-"
         share = 100 * right / total
-        rows.append((-share, classes[place], total, mistaken))
-    cells = [
-        Row((label, Bar(f"{-share:.0f} %", -share), total, mistaken))
-        for share, label, total, mistaken in sorted(rows)
-    ]
+        cells = (classes[place], Bar(f"{share:.0f} %", share), total, mistaken)
+        rows.append((-share, classes[place], Row(cells)))
+    ordered = [row for _, _, row in sorted(rows)]
     columns = {"Class": "text", "Right": "bar", "Of": "n", "Most often predicted instead": "text"}
-    by_class = Table("Accuracy of each class", "Best class first.", columns, cells, "tall")
+    by_class = Table("Accuracy of each class", "Best class first.", columns, ordered, "tall")
     return {
         "run": run,
         "origin": origin,

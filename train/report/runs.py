@@ -1,5 +1,6 @@
 """What a report reads of each run: settings, metrics, results and predictions."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,10 +68,9 @@ def read_runs(paths: Sequence[str | os.PathLike[str]]) -> list[Run]:
         while sum(other[-depth:] == parts[-depth:] for other in ends) > 1:
             depth += 1
         checkpoint = load_checkpoint(folder)
-        try:
+        results = pd.DataFrame()
+        with contextlib.suppress(FileNotFoundError):
             results = read_results(folder)
-        except FileNotFoundError:
-            results = pd.DataFrame()
         if checkpoint is None and results.empty:
             raise FileNotFoundError(
                 f"{folder} holds neither a checkpoint nor results; {where_a_run_is(folder)}"

@@ -81,10 +81,7 @@ def _miscounted(videos: pd.DataFrame) -> dict[str, Any]:
 
 
 def _short(run: str, config: PretrainConfig, shots: pd.DataFrame) -> dict[str, Any]:
-    """Return the videos without a shot of a whole sequence at the smallest stride of a run.
-
-    `shots` has the longest shot of every video, shortest first.
-    """
+    """Return the videos whose longest shot is shorter than a sequence; `shots` are in order."""
     span = config.shortest_span
     widest = config.num_flows + (config.num_segments - 1) * asked_strides(config)[1]
     short = shots[shots["longest"] < span]

@@ -75,10 +75,7 @@ def every_video_once(
 
 
 def average_features(encoder: Encoder, segments: Tensor) -> Tensor:
-    """Return the mean latents, float32 (B, D), of segments (B, T, planes, h, w).
-
-    The encoder computes in the precision of its settings.
-    """
+    """Return the mean latents, float32 (B, D), of segments (B, T, planes, h, w)."""
     with forward_precision(encoder.config.precision, segments.device):
         latents: Tensor = encoder(segments.flatten(0, 1))
     return latents.float().unflatten(0, segments.shape[:2]).mean(dim=1)

@@ -22,10 +22,7 @@ def nearest(gallery: Floats, queries: Floats, count: int) -> Integers:
 
 
 def vote(neighbours: Integers, labels: Integers, num_classes: int) -> NDArray[np.float32]:
-    """Return the share of each class among the neighbours (Q, k), float32 (Q, classes).
-
-    `labels` (G,) are those of the gallery.
-    """
+    """Return each class's share of neighbours (Q, k) with `labels` (G,), float32 (Q, classes)."""
     shares = np.zeros((len(neighbours), num_classes), np.float32)
     for column in labels[neighbours].T:
         shares[np.arange(len(neighbours)), column] += 1
