@@ -25,6 +25,11 @@ class Mode(NamedTuple):
         return PRETRAINED in self.encoders
 
 
+def labels_in_words(labels: str) -> str:
+    """Return labels per class, all or a number, as sentences and headings have them."""
+    return "all labels" if labels == "all" else f"{labels} labels per class"
+
+
 _BOTH = (PRETRAINED, RANDOM)
 _READING = ("segments", "batch_size")
 _SGD = (*_READING, "momentum", "weight_decay")

@@ -44,11 +44,6 @@ def labels_text(labels: int | None) -> str:
     return "all" if labels is None else str(labels)
 
 
-def labels_in_words(labels: str) -> str:
-    """Return labels per class, all or a number, as sentences and headings have them."""
-    return "all labels" if labels == "all" else f"{labels} labels per class"
-
-
 def unit_name(mode: str, labels: str, fold: int, seed: int) -> str:
     """Return the name of the folder of a unit; `labels` as in the results, all or a number."""
     return f"{mode}-{labels}-fold{fold}-seed{seed}"

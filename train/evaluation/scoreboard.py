@@ -83,10 +83,8 @@ def comparisons(rows: pd.DataFrame, baselines: pd.DataFrame) -> list[str]:
         if name in means and name != main:
             lines.append(_difference(main, name, float(means[main]), float(means[name]), videos))
         elif name != MOTION and main == PRETRAINED and share == "top1":
-            lines.append(
-                f"{name} was not evaluated on these labels, folds and seeds: "
-                f"flowcpc evaluate ... --mode {name}"
-            )
+            missing = f"{name} was not evaluated on these labels, folds and seeds"
+            lines.append(f"{missing}: flowcpc evaluate ... --mode {name}")
     if SHUFFLED in means:
         # Predicting the most frequent class raises top-1 above chance, but not the class mean.
         column = share if share == "r1" else "mean_class"

@@ -19,15 +19,9 @@ def score_predictions(
     A row has `about`, encoder, protocol, videos, classes, chance (1 / classes), and shares in 0..1:
     top1, top5 and mean_class (the mean of the classes' own top-1), or the recalls r1 ... r50.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        encoder, protocol, video_id, label, predicted, and logits (one float per class) or
-        first_right (the rank of the first neighbour of the same class, 0 for none).
-    classes : sequence of str
-        The label of each logit, sorted.
-
-    Raises ValueError if a video does not occur exactly once, or if a logit is not finite.
+    `predictions` have encoder, protocol, video_id, label, predicted, and logits (one float for each
+    of the sorted `classes`) or first_right (the rank of the first neighbour of the same class, 0
+    for none). Raises ValueError unless every video occurs once and every logit is finite.
     """
     rows = []
     for encoder, protocol, mine in _by_encoder(predictions):

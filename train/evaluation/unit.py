@@ -29,14 +29,11 @@ ENCODER_SETTINGS = (*_INPUT, "width", "norm", "latent", "precision")
 
 
 class EncoderSource(NamedTuple):
-    """Where the evaluated encoder comes from, and the folder of the results.
-
-    Without a run, `checkpoint` is None and the name of the run is empty.
-    """
+    """Where the evaluated encoder comes from, and the folder of the results."""
 
     config: PretrainConfig
-    checkpoint: Checkpoint | None
-    run: str
+    checkpoint: Checkpoint | None  # None without a run
+    run: str  # its name, empty without a run
     folder: Path
 
 

@@ -7,8 +7,14 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from flowcpc.train.evaluation.classifiers.retrieval import RANKS
-from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM, SCRATCH, SHUFFLED
-from flowcpc.train.evaluation.results import labels_in_words
+from flowcpc.train.evaluation.modes import (
+    MOTION,
+    PRETRAINED,
+    RANDOM,
+    SCRATCH,
+    SHUFFLED,
+    labels_in_words,
+)
 from flowcpc.train.report.page import Bar, Row, Table
 from flowcpc.train.report.runs import MODES, Run, rank_of
 

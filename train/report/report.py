@@ -73,10 +73,8 @@ def write_report(
     """
     path = Path(out)
     if path.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(
-            f"{path} does not end in .html; a report is a web page, "
-            f"so name it {path.stem or 'report'}.html"
-        )
+        name = f"{path.stem or 'report'}.html"
+        raise ValueError(f"{path} does not end in .html; a report is a web page, so name it {name}")
     if not run_paths:
         raise ValueError("no run is given; name at least one folder that pretrain wrote")
     store = open_store(store_path) if store_path is not None else None

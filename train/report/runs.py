@@ -11,8 +11,8 @@ import pandas as pd
 
 from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.embeddings import read_predictions
-from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM, SCRATCH
-from flowcpc.train.evaluation.results import EVALUATE, labels_in_words, read_results, unit_name
+from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM, SCRATCH, labels_in_words
+from flowcpc.train.evaluation.results import EVALUATE, read_results, unit_name
 from flowcpc.train.runs.checkpoint import load_checkpoint, where_a_run_is
 from flowcpc.train.runs.metrics import read_metrics
 from flowcpc.train.settings import paper

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from flowcpc.train.evaluation.results import labels_in_words
+from flowcpc.train.evaluation.modes import labels_in_words
 from flowcpc.train.settings.presets import PRESETS
 
 UNSUPERVISED, LINEAR, FINETUNE = "unsupervised", "linear", "finetune"

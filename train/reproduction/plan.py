@@ -116,19 +116,11 @@ def make_plan(
 ) -> TablePlan:
     """Return the plan of a table with the videos of `store`.
 
-    Parameters
-    ----------
-    table : int or str
-        1 to 5, or `findings`: the pairs of rows that the paper's findings compare.
-    scale : str
-        `paper`, or `cpu` (`cpu_scale`).
-    folds, seeds : sequence of int
-        Splits of the data set; seeds of the initial weights and of every draw.
-    changes : mapping
-        Settings of PretrainConfig that replace those of every row.
-
-    Raises ValueError for a name, number or setting that is not valid, and for a fold that the store
-    does not have.
+    `table` is 1 to 5, or `findings`: the pairs of rows that the paper's findings compare. `scale`
+    is `paper` or `cpu` (`cpu_scale`). Every row is run in all `folds`, the splits of the data set,
+    with all `seeds`, of the initial weights and of every draw. `changes` are settings of
+    PretrainConfig that replace those of every row. Raises ValueError for a name, number or setting
+    that is not valid, and for a fold that the store does not have.
     """
     if str(table) not in TABLES:
         raise ValueError(f"there is no table {table}; choose one of {', '.join(TABLES)}")

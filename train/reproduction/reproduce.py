@@ -68,16 +68,10 @@ def reproduce(
     kept and the others continue. OUT/table<N>-<scale>.md and .parquet (of the findings
     OUT/findings-<scale>.md, .parquet and -cells.parquet) are written anew after every row.
 
-    Parameters
-    ----------
-    table, scale, folds, seeds, changes
-        As in `flowcpc.train.reproduction.plan.make_plan`.
-    evaluation : EvaluationConfig, optional
-        Settings of every evaluation. [default: those of the scale]
-    allow_missing : bool
-        Leave out test videos without flow and videos without label instead of refusing.
-    execution : Execution
-        How every pretraining is executed.
+    `table`, `scale`, `folds`, `seeds` and `changes` are those of
+    `flowcpc.train.reproduction.plan.make_plan`; `evaluation` are the settings of every evaluation
+    (default: those of the scale); `allow_missing` leaves out test videos without flow and videos
+    without label instead of refusing; `execution` is how every pretraining is executed.
 
     Raises ValueError for a name, number or setting that is not valid, and for a fold that cannot be
     evaluated; FileNotFoundError if there is no store.
@@ -132,7 +126,10 @@ class _TableRun:
         parts = [_part(listener, number, 1 + len(columns)) for number in range(1 + len(columns))]
         try:
             if row.preset.pretrained:
-                self._pretrain(row, path, config, parts[0])
+                listener.announce(f"{row.name}: pretraining in {path}")
+                options: Any = {"execution": self.execution, "listener": parts[0]}
+                if not loop.pretrain(self.store.path, path, config, **options).finished:
+                    raise Stopped
         except (ValueError, OperationError) as error:
             return self._fail(row, unit, error)
         for column, part in zip(columns, parts[1:], strict=True):
@@ -163,16 +160,6 @@ class _TableRun:
     def _fail(self, row: TableRow, what: str, reason: object) -> None:
         self.reasons.setdefault(row.name, []).append(f"{what}: {reason}")
         self.listener.announce(f"{row.name}, {what}: {reason}")
-
-    def _pretrain(
-        self, row: TableRow, path: Path, config: PretrainConfig, listener: Listener
-    ) -> None:
-        listener.announce(f"{row.name}: pretraining in {path}")
-        result = loop.pretrain(
-            self.store.path, path, config, execution=self.execution, listener=listener
-        )
-        if not result.finished:
-            raise Stopped
 
     def _evaluate(
         self, row: TableRow, path: Path, config: PretrainConfig, column: Column, listener: Listener

@@ -17,20 +17,16 @@ _SHARES = ["ours", "in_training", "random", "motion", "chance"]
 
 
 class Measurement(NamedTuple):
-    """A cell of a table in one unit: accuracies in 0..1, NaN where one was not measured.
-
-    `in_training` is the unsupervised accuracy on training videos; `random`, `motion` and `chance`
-    are the baselines of `ours`.
-    """
+    """A cell of a table in one unit: accuracies in 0..1, NaN where one was not measured."""
 
     preset: str
     mode: str
     labels: str
     fold: int
     seed: int
-    chance: float
+    chance: float  # like `random` and `motion`, a baseline of `ours`
     ours: float = math.nan
-    in_training: float = math.nan
+    in_training: float = math.nan  # unsupervised, on training videos
     random: float = math.nan
     motion: float = math.nan
 

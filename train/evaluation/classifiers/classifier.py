@@ -43,13 +43,6 @@ class Classifier(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(size, classes) for name in heads})
         self.frozen = frozen
 
-    def train(self, mode: bool = True) -> "Classifier":
-        """Set the mode; a frozen encoder stays in eval mode."""
-        super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
-        return self
-
     def forward(self, segments: Tensor, dropout: float = 0.0) -> dict[str, Tensor]:
         """Return scores (B, classes) by head for segments (B, T, planes, h, w).
 
@@ -90,6 +83,8 @@ def train_classifier(
     fields: dict[str, float | str] = {}
     draws = named_seed(seed, purpose)
     classifier.train()
+    if frozen:
+        classifier.encoder.eval()
     with features.random_batches(reader, draws, evaluation, range(first, steps)) as batches:
         for done, batch in enumerate(batches, start=first + 1):
             for group in optimizer.param_groups:

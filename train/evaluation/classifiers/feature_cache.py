@@ -1,9 +1,9 @@
 """Features of whole videos, cached as Parquet, so that modes without training take seconds."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class FeatureCache:
         # The device counts because a GPU computes in another precision.
         key = json.dumps([identity, evaluation.segments, device.type]).encode()
         self._folder = folder / hashlib.sha256(key).hexdigest()[:16]
-        self._make_encoder = make_encoder
+        self._encoder = functools.cache(make_encoder)
         self._store, self._evaluation, self._device = store, evaluation, device
 
     def features(self, videos: pd.DataFrame, listener: Listener = SILENT) -> NDArray[np.float32]:
@@ -70,15 +70,11 @@ class FeatureCache:
             features |= self._compute(part, done + first, len(videos), listener)
         return np.stack([features[key] for key in keys])
 
-    @cached_property
-    def _encoder(self) -> Encoder:
-        return self._make_encoder().eval().requires_grad_(False)
-
     def _compute(
         self, videos: pd.DataFrame, before: int, total: int, listener: Listener
     ) -> _Features:
         """Compute the features of `videos`, save and return them. Raises Stopped."""
-        encoder, evaluation = self._encoder, self._evaluation
+        encoder, evaluation = self._encoder().eval().requires_grad_(False), self._evaluation
         ids = videos["video_id"].tolist()
         reader = SegmentReader(self._store, ids, encoder.config, self._device)
         uniform = protocols(evaluation.segments)[1]

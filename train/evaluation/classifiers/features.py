@@ -54,10 +54,7 @@ def random_batches(
 def every_video_once(
     reader: SegmentReader, protocol: str, seed: int, evaluation: EvaluationConfig
 ) -> Batches:
-    """Return a context with an iterator over batches of all videos in order, read ahead.
-
-    `protocol` chooses the segments; they are cropped at the centre.
-    """
+    """Return the same over all videos in order; `protocol` chooses segments, cropped centrally."""
     videos = np.arange(len(reader.flows))
     counts = {"num_segments": evaluation.segments, "num_flows": reader.num_flows}
     if protocol == protocols(evaluation.segments)[0]:
