@@ -6,15 +6,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from flowcpc.train.evaluation import modes
 from flowcpc.train.evaluation.classifiers.retrieval import RANKS
-from flowcpc.train.evaluation.modes import (
-    MOTION,
-    PRETRAINED,
-    RANDOM,
-    SCRATCH,
-    SHUFFLED,
-    labels_in_words,
-)
+from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM, SCRATCH, SHUFFLED
 from flowcpc.train.report.page import Bar, Row, Table
 from flowcpc.train.report.runs import MODES, Run, rank_of
 
@@ -149,7 +143,7 @@ def _accuracy_table(results: pd.DataFrame, runs: Sequence[Run]) -> Table:
             mode = "scratch" if encoder == SCRATCH else "linear"
             absent = f"not measured; flowcpc evaluate STORE RUN --mode {mode}"
             rows.append(Row([name, absent], style="absent"))
-    title = labels_in_words(labels).capitalize()
+    title = modes.labels_in_words(labels).capitalize()
     videos = sorted(set(results["videos"].astype(int)))
     counts = f"{videos[0]:,}" if len(videos) == 1 else f"{videos[0]:,} to {videos[-1]:,}"
     segments = results["protocol"].str.extract(r"(\d+)$", expand=False).dropna().astype(int)
