@@ -104,7 +104,8 @@ PATH, OUT_FILE, OUT_FOLDER = PathType(), PathType("file"), PathType("folder")
 COUNT, POSITIVE = click.IntRange(min=0), click.IntRange(min=1)
 Command = TypeVar("Command", bound=Callable[..., object])
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+flag = functools.partial(click.option, is_flag=True)
+json_option = flag("--json", "as_json", help="Print JSON for programs.")
 read_workers_option = click.option(
     "--workers",
     type=COUNT,

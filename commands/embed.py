@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click import argument, option
 
 from flowcpc.commands import console
 from flowcpc.commands.console import CommandListener, list_videos, say
@@ -20,18 +21,17 @@ _WORKERS_HELP = (
     "With --weights: processes that compute flow; 0 is this one.  [default: one per core]"
 )
 _FORM = click.Choice(["torchscript", "onnx"])  # as train.runs.export, which loads torch
-_FORM_HELP = "Format of OUT; onnx needs flowcpc[onnx]."
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=console.PATH, metavar="STORE RUN | VIDEO...")
-@click.option("--splits", metavar="LIST", help=_SPLITS_HELP)
-@click.option("--batch-size", type=console.POSITIVE, default=128, help=_BATCH_HELP)
-@click.option("--weights", type=console.PATH, metavar="RUN", help=_WEIGHTS_HELP)
-@click.option("--out", type=console.OUT_FILE, help=_OUT_HELP)
-@click.option("--work-dir", type=console.OUT_FOLDER, help=_WORK_DIR_HELP)
-@click.option("--workers", type=console.COUNT, help=_WORKERS_HELP)
-@click.option("--backend", type=click.Choice(BACKENDS), help="With --weights: flow solver.")
+@argument("paths", nargs=-1, required=True, type=console.PATH, metavar="STORE RUN | VIDEO...")
+@option("--splits", metavar="LIST", help=_SPLITS_HELP)
+@option("--batch-size", type=console.POSITIVE, default=128, help=_BATCH_HELP)
+@option("--weights", type=console.PATH, metavar="RUN", help=_WEIGHTS_HELP)
+@option("--out", type=console.OUT_FILE, help=_OUT_HELP)
+@option("--work-dir", type=console.OUT_FOLDER, help=_WORK_DIR_HELP)
+@option("--workers", type=console.COUNT, help=_WORKERS_HELP)
+@option("--backend", type=click.Choice(BACKENDS), help="With --weights: flow solver.")
 def embed(
     paths: tuple[Path, ...],
     splits: str | None,
@@ -91,9 +91,9 @@ def _embed_files(paths: tuple[Path, ...], run: Path, **options: Any) -> None:
 
 
 @click.command("export-encoder")
-@click.argument("run", type=console.PATH)
-@click.argument("out", type=console.OUT_FILE)
-@click.option("--to", "form", type=_FORM, required=True, help=_FORM_HELP)
+@argument("run", type=console.PATH)
+@argument("out", type=console.OUT_FILE)
+@option("--to", "form", type=_FORM, required=True, help="Format of OUT; onnx needs flowcpc[onnx].")
 def export_encoder(run: Path, out: Path, form: str) -> None:
     """Export the encoder of RUN for programs without flowcpc.
 

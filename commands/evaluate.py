@@ -1,46 +1,35 @@
 """The commands that evaluate encoders and show results: evaluate, report, reproduce."""
 
 import dataclasses
+import functools
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from click import argument, option
 
 from flowcpc.commands import console
-from flowcpc.commands.console import (
-    Command,
-    CommandListener,
-    as_json_text,
-    json_option,
-    say,
-    settings_option,
-)
+from flowcpc.commands.console import CommandListener, flag, json_option, say, settings_option
 from flowcpc.train.evaluation.config import SCHEDULES, EvaluationConfig, schedule_of
 from flowcpc.train.evaluation.modes import MODES
 from flowcpc.train.reproduction.paper_tables import TABLES
 from flowcpc.train.settings.config import PretrainConfig
 
 _MODE_HELP = "; ".join(f"{mode.name}: {mode.description}" for mode in MODES.values()) + "."
-_LABELS_HELP = "Labelled training videos per class; a list such as all,18,5."
+_LABEL_HELP = "Labelled training videos per class; a list such as all,18,5."
+_FORM = "all|N[,...]"
 _OUT_HELP = "Folder of the results, for a second data set or without RUN.  [default: RUN]"
 _SCHEDULE_HELP = "Training steps and rates.  [default: decided by the preset of the encoder]"
-_STORE_HELP = "Show the embeddings and data of this store too."
 _TABLE_HELP = "Table of the paper; findings: the comparisons behind its findings."
 _SCALE_HELP = "paper: its settings; cpu: a small encoder and few steps in all rows."
-_STEPS_HELP = "Pretraining steps.  [default: those of --scale]"
-_MISSING_HELP = "Evaluate even if some test videos have no flow."
-_SCHEDULE = click.Choice(list(SCHEDULES))
 _EVALUATION_SET_HELP = "Change a setting of every evaluation; may be repeated."
-
-
-def _list_of_numbers(name: str, default: str, text: str) -> Callable[[Command], Command]:
-    return click.option(name, callback=console.numbers, default=default, help=text)
-
-
-_folds_option = _list_of_numbers("--folds", "1", "Splits of the data set, such as 1,2,3.")
-_missing_option = click.option("--allow-missing", is_flag=True, help=_MISSING_HELP)
+_SCHEDULE = click.Choice(list(SCHEDULES))
+_numbers_option = functools.partial(option, callback=console.numbers)
+_folds_option = _numbers_option(
+    "--folds", default="1", help="Splits of the data set, such as 1,2,3."
+)
+_missing_option = flag("--allow-missing", help="Evaluate even if some test videos have no flow.")
 
 
 def _labels(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int | None, ...]:
@@ -48,29 +37,23 @@ def _labels(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int
     parts = console.words(ctx, param, value)
     for part in parts:
         if part != "all" and not (part.isdecimal() and int(part) > 0):
-            raise click.BadParameter(
-                f"{part!r} must be all or a number from 1; write for example all,18,5", ctx, param
-            )
+            problem = f"{part!r} must be all or a number from 1; write for example all,18,5"
+            raise click.BadParameter(problem, ctx, param)
     return tuple(None if part == "all" else int(part) for part in parts)
 
 
 @click.command()
-@click.argument("store", type=console.PATH)
-@click.argument("run", type=console.PATH, required=False)
-@click.option("--mode", type=click.Choice(list(MODES)), default="linear", help=_MODE_HELP)
-@click.option(
-    "--labels-per-class",
-    "labels",
-    metavar="all|N[,...]",
-    callback=_labels,
-    default="all",
-    help=_LABELS_HELP,
+@argument("store", type=console.PATH)
+@argument("run", type=console.PATH, required=False)
+@option("--mode", type=click.Choice(list(MODES)), default="linear", help=_MODE_HELP)
+@option(
+    "--labels-per-class", "labels", metavar=_FORM, callback=_labels, default="all", help=_LABEL_HELP
 )
 @_folds_option
-@_list_of_numbers("--seeds", "0", "Seeds of all random draws, such as 0,1,2.")
-@click.option("--out", type=console.OUT_FOLDER, help=_OUT_HELP)
-@click.option("--preset", help="Encoder settings of scratch and random without RUN.")
-@click.option("--schedule", type=_SCHEDULE, help=_SCHEDULE_HELP)
+@_numbers_option("--seeds", default="0", help="Seeds of all random draws, such as 0,1,2.")
+@option("--out", type=console.OUT_FOLDER, help=_OUT_HELP)
+@option("--preset", help="Encoder settings of scratch and random without RUN.")
+@option("--schedule", type=_SCHEDULE, help=_SCHEDULE_HELP)
 @settings_option("Change a setting of the evaluation; may be repeated.")
 @_missing_option
 @json_option
@@ -90,44 +73,32 @@ def evaluate(
     combination is evaluated. Run the same command again to resume, or to read finished results.
     """
     listener = CommandListener(f"evaluate {options['mode']}")
-    from flowcpc.train.evaluation.evaluate import evaluate as run_evaluation
-
-    encoder, evaluation = _configurations(run, preset, schedule, settings)
-    options |= {"encoder": encoder, "evaluation": evaluation, "listener": listener}
-    with listener:
-        result = run_evaluation(store, run, **options)
-    listener.leave_unless(result.finished)
-    click.echo(as_json_text(result.table) if as_json else result.to_text())
-
-
-def _configurations(
-    run: Path | None, preset: str | None, schedule: str | None, settings: tuple[str, ...]
-) -> tuple[PretrainConfig | None, EvaluationConfig | None]:
-    """Return the settings of the encoder where there is no run, and those of the evaluation.
-
-    The second are None if they are only those of the encoder's preset.
-    """
     from flowcpc.commands.settings import parse_settings
+    from flowcpc.train.evaluation.evaluate import evaluate as run_evaluation
     from flowcpc.train.runs.checkpoint import require_checkpoint
     from flowcpc.train.settings.presets import find_preset
 
     classes = (EvaluationConfig, PretrainConfig) if run is None else (EvaluationConfig,)
     changes, *of_encoder = parse_settings(settings, *classes)
-    encoder = None
+    encoder, evaluation = None, None  # unless given: those of the run, and of the encoder's preset
     if preset is not None:
         encoder = dataclasses.replace(find_preset(preset).config, **dict(*of_encoder))
-    if schedule is None and not changes:
-        return encoder, None
-    if schedule is None:
+    if schedule is None and changes:
         start = encoder if run is None else require_checkpoint(run).config
         schedule = schedule_of(start.preset if start else "")
-    return encoder, dataclasses.replace(SCHEDULES[schedule], **changes)
+    if schedule is not None:
+        evaluation = dataclasses.replace(SCHEDULES[schedule], **changes)
+    options |= {"encoder": encoder, "evaluation": evaluation, "listener": listener}
+    with listener:
+        result = run_evaluation(store, run, **options)
+    listener.leave_unless(result.finished)
+    click.echo(console.as_json_text(result.table) if as_json else result.to_text())
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=console.PATH, metavar="RUN...")
-@click.option("--out", type=console.OUT_FILE, default="report.html", help="The page to write.")
-@click.option("--store", type=console.PATH, help=_STORE_HELP)
+@argument("runs", nargs=-1, required=True, type=console.PATH, metavar="RUN...")
+@option("--out", type=console.OUT_FILE, default="report.html", help="The page to write.")
+@option("--store", type=console.PATH, help="Show the embeddings and data of this store too.")
 def report(runs: tuple[Path, ...], out: Path, store: Path | None) -> None:
     """Write one HTML page about RUNs.
 
@@ -142,18 +113,18 @@ def report(runs: tuple[Path, ...], out: Path, store: Path | None) -> None:
 
 
 @click.command()
-@click.argument("store", type=console.PATH)
-@click.argument("out", type=console.OUT_FOLDER)
-@click.option("--table", type=click.Choice(list(TABLES)), required=True, help=_TABLE_HELP)
-@click.option("--scale", type=_SCHEDULE, default="paper", help=_SCALE_HELP)
+@argument("store", type=console.PATH)
+@argument("out", type=console.OUT_FOLDER)
+@option("--table", type=click.Choice(list(TABLES)), required=True, help=_TABLE_HELP)
+@option("--scale", type=_SCHEDULE, default="paper", help=_SCALE_HELP)
 @_folds_option
-@_list_of_numbers("--seeds", "0", "Pretrain and evaluate with each of these seeds.")
-@click.option("--steps", type=console.POSITIVE, help=_STEPS_HELP)
+@_numbers_option("--seeds", default="0", help="Pretrain and evaluate with each of these seeds.")
+@option("--steps", type=console.POSITIVE, help="Pretraining steps.  [default: those of --scale]")
 @settings_option("Change a setting of every pretraining; may be repeated.")
 @settings_option(_EVALUATION_SET_HELP, "--evaluation-set", "evaluation")
 @console.read_workers_option
 @_missing_option
-@click.option("--dry-run", is_flag=True, help="Print runs, evaluations and steps; run nothing.")
+@flag("--dry-run", help="Print runs, evaluations and steps; run nothing.")
 def reproduce(
     store: Path,
     out: Path,

@@ -1,4 +1,4 @@
-"""The commands `extract-flow` and `status`."""
+"""The commands that make flow: synth, extract-flow, status."""
 
 import dataclasses
 import json
@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click import argument, option
 
 from flowcpc.commands import console
-from flowcpc.commands.console import CommandListener, command_line, json_option, say
+from flowcpc.commands.console import CommandListener, command_line, flag, json_option, say
 from flowcpc.commands.stores import encoding_option, format_option, report_outdated
 from flowcpc.pipeline.cluster.places import CLUSTERS
 from flowcpc.pipeline.datasets.sources import DATASETS
@@ -31,66 +32,59 @@ _ANNOTATIONS_HELP = (
     "ucf101, hmdb51: folder of the official lists; kinetics: the official CSV, or a folder of "
     "several; csv: the file (path, label, group, split)."
 )
+_CLIPS_HELP = "Height x width of the clips, in px."
 _SIZE_HELP = "Height x width that frames are resized to before flow.  [default: 256x342]"
 _SHORT_SIDE_HELP = "Resize the shorter side to PX and keep the aspect ratio, instead of --size."
 _BACKEND_HELP = "Flow solver; auto: cuda if a device works, else cpu."
 _PROFILE_HELP = "Border and interpolation rules of the flow; part of a store's numerics."
-_FRAMES_HELP = "Store frames as JPEGs too; fixed when a store is created."
 _CLUSTER_HELP = "Processes of this machine, one per GPU of it, or SLURM jobs.  [default: local]"
 _WAIT_HELP = "Seconds to wait for the first worker.  [default: 120; SLURM: no limit]"
 _DIRECTIVE_HELP = (
     "slurm: another #SBATCH line, as --gres=gpu:1; may be repeated. Other settings of jobs are in "
     "dask-jobqueue's configuration file."
 )
-_RETRY_HELP = "Retry videos that failed because of their file."
-_STRICT_HELP = "Refuse videos with more or fewer frames than their header says."
 _TIME_HELP = "Give up a video that takes longer.  [default: none]"
 _MEMORY_HELP = "Memory that decoding a video may take, such as 500M or 4G."
-_DRY_RUN_HELP = "Print videos, frames, size and hours; write nothing."
 _MAX_FAILURES_HELP = "Stop when more than N videos have failed."
 
 
 @click.command("extract-flow")
-@click.argument("videos", type=console.PATH)
-@click.argument("store", type=console.PATH)
-@click.option("--dataset", type=_DATASET, default="folder", help="Layout of VIDEOS.")
-@click.option("--annotations", type=console.PATH, help=_ANNOTATIONS_HELP)
-@click.option(
-    "--limit", type=console.POSITIVE, help="Take only N videos, balanced over the classes."
-)
-@click.option("--size", metavar="HxW", callback=console.parse_size, help=_SIZE_HELP)
-@click.option("--short-side", type=console.POSITIVE, metavar="PX", help=_SHORT_SIDE_HELP)
-@click.option("--backend", type=_BACKEND, default="auto", help=_BACKEND_HELP)
-@click.option("--profile", type=_PROFILE, default="opencv-cpu", help=_PROFILE_HELP)
+@argument("videos", type=console.PATH)
+@argument("store", type=console.PATH)
+@option("--dataset", type=_DATASET, default="folder", help="Layout of VIDEOS.")
+@option("--annotations", type=console.PATH, help=_ANNOTATIONS_HELP)
+@option("--limit", type=console.POSITIVE, help="Take only N videos, balanced over the classes.")
+@option("--size", metavar="HxW", callback=console.parse_size, help=_SIZE_HELP)
+@option("--short-side", type=console.POSITIVE, metavar="PX", help=_SHORT_SIDE_HELP)
+@option("--backend", type=_BACKEND, default="auto", help=_BACKEND_HELP)
+@option("--profile", type=_PROFILE, default="opencv-cpu", help=_PROFILE_HELP)
 @encoding_option
 @format_option
-@click.option("--with-frames", is_flag=True, help=_FRAMES_HELP)
+@flag("--with-frames", help="Store frames as JPEGs too; fixed when a store is created.")
 # Where it runs; pipeline/cluster/places.py says which options exclude each other.
-@click.option(
-    "--workers", type=console.COUNT, help="Processes; 0: only this one.  [default: cores]"
-)
-@click.option("--cluster", type=_CLUSTER, help=_CLUSTER_HELP)
-@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to use: tcp://HOST:PORT.")
-@click.option("--scheduler-file", type=console.PATH, help="File that a Dask scheduler wrote.")
-@click.option("--wait", type=float, metavar="SECONDS", help=_WAIT_HELP)
-@click.option("--shard", metavar="I/N", help="Part I of N, for job arrays; works without Dask.")
-@click.option("--adapt", metavar="MIN:MAX", help="slurm: fewest and most jobs at a time.")
-@click.option("--queue", help="slurm: partition.")
-@click.option("--account", help="slurm: account to charge.")
-@click.option("--walltime", metavar="TIME", help="slurm: time limit of a job, as 01:00:00.")
-@click.option("--memory", metavar="SIZE", help="slurm: memory of a job.  [default: 4GB]")
-@click.option("--cores", type=console.POSITIVE, help="slurm: cores of a job.  [default: 1]")
-@click.option("--directive", "directives", multiple=True, help=_DIRECTIVE_HELP)
+@option("--workers", type=console.COUNT, help="Processes; 0: only this one.  [default: cores]")
+@option("--cluster", type=_CLUSTER, help=_CLUSTER_HELP)
+@option("--scheduler", metavar="ADDRESS", help="Dask scheduler to use: tcp://HOST:PORT.")
+@option("--scheduler-file", type=console.PATH, help="File that a Dask scheduler wrote.")
+@option("--wait", type=float, metavar="SECONDS", help=_WAIT_HELP)
+@option("--shard", metavar="I/N", help="Part I of N, for job arrays; works without Dask.")
+@option("--adapt", metavar="MIN:MAX", help="slurm: fewest and most jobs at a time.")
+@option("--queue", help="slurm: partition.")
+@option("--account", help="slurm: account to charge.")
+@option("--walltime", metavar="TIME", help="slurm: time limit of a job, as 01:00:00.")
+@option("--memory", metavar="SIZE", help="slurm: memory of a job.  [default: 4GB]")
+@option("--cores", type=console.POSITIVE, help="slurm: cores of a job.  [default: 1]")
+@option("--directive", "directives", multiple=True, help=_DIRECTIVE_HELP)
 # What counts as a failure, and what follows from it.
-@click.option("--retry-failed", is_flag=True, help=_RETRY_HELP)
-@click.option("--strict", is_flag=True, help=_STRICT_HELP)
-@click.option("--time-limit", type=float, metavar="SECONDS", help=_TIME_HELP)
-@click.option(
+@flag("--retry-failed", help="Retry videos that failed because of their file.")
+@flag("--strict", help="Refuse videos with more or fewer frames than their header says.")
+@option("--time-limit", type=float, metavar="SECONDS", help=_TIME_HELP)
+@option(
     "--memory-limit", metavar="SIZE", callback=console.parse_bytes, default="4G", help=_MEMORY_HELP
 )
-@click.option("--dry-run", is_flag=True, help=_DRY_RUN_HELP)
-@click.option("--fail-fast", is_flag=True, help="Stop at the first video that fails.")
-@click.option("--max-failures", type=console.COUNT, metavar="N", help=_MAX_FAILURES_HELP)
+@flag("--dry-run", help="Print videos, frames, size and hours; write nothing.")
+@flag("--fail-fast", help="Stop at the first video that fails.")
+@option("--max-failures", type=console.COUNT, metavar="N", help=_MAX_FAILURES_HELP)
 def extract_flow(
     videos: Path,
     store: Path,
@@ -121,10 +115,8 @@ def extract_flow(
     from flowcpc.pipeline.tvl1.solver import available_threads
 
     if fail_fast and max_failures is not None:
-        raise ValueError(
-            f"--fail-fast stops at the first failure, --max-failures {max_failures} sets another "
-            "limit; leave one of them out"
-        )
+        rule = f"--fail-fast stops at the first failure, --max-failures {max_failures} later"
+        raise ValueError(f"{rule}; give one of them")
     if size and options["short_side"]:
         raise ValueError("--size and --short-side both give the size of frames; give one of them")
     shard = None if options["shard"] is None else parse_shard(options["shard"])
@@ -181,11 +173,9 @@ def _report(summary: "ExtractionSummary", store: Path) -> None:
     """Print what an extraction did; the videos without flow go to stdout."""
     videos = counted(summary.videos, "video")
     if summary.stored or not summary.finished:
-        rate = summary.pairs / summary.seconds
-        say(
-            f"stored {counted(summary.stored, 'video')} in {store} "
-            f"({counted(summary.pairs, 'pair')}, {rate:.3g} pairs/s) in {summary.seconds:.0f} s"
-        )
+        stored, pairs = counted(summary.stored, "video"), counted(summary.pairs, "pair")
+        speed = f"{summary.pairs / summary.seconds:.3g} pairs/s"
+        say(f"stored {stored} in {store} ({pairs}, {speed}) in {summary.seconds:.0f} s")
     elif not summary.videos:
         say("nothing to do: this part of the data set has no video")
     elif not summary.failed and not summary.outdated:
@@ -213,7 +203,7 @@ def _list_failures(failed: Sequence[tuple[str, str]], store: Path) -> None:
 
 
 @click.command()
-@click.argument("store", type=console.PATH)
+@argument("store", type=console.PATH)
 @json_option
 def status(store: Path, as_json: bool) -> None:
     """Print the progress of an extraction into STORE.
@@ -228,4 +218,29 @@ def status(store: Path, as_json: bool) -> None:
     click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.to_text())
 
 
-COMMANDS = (extract_flow, status)
+@click.command()
+@argument("out", type=console.OUT_FOLDER)
+@option("--groups", default=25, help="Groups of clips that look alike.")
+@option("--clips-per-group", default=4, help="Clips per class and group.")
+@option("--frames", default=81, help="Frames per clip.")
+@option("--size", metavar="HxW", callback=console.parse_size, default="96x128", help=_CLIPS_HELP)
+@option("--seed", default=0, help="Decides every pixel.")
+def synth(out: Path, **parameters: Any) -> None:
+    """Write synthetic videos whose class is their motion.
+
+    Classes differ in nothing else. OUT has the layout and the lists of UCF-101. Run the same
+    command again to resume.
+    """
+    from flowcpc.pipeline.synthetic.dataset import SyntheticParameters, write_dataset
+
+    chosen = SyntheticParameters(**parameters)
+    with CommandListener("synth") as listener:
+        summary = write_dataset(out, chosen, listener=listener)
+    listener.leave_unless(summary.finished)
+    clips = counted(summary.videos, "clip")
+    say(f"{out}: {clips} of {len(summary.classes)} classes ({summary.written} written now)")
+    lists = f"--dataset ucf101 --annotations {out}/annotations"
+    say(f"next: flowcpc extract-flow {out}/videos STORE {lists} --size 48x64")
+
+
+COMMANDS = (synth, extract_flow, status)

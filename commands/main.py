@@ -7,7 +7,7 @@ import os
 
 import click
 
-from flowcpc.commands import console, embed, evaluate, extract, stores, synth, train
+from flowcpc.commands import console, embed, evaluate, extract, stores, train
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
 
@@ -21,7 +21,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-for _module in (synth, extract, train, evaluate, embed, stores):
+for _module in (extract, train, evaluate, embed, stores):
     for _command in _module.COMMANDS:
         main.add_command(_command)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click import argument, option
 
 from flowcpc.commands import console
-from flowcpc.commands.console import CommandListener, as_json_text, json_option, list_videos, say
+from flowcpc.commands.console import CommandListener, flag, json_option, list_videos, say
 from flowcpc.pipeline.datasets.sources import DATASETS
 from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.layout import ARRAY_FORMATS, ENCODING_NAMES
@@ -29,22 +30,21 @@ _ANNOTATIONS_HELP = "ucf101, hmdb51: folder of the official lists; kinetics: the
 _SHORT_SIDE_HELP = (
     "Accept all sizes whose shorter side is PX.  [default: the first video's size only]"
 )
-_FPS_HELP = "Frames per second of all videos, for times in seconds."
 _FORM = click.Choice(["table", "csv", "parquet"])  # as inspection.query, which loads DuckDB
 _DATASET = click.Choice([name for name in DATASETS if name != "csv"])
 _LAYOUT = click.Choice(["denseflow", "tsn", "memdpc"])  # as exchange.layouts, which loads OpenCV
 _MOST_PENDING = 10  # that verify lists one by one
 _SIDE_BY_SIDE = 4  # videos of an animation if none is given
 
-encoding_option = click.option(
+encoding_option = option(
     "--encoding", type=_ENCODING, default=ENCODING_NAMES[0], help=_ENCODING_HELP
 )
-format_option = click.option("--format", "array_format", type=_FORMAT, help=_FORMAT_HELP)
+format_option = option("--format", "array_format", type=_FORMAT, help=_FORMAT_HELP)
 
 
 @click.command()
-@click.argument("store", type=console.PATH)
-@click.option("--rebuild-index", is_flag=True, help="First rebuild the tables from the records.")
+@argument("store", type=console.PATH)
+@flag("--rebuild-index", help="First rebuild the tables from the records.")
 @json_option
 def info(store: Path, rebuild_index: bool, as_json: bool) -> None:
     """Print a summary of STORE.
@@ -63,9 +63,9 @@ def info(store: Path, rebuild_index: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("store", type=console.PATH)
-@click.option("--repair", "videos", type=console.PATH, metavar="VIDEOS", help=_REPAIR_HELP)
-@click.option("--workers", type=console.POSITIVE, help=_WORKERS_HELP)
+@argument("store", type=console.PATH)
+@option("--repair", "videos", type=console.PATH, metavar="VIDEOS", help=_REPAIR_HELP)
+@option("--workers", type=console.POSITIVE, help=_WORKERS_HELP)
 @json_option
 def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool) -> None:
     """Check every file of STORE against its checksum.
@@ -84,7 +84,7 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
     with listener:
         report = verify_store(opened, workers=count, listener=listener)
     if as_json or len(report.table):
-        click.echo(as_json_text(report.table) if as_json else _problems_text(report))
+        click.echo(console.as_json_text(report.table) if as_json else _problems_text(report))
     listener.leave_unless(report.finished)
     say(
         f"{store}: {counted(report.videos, 'video')}, {report.bytes / 1e6:.3g} MB read, "
@@ -115,10 +115,10 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
 
 
 @click.command()
-@click.argument("store", type=console.PATH)
-@click.argument("sql")
-@click.option("--as", "form", type=_FORM, help=_FORM_HELP)
-@click.option("--out", type=console.OUT_FILE, help="File to write instead of stdout.")
+@argument("store", type=console.PATH)
+@argument("sql")
+@option("--as", "form", type=_FORM, help=_FORM_HELP)
+@option("--out", type=console.OUT_FILE, help="File to write instead of stdout.")
 def query(store: Path, sql: str, form: str | None, out: Path | None) -> None:
     """Query the tables of STORE with SQL.
 
@@ -150,9 +150,9 @@ def query(store: Path, sql: str, form: str | None, out: Path | None) -> None:
 
 
 @click.command()
-@click.argument("store", type=console.PATH)
-@click.argument("videos", nargs=-1, metavar="[VIDEO]...")
-@click.option("--out", type=console.OUT_FILE, required=True, help="File to write.")
+@argument("store", type=console.PATH)
+@argument("videos", nargs=-1, metavar="[VIDEO]...")
+@option("--out", type=console.OUT_FILE, required=True, help="File to write.")
 def show(store: Path, videos: tuple[str, ...], out: Path) -> None:
     """Draw the flow of VIDEOs with the colour wheel.
 
@@ -176,14 +176,14 @@ def show(store: Path, videos: tuple[str, ...], out: Path) -> None:
 
 
 @click.command("import")
-@click.argument("folder", type=console.PATH)
-@click.argument("store", type=console.PATH)
-@click.option("--layout", type=_LAYOUT, required=True, help="Program that wrote the JPEGs.")
-@click.option("--bound", default=20.0, help="The 8 bits span -BOUND..BOUND px.")
-@click.option("--fps", type=float, help=_FPS_HELP)
-@click.option("--dataset", type=_DATASET, default="folder", help=_DATASET_HELP)
-@click.option("--annotations", type=console.PATH, help=_ANNOTATIONS_HELP)
-@click.option("--short-side", type=console.POSITIVE, metavar="PX", help=_SHORT_SIDE_HELP)
+@argument("folder", type=console.PATH)
+@argument("store", type=console.PATH)
+@option("--layout", type=_LAYOUT, required=True, help="Program that wrote the JPEGs.")
+@option("--bound", default=20.0, help="The 8 bits span -BOUND..BOUND px.")
+@option("--fps", type=float, help="Frames per second of all videos, for times in seconds.")
+@option("--dataset", type=_DATASET, default="folder", help=_DATASET_HELP)
+@option("--annotations", type=console.PATH, help=_ANNOTATIONS_HELP)
+@option("--short-side", type=console.POSITIVE, metavar="PX", help=_SHORT_SIDE_HELP)
 @encoding_option
 @format_option
 def import_command(
@@ -219,11 +219,11 @@ def import_command(
 
 
 @click.command("export")
-@click.argument("store", type=console.PATH)
-@click.argument("out", type=console.OUT_FOLDER)
-@click.argument("videos", nargs=-1, metavar="[VIDEO]...")
-@click.option("--layout", type=_LAYOUT, required=True, help="Program that will read the JPEGs.")
-@click.option("--bound", default=20.0, help="Clip flow to -BOUND..BOUND px.")
+@argument("store", type=console.PATH)
+@argument("out", type=console.OUT_FOLDER)
+@argument("videos", nargs=-1, metavar="[VIDEO]...")
+@option("--layout", type=_LAYOUT, required=True, help="Program that will read the JPEGs.")
+@option("--bound", default=20.0, help="Clip flow to -BOUND..BOUND px.")
 def export_command(
     store: Path, out: Path, videos: tuple[str, ...], layout: str, bound: float
 ) -> None:

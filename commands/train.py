@@ -1,51 +1,40 @@
 """The commands that train: pretrain, presets."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import click
+from click import argument, option
 
 from flowcpc.commands import console
-from flowcpc.commands.console import CommandListener, say
+from flowcpc.commands.console import CommandListener, flag, say
 from flowcpc.train.settings.config import MODALITIES
 
 _PRESET_HELP = (
     "Named settings; `tiny` is for a CPU.  [default: that of --config or RUN, or table1-flow]"
 )
-_CONFIG_HELP = "A file of settings: YAML, or a run's config.json."
-_STEPS_HELP = "Iterations; more of them continue a finished run."
 _GAMMA_HELP = "Multiply the learning rate by this at each boundary of the schedule."
 _MODALITY_HELP = "Train on flow, or on the frames of a store that has them."
-_CUDA_GRAPHS_HELP = "Compile it and replay CUDA graphs; one GPU only."
-_TENSORBOARD_HELP = "Also write metrics for TensorBoard, to RUN/tensorboard."
-_WANDB_HELP = "Also write metrics for Weights & Biases, offline, to RUN/wandb."
 
 
 @click.command()
-@click.argument("store", type=console.PATH)
-@click.argument("run", type=console.OUT_FOLDER)
-@click.option("--preset", help=_PRESET_HELP)
-@click.option("--config", type=console.PATH, help=_CONFIG_HELP)
+@argument("store", type=console.PATH)
+@argument("run", type=console.OUT_FOLDER)
+@option("--preset", help=_PRESET_HELP)
+@option("--config", type=console.PATH, help="A file of settings: YAML, or a run's config.json.")
 @console.settings_option("Change one setting; may be repeated.")
-@click.option("--steps", type=console.POSITIVE, help=_STEPS_HELP)
-@click.option("--gamma", type=float, help=_GAMMA_HELP)
-@click.option("--modality", type=click.Choice(MODALITIES), help=_MODALITY_HELP)
+@option("--steps", type=console.POSITIVE, help="Iterations; more of them continue a finished run.")
+@option("--gamma", type=float, help=_GAMMA_HELP)
+@option("--modality", type=click.Choice(MODALITIES), help=_MODALITY_HELP)
 @console.read_workers_option
-@click.option("--compile", is_flag=True, help="Compile the model (torch.compile).")
-@click.option("--cuda-graphs", is_flag=True, help=_CUDA_GRAPHS_HELP)
-@click.option("--tensorboard", is_flag=True, help=_TENSORBOARD_HELP)
-@click.option("--wandb", is_flag=True, help=_WANDB_HELP)
+@flag("--compile", help="Compile the model (torch.compile).")
+@flag("--cuda-graphs", help="Compile it and replay CUDA graphs; one GPU only.")
+@flag("--tensorboard", help="Also write metrics for TensorBoard, to RUN/tensorboard.")
+@flag("--wandb", help="Also write metrics for Weights & Biases, offline, to RUN/wandb.")
 def pretrain(
-    store: Path,
-    run: Path,
-    preset: str | None,
-    config: Path | None,
-    settings: tuple[str, ...],
-    steps: int | None,
-    gamma: float | None,
-    modality: str | None,
-    **execution: Any,
+    store: Path, run: Path, preset: str | None, config: Path | None, **options: Any
 ) -> None:
     """Pretrain CPC on STORE.
 
@@ -64,12 +53,12 @@ def pretrain(
     if preset is None and config is None and (run / "config.json").is_file():
         config = run / "config.json"
         say(f"using settings from {config}; command-line options override them")
-    chosen = pretrain_config(
-        preset, file=config, settings=settings, steps=steps, gamma=gamma, modality=modality
-    )
+    names = {field.name for field in dataclasses.fields(Execution)}
+    execution = Execution(**{name: options.pop(name) for name in names})
+    chosen = pretrain_config(preset, file=config, **options)
     listener.quiet = not is_main_process()
     with listener:
-        result = loop.pretrain(store, run, chosen, Execution(**execution), listener=listener)
+        result = loop.pretrain(store, run, chosen, execution, listener=listener)
     listener.leave_unless(result.finished)
     if listener.quiet:
         return
@@ -80,7 +69,7 @@ def pretrain(
 
 
 @click.command()
-@click.argument("name", required=False)
+@argument("name", required=False)
 @console.json_option
 def presets(name: str | None, as_json: bool) -> None:
     """List the paper's settings next to its results.

@@ -10,10 +10,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from flowcpc.pipeline.cluster.places import Place, choose_place
-from flowcpc.pipeline.estimate import estimate
+from flowcpc.pipeline.cluster.places import choose_place
+from flowcpc.pipeline.estimate import Estimate, estimate
 from flowcpc.pipeline.loose_videos import find_videos, settings_like
 from flowcpc.pipeline.run import run_extraction
 from flowcpc.pipeline.tvl1.solver import available_threads
@@ -26,35 +25,19 @@ from flowcpc.stores.flow_store import create_store
 from flowcpc.train.runs.checkpoint import check_numerics, require_checkpoint
 from flowcpc.train.runs.embed import BATCH_SEGMENTS, embed_store
 
-if TYPE_CHECKING:
-    from flowcpc.pipeline.datasets.listing import Video
-    from flowcpc.pipeline.extraction.extract import ExtractionSettings
-
 MANY_VIDEOS = 50  # from here on, time and disk space are estimated first, which takes seconds
 _SCRATCH = ".flowcpc-embed-"
 
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddedVideos:
-    """What `embed_videos` did.
+    """What `embed_videos` did. Without rows there is no table."""
 
-    Attributes
-    ----------
-    path : Path
-        The table.
-    finished : bool
-        False after a stop; then there is no table.
-    videos, rows : int
-        Videos that were found; rows in the table, one per segment. Without rows there is no table.
-    failed : list of (Path, str)
-        Video files without embeddings, each with the reason.
-    """
-
-    path: Path
-    finished: bool
-    videos: int
-    failed: list[tuple[Path, str]]
-    rows: int = 0
+    path: Path  # of the table
+    finished: bool  # false after a stop
+    videos: int  # that were found
+    failed: list[tuple[Path, str]]  # video files without embeddings, each with the reason
+    rows: int = 0  # in the table, one per segment
 
 
 def embed_videos(
@@ -92,12 +75,8 @@ def embed_videos(
     listener : Listener
         Stages: "flow", which counts bytes of video files, and "embed", which counts videos.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        A path, the run or `out` cannot be used.
-    OperationError
-        The flow needs more disk space than is free.
+    Raises FileNotFoundError or ValueError if a path, the run or `out` cannot be used, and
+    OperationError if the flow needs more disk space than is free.
     """
     out = Path(out)
     if out.suffix.lower() != ".parquet":
@@ -119,7 +98,8 @@ def embed_videos(
         check_numerics(checkpoint, store.numerics)
         listener.announce(f"{counted(len(files), 'video')}; temporary flow is in {scratch}")
         if len(files) >= MANY_VIDEOS:
-            _check_space(settings, dataset.videos, place, scratch, listener)
+            expected = estimate(settings, dataset.videos, place, listener)
+            _check_space(expected, scratch, listener)
         listener.begin("flow")
         extraction = run_extraction(settings, dataset.videos, place, listener=listener)
         failed = [(files[video_id], reason) for video_id, reason in extraction.failed]
@@ -133,15 +113,8 @@ def embed_videos(
         return EmbeddedVideos(out, True, len(files), failed, rows)
 
 
-def _check_space(
-    settings: "ExtractionSettings",
-    videos: "Sequence[Video]",
-    place: Place,
-    scratch: Path,
-    listener: Listener,
-) -> None:
+def _check_space(expected: Estimate, scratch: Path, listener: Listener) -> None:
     """Announce how much time and disk space many videos need; refuse a disk that is too full."""
-    expected = estimate(settings, videos, place, listener)
     hours = sum(expected.seconds.values()) / 3600 / (expected.workers or 1)
     gigabytes, free = expected.bytes / 1e9, shutil.disk_usage(scratch).free
     listener.announce(

@@ -27,8 +27,8 @@ class ExportSummary:
     `finished` is false if it was stopped early.
     """
 
+    videos: int
     finished: bool = True
-    videos: int = 0
     written: int = 0
     failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
@@ -67,7 +67,7 @@ def export_flow(
     for parent in {(out / video_id).parent for video_id in video_ids}:
         for torn in filter(is_torn, parent.glob(f".*{TEMPORARY_SUFFIX}")):
             shutil.rmtree(torn)
-    summary = ExportSummary(videos=len(video_ids))
+    summary = ExportSummary(len(video_ids))
     for number, video_id in enumerate(video_ids):
         if listener.should_stop():
             summary.finished = False
@@ -126,9 +126,8 @@ def _refuse_other_exports(folder: Path, recipe: Mapping[str, Any]) -> None:
     else:
         if existing == recipe:
             return
-        was, wanted = (
-            "layout {layout} with bound {bound:g} px".format(**r) for r in (existing, recipe)
-        )
+        words = "layout {layout} with bound {bound:g} px"
+        was, wanted = words.format(**existing), words.format(**recipe)
         problem = f"{folder} was exported as {was}, and {wanted} is requested"
         if was == wanted:
             problem = f"{folder} was exported from flow that the store has replaced since"

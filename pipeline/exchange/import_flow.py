@@ -15,15 +15,8 @@ from flowcpc.pipeline.datasets.class_folders import draw_split
 from flowcpc.pipeline.datasets.listing import SPLITS, Dataset, Video
 from flowcpc.pipeline.datasets.sources import list_videos
 from flowcpc.pipeline.datasets.ucf101 import ucf_group
-from flowcpc.pipeline.exchange.layouts import (
-    FolderError,
-    Layout,
-    check_bound,
-    find_folders,
-    first_index,
-    list_flows,
-    read_flow,
-)
+from flowcpc.pipeline.exchange import layouts
+from flowcpc.pipeline.exchange.layouts import FolderError, Layout, list_flows, read_flow
 from flowcpc.pipeline.extraction.extract import KIND_FILE, KIND_MISSING, record_failure
 from flowcpc.pipeline.extraction.ledger import ExtractionSummary, refuse_other_names
 from flowcpc.pipeline.extraction.segmentation import find_segments, find_shots, frame_statistics
@@ -57,7 +50,7 @@ class ImportSettings:
     array_format: str | None = None
 
     def __post_init__(self) -> None:
-        check_bound(self.bound)
+        layouts.check_bound(self.bound)
         if self.fps is not None and not (np.isfinite(self.fps) and self.fps > 0):
             raise ValueError(f"fps={self.fps} must be above 0")
 
@@ -74,15 +67,13 @@ def find_videos(
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder; give the folder above those with the JPEGs")
-    names, others = find_folders(layout, root)
+    names, others = layouts.find_folders(layout, root)
     if not names:
-        raise ValueError(
-            f"{root} holds no folder of files named like {layout.example}; see --layout"
-        )
+        raise ValueError(f"{root} has no folder of files named like {layout.example}; see --layout")
     remarks = []
     if others:
-        which = f"{counted(len(others), 'folder')} under {root} without files named like"
-        remarks = [f"{which} {layout.example} left out, such as {root / others[0]}"]
+        left_out = f"left out {counted(len(others), 'folder')}, such as {root / others[0]}"
+        remarks = [f"{left_out}, because no file is named like {layout.example}"]
     if dataset == "folder":
         found = _by_folders(root, names)
         return Dataset(found.videos, remarks + found.remarks)
@@ -91,42 +82,35 @@ def find_videos(
     for path in names:
         other = paths.setdefault(path.rpartition("/")[2], path)
         if other != path:
-            raise ValueError(
-                f"{other} and {path} are both the flow of one listed video; remove one"
-            )
-    unlisted = sorted(paths.keys() - listed.keys())
-    if unlisted:
-        where = f"{paths[unlisted[0]]} is in no list of {annotations}"
+            raise ValueError(f"{other} and {path} have the flow of one listed video; remove one")
+    for name in sorted(paths.keys() - listed.keys()):
+        where = f"{paths[name]} is in no list of {annotations}"
         raise ValueError(f"{where}; import it with --dataset folder")
-    videos = [
-        dataclasses.replace(video, path=paths.get(name, name))
-        for name, video in sorted(listed.items())
-    ]
-    return Dataset(videos, remarks)
+    located = (dataclasses.replace(listed[name], path=paths.get(name, name)) for name in listed)
+    return Dataset(sorted(located, key=_by_id), remarks)
 
 
 def _by_folders(root: Path, names: Sequence[str]) -> Dataset:
     paths = {name: name.split("/") for name in names}
     splits = {parts[0] for parts in paths.values() if len(parts) > 2} & set(SPLITS)
-    misplaced = [
-        name
-        for name, parts in paths.items()
-        if splits and (len(parts) < 3 or parts[0] not in splits)
-    ]
-    if misplaced:
-        raise ValueError(
-            f"{counted(len(misplaced), 'video')} not placed as SPLIT/CLASS/VIDEO like the others, "
-            f"first {root / misplaced[0]}; move them"
-        )
-    videos = []
+    videos, misplaced = [], []
     for name, parts in paths.items():
         label = parts[-2] if len(parts) > 1 else None
         folds = {"fold1": parts[0]} if splits else {}
         videos.append(Video(name, name, label, ucf_group(name), folds))
+        if splits and (len(parts) < 3 or parts[0] not in splits):
+            misplaced.append(root / name)
+    if misplaced:
+        rule = f"{misplaced[0]} must lie at SPLIT/CLASS/VIDEO like other videos"
+        raise ValueError(f"{rule}; move it ({counted(len(misplaced), 'video')} to move)")
     if splits:
         return Dataset(videos, [f"splits are the folders {', '.join(sorted(splits))}"])
     drawn = draw_split(videos)
-    return Dataset(sorted(drawn.videos, key=lambda video: video.video_id), drawn.remarks)
+    return Dataset(sorted(drawn.videos, key=_by_id), drawn.remarks)
+
+
+def _by_id(video: Video) -> str:
+    return video.video_id
 
 
 def import_flow(
@@ -140,7 +124,7 @@ def import_flow(
     """
     began = time.perf_counter()
     folders = (settings.folder / video.path for video in videos)
-    first = first_index(settings.layout, filter(Path.is_dir, folders))
+    first = layouts.first_index(settings.layout, filter(Path.is_dir, folders))
     numerics = {
         **_flow_size(settings, videos, first),
         "imported": {"layout": settings.layout.name, "bound": settings.bound, **_VALUES},
@@ -153,9 +137,8 @@ def import_flow(
     with target.in_use():
         refuse_other_names(target, videos)
         _announce_other_times(target, videos, settings.fps, listener)
-        target.set_dataset(
-            [video.to_record() for video in videos], {video.video_id for video in videos}
-        )
+        ids = {video.video_id for video in videos}
+        target.set_dataset([video.to_record() for video in videos], ids)
         for number, video in enumerate(videos):
             if listener.should_stop():
                 summary.finished = False
@@ -169,15 +152,12 @@ def import_flow(
 
 
 def _flow_size(settings: ImportSettings, videos: Sequence[Video], first: int) -> dict[str, int]:
-    """Return the size of the store's flow: short_side, or height and width of the first flow.
-
-    Raises ValueError if no flow can be read, or none has the shorter side.
-    """
-    layout, short_side, reason = settings.layout, settings.short_side, ""
+    """Return the size of the store's flow: short_side, or height and width of the first flow."""
+    short_side, reason = settings.short_side, ""
     for video in videos:
         try:
-            files = list_flows(layout, settings.folder / video.path, first)
-            _, height, width = read_flow(layout, files[0], settings.bound).shape
+            files = list_flows(settings.layout, settings.folder / video.path, first)
+            _, height, width = read_flow(settings.layout, files[0], settings.bound).shape
         except (FolderError, OSError) as error:
             reason = f"{video.video_id} {error}"
             continue
@@ -196,15 +176,11 @@ def _announce_other_times(
     rates = stored.loc[stored["video_id"].isin([video.video_id for video in videos]), "fps"]
     others = sorted({None if pd.isna(rate) else float(rate) for rate in rates} - {fps}, key=str)
     if others:
-        earlier = " and ".join(map(_fps_option, others))
+        now, *earlier = ("no --fps" if x is None else f"--fps {x:g}" for x in (fps, *others))
         listener.announce(
-            f"videos of {store.path} were imported with {earlier}: with {_fps_option(fps)} "
-            "their times change, and they are imported again"
+            f"this import has {now}, earlier ones into {store.path} had {' and '.join(earlier)}: "
+            "times change, so it imports their videos again"
         )
-
-
-def _fps_option(fps: float | None) -> str:
-    return "no --fps" if fps is None else f"--fps {fps:g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,7 +235,7 @@ class _Importer:
         self.summary.stored_before += 1
 
     def _write(self, video: Video, files: list[tuple[Path, ...]], stamp: SourceStamp) -> None:
-        layout, bound, fps = self.settings.layout, self.settings.bound, self.settings.fps
+        bound, fps = self.settings.bound, self.settings.fps
         encoding = self.store.encoding
         # A value at the end of the 8 bits was clipped; JPEG leaves it within half a step.
         reach = min(encoding.bound, bound - bound / 255)
@@ -286,14 +262,12 @@ class _Importer:
                 "magnitude": round(float(np.mean(columns["magnitude"])), 6),
                 "clip_rate": round(float(np.mean(columns["clip_rate"])), 9),
                 "encoding_error": round(float(np.mean(columns["error"])), 6),
-                "backend": f"imported from {layout.name}",
+                "backend": f"imported from {self.settings.layout.name}",
                 "committed": time.time(),
             }
             shots = find_shots(columns, columns["cut"])
-            segments = find_segments(columns, shots)
-            writer.commit(
-                video.to_record(), described, frames=columns, shots=shots, segments=segments
-            )
+            tables = {"frames": columns, "shots": shots, "segments": find_segments(columns, shots)}
+            writer.commit(video.to_record(), described, **tables)
 
     def _size_of(self, files: tuple[Path, ...]) -> tuple[int, int]:
         """Return (height, width) of a flow. Raises FolderError unless the store accepts it."""
@@ -309,10 +283,9 @@ class _Importer:
     def _read_block(
         self, files: list[tuple[Path, ...]], size: tuple[int, int]
     ) -> NDArray[np.float32]:
-        flows = []
-        for pair in files:
-            flows.append(read_flow(self.settings.layout, pair, self.settings.bound))
-            if flows[-1].shape[1:] != size:
-                found, other = ("{}x{}".format(*shape) for shape in (flows[-1].shape[1:], size))
-                raise FolderError(f"{pair[0].name} is {found}, but the flow before it is {other}")
+        flows = [read_flow(self.settings.layout, pair, self.settings.bound) for pair in files]
+        for (path, *_), flow in zip(files, flows, strict=True):
+            if flow.shape[1:] != size:
+                found, other = ("{}x{}".format(*shape) for shape in (flow.shape[1:], size))
+                raise FolderError(f"{path.name} is {found}, but the flow before it is {other}")
         return np.stack(flows)

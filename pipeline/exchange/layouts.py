@@ -29,7 +29,6 @@ _NO_FLOW = 128  # the third channel
 # Largest mean difference of a third channel: JPEG with halved colours makes up to 9, for flow in
 # blocks of 4 px; a picture of flow makes tens.
 _NO_FLOW_SPREAD = 16.0
-_END_OF_JPEG = b"\xff\xd9"
 _NAMED = 5  # number of missing files in a message
 _MIN_BOUND, _MAX_BOUND = 0.01, 10_000.0  # px
 _TORN = re.compile(rf"\.[0-9a-f]{{32}}{re.escape(TEMPORARY_SUFFIX)}")
@@ -125,8 +124,8 @@ def first_index(layout: Layout, folders: Iterable[Path]) -> int:
 def list_flows(layout: Layout, folder: Path, first: int) -> list[tuple[Path, ...]]:
     """Return the files of every flow of a video's folder, in order.
 
-    Raises FolderError naming what is missing: numbers must begin at `first`, without gaps, and be
-    the same for u and v.
+    Raises FolderError naming what is missing or there twice: numbers must begin at `first`, without
+    gaps, and be the same for u and v.
     """
     by_kind = _files_by_number(layout, folder)
     numbers = sorted(set().union(*by_kind.values()))
@@ -150,10 +149,7 @@ def list_flows(layout: Layout, folder: Path, first: int) -> list[tuple[Path, ...
 
 
 def _files_by_number(layout: Layout, folder: Path) -> dict[str, dict[int, Path]]:
-    """Return the files of each kind by number.
-
-    Raises FolderError for a folder that cannot be listed, or two files of one number.
-    """
+    """Return the files of each kind by number."""
     by_kind: dict[str, dict[int, Path]] = {kind: {} for kind in layout.kinds}
     try:
         names = sorted(os.listdir(folder))
@@ -162,13 +158,11 @@ def _files_by_number(layout: Layout, folder: Path) -> dict[str, dict[int, Path]]
     except OSError as error:
         raise FolderError(f"cannot be listed ({error.strerror})") from error
     for name in names:
-        match = _NUMBER.match(name)
-        if match is None or match["kind"].lower() not in by_kind:
-            continue
-        files = by_kind[match["kind"].lower()]
-        other = files.setdefault(int(match["number"]), folder / name)
-        if other.name != name:
-            raise FolderError(f"has both {other.name} and {name}; remove one")
+        kind, number = _parse_name(name)
+        if kind in by_kind:
+            other = by_kind[kind].setdefault(number, folder / name).name
+            if other != name:
+                raise FolderError(f"has both {other} and {name}; remove one")
     return by_kind
 
 
@@ -181,9 +175,9 @@ def read_flow(layout: Layout, files: tuple[Path, ...], bound: float) -> NDArray[
     planes: dict[int, NDArray[np.uint8]] = {}
     for path, image, channels in zip(files, images, layout.kinds.values(), strict=True):
         _check_image(path.name, image, len(channels))
-        if image.shape[:2] != images[0].shape[:2]:
-            sizes = _size(image), _size(images[0])
-            raise FolderError(f"{path.name} is {sizes[0]} and {files[0].name} is {sizes[1]}")
+        size, first = _size(image), _size(images[0])
+        if size != first:
+            raise FolderError(f"{path.name} is {size} and {files[0].name} is {first}")
         planes |= {channel: image[..., n] for n, channel in enumerate(channels)}
     return dequantise(np.stack([planes[0], planes[1]]), bound)
 
@@ -195,7 +189,7 @@ def _read_image(path: Path) -> NDArray[np.uint8]:
         raise FolderError(f"{path.name} cannot be read ({error.strerror})") from error
     # The decoder can invent the missing part of a truncated file, and OpenCV does not always report
     # it. Some disks pad with zeros.
-    if data.startswith(b"\xff\xd8") and not data.rstrip(b"\0").endswith(_END_OF_JPEG):
+    if data.startswith(b"\xff\xd8") and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise FolderError(f"{path.name} is cut off")
     try:
         image = cv2.imdecode(np.frombuffer(data or b"\0", np.uint8), cv2.IMREAD_UNCHANGED)
@@ -225,8 +219,7 @@ def find_folders(layout: Layout, root: Path) -> tuple[list[str], list[str]]:
     Names are relative to `root`, with `/`. Links to folders are followed, each folder once. Raises
     OSError for a folder that cannot be listed.
     """
-    with_flow, others = [], []
-    seen = set()
+    with_flow, others, seen = [], [], set()
     for name, folders, files in os.walk(root, followlinks=True, onerror=_raise):
         state = os.stat(name)
         if (state.st_dev, state.st_ino) in seen:
@@ -236,7 +229,7 @@ def find_folders(layout: Layout, root: Path) -> tuple[list[str], list[str]]:
         folder = Path(name)
         folders[:] = sorted(inner for inner in folders if not is_torn(folder / inner))
         relative = folder.relative_to(root).as_posix()
-        if folder != root and any(_is_flow(layout, file) for file in files):
+        if folder != root and any(_parse_name(file)[0] in layout.kinds for file in files):
             with_flow.append(relative)
         elif folder != root and not folders:
             others.append(relative)
@@ -247,9 +240,10 @@ def _raise(error: OSError) -> NoReturn:
     raise error
 
 
-def _is_flow(layout: Layout, name: str) -> bool:
+def _parse_name(name: str) -> tuple[str, int]:
+    """Return the kind and the number in the name of a file of flow; ("", 0) for another file."""
     match = _NUMBER.match(name)
-    return match is not None and match["kind"].lower() in layout.kinds
+    return (match["kind"].lower(), int(match["number"])) if match else ("", 0)
 
 
 def _size(image: NDArray[np.uint8]) -> str:

@@ -50,6 +50,10 @@ class PartOfListener(Listener):
         done = self._start + (self._stop - self._start) * done // max(total, 1)
         self._whole.progress(done, self._total, {**self._fields, **fields})
 
+    def begin(self, stage: str) -> None:
+        """Forward the name of a stage."""
+        self._whole.begin(stage)
+
     def announce(self, message: str) -> None:
         """Forward a message."""
         self._whole.announce(message)

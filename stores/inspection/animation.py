@@ -32,12 +32,10 @@ def write_animation(
     shorter one stays on its last flow. At most the first MOST_FLOWS flows are shown; return a
     remark if that leaves some out, else "".
 
-    Raises ValueError if `path` does not end in one of FORMATS or no video is named, and
-    UnknownVideoError for a video that is not in the store.
+    `path` ends in one of FORMATS. Raises ValueError if no video is named, and UnknownVideoError for
+    a video that is not in the store.
     """
     file = Path(path)
-    if file.suffix.lower() not in FORMATS:
-        raise ValueError(f"{file} must end in {' or '.join(FORMATS)} to hold an animation")
     if not video_ids:
         raise ValueError(f"no video is named; name at least one that is in {store.path}")
     videos = [store.open_video(video_id) for video_id in video_ids]

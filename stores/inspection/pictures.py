@@ -51,42 +51,24 @@ def colour_wheel() -> NDArray[np.float64]:
     return np.concatenate(hues) / 255
 
 
-def flow_to_rgb(flow: ArrayLike, max_magnitude: float | None = None) -> Pixels:
+def flow_to_rgb(flow: ArrayLike, max_magnitude: float) -> Pixels:
     """Return the colours of flow: white at zero, the full hue of its direction at `max_magnitude`.
 
-    Parameters
-    ----------
-    flow : float32 (2, H, W) or (N, 2, H, W)
-        Components (u, v), px per frame, v downwards.
-    max_magnitude : float, optional
-        Speed of full saturation in px per frame; faster flow keeps its hue and is darker. The
-        largest speed in `flow` unless given.
-
-    Returns
-    -------
-    uint8 (H, W, 3) or (N, H, W, 3), RGB
-
-    Raises
-    ------
-    ValueError
-        `flow` has another shape or values that are not finite, or `max_magnitude` is not above 0.
+    `flow` is float32 (2, H, W) or (N, 2, H, W): components (u, v), px per frame, v downwards.
+    `max_magnitude` is the speed of full saturation, above 0 px per frame; faster flow keeps its
+    hue and is darker. The result is RGB, uint8 (H, W, 3) or (N, H, W, 3). Raises ValueError for
+    flow that is not finite.
     """
     flow = np.asarray(flow, dtype=np.float64)
-    if flow.ndim not in (3, 4) or flow.shape[-3] != 2:
-        raise ValueError(f"flow must have shape (2, H, W) or (N, 2, H, W), got shape {flow.shape}")
     if not np.isfinite(flow).all():
         raise ValueError(f"flow of shape {flow.shape} has values that are not finite; mask them")
     u, v = flow[..., 0, :, :], flow[..., 1, :, :]
     speed = np.hypot(u, v)
-    if max_magnitude is None:
-        max_magnitude = float(speed.max(initial=0.0)) or 1.0
-    if not (np.isfinite(max_magnitude) and max_magnitude > 0):
-        raise ValueError(f"max_magnitude is {max_magnitude}, but must be above 0 px per frame")
-    wheel = colour_wheel()
-    position = (np.arctan2(-v, -u) / np.pi + 1) / 2 * (len(wheel) - 1)
+    hues = colour_wheel()
+    position = (np.arctan2(-v, -u) / np.pi + 1) / 2 * (len(hues) - 1)
     lower = np.floor(position).astype(np.intp)
     share = (position - lower)[..., None]
-    hue = (1 - share) * wheel[lower] + share * wheel[(lower + 1) % len(wheel)]
+    hue = (1 - share) * hues[lower] + share * hues[(lower + 1) % len(hues)]
     saturation = (speed / max_magnitude)[..., None]
     colour = np.where(saturation <= 1, 1 - saturation * (1 - hue), _TOO_FAST * hue)
     return np.floor(255 * colour).astype(np.uint8)
@@ -97,8 +79,6 @@ def wheel(size: int) -> Pixels:
 
     Flow starts at the centre; outside of the disc the legend is white. `size` is at least 3.
     """
-    if size < 3:
-        raise ValueError(f"size is {size}, but a wheel needs at least 3 px")
     middle = (size - 1) / 2
     y, x = np.mgrid[:size, :size] - middle
     colours = flow_to_rgb(np.stack([x, y]), middle)
@@ -113,37 +93,15 @@ def one_of_each_class(store: FlowStore) -> list[str]:
     return list(map(str, (first if len(first) else videos.head(1))["video_id"]))
 
 
-def contact_sheet(
-    store: FlowStore,
-    video_ids: Sequence[str],
-    *,
-    columns: int = 8,
-    max_magnitude: float | None = None,
-) -> Pixels:
+def contact_sheet(store: FlowStore, video_ids: Sequence[str], *, columns: int = 8) -> Pixels:
     """Return a picture of stored flow, uint8 (height, width, 3): a legend and a row per video.
 
-    Parameters
-    ----------
-    store : FlowStore
-    video_ids : sequence of str
-        One row each, in this order.
-    columns : int
-        Flows in a row, evenly spaced from the first to the last; a shorter video shows all it has.
-    max_magnitude : float, optional
-        Speed of full colour on the whole sheet, px per frame. By default 99 % of the drawn flow is
-        slower.
-
-    Raises
-    ------
-    ValueError
-        No video is named, `columns` is below 1, or `max_magnitude` is not above 0.
-    UnknownVideoError
-        A video is not in the store; the message has the nearest name.
+    A row has at most `columns` flows, evenly spaced from the first to the last of its video. On the
+    whole sheet, 99 % of the drawn flow is slower than that of full colour. Raises ValueError if no
+    video is named, and UnknownVideoError, with the nearest name, for one that is not in the store.
     """
     if not video_ids:
         raise ValueError(f"no video is named; name at least one that is in {store.path}")
-    if columns < 1:
-        raise ValueError(f"columns is {columns}, but must be 1 or more")
     counts = [store.open_video(video_id).shape[0] for video_id in video_ids]
     frames = [
         np.rint(np.linspace(0, count - 1, min(columns, count))).astype(int).tolist()
@@ -153,8 +111,7 @@ def contact_sheet(
         [store.read_flow(video_id, frame, frame + 1)[0] for frame in row]
         for video_id, row in zip(video_ids, frames, strict=True)
     ]
-    if max_magnitude is None:
-        max_magnitude = fitting_scale(list(itertools.chain.from_iterable(flows)))
+    max_magnitude = fitting_scale(list(itertools.chain.from_iterable(flows)))
     labels = store.videos().set_index("video_id")["label"]
     pictures = [_header(f"full colour: {max_magnitude:.3g} px per frame; darker: faster")]
     for video_id, row, row_flows in zip(video_ids, frames, flows, strict=True):
@@ -162,8 +119,9 @@ def contact_sheet(
         label = labels[video_id]
         is_news = isinstance(label, str) and label not in video_id
         pictures.append(_row(f"{video_id}   {label}" if is_news else video_id, row, tiles))
-    size = max(picture.width for picture in pictures), sum(picture.height for picture in pictures)
-    sheet = Image.new("RGB", (size[0] + 2 * _MARGIN, size[1] + 2 * _MARGIN), _PAPER)
+    width = max(picture.width for picture in pictures) + 2 * _MARGIN
+    height = sum(picture.height for picture in pictures) + 2 * _MARGIN
+    sheet = Image.new("RGB", (width, height), _PAPER)
     top = _MARGIN
     for picture in pictures:
         sheet.paste(picture, (_MARGIN, top))
@@ -176,8 +134,8 @@ def fitting_scale(flows: Sequence[NDArray[np.float32]]) -> float:
 
     It is 1 where nothing moves.
     """
-    speeds = [np.hypot(*flow).ravel() for flow in flows]
-    return (float(np.percentile(np.concatenate(speeds), 99)) if speeds else 0.0) or 1.0
+    speeds = np.concatenate([np.hypot(*flow).ravel() for flow in flows])
+    return float(np.percentile(speeds, 99)) or 1.0
 
 
 def write_png(path: str | os.PathLike[str], rgb: Pixels) -> None:
@@ -202,7 +160,7 @@ def _tile(rgb: Pixels) -> Image.Image:
 
 def _row(title: str, frames: Sequence[int], tiles: Sequence[Image.Image]) -> Image.Image:
     heading, caption = label_font(14), label_font(10)
-    width, height = tiles[0].size if tiles else (_TILE_WIDTH, 0)
+    width, height = tiles[0].size
     title = fitted(title, heading, max(len(tiles) * (width + _GAP), _TITLE_WIDTH) - _GAP)
     total = max(len(tiles) * (width + _GAP), int(heading.getlength(title)) + _GAP)
     picture = Image.new("RGB", (total, height + 54), _PAPER)

@@ -34,44 +34,24 @@ _DTYPES = {
 class StoreStatus:
     """What was extracted, by which hosts, and how fast, at `time`. Times are seconds since 1970.
 
-    Attributes
-    ----------
-    stored, failed, pending : int
-        Videos of the store: with flow, failed, not extracted yet.
-    left_out : int
-        Further videos of the data set, which no run was asked to extract.
-    runs : tuple of RunState
-        Active runs, and those without a recent heartbeat.
-    last : float, optional
-        When a video was last stored or failed.
-    recent_videos : int
-        Stored or failed in the last RECENT_S seconds (before `last` if no run is active).
-    recent_pairs_per_second : float
-        Throughput of all workers together while any of them worked in these seconds.
-    eta_seconds : float, optional
-        Until the active runs are done at that rate.
-    seconds : dict
-        Of all workers over all stored videos: each of STAGES and `other`.
-    hosts : pandas.DataFrame
-        Per host: workers that committed, videos, flows, seconds of each stage, pairs per second of
-        a worker, peak memory in bytes, failed videos and their seconds.
-    failures : pandas.DataFrame
-        Number of videos per kind and reason, the most frequent first.
+    `hosts` has per host: workers that committed, videos, flows, seconds of each stage, pairs per
+    second of a worker, peak memory in bytes, failed videos and their seconds. `failures` has the
+    number of videos per kind and reason, the most frequent first.
     """
 
     path: str
     time: float
-    stored: int
+    stored: int  # videos with flow
     failed: int
-    pending: int
-    left_out: int
+    pending: int  # not extracted yet
+    left_out: int  # further videos of the data set, which no run was asked to extract
     flows: int
-    runs: tuple[RunState, ...]
-    last: float | None
-    recent_videos: int
-    recent_pairs_per_second: float
-    eta_seconds: float | None
-    seconds: dict[str, float]
+    runs: tuple[RunState, ...]  # active ones, and those without a recent heartbeat
+    last: float | None  # when a video was last stored or failed
+    recent_videos: int  # in the last RECENT_S seconds (before `last` if no run is active)
+    recent_pairs_per_second: float  # of all workers together while any of them worked in these
+    eta_seconds: float | None  # until the active runs are done at that rate
+    seconds: dict[str, float]  # of all workers over all stored videos: each of STAGES and `other`
     hosts: pd.DataFrame
     slowest: pd.DataFrame
     failures: pd.DataFrame
@@ -96,12 +76,8 @@ class StoreStatus:
         if total:
             parts = (f"{name} {value / total:.1%}" for name, value in self.seconds.items())
             lines.append(f"spent    {_duration(total)} of worker time: {', '.join(parts)}")
-        for title, table in (
-            ("workers", self.workers()),
-            ("hosts", self.hosts),
-            ("slowest videos", self.slowest),
-            ("failures", self.failures),
-        ):
+        tables = {"workers": self.workers(), "hosts": self.hosts, "slowest videos": self.slowest}
+        for title, table in {**tables, "failures": self.failures}.items():
             if len(table):
                 lines += ["", title, _table_text(table)]
         return "\n".join(lines)
@@ -112,19 +88,15 @@ class StoreStatus:
         `video` is the one it has worked on for longest (for `seconds`), `more` the number of its
         others; `pairs_per_second` is its mean since it started.
         """
-        rows = [
-            (
-                worker.host,
-                worker.pid,
-                worker.videos[0] if worker.videos else None,
-                max(0, len(worker.videos) - 1),
-                round(max(0.0, self.time - worker.since), 1) if worker.videos else None,
-                worker.pairs_per_second,
-            )
-            for run in self._active_runs()
-            for worker in run.workers
-        ]
         columns = ["host", "pid", "video", "more", "seconds", "pairs_per_second"]
+        workers = [worker for run in self._active_runs() for worker in run.workers]
+        rows: list[tuple[object, ...]] = []
+        for worker in workers:
+            video, seconds = None, None
+            if worker.videos:
+                video, seconds = worker.videos[0], round(max(0.0, self.time - worker.since), 1)
+            more = max(0, len(worker.videos) - 1)
+            rows.append((worker.host, worker.pid, video, more, seconds, worker.pairs_per_second))
         table = pd.DataFrame(rows, columns=columns)
         return table.astype({"seconds": "float64", "pairs_per_second": "float64"})
 
@@ -136,10 +108,10 @@ class StoreStatus:
         process = f"on {run.host} (pid {run.pid})"
         if not run.is_live(self.time):
             return f"{process}: no heartbeat for {age}: probably killed; run its command again"
-        done = (
-            f"{run.settled} of {counted(run.videos, 'video')} in {_duration(run.time - run.began)}"
-        )
-        return f"{process}: {done}, {counted(len(run.workers), 'worker')}, heartbeat {age} ago"
+        done = f"{run.settled} of {counted(run.videos, 'video')}"
+        workers = counted(len(run.workers), "worker")
+        took = _duration(run.time - run.began)
+        return f"{process}: {done} in {took}, {workers}, heartbeat {age} ago"
 
     def _throughput(self) -> str:
         if self.last is None:
@@ -149,9 +121,8 @@ class StoreStatus:
         if self._active_runs():
             eta = "" if self.eta_seconds is None else f", ETA {_duration(self.eta_seconds)}"
             return f"{rate} ({counted(videos, 'video')} in the last {span}){eta}"
-        idle = (
-            f"no active run, the last video ended {_duration(max(0.0, self.time - self.last))} ago"
-        )
+        ago = _duration(max(0.0, self.time - self.last))
+        idle = f"no active run, the last video ended {ago} ago"
         return f"{rate} ({counted(videos, 'video')} in its last {span}); {idle}"
 
 

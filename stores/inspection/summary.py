@@ -41,10 +41,9 @@ class StoreSummary:
     def to_text(self) -> str:
         """Return the summary as lines for people."""
         numerics = self.numerics
+        source = f"profile {numerics.get('tvl1', {}).get('profile')}"
         if "imported" in numerics:
             source = "imported from {layout} (bound {bound:g} px)".format(**numerics["imported"])
-        else:
-            source = f"profile {numerics.get('tvl1', {}).get('profile')}"
         miscounted = "decoded to another number of frames than the header says"
         lines = [
             f"store      {self.path}",

@@ -8,12 +8,8 @@ import pandas as pd
 
 def as_text(table: pd.DataFrame, digits: int = 4, most_letters: int = 100) -> str:
     """Return `table` as aligned columns; floats have `digits` digits, "-" is nothing."""
-    return table.to_string(
-        index=False,
-        na_rep="-",
-        float_format=lambda value: f"{value:.{digits}g}",
-        max_colwidth=most_letters,
-    )
+    number = f"{{:.{digits}g}}".format
+    return table.to_string(index=False, na_rep="-", float_format=number, max_colwidth=most_letters)
 
 
 def as_records(table: pd.DataFrame) -> list[dict[str, Any]]:

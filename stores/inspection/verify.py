@@ -3,6 +3,7 @@
 flowcpc.pipeline.repair recomputes what is damaged.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,7 +74,10 @@ def verify(store: FlowStore, *, workers: int = 4, listener: Listener = SILENT) -
     The listener receives the bytes of flow read so far, and may stop the work between videos.
     """
     problems: list[StoreProblem] = []
-    video_ids = _ids_by_record(store.path)
+    dataset = None  # if its list is damaged
+    with contextlib.suppress(DamagedStoreError):
+        dataset = read_dataset(store.path)
+    video_ids = {layout.record_name(video_id): video_id for video_id in dataset or ()}
     commits = list(_read_records(store, "commits", video_ids, problems))
     failures = list(_read_records(store, "failures", video_ids, problems))
     total = sum(file["bytes"] for commit in commits for file in commit["files"].values())
@@ -90,8 +94,14 @@ def verify(store: FlowStore, *, workers: int = 4, listener: Listener = SILENT) -
             counts = {"videos": f"{number + 1}/{len(commits)}", "problems": f"{len(problems)}"}
             listener.progress(done, total, counts)
     problems += _find_lost(store.path, video_ids)
-    known = {record["video_id"] for record in [*commits, *failures]}
-    problems += _check_dataset(store, known | {problem.video_id for problem in problems})
+    if dataset is None:
+        what = "the list of videos does not match its checksum"
+        problems.append(StoreProblem(DAMAGED, None, layout.DATASET_FILE, what))
+    else:
+        known = {record["video_id"] for record in [*commits, *failures]}
+        pending = dataset.keys() - known - {problem.video_id for problem in problems}
+        what = "it is not extracted yet"
+        problems += [StoreProblem(PENDING, video_id, "", what) for video_id in sorted(pending)]
     problems += _check_index(store.path)
     problems += _check_embeddings(store)
     named = {store.path / name for commit in commits for name in commit["files"]}
@@ -171,42 +181,18 @@ def _read_records(
         except OSError as error:
             what = _kind_and_reason(error)[1]
         if what:
-            problems.append(_record_problem(DAMAGED, folder, name, video_ids, what))
+            video_id = video_ids.get(name, layout.id_of_record(name))
+            problems.append(StoreProblem(DAMAGED, video_id, f"{folder}/{name}", what))
         else:
             yield record
-
-
-def _record_problem(
-    kind: str, folder: str, name: str, video_ids: Mapping[str, str], what: str
-) -> StoreProblem:
-    video_id = video_ids.get(name, layout.id_of_record(name))
-    return StoreProblem(kind, video_id, f"{folder}/{name}", what)
 
 
 def _find_lost(store: Path, video_ids: Mapping[str, str]) -> Iterator[StoreProblem]:
     """Yield the commits that are gone although the index names their flow, which exists."""
     for name in sorted({layout.record_and_generation(path)[0] for path in find_orphans(store)}):
+        video_id = video_ids.get(name, layout.id_of_record(name))
         what = "it does not exist, but the flow of this video does"
-        yield _record_problem(MISSING, "commits", name, video_ids, what)
-
-
-def _ids_by_record(store: Path) -> dict[str, str]:
-    """Return the ids of the data set's videos by record name; none if its list is damaged."""
-    try:
-        return {layout.record_name(video_id): video_id for video_id in read_dataset(store)}
-    except DamagedStoreError:
-        return {}
-
-
-def _check_dataset(store: FlowStore, known: set[str | None]) -> Iterator[StoreProblem]:
-    try:
-        dataset = read_dataset(store.path)
-    except DamagedStoreError:
-        what = "the list of videos does not match its checksum"
-        yield StoreProblem(DAMAGED, None, layout.DATASET_FILE, what)
-        return
-    for video_id in sorted(dataset.keys() - known):
-        yield StoreProblem(PENDING, video_id, "", "it is not extracted yet")
+        yield StoreProblem(MISSING, video_id, f"commits/{name}", what)
 
 
 def _check_index(store: Path) -> Iterator[StoreProblem]:

@@ -70,8 +70,6 @@ def test_a_long_video_is_cut_and_that_is_said(
 
 
 def test_what_cannot_be_shown_is_refused(store: FlowStore, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"must end in \.gif or \.webp"):
-        write_animation(tmp_path / "flow.mp4", store, ["long"])
     with pytest.raises(UnknownVideoError, match="did you mean long"):
         write_animation(tmp_path / "flow.gif", store, ["lonk"])
     with pytest.raises(ValueError, match="no video is named"):
