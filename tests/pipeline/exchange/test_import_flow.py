@@ -60,8 +60,8 @@ def test_other_frames_per_second_are_said(store: FlowStore, tmp_path: Path) -> N
     for fps, said in (
         (["--fps", 25], ""),
         (["--fps", 25], ""),
-        (["--fps", 30], "--fps 25: with --fps 30"),
-        ([], "--fps 30: with no --fps"),
+        (["--fps", 30], "this import has --fps 30, earlier ones"),
+        ([], "this import has no --fps, earlier ones"),
     ):
         output = done(flowcpc(*words, *fps))
         assert ("times change" in output) == bool(said)
@@ -80,8 +80,9 @@ def test_names_that_begin_with_a_dot_come_back_and_folders_without_flow_are_said
     (tmp_path / "out" / "B" / "empty").mkdir()
     (tmp_path / "out" / "B" / f".{'0' * 32}.tmp").mkdir()
     output = done(flowcpc("import", tmp_path / "out", tmp_path / "in.flow", "--layout", "tsn"))
+    empty = tmp_path / "out" / "B" / "empty"
     assert (
-        f"1 folder under {tmp_path / 'out'} without files named like flow_x_00001.jpg left out"
+        f"left out 1 folder, such as {empty}, because no file is named like flow_x_00001.jpg"
         in output
     )
     assert open_store(tmp_path / "in.flow").videos()["video_id"].tolist() == [".A/.a", "B/b"]

@@ -289,7 +289,7 @@ def test_splits_are_folders_or_drawn_and_follow_what_changes(
     ]
     (tmp_path / "split" / "train" / "Left").rename(tmp_path / "split" / "Left")
     refused = flowcpc("import", tmp_path / "split", tmp_path / "split.flow", *words)
-    assert (refused.exit_code, "not placed as SPLIT/CLASS/VIDEO" in refused.output) == (2, True)
+    assert (refused.exit_code, "must lie at SPLIT/CLASS/VIDEO" in refused.output) == (2, True)
 
 
 def test_a_damaged_video_does_not_stop_an_export(store: FlowStore, tmp_path: Path) -> None:
