@@ -27,6 +27,7 @@ from flowcpc.train.runs.embed import BATCH_SEGMENTS, embed_store
 
 MANY_VIDEOS = 50  # from here on, time and disk space are estimated first, which takes seconds
 _SCRATCH = ".flowcpc-embed-"
+AnyPath = str | os.PathLike[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,42 +42,32 @@ class EmbeddedVideos:
 
 
 def embed_videos(
-    paths: Sequence[str | os.PathLike[str]],
-    run: str | os.PathLike[str],
-    out: str | os.PathLike[str] = "embeddings.parquet",
+    paths: Sequence[AnyPath],
+    run: AnyPath,
+    out: AnyPath = "embeddings.parquet",
     *,
     batch_size: int = BATCH_SEGMENTS,
     backend: str = "auto",
     workers: int | None = None,
-    work_dir: str | os.PathLike[str] | None = None,
+    work_dir: AnyPath | None = None,
     listener: Listener = SILENT,
 ) -> EmbeddedVideos:
     """Embed video files with the encoder of `run`, write a Parquet table, return what was done.
 
-    The flow lies in a temporary store until the end. Nothing but the table remains, also after
-    a stop or an error.
+    The flow lies in a temporary store until the end. Nothing but the table remains, also after a
+    stop or an error. Raises FileNotFoundError or ValueError if a path, the run or `out` cannot be
+    used, and OperationError if the flow needs more disk space than is free.
 
-    Parameters
-    ----------
-    paths : sequence of paths
-        Video files, or folders that are searched for them.
-    run : path
-        Folder of a pretraining.
-    out : path
-        Table to write (.parquet): one row per segment, as `export_embeddings` describes it.
-    batch_size : int
-        Segments per batch; decides the memory that is needed.
-    backend : str
-        Solver of the flow: "auto", "cuda", "cpu" or "opencv".
-    workers : int, optional
-        Processes that compute flow; 0 is this one. By default one per core, or 0 for few videos.
-    work_dir : path, optional
-        Folder for the temporary store. By default the one of `out`.
-    listener : Listener
-        Stages: "flow", which counts bytes of video files, and "embed", which counts videos.
-
-    Raises FileNotFoundError or ValueError if a path, the run or `out` cannot be used, and
-    OperationError if the flow needs more disk space than is free.
+    paths: video files, or folders that are searched for them.
+    run: folder of a pretraining.
+    out: table to write (.parquet): one row per segment, as `export_embeddings` describes it.
+    batch_size: segments per batch; decides the memory that is needed.
+    backend: solver of the flow: "auto", "cuda", "cpu" or "opencv".
+    workers: processes that compute flow; 0 is this one. By default one per core, or 0 for few
+        videos.
+    work_dir: folder for the temporary store. By default the one of `out`.
+    listener: its stages are "flow", which counts bytes of video files, and "embed", which counts
+        videos.
     """
     out = Path(out)
     if out.suffix.lower() != ".parquet":
@@ -144,10 +135,8 @@ def _scratch_folder(folder: Path, listener: Listener) -> Iterator[Path]:
                         shutil.rmtree(leftover)
             path = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=folder))
             stack.enter_context(locked(path))
-            stack.callback(_remove, path)
-        yield path
-
-
-def _remove(path: Path) -> None:
-    with locked(path.parent):  # nobody looks for leftovers meanwhile
-        shutil.rmtree(path)
+        try:
+            yield path
+        finally:
+            with locked(folder):  # nobody looks for leftovers meanwhile
+                shutil.rmtree(path)

@@ -1,9 +1,11 @@
 """Flow folders in, a store out."""
 
+import contextlib
 import dataclasses
 import hashlib
 import time
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +31,20 @@ from flowcpc.stores.inspection.verify import check_files
 from flowcpc.stores.records.contract import CommitRecord, SourceStamp
 
 _BLOCK = 32  # flows in memory
-_VALUES = {"values": "8-bit JPEG"}  # part of the numerics
+Flow = NDArray[np.float32]
 
 
 @dataclasses.dataclass(frozen=True)
 class ImportSettings:
-    """How flow below `folder` becomes a store. Raises ValueError for a value out of range.
-
-    `bound` is the largest 8-bit value in px. Without `fps`, the times of flows count flows instead
-    of seconds. `short_side`, px, lets videos differ in size; without it all must have the size of
-    the first. `array_format` is "zarr" (default of a new store) or "hdf5".
-    """
+    """How flow below `folder` becomes a store. Raises ValueError for a value out of range."""
 
     folder: Path
     layout: Layout
-    bound: float = 20.0
-    fps: float | None = None
-    short_side: int | None = None
+    bound: float = 20.0  # the largest 8-bit value, px
+    fps: float | None = None  # without it, the times of flows count flows instead of seconds
+    short_side: int | None = None  # px; without it, all videos must have the size of the first
     encoding: str = DEFAULT.name
-    array_format: str | None = None
+    array_format: str | None = None  # "zarr" (default of a new store) or "hdf5"
 
     def __post_init__(self) -> None:
         layouts.check_bound(self.bound)
@@ -87,7 +84,7 @@ def find_videos(
         where = f"{paths[name]} is in no list of {annotations}"
         raise ValueError(f"{where}; import it with --dataset folder")
     located = (dataclasses.replace(listed[name], path=paths.get(name, name)) for name in listed)
-    return Dataset(sorted(located, key=_by_id), remarks)
+    return Dataset(sorted(located, key=attrgetter("video_id")), remarks)
 
 
 def _by_folders(root: Path, names: Sequence[str]) -> Dataset:
@@ -106,11 +103,7 @@ def _by_folders(root: Path, names: Sequence[str]) -> Dataset:
     if splits:
         return Dataset(videos, [f"splits are the folders {', '.join(sorted(splits))}"])
     drawn = draw_split(videos)
-    return Dataset(sorted(drawn.videos, key=_by_id), drawn.remarks)
-
-
-def _by_id(video: Video) -> str:
-    return video.video_id
+    return Dataset(sorted(drawn.videos, key=attrgetter("video_id")), drawn.remarks)
 
 
 def import_flow(
@@ -125,9 +118,10 @@ def import_flow(
     began = time.perf_counter()
     folders = (settings.folder / video.path for video in videos)
     first = layouts.first_index(settings.layout, filter(Path.is_dir, folders))
+    source = {"layout": settings.layout.name, "bound": settings.bound, "values": "8-bit JPEG"}
     numerics = {
         **_flow_size(settings, videos, first),
-        "imported": {"layout": settings.layout.name, "bound": settings.bound, **_VALUES},
+        "imported": source,
         "encoding": encoding_by_name(settings.encoding).to_json(),
     }
     target = create_store(store, numerics, settings.array_format)
@@ -194,7 +188,11 @@ class _Importer:
 
     def import_video(self, video: Video) -> None:
         folder, summary = self.settings.folder / video.path, self.summary
-        commit = self._intact_commit(video.video_id)
+        commit = None  # unless it and all its files are intact
+        with contextlib.suppress(DamagedStoreError):
+            commit = self.store.commit_of(video.video_id)
+        if commit is not None and check_files(self.store.path, commit)[1]:
+            commit = None
         stamp: SourceStamp = {"source_bytes": None, "source_mtime_ns": None}
         try:
             files = list_flows(self.settings.layout, folder, self.first)
@@ -219,14 +217,6 @@ class _Importer:
             summary.stored += 1
             summary.pairs += len(files)
 
-    def _intact_commit(self, video_id: str) -> CommitRecord | None:
-        """Return the commit of a video if it and all its files are intact."""
-        try:
-            commit = self.store.commit_of(video_id)
-        except DamagedStoreError:
-            return None
-        return commit if commit and not check_files(self.store.path, commit)[1] else None
-
     def _keep(self, video: Video, commit: CommitRecord) -> None:
         """Keep the flow of `video`, under the label, group and folds that it has now."""
         record = video.to_record()
@@ -235,13 +225,11 @@ class _Importer:
         self.summary.stored_before += 1
 
     def _write(self, video: Video, files: list[tuple[Path, ...]], stamp: SourceStamp) -> None:
-        bound, fps = self.settings.bound, self.settings.fps
-        encoding = self.store.encoding
+        bound, fps, encoding = self.settings.bound, self.settings.fps, self.store.encoding
         # A value at the end of the 8 bits was clipped; JPEG leaves it within half a step.
         reach = min(encoding.bound, bound - bound / 255)
         columns: dict[str, list[Any]] = {}
-        digest = hashlib.sha256()
-        size = self._size_of(files[0])
+        digest, size = hashlib.sha256(), self._size_of(files[0])
         with self.store.write_video(video.video_id, size) as writer:
             for start in range(0, len(files), _BLOCK):
                 flow = self._read_block(files[start : start + _BLOCK], size)
@@ -280,9 +268,7 @@ class _Importer:
             raise FolderError(f"{problem} is {shape}; videos of several sizes need --short-side")
         return height, width
 
-    def _read_block(
-        self, files: list[tuple[Path, ...]], size: tuple[int, int]
-    ) -> NDArray[np.float32]:
+    def _read_block(self, files: list[tuple[Path, ...]], size: tuple[int, int]) -> Flow:
         flows = [read_flow(self.settings.layout, pair, self.settings.bound) for pair in files]
         for (path, *_), flow in zip(files, flows, strict=True):
             if flow.shape[1:] != size:

@@ -30,7 +30,6 @@ _NO_FLOW = 128  # the third channel
 # blocks of 4 px; a picture of flow makes tens.
 _NO_FLOW_SPREAD = 16.0
 _NAMED = 5  # number of missing files in a message
-_MIN_BOUND, _MAX_BOUND = 0.01, 10_000.0  # px
 _TORN = re.compile(rf"\.[0-9a-f]{{32}}{re.escape(TEMPORARY_SUFFIX)}")
 _NUMBER = re.compile(r"^(?P<kind>flow_x|flow_y|flow)_(?P<number>\d+)\.jpe?g$", re.IGNORECASE)
 
@@ -41,7 +40,7 @@ class FolderError(ValueError):
 
 @dataclass(frozen=True)
 class Layout:
-    """How one program stores flow: number of the first flow, and quality of the JPEGs.
+    """How one program stores flow.
 
     `kinds` has an entry per file of a flow: how its name begins -> channels of the JPEG, where 0 is
     u, 1 is v and 2 is constant.
@@ -49,8 +48,8 @@ class Layout:
 
     name: str
     kinds: Mapping[str, tuple[int, ...]]
-    first_index: int
-    quality: int
+    first_index: int  # number of the first flow
+    quality: int  # of the JPEGs
 
     def file_name(self, kind: str, flow: int) -> str:
         """Return the name of the file of `kind` for flow `flow`, counted from 0."""
@@ -72,9 +71,8 @@ LAYOUTS = {
 
 def check_bound(bound: float) -> None:
     """Raise ValueError for a bound that 8 bits cannot be spread over."""
-    if not _MIN_BOUND <= bound <= _MAX_BOUND:
-        allowed = f"{_MIN_BOUND:g} to {_MAX_BOUND:g} px"
-        raise ValueError(f"bound={bound:g} must be from {allowed}; the usual bound is 20")
+    if not 0.01 <= bound <= 10_000:
+        raise ValueError(f"bound={bound:g} must be from 0.01 to 10000 px; the usual bound is 20")
 
 
 def is_torn(folder: Path) -> bool:
@@ -102,9 +100,7 @@ def encode_flow(
     full = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     for kind, channels in layout.kinds.items():
         image = np.ascontiguousarray(planes[..., channels])
-        valid, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, layout.quality, *full])
-        if not valid:
-            raise FolderError(f"OpenCV cannot write a JPEG of {_size(image)}")
+        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, layout.quality, *full])
         yield kind, data.tobytes()
 
 
@@ -247,4 +243,4 @@ def _parse_name(name: str) -> tuple[str, int]:
 
 
 def _size(image: NDArray[np.uint8]) -> str:
-    return f"{image.shape[0]}x{image.shape[1]}"
+    return "{}x{}".format(*image.shape)
