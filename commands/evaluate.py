@@ -58,13 +58,7 @@ def _labels(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int
 @_missing_option
 @json_option
 def evaluate(
-    store: Path,
-    run: Path | None,
-    preset: str | None,
-    schedule: str | None,
-    settings: tuple[str, ...],
-    as_json: bool,
-    **options: Any,
+    store: Path, run: Path | None, settings: tuple[str, ...], as_json: bool, **options: Any
 ) -> None:
     """Evaluate the encoder of RUN on action recognition.
 
@@ -78,6 +72,7 @@ def evaluate(
     from flowcpc.train.runs.checkpoint import require_checkpoint
     from flowcpc.train.settings.presets import find_preset
 
+    preset, schedule = options.pop("preset"), options.pop("schedule")
     classes = (EvaluationConfig, PretrainConfig) if run is None else (EvaluationConfig,)
     changes, *of_encoder = parse_settings(settings, *classes)
     encoder, evaluation = None, None  # unless given: those of the run, and of the encoder's preset
@@ -156,16 +151,10 @@ def reproduce(
     of_evaluation = with_settings(SCHEDULES[chosen["scale"]], evaluation)
     if dry_run:
         return click.echo(make_plan(open_store(store), **chosen).to_text())
+    chosen |= {"evaluation": of_evaluation, "allow_missing": allow_missing}
+    execution = Execution(workers=workers)
     with listener:
-        result = run_table(
-            store,
-            out,
-            **chosen,
-            evaluation=of_evaluation,
-            allow_missing=allow_missing,
-            execution=Execution(workers=workers),
-            listener=listener,
-        )
+        result = run_table(store, out, **chosen, execution=execution, listener=listener)
     listener.leave_unless(result.finished)
     click.echo(result.text, nl=False)
     say(f"wrote {result.path}, and its tables beside it as Parquet")

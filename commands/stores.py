@@ -168,8 +168,7 @@ def show(store: Path, videos: tuple[str, ...], out: Path) -> None:
     opened = open_store(store)
     chosen = videos or one_of_each_class(opened)
     if out.suffix.lower() in FORMATS:
-        remark = write_animation(out, opened, chosen if videos else chosen[:_SIDE_BY_SIDE])
-        say(*filter(None, [remark]))
+        say(*write_animation(out, opened, chosen if videos else chosen[:_SIDE_BY_SIDE]))
     else:
         write_png(out, contact_sheet(opened, chosen))
     say(f"wrote {out}")
@@ -237,10 +236,9 @@ def export_command(
     from flowcpc.pipeline.exchange.layouts import LAYOUTS
     from flowcpc.stores.flow_store import open_store
 
+    opened, written = open_store(store), LAYOUTS[layout]
     with listener:
-        summary = export_flow(
-            open_store(store), out, LAYOUTS[layout], videos, bound=bound, listener=listener
-        )
+        summary = export_flow(opened, out, written, videos, bound=bound, listener=listener)
     list_videos(summary.failed)
     listener.leave_unless(summary.finished)
     exported = counted(summary.videos - len(summary.failed), "video")

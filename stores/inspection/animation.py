@@ -25,12 +25,12 @@ _SAMPLED = 8
 
 def write_animation(
     path: str | os.PathLike[str], store: FlowStore, video_ids: Sequence[str]
-) -> str:
+) -> list[str]:
     """Write the flow of some videos, side by side, as an animation, atomically.
 
     All share one scale of colour; 99 % of their flow is slower. The first video sets the speed; a
-    shorter one stays on its last flow. At most the first MOST_FLOWS flows are shown; return a
-    remark if that leaves some out, else "".
+    shorter one stays on its last flow. At most the first MOST_FLOWS flows are shown; return
+    remarks on what that leaves out.
 
     `path` ends in one of FORMATS. Raises ValueError if no video is named, and UnknownVideoError for
     a video that is not in the store.
@@ -58,7 +58,7 @@ def write_animation(
         loop=0,
     )
     replace_file(file, data.getvalue())
-    return f"showing the first {shown} of {longest} flows" if longest > shown else ""
+    return [f"showing the first {shown} of {longest} flows"] if longest > shown else []
 
 
 def _read_flow(store: FlowStore, video: VideoReader, frame: int) -> NDArray[np.float32]:

@@ -94,7 +94,7 @@ class StoreStatus:
         for worker in workers:
             video, seconds = None, None
             if worker.videos:
-                video, seconds = worker.videos[0], round(max(0.0, self.time - worker.since), 1)
+                video, seconds = worker.videos[0], round(self._since(worker.since), 1)
             more = max(0, len(worker.videos) - 1)
             rows.append((worker.host, worker.pid, video, more, seconds, worker.pairs_per_second))
         table = pd.DataFrame(rows, columns=columns)
@@ -104,7 +104,7 @@ class StoreStatus:
         return [run for run in self.runs if run.is_live(self.time)]
 
     def _describe(self, run: RunState) -> str:
-        age = _duration(max(0.0, self.time - run.time))
+        age = _duration(self._since(run.time))
         process = f"on {run.host} (pid {run.pid})"
         if not run.is_live(self.time):
             return f"{process}: no heartbeat for {age}: probably killed; run its command again"
@@ -116,20 +116,27 @@ class StoreStatus:
     def _throughput(self) -> str:
         if self.last is None:
             return "no video was stored yet"
-        span = f"{RECENT_S / 60:.0f} minutes"
         rate, videos = f"{self.recent_pairs_per_second:.3g} pairs/s", self.recent_videos
+        span = f"last {RECENT_S / 60:.0f} minutes"
         if self._active_runs():
             eta = "" if self.eta_seconds is None else f", ETA {_duration(self.eta_seconds)}"
-            return f"{rate} ({counted(videos, 'video')} in the last {span}){eta}"
-        ago = _duration(max(0.0, self.time - self.last))
-        idle = f"no active run, the last video ended {ago} ago"
-        return f"{rate} ({counted(videos, 'video')} in its last {span}); {idle}"
+            return f"{rate} ({counted(videos, 'video')} in the {span}){eta}"
+        idle = f"no active run, the last video ended {_duration(self._since(self.last))} ago"
+        return f"{rate} ({counted(videos, 'video')} in its {span}); {idle}"
+
+    def _since(self, moment: float) -> float:
+        return max(0.0, self.time - moment)  # clocks of hosts differ
 
 
 def read_status(store: FlowStore, now: float | None = None) -> StoreStatus:
     """Return the status of `store` at `now`, seconds since the epoch (default: the present)."""
     now = time.time() if now is None else now
-    videos, failures = _read_tables(store)
+    tables = store.tables("videos", "failures")
+    videos = tables["videos"].reindex(columns=list(_DTYPES)).astype(_DTYPES)
+    videos["other_seconds"] = (videos["seconds"] - videos[_STAGE_SECONDS].sum(axis=1)).clip(lower=0)
+    failures = tables["failures"].astype({"time": "float64", "seconds": "float64"})
+    # A video may have been stored since it failed.
+    failures = failures[~failures["video_id"].isin(videos["video_id"])]
     pending = failures["kind"] == catalog.KIND_PENDING
     failed = failures[~pending]
     runs = read_runs(store.path)
@@ -151,16 +158,6 @@ def read_status(store: FlowStore, now: float | None = None) -> StoreStatus:
         slowest=slowest[["video_id", "seconds", "flows", "pairs_per_second", "host"]],
         failures=reasons.rename("videos").reset_index(),
     )
-
-
-def _read_tables(store: FlowStore) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the columns _DTYPES and other_seconds of all stored videos, and the failures."""
-    tables = store.tables("videos", "failures")
-    videos = tables["videos"].reindex(columns=list(_DTYPES)).astype(_DTYPES)
-    videos["other_seconds"] = (videos["seconds"] - videos[_STAGE_SECONDS].sum(axis=1)).clip(lower=0)
-    failures = tables["failures"].astype({"time": "float64", "seconds": "float64"})
-    # A video may have been stored since it failed.
-    return videos, failures[~failures["video_id"].isin(videos["video_id"])]
 
 
 def _recent(

@@ -64,7 +64,7 @@ def test_a_long_video_is_cut_and_that_is_said(
 ) -> None:
     monkeypatch.setattr(animation, "MOST_FLOWS", 4)
     remark = write_animation(tmp_path / "flow.gif", store, ["long"])
-    assert remark == "showing the first 4 of 6 flows"
+    assert remark == ["showing the first 4 of 6 flows"]
     with Image.open(tmp_path / "flow.gif") as picture:
         assert picture.n_frames == 4
 
