@@ -106,12 +106,8 @@ Command = TypeVar("Command", bound=Callable[..., object])
 
 flag = functools.partial(click.option, is_flag=True)
 json_option = flag("--json", "as_json", help="Print JSON for programs.")
-read_workers_option = click.option(
-    "--workers",
-    type=COUNT,
-    default=0,
-    help="Processes that read batches; 0: a thread of this process.",
-)
+_READERS_HELP = "Processes that read batches; 0: a thread of this process."
+read_workers_option = click.option("--workers", type=COUNT, default=0, help=_READERS_HELP)
 
 
 def settings_option(text: str, *names: str) -> Callable[[Command], Command]:

@@ -17,9 +17,7 @@ _BATCH_HELP = "Segments per batch; reduce it if memory is short."
 _WEIGHTS_HELP = "Embed video files, or folders of them, with the encoder of RUN."
 _OUT_HELP = "With --weights: the Parquet file to write.  [default: embeddings.parquet]"
 _WORK_DIR_HELP = "With --weights: folder for temporary flow.  [default: the folder of --out]"
-_WORKERS_HELP = (
-    "With --weights: processes that compute flow; 0 is this one.  [default: one per core]"
-)
+_WORKERS_HELP = "With --weights: processes that compute flow; 0: this one.  [default: cores]"
 _FORM = click.Choice(["torchscript", "onnx"])  # as train.runs.export, which loads torch
 
 

@@ -26,9 +26,7 @@ _SCALE_HELP = "paper: its settings; cpu: a small encoder and few steps in all ro
 _EVALUATION_SET_HELP = "Change a setting of every evaluation; may be repeated."
 _SCHEDULE = click.Choice(list(SCHEDULES))
 _numbers_option = functools.partial(option, callback=console.numbers)
-_folds_option = _numbers_option(
-    "--folds", default="1", help="Splits of the data set, such as 1,2,3."
-)
+_folds_option = _numbers_option("--folds", default="1", help="Splits of the data, such as 1,2,3.")
 _missing_option = flag("--allow-missing", help="Evaluate even if some test videos have no flow.")
 
 

@@ -124,10 +124,8 @@ def extract_flow(
     height, width = size or (ExtractionSettings.height, ExtractionSettings.width)
     names = {field.name for field in dataclasses.fields(ExtractionSettings)} & options.keys()
     fields = {name: options[name] for name in names}
-    parameters = TVL1Parameters(profile=profile)
-    settings = ExtractionSettings(
-        str(videos), str(store), height, width, parameters=parameters, **fields
-    )
+    fields["parameters"] = TVL1Parameters(profile=profile)
+    settings = ExtractionSettings(str(videos), str(store), height, width, **fields)
     whole = read_dataset(videos, dataset, annotations)
     say(*whole.remarks)
     chosen = whole.videos

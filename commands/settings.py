@@ -73,20 +73,16 @@ def pretrain_config(
     if not isinstance(preset_of_file, str | None):
         raise ValueError(f"{file}: preset must be a name, for example preset: tiny")
     if None not in (preset, preset_of_file) and preset != preset_of_file:
-        raise ValueError(
-            f"the preset is {preset} on the command line and {preset_of_file} in {file}; "
-            "leave one of them out"
-        )
+        where = f"{preset} on the command line and {preset_of_file} in {file}"
+        raise ValueError(f"the preset is {where}; leave one of them out")
     name = preset if preset_of_file is None else preset_of_file
     with _naming(None if preset_of_file is None else file):
         start = find_preset(DEFAULT_PRESET if name is None else name)
     with _naming(file):
         (changes,) = _typed_values(values, PretrainConfig)
     if not start.pretrained:
-        raise ValueError(
-            f"{name} is an encoder with its initial weights: there is nothing to pretrain. "
-            f"Evaluate it: flowcpc evaluate STORE --mode random --preset {name} --out OUT"
-        )
+        command = f"flowcpc evaluate STORE --mode random --preset {name} --out OUT"
+        raise ValueError(f"{name} has nothing to pretrain, so evaluate it: {command}")
     changes |= parse_settings(settings, PretrainConfig)[0]
     given = {"steps": steps, "modality": modality}
     changes |= {key: value for key, value in given.items() if value is not None}
@@ -132,9 +128,8 @@ class _TextLoader(yaml.BaseLoader):
         if len(mapping) != len(node.value):
             keys = [str(self.construct_object(key, deep=True)) for key, _ in node.value]
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{twice} occurs twice", node.start_mark
-            )
+            problem = f"{twice} occurs twice"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return mapping
 
 

@@ -20,25 +20,21 @@ if TYPE_CHECKING:
     from flowcpc.stores.inspection.verify import Verification
 
 _ENCODING, _FORMAT = click.Choice(ENCODING_NAMES), click.Choice(list(ARRAY_FORMATS))
-_ENCODING_HELP = "How px are stored as integers. Fixed when the store is created."
+_PX_HELP = "How px are stored as integers. Fixed when the store is created."
 _FORMAT_HELP = "Container of the arrays. Fixed when the store is created.  [default: zarr]"
 _REPAIR_HELP = "Extract damaged videos again from this folder."
 _WORKERS_HELP = "Threads that read and processes that repair.  [default: number of cores]"
 _FORM_HELP = "Format of the rows.  [default: by the suffix of --out, or table]"
 _DATASET_HELP = "Source of labels and splits: the folders, or the official lists of a data set."
 _ANNOTATIONS_HELP = "ucf101, hmdb51: folder of the official lists; kinetics: the CSV."
-_SHORT_SIDE_HELP = (
-    "Accept all sizes whose shorter side is PX.  [default: the first video's size only]"
-)
+_SHORT_SIDE_HELP = "Accept all sizes whose shorter side is PX.  [default: as the first video]"
 _FORM = click.Choice(["table", "csv", "parquet"])  # as inspection.query, which loads DuckDB
 _DATASET = click.Choice([name for name in DATASETS if name != "csv"])
 _LAYOUT = click.Choice(["denseflow", "tsn", "memdpc"])  # as exchange.layouts, which loads OpenCV
 _MOST_PENDING = 10  # that verify lists one by one
 _SIDE_BY_SIDE = 4  # videos of an animation if none is given
 
-encoding_option = option(
-    "--encoding", type=_ENCODING, default=ENCODING_NAMES[0], help=_ENCODING_HELP
-)
+encoding_option = option("--encoding", default=ENCODING_NAMES[0], type=_ENCODING, help=_PX_HELP)
 format_option = option("--format", "array_format", type=_FORMAT, help=_FORMAT_HELP)
 
 
@@ -86,10 +82,8 @@ def verify(store: Path, videos: Path | None, workers: int | None, as_json: bool)
     if as_json or len(report.table):
         click.echo(console.as_json_text(report.table) if as_json else _problems_text(report))
     listener.leave_unless(report.finished)
-    say(
-        f"{store}: {counted(report.videos, 'video')}, {report.bytes / 1e6:.3g} MB read, "
-        f"{counted(len(report.harmful), 'file')} damaged or missing"
-    )
+    read = f"{counted(report.videos, 'video')}, {report.bytes / 1e6:.3g} MB read"
+    say(f"{store}: {read}, {counted(len(report.harmful), 'file')} damaged or missing")
     if not report.harmful:
         return
     if videos is None:

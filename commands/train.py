@@ -12,9 +12,7 @@ from flowcpc.commands import console
 from flowcpc.commands.console import CommandListener, flag, say
 from flowcpc.train.settings.config import MODALITIES
 
-_PRESET_HELP = (
-    "Named settings; `tiny` is for a CPU.  [default: that of --config or RUN, or table1-flow]"
-)
+_PRESET_HELP = "Named settings; `tiny` is for a CPU.  [default: of --config, RUN, or table1-flow]"
 _GAMMA_HELP = "Multiply the learning rate by this at each boundary of the schedule."
 _MODALITY_HELP = "Train on flow, or on the frames of a store that has them."
 

@@ -108,15 +108,12 @@ def _check_space(expected: Estimate, scratch: Path, listener: Listener) -> None:
     """Announce how much time and disk space many videos need; refuse a disk that is too full."""
     hours = sum(expected.seconds.values()) / 3600 / (expected.workers or 1)
     gigabytes, free = expected.bytes / 1e9, shutil.disk_usage(scratch).free
-    listener.announce(
-        f"about {counted(expected.pairs, 'pair')} of frames: {hours:.2g} h for their flow, "
-        f"{gigabytes:.2g} GB of temporary disk space"
-    )
+    needs = f"{hours:.2g} h for their flow, {gigabytes:.2g} GB of temporary disk space"
+    listener.announce(f"about {counted(expected.pairs, 'pair')} of frames: {needs}")
     if expected.bytes > free:
-        raise OperationError(
-            f"{scratch.parent} has {free / 1e9:.3g} GB free, but the flow needs about "
-            f"{gigabytes:.3g} GB; give --work-dir on another disk, or fewer videos at a time"
-        )
+        space = f"{free / 1e9:.3g} GB free, but the flow needs about {gigabytes:.3g} GB"
+        advice = "give --work-dir on another disk, or fewer videos at a time"
+        raise OperationError(f"{scratch.parent} has {space}; {advice}")
 
 
 @contextlib.contextmanager

@@ -119,11 +119,8 @@ def import_flow(
     folders = (settings.folder / video.path for video in videos)
     first = layouts.first_index(settings.layout, filter(Path.is_dir, folders))
     source = {"layout": settings.layout.name, "bound": settings.bound, "values": "8-bit JPEG"}
-    numerics = {
-        **_flow_size(settings, videos, first),
-        "imported": source,
-        "encoding": encoding_by_name(settings.encoding).to_json(),
-    }
+    numerics = {**_flow_size(settings, videos, first), "imported": source}
+    numerics["encoding"] = encoding_by_name(settings.encoding).to_json()
     target = create_store(store, numerics, settings.array_format)
     target.collect_garbage()
     summary = ExtractionSummary(videos=len(videos))
@@ -145,7 +142,7 @@ def import_flow(
     return summary
 
 
-def _flow_size(settings: ImportSettings, videos: Sequence[Video], first: int) -> dict[str, int]:
+def _flow_size(settings: ImportSettings, videos: Sequence[Video], first: int) -> dict[str, Any]:
     """Return the size of the store's flow: short_side, or height and width of the first flow."""
     short_side, reason = settings.short_side, ""
     for video in videos:
@@ -197,10 +194,8 @@ class _Importer:
         try:
             files = list_flows(self.settings.layout, folder, self.first)
             states = [path.stat() for pair in files for path in pair]
-            stamp = {
-                "source_bytes": sum(state.st_size for state in states),
-                "source_mtime_ns": max(state.st_mtime_ns for state in states),
-            }
+            stamp["source_bytes"] = sum(state.st_size for state in states)
+            stamp["source_mtime_ns"] = max(state.st_mtime_ns for state in states)
             source = {**stamp, "fps": self.settings.fps}
             if commit is not None and source.items() <= commit["video"].items():
                 return self._keep(video, commit)

@@ -49,14 +49,9 @@ def write_animation(
     fps = store.videos().set_index("video_id")["fps"].get(video_ids[0])
     pictures = _pictures(store, videos, shown, fitting_scale(sampled))
     data = io.BytesIO()
-    next(pictures).save(
-        data,
-        FORMATS[file.suffix.lower()],
-        save_all=True,
-        append_images=pictures,
-        duration=round(1000 / (float(fps) if fps and np.isfinite(fps) else _FPS)),
-        loop=0,
-    )
+    form, rest = FORMATS[file.suffix.lower()], {"save_all": True, "append_images": pictures}
+    duration = round(1000 / (float(fps) if fps and np.isfinite(fps) else _FPS))  # ms
+    next(pictures).save(data, form, duration=duration, loop=0, **rest)
     replace_file(file, data.getvalue())
     return [f"showing the first {shown} of {longest} flows"] if longest > shown else []
 

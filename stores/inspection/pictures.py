@@ -20,6 +20,7 @@ from flowcpc.stores.base.atomic import replace_file
 from flowcpc.stores.flow_store import FlowStore
 
 Pixels = NDArray[np.uint8]
+Flow = NDArray[np.float32]
 
 # Red, yellow, green, cyan, blue, magenta, red, and the steps from each to the next: the eye tells
 # yellows apart better than greens.
@@ -102,15 +103,13 @@ def contact_sheet(store: FlowStore, video_ids: Sequence[str], *, columns: int = 
     """
     if not video_ids:
         raise ValueError(f"no video is named; name at least one that is in {store.path}")
-    counts = [store.open_video(video_id).shape[0] for video_id in video_ids]
-    frames = [
-        np.rint(np.linspace(0, count - 1, min(columns, count))).astype(int).tolist()
-        for count in counts
-    ]
-    flows = [
-        [store.read_flow(video_id, frame, frame + 1)[0] for frame in row]
-        for video_id, row in zip(video_ids, frames, strict=True)
-    ]
+    frames: list[list[int]] = []
+    flows: list[list[Flow]] = []
+    for video_id in video_ids:
+        count = store.open_video(video_id).shape[0]
+        places = np.linspace(0, count - 1, min(columns, count))
+        frames.append(np.rint(places).astype(int).tolist())
+        flows.append([store.read_flow(video_id, n, n + 1)[0] for n in frames[-1]])
     max_magnitude = fitting_scale(list(itertools.chain.from_iterable(flows)))
     labels = store.videos().set_index("video_id")["label"]
     pictures = [_header(f"full colour: {max_magnitude:.3g} px per frame; darker: faster")]
@@ -129,7 +128,7 @@ def contact_sheet(store: FlowStore, video_ids: Sequence[str], *, columns: int = 
     return np.array(sheet)
 
 
-def fitting_scale(flows: Sequence[NDArray[np.float32]]) -> float:
+def fitting_scale(flows: Sequence[Flow]) -> float:
     """Return the speed in px per frame that 99 % of some flows, each float32 (2, H, W), stay below.
 
     It is 1 where nothing moves.

@@ -115,18 +115,14 @@ def advise(store: FlowStore, harmful: Sequence[StoreProblem]) -> list[str]:
     folders = {Path(problem.path).parts[0] for problem in harmful if problem.video_id is None}
     sentences = []
     if any(problem.path.startswith("commits/") and problem.kind == MISSING for problem in harmful):
-        sentences.append(
-            f"commit records are missing: restore {root / 'commits'} from a backup if you have one "
-            "(nothing must be computed again)"
-        )
+        advice = f"restore {root / 'commits'} from a backup, if any; nothing must be computed again"
+        sentences.append(f"commit records are missing: {advice}")
     if any(problem.video_id is not None for problem in harmful):
         command = import_command(store) or f"flowcpc verify {root} --repair VIDEOS"
         sentences.append(f"make the damaged videos again with: {command}")
     if layout.DATASET_FILE in folders:
-        sentences.append(
-            f"delete {root / layout.DATASET_FILE} and run the command that filled the store again, "
-            "with the same lists"
-        )
+        again = "run the command that filled the store again, with the same lists"
+        sentences.append(f"delete {root / layout.DATASET_FILE} and {again}")
     if "index" in folders:
         sentences.append(f"rebuild the tables with: flowcpc info {root} --rebuild-index")
     if "embeddings" in folders:

@@ -118,4 +118,4 @@ def test_new_lists_and_a_new_rate_reach_videos_that_are_there(tmp_path: Path) ->
     (tmp_path / "out" / "copy").mkdir()
     (tmp_path / "out" / "v_Left_g01_c01").rename(tmp_path / "out" / "copy" / "v_Left_g01_c01")
     done(flowcpc("export", store.path, tmp_path / "out", "--layout", "tsn"))
-    assert "are both the flow of one listed video" in flowcpc(*words, "--annotations", lists).output
+    assert "have the flow of one listed video" in flowcpc(*words, "--annotations", lists).output

@@ -168,11 +168,11 @@ def test_what_cannot_be_done_is_one_sentence(store: FlowStore, tmp_path: Path) -
         (["import", tmp_path / "nowhere", tmp_path / "x", "--layout", "tsn"], "nowhere"),
         (
             ["import", tmp_path / "empty", tmp_path / "x", "--layout", "tsn"],
-            "holds no folder of files named like flow_x_00001.jpg",
+            "has no folder of files named like flow_x_00001.jpg",
         ),
         (
             ["import", out, tmp_path / "x", "--layout", "memdpc"],
-            "holds no folder of files named like flow_00001.jpg",
+            "has no folder of files named like flow_00001.jpg",
         ),
         (
             ["import", out, tmp_path / "x", "--layout", "tsn", "--bound", 0],
