@@ -102,6 +102,7 @@ class PathType(click.ParamType[Path]):
 
 PATH, OUT_FILE, OUT_FOLDER = PathType(), PathType("file"), PathType("folder")
 COUNT, POSITIVE = click.IntRange(min=0), click.IntRange(min=1)
+Size = tuple[int, int]
 Command = TypeVar("Command", bound=Callable[..., object])
 
 flag = functools.partial(click.option, is_flag=True)
@@ -116,9 +117,7 @@ def settings_option(text: str, *names: str) -> Callable[[Command], Command]:
     return click.option(*names, multiple=True, metavar="KEY=VALUE", help=text)
 
 
-def parse_size(
-    ctx: click.Context, param: click.Parameter, value: str | None
-) -> tuple[int, int] | None:
+def parse_size(ctx: click.Context, param: click.Parameter, value: str | None) -> Size | None:
     """Return (height, width) in px of an option HxW, or None if it is not given."""
     if value is None:
         return None

@@ -31,11 +31,7 @@ _FORM = click.Choice(["torchscript", "onnx"])  # as train.runs.export, which loa
 @option("--workers", type=console.COUNT, help=_WORKERS_HELP)
 @option("--backend", type=click.Choice(BACKENDS), help="With --weights: flow solver.")
 def embed(
-    paths: tuple[Path, ...],
-    splits: str | None,
-    weights: Path | None,
-    batch_size: int,
-    **options: Any,
+    paths: tuple[Path, ...], splits: str | None, weights: Path | None, batch_size: int, **more: Any
 ) -> None:
     """Compute embeddings of a store, or of video files.
 
@@ -45,7 +41,7 @@ def embed(
     flowcpc embed VIDEO... --weights RUN needs no store: it writes embeddings of video files to the
     Parquet file --out. It lists videos that it cannot use and then exits with code 3.
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in more.items() if value is not None}
     if weights is not None:
         if splits is not None:
             raise ValueError("--splits needs a store: video files have no splits; leave it out")

@@ -119,22 +119,14 @@ def report(runs: tuple[Path, ...], out: Path, store: Path | None) -> None:
 @_missing_option
 @flag("--dry-run", help="Print runs, evaluations and steps; run nothing.")
 def reproduce(
-    store: Path,
-    out: Path,
-    steps: int | None,
-    settings: tuple[str, ...],
-    evaluation: tuple[str, ...],
-    workers: int,
-    allow_missing: bool,
-    dry_run: bool,
-    **chosen: Any,
+    store: Path, out: Path, steps: int | None, allow_missing: bool, dry_run: bool, **options: Any
 ) -> None:
     """Reproduce a table of the paper on STORE.
 
     The paper's numbers stand next to ours. Runs and results go to the folder OUT. Run the same
     command again to resume. The exit code is 3 if a row failed; the table has its reason.
     """
-    table = chosen["table"]
+    table = options["table"]
     listener = CommandListener("findings" if table == "findings" else f"table {table}")
     from flowcpc.commands.settings import parse_settings, with_settings
     from flowcpc.stores.flow_store import open_store
@@ -142,17 +134,17 @@ def reproduce(
     from flowcpc.train.reproduction.plan import make_plan
     from flowcpc.train.reproduction.reproduce import reproduce as run_table
 
-    (changes,) = parse_settings(settings, PretrainConfig)
+    (changes,) = parse_settings(options.pop("settings"), PretrainConfig)
     if steps is not None and changes.setdefault("steps", steps) != steps:
         raise ValueError(f"--steps {steps} contradicts --set steps={changes['steps']}; give one")
-    chosen |= {"changes": changes}
-    of_evaluation = with_settings(SCHEDULES[chosen["scale"]], evaluation)
+    evaluation = with_settings(SCHEDULES[options["scale"]], options.pop("evaluation"))
+    execution = Execution(workers=options.pop("workers"))
+    options["changes"] = changes
     if dry_run:
-        return click.echo(make_plan(open_store(store), **chosen).to_text())
-    chosen |= {"evaluation": of_evaluation, "allow_missing": allow_missing}
-    execution = Execution(workers=workers)
+        return click.echo(make_plan(open_store(store), **options).to_text())
+    options |= {"evaluation": evaluation, "allow_missing": allow_missing, "execution": execution}
     with listener:
-        result = run_table(store, out, **chosen, execution=execution, listener=listener)
+        result = run_table(store, out, **options, listener=listener)
     listener.leave_unless(result.finished)
     click.echo(result.text, nl=False)
     say(f"wrote {result.path}, and its tables beside it as Parquet")

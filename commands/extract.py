@@ -86,18 +86,7 @@ _MAX_FAILURES_HELP = "Stop when more than N videos have failed."
 @flag("--fail-fast", help="Stop at the first video that fails.")
 @option("--max-failures", type=console.COUNT, metavar="N", help=_MAX_FAILURES_HELP)
 def extract_flow(
-    videos: Path,
-    store: Path,
-    dataset: str,
-    annotations: Path | None,
-    limit: int | None,
-    size: tuple[int, int] | None,
-    profile: str,
-    retry_failed: bool,
-    dry_run: bool,
-    fail_fast: bool,
-    max_failures: int | None,
-    **options: Any,
+    videos: Path, store: Path, dataset: str, limit: int | None, dry_run: bool, **options: Any
 ) -> None:
     """Compute the optical flow of videos into STORE.
 
@@ -114,7 +103,8 @@ def extract_flow(
     from flowcpc.pipeline.run import run_extraction
     from flowcpc.pipeline.tvl1.solver import available_threads
 
-    if fail_fast and max_failures is not None:
+    size, max_failures = options["size"], options["max_failures"]
+    if options["fail_fast"] and max_failures is not None:
         rule = f"--fail-fast stops at the first failure, --max-failures {max_failures} later"
         raise ValueError(f"{rule}; give one of them")
     if size and options["short_side"]:
@@ -124,9 +114,9 @@ def extract_flow(
     height, width = size or (ExtractionSettings.height, ExtractionSettings.width)
     names = {field.name for field in dataclasses.fields(ExtractionSettings)} & options.keys()
     fields = {name: options[name] for name in names}
-    fields["parameters"] = TVL1Parameters(profile=profile)
+    fields["parameters"] = TVL1Parameters(profile=options["profile"])
     settings = ExtractionSettings(str(videos), str(store), height, width, **fields)
-    whole = read_dataset(videos, dataset, annotations)
+    whole = read_dataset(videos, dataset, options["annotations"])
     say(*whole.remarks)
     chosen = whole.videos
     if limit is not None:  # of the videos that exist, if any does
@@ -146,8 +136,8 @@ def extract_flow(
             place,
             shard=shard,
             whole_dataset={video.video_id for video in whole.videos},
-            retry_failed=retry_failed,
-            max_failures=0 if fail_fast else max_failures,
+            retry_failed=options["retry_failed"],
+            max_failures=0 if options["fail_fast"] else max_failures,
             listener=listener,
         )
     _report(summary, store)

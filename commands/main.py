@@ -1,7 +1,4 @@
-"""The group of commands, and the program that runs it.
-
-`flowcpc X`, `python cli.py X` and `python -m flowcpc X` are the same.
-"""
+"""The group of commands: `flowcpc X`, `python cli.py X` and `python -m flowcpc X` run it."""
 
 import os
 

@@ -82,14 +82,13 @@ def pretrain_config(
         (changes,) = _typed_values(values, PretrainConfig)
     if not start.pretrained:
         command = f"flowcpc evaluate STORE --mode random --preset {name} --out OUT"
-        raise ValueError(f"{name} has nothing to pretrain, so evaluate it: {command}")
+        raise ValueError(f"{name} keeps initial weights (nothing to pretrain); use {command}")
     changes |= parse_settings(settings, PretrainConfig)[0]
     given = {"steps": steps, "modality": modality}
     changes |= {key: value for key, value in given.items() if value is not None}
     config = dataclasses.replace(start.config, **changes)
-    if gamma is None:
-        return config
-    return dataclasses.replace(config, learning_rates=with_gamma(config.learning_rates, gamma))
+    rates = config.learning_rates if gamma is None else with_gamma(config.learning_rates, gamma)
+    return dataclasses.replace(config, learning_rates=rates)
 
 
 def with_gamma(schedule: Schedule, gamma: float) -> Schedule:

@@ -1,7 +1,4 @@
-"""Embed video files that belong to no data set: extract their flow, run an encoder, write a table.
-
-The only module that joins the two stages, `pipeline` and `train`.
-"""
+"""Embed video files that belong to no data set: the one module that needs both stages."""
 
 import contextlib
 import dataclasses

@@ -22,14 +22,11 @@ _RECORD = ".flowcpc.json"  # how a folder was made, hidden from programs that li
 
 @dataclasses.dataclass
 class ExportSummary:
-    """Result of an export of so many `videos`: those `written` now, (video_id, reason) of `failed`.
-
-    `finished` is false if it was stopped early.
-    """
+    """Result of an export of so many `videos`; `failed` has (video_id, reason)."""
 
     videos: int
-    finished: bool = True
-    written: int = 0
+    finished: bool = True  # false if it was stopped early
+    written: int = 0  # videos that lacked files before
     failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
 

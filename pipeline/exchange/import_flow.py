@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -127,8 +127,9 @@ def import_flow(
     importer = _Importer(settings, target, first, summary)
     with target.in_use():
         refuse_other_names(target, videos)
-        _announce_other_times(target, videos, settings.fps, listener)
         ids = {video.video_id for video in videos}
+        if change := _other_times(target, ids, settings.fps):
+            listener.announce(change)
         target.set_dataset([video.to_record() for video in videos], ids)
         for number, video in enumerate(videos):
             if listener.should_stop():
@@ -160,18 +161,14 @@ def _flow_size(settings: ImportSettings, videos: Sequence[Video], first: int) ->
     raise ValueError(f"no flow under {settings.folder} can be used: {reason}")
 
 
-def _announce_other_times(
-    store: FlowStore, videos: Sequence[Video], fps: float | None, listener: Listener
-) -> None:
+def _other_times(store: FlowStore, ids: Collection[str], fps: float | None) -> str:
+    """Return a message if flow of `ids` was imported with other times than those of `fps`."""
     stored = store.videos().reindex(columns=["video_id", "fps"])
-    rates = stored.loc[stored["video_id"].isin([video.video_id for video in videos]), "fps"]
+    rates = stored.loc[stored["video_id"].isin(ids), "fps"]
     others = sorted({None if pd.isna(rate) else float(rate) for rate in rates} - {fps}, key=str)
-    if others:
-        now, *earlier = ("no --fps" if x is None else f"--fps {x:g}" for x in (fps, *others))
-        listener.announce(
-            f"this import has {now}, earlier ones into {store.path} had {' and '.join(earlier)}: "
-            "times change, so it imports their videos again"
-        )
+    now, *earlier = ("no --fps" if x is None else f"--fps {x:g}" for x in (fps, *others))
+    change = f"this import has {now}, earlier ones into {store.path} had {' and '.join(earlier)}"
+    return f"{change}: times change, so it imports their videos again" if others else ""
 
 
 @dataclasses.dataclass(frozen=True)

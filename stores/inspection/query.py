@@ -17,9 +17,9 @@ from flowcpc.stores.inspection.tables import as_text
 from flowcpc.stores.records import catalog
 
 EMBEDDINGS = "embeddings"
-FORMS = ("table", "csv", "parquet")
 _SHOW_TABLES = re.compile(r"\s*show\s+(all\s+)?tables\s*;?\s*", re.IGNORECASE)
 _MOST_ROWS = 1000  # of a table for people
+Connection = duckdb.DuckDBPyConnection
 # A function for every table, so that only the tables that a statement names are read.
 TableReaders = dict[str, Callable[[], pa.Table]]
 
@@ -51,7 +51,7 @@ def query(store: FlowStore, sql: str) -> pd.DataFrame:
             raise ValueError(_explain(error, connection, readers)) from error
 
 
-def _exact_frame(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> pd.DataFrame:
+def _exact_frame(connection: Connection, rows: pa.Table) -> pd.DataFrame:
     """Return `rows` as DuckDB converts them, but integers exact.
 
     DuckDB turns sums, and integer columns with gaps, into floats.
@@ -89,24 +89,20 @@ def _read(store: FlowStore, name: str) -> pa.Table:
     return pa.Table.from_pandas(table, preserve_index=False)
 
 
-def _named_tables(connection: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
+def _named_tables(connection: Connection, sql: str) -> set[str]:
     try:
         return {name.lower() for name in connection.get_table_names(sql)}
     except duckdb.Error:  # executing the statement raises the same error
         return set(re.findall(r"\w+", sql.lower()))
 
 
-def _explain(
-    error: duckdb.Error, connection: duckdb.DuckDBPyConnection, readers: TableReaders
-) -> str:
+def _explain(error: duckdb.Error, connection: Connection, readers: TableReaders) -> str:
     """Return DuckDB's message as a sentence that ends in the names that exist."""
     message = str(error).strip().split("\n\n")[0].replace("\n", " ").rstrip(".")
     if isinstance(error, duckdb.BinderException):
-        columns = connection.execute(
-            "SELECT table_name, string_agg(column_name, ', ') FROM information_schema.columns "
-            "GROUP BY 1 ORDER BY 1"
-        ).fetchall()
-        return f"{message}; {'; '.join(f'{table} has {names}' for table, names in columns)}"
+        columns = "table_name, string_agg(column_name, ', ') FROM information_schema.columns"
+        rows = connection.execute(f"SELECT {columns} GROUP BY 1 ORDER BY 1").fetchall()
+        return f"{message}; {'; '.join(f'{table} has {names}' for table, names in rows)}"
     hint = f"the tables are {', '.join(readers)}"
     if EMBEDDINGS in message.lower() and not any(name.startswith(EMBEDDINGS) for name in readers):
         hint += "; embeddings are made by: flowcpc embed STORE RUN"
@@ -120,7 +116,7 @@ def remark_on_embeddings(store: FlowStore, sql: str) -> str:
 
 
 def render(table: pd.DataFrame, form: str) -> tuple[bytes, str]:
-    """Return `table` in one of FORMS, and a remark if rows were left out of a table for people."""
+    """Return `table` as a "table" for people, "csv" or "parquet", and a remark if it lacks rows."""
     if form == "csv":
         return table.to_csv(index=False).encode(), ""
     if form == "parquet":

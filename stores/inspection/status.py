@@ -1,7 +1,4 @@
-"""How an extraction is doing, for `flowcpc status`: now, and at any time later.
-
-Counts and rates come from the records; the videos in progress from the heartbeats of runs.
-"""
+"""How an extraction is doing: counts and rates of its records, heartbeats of active runs."""
 
 import dataclasses
 import time

@@ -14,24 +14,19 @@ _MOST_SIZES = 4
 
 @dataclasses.dataclass(frozen=True)
 class StoreSummary:
-    """Counts over one store.
-
-    `bytes` is the size of all files of its videos, `frame_bytes` the part of their frames; `sizes`
-    has the number of videos of each size, the most frequent first; `by_class` has a row per label
-    and a column per split of each fold.
-    """
+    """Counts over one store."""
 
     path: str
     array_format: str
     numerics: dict[str, Any]
     videos: int
     flows: int
-    bytes: int
-    frame_bytes: int
+    bytes: int  # of all files of its videos
+    frame_bytes: int  # of these, of their frames
     failures: int
     miscounted: int
-    sizes: dict[str, int]
-    by_class: pd.DataFrame
+    sizes: dict[str, int]  # number of videos of each size, the most frequent first
+    by_class: pd.DataFrame  # a row per label, a column per split of each fold
     embeddings: list[str]
 
     def to_json(self) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""Find damage in a store: compare every file with the checksum in its record.
-
-flowcpc.pipeline.repair recomputes what is damaged.
-"""
+"""Find damage in a store, which pipeline.repair mends: compare every file with its checksum."""
 
 import contextlib
 import dataclasses
