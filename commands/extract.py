@@ -24,8 +24,7 @@ from flowcpc.stores.base.plurals import counted
 if TYPE_CHECKING:
     from flowcpc.pipeline.extraction.ledger import ExtractionSummary
 
-_NAMED = 10  # videos with the same reason that are listed
-_MOST_NAMED = 50
+_NAMED, _MOST_NAMED = 10, 50  # videos that are listed with the same reason, and in all
 _DATASET, _BACKEND = click.Choice(DATASETS), click.Choice(BACKENDS)
 _PROFILE, _CLUSTER = click.Choice(list(PROFILES)), click.Choice(CLUSTERS)
 _ANNOTATIONS_HELP = (

@@ -1,7 +1,6 @@
 """Settings of users, `key=value` or YAML, become configuration objects of the Python API.
 
-One parser for every frozen dataclass of settings: names and types are those of its fields, and the
-dataclass itself checks ranges and combinations.
+Names and types are those of a dataclass's fields; the dataclass checks ranges and combinations.
 """
 
 import contextlib

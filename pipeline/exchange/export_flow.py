@@ -84,8 +84,7 @@ def _export_one(store: FlowStore, out: Path, layout: Layout, video_id: str, boun
     """Write what is missing of one video; return whether there was anything."""
     target = out / video_id
     video, commit = store.open_video(video_id), store.commit_of(video_id)
-    flows = video.shape[0]
-    generation = commit and commit["generation"]
+    flows, generation = video.shape[0], commit and commit["generation"]
     recipe = {"layout": layout.name, "bound": bound, "flows": flows, "generation": generation}
     if target.is_dir():
         _refuse_other_exports(target, recipe)

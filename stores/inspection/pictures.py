@@ -30,9 +30,7 @@ _TOO_FAST = 0.75  # brightness of flow that is faster than the scale
 
 _TILE_WIDTH = 128
 _TITLE_WIDTH = 4 * _TILE_WIDTH  # that a title may have even if a row of flow is narrower
-_GAP = 6
-_MARGIN = 14
-_WHEEL = 96
+_GAP, _MARGIN, _WHEEL = 6, 14, 96  # px
 _INK, _FAINT, _OUTLINE, _PAPER = (25, 25, 25), (120, 120, 120), (205, 205, 205), (255, 255, 255)
 
 
