@@ -47,8 +47,8 @@ def embed(
             raise ValueError("--splits needs a store: video files have no splits; leave it out")
         return _embed_files(paths, weights, batch_size=batch_size, **given)
     for name in given:
-        option = f"--{name.replace('_', '-')}"
-        raise ValueError(f"{option} is for video files; give --weights RUN too, or leave it out")
+        text = f"--{name.replace('_', '-')} is for video files"
+        raise ValueError(f"{text}; give --weights RUN too, or leave it out")
     if len(paths) != 2:
         raise ValueError(
             f"got {counted(len(paths), 'path')}; write flowcpc embed STORE RUN, "
