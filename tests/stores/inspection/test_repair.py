@@ -155,7 +155,7 @@ def test_a_stray_record_does_not_block_the_repair_of_the_rest(videos: Path, tmp_
     )
     result = flowcpc("export", store.path, tmp_path / "out", "--layout", "tsn")
     assert (result.exit_code, len(result.stdout.splitlines())) == (3, 3)
-    assert "1 video (1 written now)\n3 of 4 videos are damaged" in result.stderr
+    assert "1 video (1 written now)\ncould not export 3 of 4 videos" in result.stderr
     assert flowcpc("export", store.path, tmp_path / "out", third, "--layout", "tsn").exit_code == 0
     assert flowcpc("show", store.path, third, "--out", tmp_path / "third.png").exit_code == 0
     assert f"{second}.json" in flowcpc(
