@@ -87,18 +87,6 @@ class Decoder:
             self._requests.write(request.to_line())
         return DecodedVideo(self, request.memory_limit, watch)
 
-    def receive(self, watch: Watch, decoded: int) -> tuple[Message, int]:
-        """Return the next message of the process, and the number of image bytes that follow."""
-        lengths = bytearray(LENGTHS.size)
-        self.fill(memoryview(lengths), watch, decoded)
-        text_length, images_length = LENGTHS.unpack(lengths)
-        text = bytearray(text_length)
-        self.fill(memoryview(text), watch, decoded)
-        try:
-            return messages.parse(text), images_length
-        except ValueError as error:
-            raise DecoderError(f"its decoder {error}") from error
-
     def fill(self, buffer: memoryview, watch: Watch, decoded: int) -> None:
         """Fill `buffer` with what the process sends, after `decoded` frames. Raises as `open`."""
         filled, silent = 0, 0.0
@@ -155,9 +143,7 @@ class DecodedVideo:
                 raise DecoderError(f"its decoder sent {length} bytes for {count} frames of {size}")
             frames = np.empty((count, self.height, self.width), np.uint8)
             self._decoder.fill(frames.data.cast("B"), self._watch, self.decoded_frames)
-            for jpeg in map(bytearray, message.jpegs):
-                self._decoder.fill(memoryview(jpeg), self._watch, self.decoded_frames)
-                self._jpegs.append(bytes(jpeg))
+            self._jpegs += [bytes(self._read(size)) for size in message.jpegs]
             self.decoded_frames += count
             yield frames
             message, length = self._receive()
@@ -194,10 +180,20 @@ class DecodedVideo:
             "decoder": DECODER,
         }
 
+    def _read(self, size: int) -> bytearray:
+        buffer = bytearray(size)
+        self._decoder.fill(memoryview(buffer), self._watch, self.decoded_frames)
+        return buffer
+
     def _receive(self) -> tuple[Message, int]:
-        message, length = self._decoder.receive(self._watch, self.decoded_frames)
+        """Return the next message, and the number of image bytes that follow."""
+        text_length, images_length = LENGTHS.unpack(self._read(LENGTHS.size))
+        try:
+            message = messages.parse(self._read(text_length))
+        except ValueError as error:
+            raise DecoderError(f"its decoder {error}") from error
         if not isinstance(message, Failed):
-            return message, length
+            return message, images_length
         self._decoder.idle = True  # a failure is the last message about a video
         if message.kind == "refused":
             raise VideoError(message.reason)

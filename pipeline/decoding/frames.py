@@ -47,10 +47,8 @@ class FrameReader:
 
     The header gives `header_frames` and `fps` (None if unknown) and `header_pixels` of a frame.
     `begin` sets `source_height` and `source_width` after rotation, `height` and `width` of the
-    frames. After the last frame, `decoded_frames` and `times` are complete.
-
-    Raises VideoError for a file that cannot be opened, has no frame or does not fit the size.
-    FFmpeg reports a lack of memory as the end of the video.
+    frames. After the last frame, `decoded_frames` and `times` are complete. Raises VideoError for a
+    file that cannot be opened, has no frame or does not fit the size.
     """
 
     def __init__(

@@ -18,19 +18,15 @@ LENGTHS = struct.Struct("<II")  # bytes of the JSON and of the images
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Decode `path` to gray frames of `size`, `block` at a time, on so many `threads`.
-
-    The process may use `memory_limit` bytes. It stops after `max_blocks` blocks, or decodes all.
-    With `with_jpegs` it sends each frame as a JPEG in colour too.
-    """
+    """Decode `path` to gray frames of `size`, `block` at a time, on so many `threads`."""
 
     path: Path
     size: FrameSize
     block: int
     threads: int
-    memory_limit: int
-    max_blocks: int | None = None
-    with_jpegs: bool = False
+    memory_limit: int  # bytes of the process
+    max_blocks: int | None = None  # None: the whole video
+    with_jpegs: bool = False  # send each frame as a JPEG in colour too
 
     def to_line(self) -> bytes:
         """Return the request as a line of JSON, with an absolute path."""

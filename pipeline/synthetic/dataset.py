@@ -82,35 +82,29 @@ class SyntheticParameters:
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticSummary:
-    """The data set in folder `path`: `videos` when finished, `written` now, `existing` before.
-
-    `finished` is false if the listener stopped the call early; call again to resume.
-    """
+    """What a call of `write_dataset` did."""
 
     path: Path
     classes: tuple[str, ...]
-    videos: int
-    written: int
-    existing: int
-    finished: bool
+    videos: int  # when finished
+    written: int  # now
+    existing: int  # before
+    finished: bool  # False if the listener stopped the call early; call again to resume
 
 
 def write_dataset(
-    out: str | os.PathLike[str],
-    parameters: SyntheticParameters = SyntheticParameters(),
-    *,
-    listener: Listener = SILENT,
+    root: Path, parameters: SyntheticParameters, *, listener: Listener = SILENT
 ) -> SyntheticSummary:
-    """Write the synthetic motion data set to `out`, or resume one that was begun there.
+    """Write the synthetic motion data set to `root`, or resume one that was begun there.
 
     The same parameters give the same bytes. Videos are renamed into place when they are complete,
     so those that exist are kept. The listener may stop the work after every video.
 
-    Raises ValueError unless `out` is a new or empty folder, or one that an earlier call with the
+    Raises ValueError unless `root` is a new or empty folder, or one that an earlier call with the
     same parameters has written to; and if another process is writing there. Raises OSError if a
     video cannot be written.
     """
-    root, classes = Path(out), tuple(sorted(parameters.classes))
+    classes = tuple(sorted(parameters.classes))
     _claim(root, parameters.to_json())
     videos = len(classes) * parameters.groups * parameters.clips_per_group
     written = existing = 0
@@ -140,7 +134,6 @@ def _draw_clips(parameters: SyntheticParameters) -> Iterator[tuple[str, str, Sce
 
 
 def _numbers(parameters: SyntheticParameters) -> Iterator[tuple[int, int]]:
-    """Return every (group, clip), both counted from 1."""
     groups, clips = range(1, parameters.groups + 1), range(1, parameters.clips_per_group + 1)
     return itertools.product(groups, clips)
 

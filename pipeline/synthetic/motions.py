@@ -31,16 +31,14 @@ class MotionNuisance:
 class Travel:
     """How far the objects have moved at every frame since frame 0; float64 (frames,), px.
 
-    `x` and `y` (downwards) move the object's centre. `turn` (clockwise as seen), `grow` and `shear`
-    (lower parts to the right) act about its centre: displacements at the object's root-mean-square
-    radius, so that they do not depend on its size.
+    The last three are displacements at the object's root-mean-square radius, whatever its size.
     """
 
     x: Array
-    y: Array
-    turn: Array
+    y: Array  # downwards
+    turn: Array  # clockwise as seen
     grow: Array
-    shear: Array
+    shear: Array  # lower parts to the right
 
 
 @dataclass(frozen=True)

@@ -38,18 +38,13 @@ def frame_scale(height: int, width: int) -> float:
 
 @dataclass(frozen=True)
 class Texture:
-    """Endless band-limited noise in colour that looks alike at every magnification.
+    """Endless band-limited noise in colour that looks alike at every magnification."""
 
-    `tile` is periodic noise of unit variance, float32 (256, 256). `stretch` (2, 2) maps px of the
-    object to px of the tile. `shifts` (8, 2) keep octaves from repeating each other. `base` and
-    `tint` (3,) are BGR levels 0..255: the mean and one standard deviation.
-    """
-
-    tile: Image
-    stretch: Array
-    shifts: Array
-    base: Array
-    tint: Array
+    tile: Image  # periodic noise of unit variance, float32 (256, 256)
+    stretch: Array  # (2, 2): px of the object to px of the tile
+    shifts: Array  # (8, 2): they keep octaves from repeating each other
+    base: Array  # (3,): mean BGR levels, 0..255
+    tint: Array  # (3,): their standard deviation
 
     def draw(self, x: Image, y: Image, magnification: float) -> Image:
         """Return BGR levels, float32 (h, w, 3), at points (x, y) px; `magnification` in octaves."""
@@ -91,19 +86,15 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """One clip before its class is known: draw a frame of any programme with `draw_frame`.
-
-    All clips of a group share `background` and `things`. `starts` (objects, 2) are centres (x, y)
-    at frame 0; `camera` (frames, 2) is how far the picture has drifted since frame 0; both in px.
-    """
+    """One clip before its class is known: draw a frame of any programme with `draw_frame`."""
 
     height: int
     width: int
     background: Texture
     things: list[Thing]
-    starts: Array
+    starts: Array  # (objects, 2): centres (x, y) at frame 0, px
     nuisance: MotionNuisance
-    camera: Array
+    camera: Array  # (frames, 2): drift (x, y) of the picture since frame 0, px
 
 
 def draw_scene(seed: int, group: int, clip: int, frames: int, height: int, width: int) -> Scene:
@@ -111,12 +102,10 @@ def draw_scene(seed: int, group: int, clip: int, frames: int, height: int, width
     look = _draw_look(np.random.default_rng([seed, 1, group]), height, width)
     rng = np.random.default_rng([seed, 2, group, clip])
     scale = frame_scale(height, width)
-    nuisance = MotionNuisance(
-        speed=_log_uniform(rng, 0.4, 1.6) * scale,
-        tilt=rng.uniform(-np.deg2rad(15), np.deg2rad(15)),
-        period=_log_uniform(rng, 9.0, 15.0),
-        sign=rng.choice([-1.0, 1.0]),
-    )
+    speed = _log_uniform(rng, 0.4, 1.6) * scale
+    tilt = rng.uniform(-np.deg2rad(15), np.deg2rad(15))
+    period, sign = _log_uniform(rng, 9.0, 15.0), rng.choice([-1.0, 1.0])
+    nuisance = MotionNuisance(speed, tilt, period, sign)
     starts = _spread(rng, len(look[1]), height, width)
     return Scene(height, width, *look, starts, nuisance, _drift(rng, frames) * scale)
 

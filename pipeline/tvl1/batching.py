@@ -45,8 +45,6 @@ class SharedSolver:
     """
 
     def __init__(self, solve: Solver, max_frames: int) -> None:
-        if max_frames < 2:
-            raise ValueError(f"max_frames={max_frames} must be at least 2, the frames of a pair")
         self._solve, self._max_frames = solve, max_frames
         self._waiting: deque[tuple[Frames, Future[Flow]]] = deque()
         self._queue, self._device = threading.Lock(), threading.Lock()

@@ -18,10 +18,8 @@ REST = np.float32(2.0**-10)
 COUNTS_PER_SQUARE_PIXEL = 2.0**24
 # A pixel's share of that sum is capped here, at 127.99 px^2: after a jump by 11 px no warp ends.
 LARGEST_COUNT = 2147483520.0
-# Warped coordinates are clipped so many px outside a frame, where all taps lie outside it.
-BORDER = 4
-# Pixels with at most this |gradient|^2 have no data term; OpenCV's value.
-SMALLEST_GRADIENT = 1.19e-7
+BORDER = 4  # px outside a frame where warped coordinates are clipped: all taps lie outside it
+SMALLEST_GRADIENT = 1.19e-7  # pixels with at most this |gradient|^2 have no data term, as in OpenCV
 
 
 @dataclasses.dataclass(frozen=True)

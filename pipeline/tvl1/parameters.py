@@ -32,30 +32,19 @@ class TVL1Parameters:
     """Parameters of TV-L1 optical flow. The defaults are OpenCV's, as in the field's data sets.
 
     Raises ValueError for a value outside its range.
-
-    profile: border and interpolation rules of OpenCV's codes, "opencv-cpu" or "opencv-cuda".
-    tau: dual step; larger converges faster up to 0.25.
-    lambda_: weight of the data term, for intensities in 0..255; smaller gives smoother flow.
-    theta: coupling of the data term and the smoothness term.
-    scales, scale_step: levels of the pyramid; the size of each relative to the one below.
-    warps: linearisations per level.
-    epsilon: a warp ends when the mean squared update of the flow is at most epsilon squared, px.
-    inner_iterations, outer_iterations: their product bounds the iterations of a warp.
-    median: side of the median filter of the flow before every outer iteration, 1 (none), 3 or 5.
-        None becomes the profile's: 5 for "opencv-cpu", 1 for "opencv-cuda".
     """
 
-    profile: str = "opencv-cpu"
-    tau: float = 0.25
-    lambda_: float = 0.15
-    theta: float = 0.3
-    scales: int = 5
-    scale_step: float = 0.8
-    warps: int = 5
-    epsilon: float = 0.01
-    inner_iterations: int = 30
-    outer_iterations: int = 10
-    median: int | None = None
+    profile: str = "opencv-cpu"  # border and interpolation rules of OpenCV's codes
+    tau: float = 0.25  # dual step; larger converges faster up to 0.25
+    lambda_: float = 0.15  # weight of the data term, for intensities in 0..255; smaller is smoother
+    theta: float = 0.3  # coupling of the data term and the smoothness term
+    scales: int = 5  # levels of the pyramid
+    scale_step: float = 0.8  # size of each level relative to the one below
+    warps: int = 5  # linearisations per level
+    epsilon: float = 0.01  # a warp ends when the mean squared update is at most its square, px^2
+    inner_iterations: int = 30  # between median filters
+    outer_iterations: int = 10  # times inner_iterations: the most iterations of a warp
+    median: int | None = None  # side of the filter: 1 (none), 3 or 5; None becomes the profile's
 
     def __post_init__(self) -> None:
         values, rules = vars(self), {}

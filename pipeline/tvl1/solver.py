@@ -92,11 +92,10 @@ def compute_flow(
 
     Source: Zach, Pock, Bischof 2007; Sanchez, Meinhardt-Llopis, Facciolo, IPOL 2013.
     """
-    rule = "frames must be a NumPy array, uint8 (T, H, W), gray"
-    if not isinstance(frames, np.ndarray):
-        raise ValueError(f"{rule}, got a {type(frames).__name__}")
-    if frames.dtype != np.uint8 or frames.ndim != 3:
-        raise ValueError(f"{rule}, got {frames.dtype} {frames.shape}")
+    is_array = isinstance(frames, np.ndarray)
+    if not is_array or frames.dtype != np.uint8 or frames.ndim != 3:
+        got = f"{frames.dtype} {frames.shape}" if is_array else f"a {type(frames).__name__}"
+        raise ValueError(f"frames must be a NumPy array, uint8 (T, H, W), gray, got {got}")
     count, height, width = frames.shape
     if count < 2:
         raise ValueError(f"flow needs at least 2 frames, got {count}")

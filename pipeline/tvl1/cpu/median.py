@@ -45,19 +45,17 @@ def sort5(a, b, c, d, e):
     return a, b, c, d, e
 
 
-# Each of the next functions returns its values without the smallest and the largest.
+# trim4 to trim7 return their values without the smallest and the largest.
 
 
 @kernel
 def trim4(a, b, c, d):
-    """Return two of four values."""
     (a, b), (c, d) = order(a, b), order(c, d)
     return maximum(a, c), minimum(b, d)
 
 
 @kernel
 def trim5(a, b, c, d, e):
-    """Return three of five values."""
     (a, b), (c, d) = order(a, b), order(c, d)
     (a, c), (b, d) = order(a, c), order(b, d)
     return b, c, minimum(d, maximum(a, e))
@@ -65,7 +63,6 @@ def trim5(a, b, c, d, e):
 
 @kernel
 def trim6(a, b, c, d, e, f):
-    """Return four of six values."""
     (a, b), (c, d) = order(a, b), order(c, d)
     (a, c), (b, d) = order(a, c), order(b, d)
     e, f = order(e, f)
@@ -74,7 +71,6 @@ def trim6(a, b, c, d, e, f):
 
 @kernel
 def trim7(a, b, c, d, e, f, g):
-    """Return five of seven values."""
     (a, b), (c, d) = order(a, b), order(c, d)
     (a, c), (b, d) = order(a, c), order(b, d)
     e, f = order(e, f)

@@ -27,13 +27,10 @@ _INTERLEAVED = ir.VectorType(ir.FloatType(), 4 * LANES)
 class VectorType(types.Type):
     """Numba's type of LANES numbers."""
 
-    def __init__(self, name: str, llvm: ir.VectorType) -> None:
-        self.llvm = llvm
-        super().__init__(name=name)
 
-
-floats, longs = VectorType("floats", _FLOATS), VectorType("longs", _LONGS)
-register_model(VectorType)(lambda manager, kind: models.PrimitiveModel(manager, kind, kind.llvm))
+floats, longs = VectorType("floats"), VectorType("longs")
+_LLVM = {floats: _FLOATS, longs: _LONGS}
+register_model(VectorType)(lambda manager, kind: models.PrimitiveModel(manager, kind, _LLVM[kind]))
 
 
 def _typed(result: Any, *parameters: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -19,8 +19,7 @@ from flowcpc.pipeline.tvl1.pyramid import Pyramid, make_pyramid
 from flowcpc.stores.base.compiled import kernel
 
 Floats = NDArray[np.float32]
-# Pyramids of one block of frames; more at a time would cost memory and gain nothing.
-_BLOCK_BYTES = 64 << 20
+_BLOCK_BYTES = 64 << 20  # of pyramids at a time; more would cost memory and gain nothing
 _CACHE_LINE = 64
 
 

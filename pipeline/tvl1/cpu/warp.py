@@ -23,22 +23,16 @@ def interleave(frame, size, repeat, out):
     half = np.float32(0.5)
     for row in range(height + 2 * BORDER):
         y = min(max(row - BORDER, 0), height - 1)
-        start = row * line
-        if not repeat and y != row - BORDER:
-            out[start : start + line] = 0
-            continue
         above, below = max(y - 1, 0) * width, min(y + 1, height - 1) * width
         for column in range(width + 2 * BORDER):
             x = min(max(column - BORDER, 0), width - 1)
-            i = start + column * CHANNELS
-            out[i + 3] = 0
-            if repeat or x == column - BORDER:
+            i = row * line + column * CHANNELS
+            out[i : i + CHANNELS] = 0
+            if repeat or (x == column - BORDER and y == row - BORDER):
                 out[i] = frame[y * width + x]
                 left, right = max(x - 1, 0), min(x + 1, width - 1)
                 out[i + 1] = half * (frame[y * width + right] - frame[y * width + left])
                 out[i + 2] = half * (frame[below + x] - frame[above + x])
-            else:
-                out[i : i + 3] = 0
 
 
 @kernel

@@ -26,16 +26,14 @@ _SHARED_BYTES = 48 << 10
 class Tile:
     """Shape of a block's work, which decides the speed and never the flow.
 
-    A region of `width` x `height` pixels, halo included, in shared memory (24 bytes a pixel, at
-    most 48 KB with the sums); `width` x `rows` threads of up to `registers` registers; up to
-    `iterations` per launch. Raises ValueError for a tile that is too small or too large.
+    Raises ValueError for a tile that is too small or too large for 48 KB of shared memory.
     """
 
-    width: int
-    height: int
-    rows: int
-    iterations: int
-    registers: int
+    width: int  # px and threads, halo included
+    height: int  # px, halo included
+    rows: int  # of threads
+    iterations: int  # per launch, at most
+    registers: int  # per thread, at most
 
     def __post_init__(self) -> None:
         if min(self.inner) < 1:
@@ -60,8 +58,6 @@ def make_pass(tile: Tile) -> Any:
     tile_width, tile_height, rows, longest = tile.width, tile.height, tile.rows, tile.iterations
     inner_width, inner_height = tile.inner
     threads = tile_width * rows
-
-    # The simulator knows no options.
     options = {} if SIMULATED else {"max_registers": tile.registers or None}
 
     @cuda.jit(**options)

@@ -23,14 +23,13 @@ from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
 from flowcpc.pipeline.tvl1.pyramid import Pyramid, make_pyramid
 
 Floats = NDArray[np.float32]
-# Enough pairs to fill any device several times; with more, fast pairs would wait for slow ones.
-_MAX_PAIRS = 512
+_MAX_PAIRS = (
+    512  # they fill any device several times; with more, fast ones would wait for slow ones
+)
 _MEMORY_SHARE = 0.85
-# Rounds that the host is ahead: the queue never runs dry, and few empty rounds end a warp.
-_ROUNDS_AHEAD = 4
+_ROUNDS_AHEAD = 4  # of the host: the queue never runs dry, and few empty rounds end a warp
 _STREAMS = 2
-# Page-locked host memory for the flow of one batch.
-_LOCKED_BYTES = 1 << 30
+_LOCKED_BYTES = 1 << 30  # page-locked host memory for the flow of one batch
 # Threads of a block of the simpler kernels; the simulator runs a Python thread for each.
 _BLOCK = (4, 2) if SIMULATED else (32, 8)
 # Values per pixel of a pair: u and p twice, coefficients, gradients, coarse flow (and the result).
@@ -38,10 +37,7 @@ _FLOATS_PER_PIXEL = 2 * 2 + 2 * 4 + 4 + 2 + 2
 
 
 def device_names() -> list[str]:
-    """Return the names of the usable CUDA devices, by index; empty without any working driver.
-
-    Numba's simulator counts as one device, the "simulator".
-    """
+    """Return the names of the usable CUDA devices, by index; Numba's simulator is "simulator"."""
     if SIMULATED:
         return ["simulator"]
     # Without numba-cuda, Numba has its own, outdated CUDA target, which fails on these kernels.
@@ -105,6 +101,8 @@ def _batches(
         count = 1 if capacity >= pairs else _STREAMS
         try:
             made = [Batch(parameters, pyramid, tile, capacity) for _ in range(count)]
+            _kept[device] = key, made
+            return made
         except Exception as error:  # Numba's drivers raise different ones
             if "OUT_OF_MEMORY" not in str(error):
                 raise
@@ -112,9 +110,6 @@ def _batches(
                 problem = f"CUDA device {device} has too little free memory"
                 raise MemoryError(f"{problem} for a pair of {size[0]}x{size[1]}") from error
             capacity = (capacity + 1) // 2
-        else:
-            _kept[device] = key, made
-            return made
 
 
 def _pairs_that_fit(pyramid: Pyramid) -> int:
@@ -215,8 +210,7 @@ class Batch:
         begin_level, enlarge = cuda_frames.begin_level[over], constants.enlarge
         begin_level(self._coarse, self._u, self._p, size, coarse_size, self._up[level], enlarge)
         cuda_frames.differentiate[over](self._levels, offset, self._gradients, size, total)
-        threads = math.prod(_BLOCK)
-        over_pairs = math.ceil(pairs / threads), threads, self._stream
+        over_pairs = math.ceil(pairs / math.prod(_BLOCK)), math.prod(_BLOCK), self._stream
         cuda_control.reset_sides[over_pairs](self._control, pairs)
         images = (self._levels, offset, self._gradients, self._u, self._control, self._coefficients)
         frame = (*size, parameters.rules.repeats_border)

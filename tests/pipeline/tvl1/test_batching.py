@@ -130,8 +130,6 @@ def test_the_solver_s_own_words_for_what_is_no_pair() -> None:
     shared = SharedSolver(compute_flow, 100)
     with pytest.raises(ValueError, match="at least 2 frames, got 1"):
         shared.compute(np.zeros((1, 20, 20), np.uint8))
-    with pytest.raises(ValueError, match="max_frames=1"):
-        SharedSolver(compute_flow, 1)
 
 
 def test_a_batch_of_real_flow_is_the_flow_of_each() -> None:
