@@ -21,7 +21,7 @@ class EvaluationConfig(Settings):
     batch_size: int = 16  # videos
     linear_steps: int = 20_000  # of SGD of a dense layer on a frozen encoder
     linear_learning_rates: Schedule = ((0, 0.005), (10_000, 0.001))  # (first step, rate), ...
-    finetune_steps: int = 30_000  # of encoder and dense layer together, whatever the weights
+    finetune_steps: int = 30_000  # of encoder and dense layer together, from any weights
     finetune_learning_rates: Schedule = ((0, 0.01), (15_000, 0.005))
     dropout: float = 0.8  # of a feature before the dense layer when the encoder is trained too
     momentum: float = 0.9

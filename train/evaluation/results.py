@@ -77,7 +77,7 @@ def read_results(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
 
 
 def check_same_videos(folder: Path, test: Iterable[str], store: Path) -> None:
-    """Raise ValueError if `folder` has finished results on other test videos: keep them."""
+    """Raise ValueError rather than replace finished results of `folder` on other test videos."""
     table = read_table(folder / PREDICTIONS) if (folder / RESULTS).exists() else None
     if table is None or "video_id" not in table.column_names:
         return

@@ -17,16 +17,14 @@ _STANDARD_ERRORS = 3  # by which shuffled labels may differ from chance
 class Evaluation(NamedTuple):
     """The outcome of an evaluation.
 
-    `table` has the columns of `flowcpc.train.evaluation.results.read_results` except path. It is
-    empty unless `finished`: the listener stopped the call; call it again to resume. `baselines`
-    are results of untrained encoders that other modes have for the same labels, folds and seeds.
-    `path` is the folder of the results.
+    Unless it is finished, the listener stopped the call and the tables are empty. Call it again to
+    resume. `table` has the columns of `flowcpc.train.evaluation.results.read_results` except path.
     """
 
     finished: bool
     table: pd.DataFrame
-    baselines: pd.DataFrame
-    path: Path
+    baselines: pd.DataFrame  # of untrained encoders by other modes, same labels, folds and seeds
+    path: Path  # the folder of the results
 
     def to_text(self) -> str:
         """Return a table in percent for each number of labels per class, with comparisons."""

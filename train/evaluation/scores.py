@@ -49,7 +49,7 @@ def score_predictions(
 
 
 def score_classes(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """Return rows: encoder, protocol, label, videos, top1, most_often (as what it is predicted)."""
+    """Return rows: encoder, protocol, label, videos, top1, most_often (predicted class)."""
     rows = []
     columns = ["encoder", "protocol", "label", "videos", "top1", "most_often"]
     for encoder, protocol, mine in _by_encoder(predictions):

@@ -31,7 +31,7 @@ _WEIGHT = 1000  # of a stage in the progress: pretrainings and evaluations count
 
 
 class Reproduction(NamedTuple):
-    """The state of a table; unless it is finished, the listener stopped: the same call resumes.
+    """The state of a table. Unless it is finished, the listener stopped; the same call resumes.
 
     `table` has a row per row and column of the table: table, scale, preset, measure,
     labels_per_class; ours and std (mean and standard deviation over units), units; in_training
@@ -148,7 +148,7 @@ class _TableRun:
                 self._fail(row, what, reason)
 
     def write(self, finished: bool) -> Reproduction:
-        """Return the state of the table; write it unless a more complete, older one is there."""
+        """Return and write the state; unfinished, it replaces no table that is more complete."""
         failed = {name: "; ".join(several) for name, several in self.reasons.items()}
         rows = summary.summarise_rows(self.plan, self.measurements, failed)
         findings = summary.compare(self.plan, self.measurements, failed)

@@ -30,7 +30,7 @@ class Classifier(nn.Module):
     """Dense layers, called `heads`, on the averaged features of an encoder.
 
     The heads share the features, and each learns its own labels; `seed` decides their initial
-    weights. A `frozen` encoder is not trained and stays in eval mode.
+    weights. A `frozen` encoder is not trained.
     """
 
     def __init__(

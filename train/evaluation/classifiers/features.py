@@ -54,7 +54,7 @@ def random_batches(
 def every_video_once(
     reader: SegmentReader, protocol: str, seed: int, evaluation: EvaluationConfig
 ) -> Batches:
-    """Return the same over all videos in order; `protocol` chooses segments, cropped centrally."""
+    """Return a context with batches of all videos: segments of a protocol, centre-cropped."""
     videos = np.arange(len(reader.flows))
     counts = {"num_segments": evaluation.segments, "num_flows": reader.num_flows}
     if protocol == protocols(evaluation.segments)[0]:
