@@ -10,7 +10,7 @@ from click import argument, option
 from flowcpc.commands import console
 from flowcpc.commands.console import CommandListener, list_videos, say
 from flowcpc.pipeline.tvl1.parameters import BACKENDS
-from flowcpc.stores.base.plurals import counted
+from flowcpc.stores.base.errors import counted
 
 _SPLITS_HELP = "Embed only these splits of RUN's fold, such as train,test.  [default: all]"
 _BATCH_HELP = "Segments per batch; reduce it if memory is short."

@@ -18,8 +18,8 @@ from flowcpc.commands.stores import encoding_option, format_option, report_outda
 from flowcpc.pipeline.cluster.places import CLUSTERS
 from flowcpc.pipeline.datasets.sources import DATASETS
 from flowcpc.pipeline.tvl1.parameters import BACKENDS, PROFILES, TVL1Parameters
+from flowcpc.stores.base.errors import counted
 from flowcpc.stores.base.listener import Listener
-from flowcpc.stores.base.plurals import counted
 
 if TYPE_CHECKING:
     from flowcpc.pipeline.extraction.ledger import ExtractionSummary

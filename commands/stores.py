@@ -12,7 +12,7 @@ from click import argument, option
 from flowcpc.commands import console
 from flowcpc.commands.console import CommandListener, flag, json_option, list_videos, say
 from flowcpc.pipeline.datasets.sources import DATASETS
-from flowcpc.stores.base.plurals import counted
+from flowcpc.stores.base.errors import counted
 from flowcpc.stores.layout import ARRAY_FORMATS, ENCODING_NAMES
 
 if TYPE_CHECKING:

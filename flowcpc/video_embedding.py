@@ -13,10 +13,9 @@ from flowcpc.pipeline.estimate import Estimate, estimate
 from flowcpc.pipeline.loose_videos import find_videos, settings_like
 from flowcpc.pipeline.run import run_extraction
 from flowcpc.pipeline.tvl1.solver import available_threads
-from flowcpc.stores.base.errors import OperationError
+from flowcpc.stores.base.errors import OperationError, counted
 from flowcpc.stores.base.listener import SILENT, Listener
 from flowcpc.stores.base.locks import locked, locked_if_free
-from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.embeddings import export_embeddings
 from flowcpc.stores.flow_store import create_store
 from flowcpc.train.runs.checkpoint import check_numerics, require_checkpoint

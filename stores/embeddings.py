@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flowcpc.stores.base.atomic import replaced_file
-from flowcpc.stores.base.errors import DamagedStoreError
-from flowcpc.stores.base.plurals import counted
+from flowcpc.stores.base.errors import DamagedStoreError, counted
 from flowcpc.stores.embedding_parts import EMBEDDING, read_parts, run_folder
 from flowcpc.stores.flow_store import FlowStore, open_store
 
@@ -51,6 +50,11 @@ def read_embeddings(
     flows for a whole video), label, group, fold1 ..., split (in the run's fold, or `fold`), step of
     the run, generation of the flow.
 
+    Raises FileNotFoundError without embeddings of the run; DamagedStoreError if a byte is not what
+    was written; ValueError if several runs have this name, an argument names nothing, or embeddings
+    are incomplete: `flowcpc embed` was stopped, flow was extracted again since, or videos were
+    added to a split that has embeddings.
+
     Parameters
     ----------
     run : str or path
@@ -61,17 +65,6 @@ def read_embeddings(
         "video": only whole videos, each the mean of its segments. "segment": only segments.
     fold : int, optional
         The fold of the splits. Default: the run's.
-
-    Raises
-    ------
-    FileNotFoundError
-        There are no embeddings of the run.
-    ValueError
-        There are several runs of this name; an argument names nothing; embeddings are incomplete:
-        `flowcpc embed` was stopped, flow was extracted again since, or videos were added to a split
-        that has embeddings.
-    DamagedStoreError
-        A byte is not what was written.
     """
     if level is not None and level not in LEVELS:
         choices = ", ".join(LEVELS)
@@ -82,30 +75,25 @@ def read_embeddings(
     name, own = manifest.about["run"], f"fold{manifest.about['fold']}"
     again = f"run: flowcpc embed {store.path} {run}"
     if not manifest.finished:
-        raise ValueError(
-            f"the embeddings of {name} are incomplete, because flowcpc embed was stopped; {again}"
-        )
+        problem = f"the embeddings of {name} are incomplete, because flowcpc embed was stopped"
+        raise ValueError(f"{problem}; {again}")
     videos = store.videos()
     column = own if fold is None else f"fold{fold}"
     if (fold is not None or split is not None) and column not in videos:
         raise ValueError(f"{store.path} has no {column}; give a fold that it has, or no split")
     if split is not None and not (videos[column] == split).any():
-        raise ValueError(
-            f"{store.path} has no videos in split={split!r} of {column}; give a split that it has"
-        )
+        problem = f"{store.path} has no videos in split={split!r} of {column}"
+        raise ValueError(f"{problem}; give a split that it has")
     rows = _described(table, videos, column)
     if split is not None:
         chosen = (rows["split"] == split).to_numpy(bool)
         rows, table = rows[chosen].reset_index(drop=True), table.filter(pa.array(chosen))
     if gone := set(rows["video_id"]).difference(videos["video_id"]):
-        raise DamagedStoreError(
-            f"{name} has embeddings of {_named(gone)}, but {store.path} holds no such flow any "
-            f"more; flowcpc verify says why, then {again}"
-        )
+        problem = f"{name} has embeddings of {_named(gone)}, but {store.path} lost their flow"
+        raise DamagedStoreError(f"{problem}; flowcpc verify says why, then {again}")
     if stale := set(rows["video_id"][_is_stale(rows, videos)]):
-        raise ValueError(
-            f"{store.path} has newer flow than the embeddings of {_named(stale)}; {again}"
-        )
+        problem = f"{store.path} has newer flow than the embeddings of {_named(stale)}"
+        raise ValueError(f"{problem}; {again}")
     if missing := _missing(rows, videos, column if split else own, split):
         lacking = _named(missing, f"video of split={split!r}" if split else "video")
         raise ValueError(f"{name} has no embeddings of {lacking}; {again}")
@@ -121,10 +109,8 @@ def read_predictions(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, NDAr
     """
     file = Path(folder, "predictions.parquet")
     if not file.is_file():
-        raise FileNotFoundError(
-            f"{folder} has no predictions.parquet; give the folder of an evaluation, "
-            "as RUN/evaluate/NAME"
-        )
+        rule = "give the folder of an evaluation, as RUN/evaluate/NAME"
+        raise FileNotFoundError(f"{folder} has no predictions.parquet; {rule}")
     data = file.read_bytes()  # not while parsing, which reports damage as OSError too
     try:
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
@@ -157,10 +143,7 @@ def export_embeddings(
 
 
 def embeddings_home(store: FlowStore, run: Path) -> Path:
-    """Return the folder of folders of embeddings: in the store, or in the run if it is read-only.
-
-    In the run, the folder has the store's name.
-    """
+    """Return the folder of folders of embeddings, in the run if the store is read-only."""
     inside = store.path / "embeddings"
     writable = os.access(inside if inside.exists() else store.path, os.W_OK)
     return inside if writable else run / "embeddings" / store.path.resolve().name
@@ -227,23 +210,16 @@ def _is_stale(rows: pd.DataFrame, videos: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def _find_folder(store: FlowStore, run: str | os.PathLike[str]) -> Path:
-    """Return the folder of a run's embeddings, in the store or in the run.
-
-    Raises FileNotFoundError for none, ValueError for several.
-    """
+    """Return a run's folder of embeddings. FileNotFoundError for none, ValueError for several."""
     name = Path(run).resolve().name
     homes = (store.path / "embeddings", Path(run, "embeddings", store.path.resolve().name))
     found = (path for home in homes for path in sorted(home.glob("*-*")) if path.is_dir())
     folders = [path for path in found if path.name.rpartition("-")[0] == run_folder(name)]
     if not folders:
-        raise FileNotFoundError(
-            f"{store.path} has no embeddings of run {name}; "
-            f"make them with: flowcpc embed {store.path} {run}"
-        )
+        cure = f"make them with: flowcpc embed {store.path} {run}"
+        raise FileNotFoundError(f"{store.path} has no embeddings of run {name}; {cure}")
     if len(folders) > 1:
         names = ", ".join(sorted(path.name for path in folders))
-        raise ValueError(
-            f"{store.path} has embeddings of several runs called {name}: {names}; "
-            "delete or rename those that you do not need"
-        )
+        problem = f"{store.path} has embeddings of several runs called {name}: {names}"
+        raise ValueError(f"{problem}; delete or rename those that you do not need")
     return folders[0]

@@ -19,7 +19,7 @@ from flowcpc.stores.layout import ENCODING_NAMES
 
 Codes = NDArray[Any]  # of an encoding's dtype
 _BUCKET_BITS = 16  # the first bits of a float32, sign included; a bucket spans 0.8 %
-_MAGNITUDES = 128  # levels of an 8-bit encoding on either side, a zero included where there is one
+_MAGNITUDES = 128  # of the levels of an 8-bit encoding, zero among them if it is a level
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,8 @@ class Encoding:
     bound: float  # largest magnitude that is not clipped, px
     scale: float = 1.0  # px per code; for the encodings without levels
     missing: float = 0  # fill value of arrays: the code that no flow has, if there is one
-    # The levels of an 8-bit encoding on either side of zero, float32 (128,), px, increasing.
-    magnitudes: NDArray[np.float32] | None = field(default=None, compare=False)
-
-    @functools.cached_property
-    def levels(self) -> NDArray[np.float32] | None:
-        """The px of every code, float32 (256,), NaN if unused; None if px = code * scale."""
-        if self.magnitudes is None:
-            return None
-        if self.magnitudes[0] == 0:  # zero has one code, without a sign
-            unused = np.array([np.nan], np.float32)
-            return np.concatenate([-self.magnitudes[:0:-1], self.magnitudes, unused])
-        return np.concatenate([-self.magnitudes[::-1], self.magnitudes])
+    # The px of every code, float32 (256,), increasing, NaN if unused; None if px = code * scale.
+    levels: NDArray[np.float32] | None = field(default=None, compare=False)
 
     @functools.cached_property
     def _search_tables(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -69,7 +59,7 @@ class Encoding:
         Values beyond +-`bound` are clipped. Raises ValueError if a value is not finite.
         """
         flow = np.ascontiguousarray(flow, np.float32)
-        if self.magnitudes is None:
+        if self.levels is None:
             finite = bool(np.isfinite(flow).all())
             values = np.clip(flow, -self.bound, self.bound) / np.float32(self.scale)
             with np.errstate(invalid="ignore"):  # values that are not finite are refused below
@@ -80,10 +70,8 @@ class Encoding:
             tables = self._search_tables
             finite = _take_nearest(flat, flat.view(np.int32), *tables, codes.reshape(-1))
         if not finite:
-            raise ValueError(
-                f"flow of shape {flow.shape} has values that are not finite; "
-                "a store holds finite flow only"
-            )
+            problem = f"flow of shape {flow.shape} has values that are not finite"
+            raise ValueError(f"{problem}; a store holds finite flow only")
         return codes
 
     def decode(self, codes: Codes) -> NDArray[np.float32]:
@@ -99,17 +87,13 @@ class Encoding:
         return {"name": self.name, **self.parameters}
 
     def attributes(self) -> dict[str, Any]:
-        """Return array attributes that explain the codes to programs without flowcpc.
-
-        CF's scale_factor if px are linear in the code.
-        """
+        """Return array attributes that explain the codes to other programs, by CF if linear."""
         components = "components are u (x, to the right) and v (y, downwards)"
         common = {"units": "px per frame", "encoding": self.name}
         if self.name == _COMPANDED:
             assert self.levels is not None
-            levels = [float(level) for level in self.levels[:255]]
             comment = f"value in px = levels_px[code]; {components}"
-            return {**common, "comment": comment, "levels_px": levels}
+            return {**common, "comment": comment, "levels_px": self.levels[:255].tolist()}
         comment = f"value in px = scale_factor * code + add_offset; {components}"
         offset = 0.0 if self.levels is None else float(self.levels[0])
         factor = self.scale if self.levels is None else 2 * self.bound / 255
@@ -121,9 +105,9 @@ def encoding_from_json(value: Mapping[str, Any]) -> Encoding:
     for encoding in ENCODINGS.values():
         if encoding.to_json() == dict(value):
             return encoding
+    known = ", ".join(ENCODINGS)
     raise ValueError(
-        f"encoding {dict(value)} is unknown to this release, which has {', '.join(ENCODINGS)}; "
-        "update flowcpc"
+        f"encoding {dict(value)} is unknown to this release, which has {known}; update flowcpc"
     )
 
 
@@ -136,10 +120,7 @@ def encoding_by_name(name: str) -> Encoding:
 
 @kernel
 def _take_nearest(flow: Any, bits: Any, limits: Any, lowest: Any, codes: Any) -> bool:
-    """Write the code of the nearest level for every value; return whether all are finite.
-
-    Of one length: `flow`, float32, `bits`, the same bits as int32, and `codes`, uint8.
-    """
+    """Write the code of the nearest level for every value; return whether all are finite."""
     largest = 0
     for i in range(len(flow)):
         largest = max(largest, bits[i] & 0x7FFFFFFF)
@@ -155,17 +136,19 @@ def _look_up(codes: Codes, levels: NDArray[np.float32], flow: NDArray[np.float32
 
 
 def _companded(step: float, linear_limit: float, bound: float) -> NDArray[np.float32]:
-    """Return 128 magnitudes in px: every `step` up to `linear_limit`, then geometric to `bound`."""
+    """Return levels, px: each `step` to `linear_limit`, then geometric to `bound`; zero once."""
     even = round(linear_limit / step)
     growing = _MAGNITUDES - 1 - even
     linear = np.arange(even + 1, dtype=np.float64) * step
     geometric = linear_limit * (bound / linear_limit) ** (np.arange(1, growing + 1) / growing)
-    return np.concatenate([linear, geometric]).astype(np.float32)
+    magnitudes = np.concatenate([linear, geometric]).astype(np.float32)
+    return np.concatenate([-magnitudes[:0:-1], magnitudes, np.array([np.nan], np.float32)])
 
 
 def _even(bound: float) -> NDArray[np.float32]:
-    """Return the 128 magnitudes, px, of 256 even levels from -`bound` to `bound`."""
-    return ((np.arange(_MAGNITUDES) + 0.5) * (2 * bound / 255)).astype(np.float32)
+    """Return 256 even levels from -`bound` to `bound`, px."""
+    magnitudes = ((np.arange(_MAGNITUDES) + 0.5) * (2 * bound / 255)).astype(np.float32)
+    return np.concatenate([-magnitudes[::-1], magnitudes])
 
 
 _COMPANDED, _EVEN, _INT16, _FLOAT16 = ENCODING_NAMES
@@ -174,8 +157,8 @@ _BYTE = np.dtype(np.uint8)
 ENCODINGS = {
     encoding.name: encoding
     for encoding in (
-        Encoding(_COMPANDED, _STEPS, _BYTE, 64.0, missing=255, magnitudes=_companded(**_STEPS)),
-        Encoding(_EVEN, {"bound": 20.0}, _BYTE, 20.0, magnitudes=_even(20.0)),
+        Encoding(_COMPANDED, _STEPS, _BYTE, 64.0, missing=255, levels=_companded(**_STEPS)),
+        Encoding(_EVEN, {"bound": 20.0}, _BYTE, 20.0, levels=_even(20.0)),
         Encoding(_INT16, {"scale": 1 / 32}, np.dtype("<i2"), 32767 / 32, 1 / 32, missing=-32768),
         Encoding(_FLOAT16, {}, np.dtype("<f2"), 65504.0, missing=float("nan")),
     )

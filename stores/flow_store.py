@@ -1,8 +1,7 @@
 """FlowStore: create, open, commit one video atomically, read.
 
-Only a commit record makes a video valid. Its arrays are written as a new generation under a new
-name, synced, read back and compared. Then one rename puts `commits/<hh>/<key>.json`, which names
-them, in place. A store that is killed at any moment holds whole videos only.
+Only a commit makes a video valid. Its arrays are written as a new generation under a new name,
+synced, read back and compared. Then one rename puts the commit, which names them, in place.
 """
 
 import contextlib
@@ -18,36 +17,26 @@ from numpy.typing import NDArray
 
 from flowcpc.stores import layout
 from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX
-from flowcpc.stores.base.errors import DamagedStoreError, UnknownVideoError, nearest_name
-from flowcpc.stores.base.locks import shared_by_last
-from flowcpc.stores.base.plurals import counted
+from flowcpc.stores.base.errors import DamagedStoreError, UnknownVideoError, counted, nearest_name
+from flowcpc.stores.base.locks import locked, shared_by_last
 from flowcpc.stores.codec.blosc import CODEC
 from flowcpc.stores.encoding import encoding_from_json
-from flowcpc.stores.records import catalog, garbage, record_file
+from flowcpc.stores.records import catalog, garbage, record_file, store_file
 from flowcpc.stores.records.chunk_map import ChunkMap
 from flowcpc.stores.records.commits import digest_of, read_commit
-from flowcpc.stores.records.contract import (
-    CommitRecord,
-    FailureRecord,
-    Numerics,
-    PackedChunks,
-    SourceRecord,
-)
+from flowcpc.stores.records.contract import CommitRecord, FailureRecord, Numerics, SourceRecord
 from flowcpc.stores.records.dataset_file import merge_dataset
-from flowcpc.stores.records.store_file import (
-    describe_differences,
-    read_store_file,
-    without_store_file,
-)
 from flowcpc.stores.video.frames import FrameFileReader
 from flowcpc.stores.video.reader import VideoReader
 from flowcpc.stores.video.writer import VideoWriter
 
 
 def open_store(path: str | os.PathLike[str]) -> "FlowStore":
-    """Return the store at `path`. Raises as `read_store_file`."""
-    meta = read_store_file(Path(path))
-    return FlowStore(Path(path), meta["array_format"], meta["numerics"])
+    """Return the store at `path`.
+
+    Raises FileNotFoundError if there is none, ValueError for another format or format version.
+    """
+    return FlowStore(Path(path), *store_file.read_store_file(Path(path)))
 
 
 def create_store(
@@ -55,19 +44,13 @@ def create_store(
 ) -> "FlowStore":
     """Return a new store at `path`, or the existing one if its numerics are the same.
 
-    Parameters
-    ----------
-    numerics : mapping
-        Everything that decides a stored value: `height` and `width`, or `short_side` if every video
-        has a size of its own; `encoding` (Encoding.to_json); `frames` if frames are stored too; the
-        settings of the solver. How arrays are chunked is added here.
-    array_format : str, optional
-        "zarr" (the default of a new store) or "hdf5".
+    `numerics` is everything that decides a stored value: `height` and `width`, or `short_side` if
+    every video has a size of its own; `encoding` (Encoding.to_json); `frames` if frames are stored
+    too; the settings of the solver. How arrays are chunked is added here. `array_format` is "zarr"
+    (the default of a new store) or "hdf5".
 
-    Raises
-    ------
-    ValueError
-        The numerics differ (each difference is named), or `path` is a folder of something else.
+    Raises ValueError if the numerics differ (each difference is named), or `path` is a folder of
+    something else.
     """
     root = Path(path)
     if array_format not in (None, *layout.ARRAY_FORMATS):
@@ -86,23 +69,18 @@ def create_store(
             record_file.write_record(file, meta)
     store = open_store(root)
     if array_format not in (None, store.array_format):
-        raise ValueError(
-            f"store {root} is {store.array_format}, but format {array_format} was given; "
-            "leave the format out, or give another store"
-        )
-    differences = describe_differences(store.numerics, wanted)
-    if differences:
-        raise ValueError(
-            f"store {root} was made with other numerics: {'; '.join(differences)}; "
-            "use the same options, or another store"
-        )
+        problem = f"store {root} is {store.array_format}, but format {array_format} was given"
+        raise ValueError(f"{problem}; leave the format out, or give another store")
+    if differences := store_file.describe_differences(store.numerics, wanted):
+        problem = f"store {root} was made with other numerics: {'; '.join(differences)}"
+        raise ValueError(f"{problem}; use the same options, or another store")
     return store
 
 
 def _check_new_folder(root: Path) -> None:
     """Raise ValueError unless a store can be created at `root` (or another process just did)."""
     if layout.is_remains(root):
-        raise ValueError(without_store_file(root))
+        raise ValueError(store_file.without_store_file(root))
     above = next(path for path in (root, *root.absolute().parents) if path.exists())
     if above != root and not above.is_dir():
         raise ValueError(f"{root} cannot be a store, because {above} is a file; give another path")
@@ -166,12 +144,13 @@ class FlowStore:
         damaged = int((self.failures(["kind"])["kind"] == catalog.KIND_DAMAGED).sum())
         if not damaged:
             return ""
-        videos = counted(damaged, "video")
-        return f"{videos} damaged and in no table but failures; flowcpc verify says how to repair"
+        videos = f"the records of {counted(damaged, 'video')} are damaged"
+        return f"{videos}, so only the table failures has them; flowcpc verify says how to repair"
 
-    def is_indexed(self) -> bool:
-        """Return whether the Parquet tables under `index/` are intact and fit the records."""
-        return catalog.is_fresh(self.path)
+    def is_indexed(self, *tables: str) -> bool:
+        """Return whether the Parquet files of `tables` (all by default) fit the records."""
+        with catalog.opened_index(self.path, tables or catalog.TABLES) as files:
+            return files is not None
 
     def consolidate(self) -> dict[str, int]:
         """Rebuild the Parquet tables under `index/`; returns the rows of each."""
@@ -198,7 +177,8 @@ class FlowStore:
         commit = self._require_commit(video_id)
         video, per_chunk = commit["video"], self.numerics.get("flows_per_chunk")
         per_chunk = per_chunk or commit["chunks"]["flows_per_chunk"]
-        chunks = self._chunk_map(video_id, commit["chunks"], video["flows"], per_chunk, "flows")
+        chunks = ChunkMap.from_json(commit["chunks"])
+        self._check_fit(video_id, chunks.holds(video["flows"], per_chunk), "chunks")
         shape = (video["flows"], 2, video["height"], video["width"])
         return VideoReader(video_id, self.path, shape, self.encoding.dtype, per_chunk, chunks)
 
@@ -218,16 +198,15 @@ class FlowStore:
         commit = self._require_commit(video_id)
         video = commit["video"]
         shape = (video["flows"] + 1, 3, video["height"], video["width"])
-        chunks = self._chunk_map(video_id, commit["jpegs"], shape[0], 1, "frames")
+        chunks = ChunkMap.from_json(commit["jpegs"])
+        self._check_fit(video_id, chunks.holds(shape[0], 1), "JPEGs")
         return FrameFileReader(video_id, self.path, shape, chunks)
 
     def require_frames(self) -> None:
         """Raise ValueError if the store holds no frames."""
         if not self.has_frames:
-            raise ValueError(
-                f"{self.path} holds flow without frames; "
-                "extract into another store with --with-frames"
-            )
+            problem = f"{self.path} holds flow without frames"
+            raise ValueError(f"{problem}; extract into another store with --with-frames")
 
     def commit_of(self, video_id: str) -> CommitRecord | None:
         """Return the commit of a video, None if it is not stored. Raises DamagedStoreError."""
@@ -254,17 +233,11 @@ class FlowStore:
         hint = f"; did you mean {nearest}?" if nearest else ""
         raise UnknownVideoError(f"{video_id} is not in {self.path}{hint}")
 
-    def _chunk_map(
-        self, video_id: str, packed: PackedChunks, count: int, per_chunk: int, items: str
-    ) -> ChunkMap:
-        """Return the map of a video. Raises DamagedStoreError unless it fits `count` items."""
-        chunks = ChunkMap.from_json(packed)
-        if not chunks.holds(count, per_chunk):
-            raise DamagedStoreError(
-                f"the record of {video_id} in {self.path} contradicts itself: its chunks do not "
-                f"fit {count} {items}; extract the video again"
-            )
-        return chunks
+    def _check_fit(self, video_id: str, fits: bool, pieces: str) -> None:
+        if not fits:
+            problem = f"the record of {video_id} in {self.path} contradicts itself"
+            reason = f"its {pieces} do not fit its number of flows"
+            raise DamagedStoreError(f"{problem}: {reason}; extract the video again")
 
     # -- writing
 
@@ -274,17 +247,14 @@ class FlowStore:
         `size` is (height, width) of its flow, px; optional if all videos have the same. Raises
         ValueError for a size that does not fit the store.
         """
+        size, rule = size or self.size, f"a shorter side of {self.short_side} px"
+        fits = size is not None and min(size) == self.short_side
         if self.size is not None:
-            size = size or self.size
             fits, rule = size == self.size, f"flow of {self.size[0]}x{self.size[1]}"
-        else:
-            fits = size is not None and min(size) == self.short_side
-            rule = f"a shorter side of {self.short_side} px"
         if size is None or not fits:
             given = "without a size" if size is None else f"of {size[0]}x{size[1]}"
-            raise ValueError(
-                f"the flow of {video_id} is {given}, but {self.path} takes {rule}; resize it"
-            )
+            problem = f"the flow of {video_id} is {given}, but {self.path} takes {rule}"
+            raise ValueError(f"{problem}; resize it")
         per_chunk = self.numerics.get("flows_per_chunk") or layout.flows_per_chunk(*size)
         store = (self.path, self.array_format, self.digest, self.encoding, self.has_frames)
         return VideoWriter(*store, video_id, (per_chunk, 2, *size))
@@ -306,13 +276,10 @@ class FlowStore:
 
     def in_use(self) -> contextlib.AbstractContextManager[None]:
         """Lock the store as one of its writers, so that nobody deletes what this process writes."""
-        return garbage.hold(self.path)
+        return locked(self.path / layout.LOCK_FILE, shared=True)
 
     def left_alone(self) -> contextlib.AbstractContextManager[bool]:
-        """Lock the store; the block gets True if no other process holds it.
-
-        When several writers finish at the same time, only the last one gets True.
-        """
+        """Lock the store; get True if no other process holds it, as the last of several does."""
         return shared_by_last(self.path / layout.LOCK_FILE)
 
     def collect_garbage(self) -> int:

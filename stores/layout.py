@@ -90,8 +90,8 @@ def failure_path(store: Path, video_id: str) -> Path:
 
 def generation_path(video_id: str, generation: str, array_format: str) -> Path:
     """Return where a generation of `video_id` lives, relative to the store."""
-    name = f"{video_key(video_id)}.{generation}{ARRAY_FORMATS[array_format]}"
-    return Path("flow", hash_folder(video_id), name)
+    suffix = ARRAY_FORMATS[array_format]
+    return Path("flow", hash_folder(video_id), f"{video_key(video_id)}.{generation}{suffix}")
 
 
 def frames_path(video_id: str, generation: str) -> Path:
@@ -110,17 +110,15 @@ def record_and_generation(path: Path) -> tuple[str, str]:
 def flows_per_chunk(height: int, width: int) -> int:
     """Return how many flows share a chunk: at most 10, a divisor of a shard, about 32 Ki codes.
 
-    Small flows share a chunk because each chunk has a fixed cost. Large ones do not, because a
-    window would decode flows that it does not need.
+    A chunk has a fixed cost, so small flows share one. Large ones do not: a window would decode
+    flows that it does not need.
     """
-    fitting = [count for count in (1, 2, 4, 5, 8, 10) if count * 2 * height * width <= 32 * 1024]
-    return max(fitting, default=1)
+    return max(n for n in (1, 2, 4, 5, 8, 10) if n == 1 or n * 2 * height * width <= 32 * 1024)
 
 
 def find_store_above(path: Path) -> Path | None:
     """Return the store that `path` is or lies in; None if there is none."""
-    resolved = path.resolve()
-    for folder in (resolved, *resolved.parents):
+    for folder in (path.resolve(), *path.resolve().parents):
         file = folder / STORE_FILE
         if file.is_file() and FORMAT.encode() in file.read_bytes():
             return folder
@@ -129,9 +127,8 @@ def find_store_above(path: Path) -> Path | None:
 
 def is_remains(path: Path) -> bool:
     """Return whether a folder without store.json was a store."""
-    return not (path / STORE_FILE).exists() and any(
-        (path / kind).is_dir() for kind in ("commits", *GENERATION_FOLDERS)
-    )
+    folders = [path / kind for kind in ("commits", *GENERATION_FOLDERS)]
+    return not (path / STORE_FILE).exists() and any(map(Path.is_dir, folders))
 
 
 def differing_values(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -24,14 +24,8 @@ class WindowReader:
     one more of them. Each process opens its own videos. A reader can be sent to a process that was
     started by forkserver or spawn, where it reads on one thread. A forked process is refused.
 
-    Parameters
-    ----------
-    video_ids : sequence of str
-        The videos that `read_windows` names by position.
-    frames : bool
-        Whether to read frames; ValueError for a store without any.
-    threads : int, optional
-        How many windows are read at a time; default: all cores of this process.
+    `read_windows` names the `video_ids` by position. `frames` raises ValueError for a store without
+    any. `threads` is how many windows are read at a time; default: all cores of this process.
     """
 
     def __init__(
@@ -73,33 +67,16 @@ class WindowReader:
     ) -> NDArray[Any]:
         """Return items [start, start + count) for every start, (B, T, count, C, h, w).
 
-        Parameters
-        ----------
-        videos : int64 (B,)
-            Positions in `video_ids`.
-        starts : int64 (B, T)
-            First item of every segment, >= 0. Past the end of a video its last item is repeated.
-        count : int
-            Items of a segment, >= 1.
-        stops : int64 (B, T), optional
-            End of every segment, after its start: the item before it is repeated. Default: the end
-            of the video.
-        corners : int64 (B, T, 2), optional
-            (top, left) of the crop of every segment, px. Default: (0, 0).
-        size : (h, w), optional
-            Size of the crop. Default: whole frames, of videos of one size.
-        out : (B, T, count, C, h, w), C-contiguous, optional
-            Where to write the result.
+        `videos`, int64 (B,), are positions in `video_ids`. `starts`, int64 (B, T), has the first
+        item of every segment, >= 0, and `stops`, int64 (B, T), its end (default: the video's): the
+        item before it is repeated. `count` is the items of a segment, >= 1. `corners`, int64
+        (B, T, 2), has (top, left) of every crop, px (default: (0, 0)), and `size` is its (h, w)
+        (default: whole frames, of videos of one size). The result goes to `out`, C-contiguous.
 
-        Raises
-        ------
-        ValueError
-            An argument is out of range, or `out` has another shape or dtype.
-        DamagedStoreError
-            Bytes are missing or changed. Damaged items are never returned, but `out` may be
-            written in part.
-        RuntimeError
-            This process was forked from the one that created the reader, so its threads are gone.
+        Raises ValueError if an argument is out of range, or `out` has another shape or dtype;
+        DamagedStoreError if bytes are missing or changed (`out` may be written in part, but never
+        holds damaged items); RuntimeError in a fork of the process that made the reader, where its
+        threads are gone.
         """
         self._check(videos, starts, count, stops)
         size = size or self._whole_size(videos)
@@ -110,9 +87,8 @@ class WindowReader:
         dtype = FrameFileReader.dtype if self._frames else self.store.encoding.dtype
         target = np.empty(shape, dtype) if out is None else out
         if target.shape != shape or target.dtype != dtype or not target.flags.c_contiguous:
-            raise ValueError(
-                f"out is {target.dtype} {target.shape}; it must be C-contiguous {dtype} {shape}"
-            )
+            given = f"out is {target.dtype} {target.shape}"
+            raise ValueError(f"{given}; it must be C-contiguous {dtype} {shape}")
 
         def read(segments: Sequence[tuple[int, int]]) -> None:
             for b, t in segments:
@@ -155,21 +131,18 @@ class WindowReader:
         sizes = {self._open(int(video)).shape[2:]: self._video_ids[video] for video in videos}
         if len(sizes) != 1:
             named = [f"{name} is {size[0]}x{size[1]}" for size, name in sorted(sizes.items())[:2]]
-            raise ValueError(
-                "whole frames in one array need videos of one size, but "
-                f"{' and '.join(named) or 'no video was given'}; "
-                "give the `size` of a crop, or read videos of one size at a time"
-            )
+            found = " and ".join(named) or "no video was given"
+            problem = f"whole frames in one array need videos of one size, but {found}"
+            rule = "give the `size` of a crop, or read videos of one size at a time"
+            raise ValueError(f"{problem}; {rule}")
         return next(iter(sizes))
 
     def _check(
         self, videos: Integers, starts: Integers, count: int, stops: Integers | None
     ) -> None:
         if os.getpid() != self._process:
-            raise RuntimeError(
-                f"a {type(self).__name__} does not survive a fork; start loader processes by "
-                "forkserver or spawn, and create it there"
-            )
+            rule = "start loader processes by forkserver or spawn, and create it there"
+            raise RuntimeError(f"a WindowReader does not survive a fork; {rule}")
         if count < 1:
             raise ValueError(f"num_{self._item}s={count} must be at least 1")
         last = len(self._video_ids) - 1
@@ -179,11 +152,9 @@ class WindowReader:
             lowest = int(starts.min())
             raise ValueError(f"a segment must start at {self._item} 0 or later, got {lowest}")
         if stops is not None and (stops <= starts).any():
-            b, t = np.argwhere(stops <= starts)[0]
-            raise ValueError(
-                f"a segment must stop after it starts, but starts at {self._item} {starts[b, t]} "
-                f"and stops at {stops[b, t]}"
-            )
+            at = tuple(np.argwhere(stops <= starts)[0])
+            span = f"starts at {self._item} {starts[at]} and stops at {stops[at]}"
+            raise ValueError(f"a segment must stop after it starts, but {span}")
 
     def _check_crop(
         self, corners: Integers, size: tuple[int, int], whole: tuple[int, int], owner: str = ""

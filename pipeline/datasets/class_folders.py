@@ -8,7 +8,7 @@ from pathlib import Path
 from flowcpc.pipeline.datasets import listing
 from flowcpc.pipeline.datasets.listing import SPLITS, Dataset, Video
 from flowcpc.pipeline.datasets.ucf101 import ucf_group
-from flowcpc.stores.base.plurals import counted
+from flowcpc.stores.base.errors import counted
 
 _TEST_SHARE = 0.3
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from flowcpc.pipeline.datasets import listing
 from flowcpc.pipeline.datasets.listing import Dataset, Video
-from flowcpc.stores.base.plurals import counted
+from flowcpc.stores.base.errors import counted
 
 LISTS = "the CSV file"
 _SPLITS = {split: split for split in listing.SPLITS}

@@ -7,7 +7,7 @@ from pathlib import Path
 from flowcpc.pipeline.datasets import csv_list, hmdb51, kinetics, listing, ucf101
 from flowcpc.pipeline.datasets.class_folders import read_class_folders
 from flowcpc.pipeline.datasets.listing import Dataset, Video, group_by, sorted_by_id
-from flowcpc.stores.base.plurals import counted
+from flowcpc.stores.base.errors import counted
 
 # Data sets with official lists: what --annotations is, and the function that reads it.
 _LISTED: dict[str, tuple[str, Callable[[Path], list[Video]]]] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowcpc.pipeline.exchange.layouts import Layout, check_bound, encode_flow, is_torn
-from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX, replace_file, sync_folder
+from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX, replace_file, sync
 from flowcpc.stores.base.errors import DamagedStoreError
 from flowcpc.stores.base.listener import SILENT, Listener
 from flowcpc.stores.flow_store import FlowStore
@@ -107,7 +107,7 @@ def _export_one(store: FlowStore, out: Path, layout: Layout, video_id: str, boun
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    sync_folder(target.parent)
+    sync(target.parent)
     return True
 
 

@@ -22,9 +22,8 @@ from flowcpc.pipeline.exchange.layouts import FolderError, Layout, list_flows, r
 from flowcpc.pipeline.extraction.extract import KIND_FILE, KIND_MISSING, record_failure
 from flowcpc.pipeline.extraction.ledger import ExtractionSummary, refuse_other_names
 from flowcpc.pipeline.extraction.segmentation import find_segments, find_shots, frame_statistics
-from flowcpc.stores.base.errors import DamagedStoreError
+from flowcpc.stores.base.errors import DamagedStoreError, counted
 from flowcpc.stores.base.listener import SILENT, Listener
-from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.encoding import DEFAULT, encoding_by_name
 from flowcpc.stores.flow_store import FlowStore, create_store
 from flowcpc.stores.inspection.verify import check_files

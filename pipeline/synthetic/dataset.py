@@ -23,7 +23,7 @@ import cv2
 
 from flowcpc.pipeline.synthetic.motions import PROGRAMMES, check_classes
 from flowcpc.pipeline.synthetic.scene import Scene, draw_frame, draw_scene
-from flowcpc.stores.base.atomic import replace_file, sync_file
+from flowcpc.stores.base.atomic import replace_file, sync
 from flowcpc.stores.base.listener import SILENT, Listener
 from flowcpc.stores.base.locks import locked
 
@@ -215,5 +215,5 @@ def _write_video(path: Path, temporary: Path, name: str, scene: Scene, fps: floa
     if decoded != frames:
         problem = f"{temporary} has {decoded} of {frames} frames"
         raise OSError(f"{problem}; check that the disk is not full")
-    sync_file(temporary)
+    sync(temporary)
     os.replace(temporary, path)

@@ -39,18 +39,13 @@ def replaced_file(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
-def sync_file(path: Path) -> None:
-    """Sync the bytes of `path` to disk."""
+def sync(path: Path) -> None:
+    """Sync the bytes of a file to disk, or the names in a folder, which a rename changes."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sync_folder(path: Path) -> None:
-    """Sync the names in folder `path` to disk; a rename changes the folder, not the file."""
-    sync_file(path)

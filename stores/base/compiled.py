@@ -46,13 +46,9 @@ class _Cache(FunctionCache):
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile `function` at its first call: without the GIL, with IEEE and NumPy arithmetic.
-
-    The machine code is kept on disk if its folder can be written.
-    """
+    """Compile `function` at its first call, without the GIL; keep its code on disk if possible."""
     compiled = numba.njit(**_OPTIONS)(function)
-    folder = _cache_folder(_top_package(function.__module__))
-    if folder:
+    if folder := _cache_folder(_top_package(function.__module__)):
         before = numba.config.CACHE_DIR
         try:
             numba.config.CACHE_DIR = folder
@@ -80,8 +76,7 @@ def is_complete(module: str) -> bool:
 
 def mark_complete(module: str) -> None:
     """Note that all kernels of `module`'s top package are compiled and saved."""
-    folder = _cache_folder(_top_package(module))
-    if folder:
+    if folder := _cache_folder(_top_package(module)):
         with contextlib.suppress(OSError):
             Path(folder, _COMPLETE).touch()
 

@@ -6,10 +6,7 @@ Fields = Mapping[str, float | str]
 
 
 class Listener:
-    """Receives the progress and messages of long work. This base class is silent and never stops.
-
-    `flowcpc.commands.console` has the listener that draws a progress bar.
-    """
+    """Receives the progress and messages of long work. This one is silent and never stops."""
 
     def progress(self, done: int, total: int, fields: Fields) -> None:
         """Receive how many of `total` steps are done; `fields` are shown as they are."""

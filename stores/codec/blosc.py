@@ -58,10 +58,7 @@ def decompress(frame: bytes, length: int) -> bytes | None:
 
 @kernel
 def _encode_frame(source, length, row, table, frame):
-    """Write the first `length` bytes of `source` to `frame` and return the size of the frame.
-
-    `source`, `table` and `frame` are uint8 arrays.
-    """
+    """Write the first `length` bytes of `source` to `frame`, both uint8; return its size."""
     begin, half = address_of(frame), length // 2
     size = _HEADER + _STARTS
     for k in range(2):

@@ -32,10 +32,7 @@ _LANE = 512  # bytes of each of the three parts that are summed side by side
 
 
 def _make_shifts(zeros: int) -> NDArray[np.int64]:
-    """Return int64 (4, 256): entry [k, b] is the register b << 8k after `zeros` zero bytes.
-
-    `zeros` is a multiple of 8.
-    """
+    """Return int64 (4, 256): [k, b] is register b << 8k after `zeros` (8, 16 ...) zero bytes."""
     registers = np.arange(256, dtype=np.int64) << (8 * np.arange(4)[:, None])
     for _ in range(zeros // 8):
         registers = np.bitwise_xor.reduce(

@@ -1,12 +1,11 @@
-"""LZ4 blocks, decoded two at a time.
-
-Source: the LZ4 block format, as its project documents it. Every block of that format is decoded;
-those of flowcpc.stores.codec.lz4_encoder are decoded fast.
+"""LZ4 blocks, decoded two at a time: any block of the format, those of lz4_encoder.py fast.
 
 A decoder spends its time waiting for the length that says where the next sequence begins, and after
 mispredicted branches. So two blocks advance in one loop, each while the other waits; the second
 byte of a length is read even if it is absent; 128 bytes are copied where 5 were wanted; and a
 single branch, rarely taken, covers all rare cases.
+
+Source: the LZ4 block format, as its project documents it.
 """
 
 import numpy as np
@@ -43,10 +42,7 @@ def decode_blocks(
 
 @inlined
 def _step(ip, ip_end, begin, op, op_end):
-    """Decode the sequence at `ip` to `op` and return both addresses behind it.
-
-    The first one is beyond `ip_end` where the sequence is not valid.
-    """
+    """Decode the sequence at `ip` to `op`; return the next of both, past `ip_end` if invalid."""
     token = load_byte(ip)
     ip += 1
     literals = token >> 4
@@ -86,10 +82,7 @@ def _step(ip, ip_end, begin, op, op_end):
 
 @kernel
 def _copy_any(ip, ip_end, begin, op, op_end, offset, length, more):
-    """Finish a sequence whose match is long, near, or invalid.
-
-    `length` is the sum of what its token and its second byte say.
-    """
+    """Finish a sequence whose match is long, near or invalid; its first bytes gave `length`."""
     if length == _EXTENDED + _LEAST_MATCH + _MORE:
         while more == _MORE and ip < ip_end:
             more = load_byte(ip)

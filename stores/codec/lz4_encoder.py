@@ -104,10 +104,8 @@ def _longest(source, ip, end, above, row, table):
 
 @inlined
 def _longer(source, ip, offset, longest, nearest):
-    """Return (length, offset) of the match at `offset` if it is longer than the longest so far.
-
-    An empty slot of the table points before the beginning of the block, where there is no match.
-    """
+    """Return (length, offset) of the match at `offset` if it is longer than the longest so far."""
+    # An empty slot of the table points before the beginning of the block.
     if longest < 64 and SHORTEST_OFFSET <= offset <= min(ip - source, _FARTHEST):
         equal = equal_bytes_of_64(ip, ip - offset)
         if equal > longest:

@@ -110,9 +110,6 @@ crc32c_of_long = _binary(_LONG_OF_TWO, _crc32c_of_long)
 
 
 def has_crc32c_instruction() -> bool:
-    """Return whether the processor that kernels are compiled for has the CRC32C instruction.
-
-    NUMBA_CPU_NAME may name another processor than the one at hand.
-    """
+    """Return whether kernels are compiled for a processor (NUMBA_CPU_NAME) that has CRC32C."""
     options = cpu_target.target_context.codegen().magic_tuple()
     return any("+sse4.2" in str(option).split(",") for option in options)

@@ -8,27 +8,13 @@ from flowcpc.stores.codec.raw_bytes import SLACK, address_of, copy_1, copy_32
 
 @kernel
 def read_window(raw, where, first, flows, chunk, corner, size, scratch, out):
-    """Decode the crop of some flows from the bytes of their chunks.
+    """Decode the crop of some flows; return whether their chunks are as they were written.
 
-    Parameters
-    ----------
-    raw : uint8
-        Bytes of the chunks, with SLACK more behind them.
-    where : offsets, sizes and checks, each int64 (n,)
-        Of the chunks that hold the flows, as in a ChunkMap; offsets are relative to `raw`.
-    first, flows : int, int64 (N,)
-        First flow in these chunks, and the flows to decode, ascending; one may occur several times.
-    chunk : (int, int, int, int)
-        Flows, height and width of a chunk, and bytes of a code.
-    corner, size : (int, int)
-        Top and left, height and width of the crop, px; it lies within the flow.
-    scratch, out : uint8 (blosc.scratch_bytes of a chunk,), uint8 (bytes of the crops,)
-        Working memory, and the crops (N, 2, h, w).
-
-    Returns
-    -------
-    bool
-        Whether all these chunks are as they were written.
+    `raw`, uint8, has the bytes of the chunks and SLACK more; `where` the offsets in it, sizes and
+    checks of these chunks, each int64 (n,), as a ChunkMap does. `first` is the first flow in them;
+    `flows`, int64 (N,), are those to decode, ascending, with repetitions. `chunk` is (flows,
+    height, width, bytes of a code). `corner` is (top, left) and `size` (h, w), px, within the flow.
+    `scratch`, uint8, has scratch_bytes of a chunk. `out`, uint8, takes the crops (N, 2, h, w).
     """
     offsets, sizes, checks = where
     per_chunk, rows, columns, itemsize = chunk

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from flowcpc.stores.base.plurals import counted
+from flowcpc.stores.base.errors import counted
 from flowcpc.stores.flow_store import FlowStore
 from flowcpc.stores.inspection.tables import as_records, as_text
 from flowcpc.stores.layout import STAGES

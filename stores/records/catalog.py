@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, cast
@@ -22,27 +22,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flowcpc.stores import layout
 from flowcpc.stores.base.atomic import replaced_file
 from flowcpc.stores.base.errors import DamagedStoreError, first_line
 from flowcpc.stores.base.hashing import sha256_of_file
-from flowcpc.stores.layout import (
-    CUT_MARK,
-    DATASET_FILE,
-    INDEX_STAMP,
-    STORE_FILE,
-    id_of_record,
-    record_name,
-)
+from flowcpc.stores.records import record_file
 from flowcpc.stores.records.commits import read_commit, store_digest
 from flowcpc.stores.records.contract import CommitRecord, PackedColumns
 from flowcpc.stores.records.dataset_file import read_dataset
-from flowcpc.stores.records.record_file import (
-    pack_columns,
-    read_record,
-    record_names,
-    unpack_columns,
-    write_record,
-)
 
 TABLES = ("videos", "shots", "segments", "frames", "failures")
 KIND_PENDING = "pending"
@@ -74,19 +61,22 @@ Columns = Mapping[str, list[str]]  # of each table; all of a table that is not n
 
 def pack_tables(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, PackedColumns]:
     """Return a video's rows in shots, segments and frames as its commit record keeps them."""
-    return {name: pack_columns(tables[name], rest) for name, (_, rest) in _LONG_TABLES.items()}
+    return {
+        name: record_file.pack_columns(tables[name], rest)
+        for name, (_, rest) in _LONG_TABLES.items()
+    }
 
 
 def read_table(store: Path, name: str, columns: list[str] | None = None) -> pd.DataFrame:
-    """Return one of TABLES, or some `columns` of it, as the records are now.
-
-    Raises KeyError for a column that does not exist.
-    """
+    """Return one of TABLES, or some `columns` of it; see `read_tables`."""
     return read_tables(store, [name], {} if columns is None else {name: columns})[name]
 
 
 def read_tables(store: Path, names: Sequence[str], columns: Columns | None = None) -> Tables:
-    """Return some of TABLES, all of one moment. Without an index, records are read only once."""
+    """Return some of TABLES, all of one moment. Without an index, records are read only once.
+
+    Raises KeyError for a column that does not exist.
+    """
     columns = columns or {}
     with opened_index(store, names) as files:
         if files is None:
@@ -106,36 +96,28 @@ def _selected(table: pd.DataFrame, columns: list[str] | None) -> pd.DataFrame:
 
 def invalidate(store: Path) -> None:
     """Make tables follow the records until the next `consolidate`. Call it before any change."""
-    (store / "index" / INDEX_STAMP).unlink(missing_ok=True)
-
-
-def is_fresh(store: Path, names: Sequence[str] = TABLES) -> bool:
-    """Return whether the Parquet files of some tables are intact and fit the records."""
-    with opened_index(store, names) as files:
-        return files is not None
+    (store / "index" / layout.INDEX_STAMP).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def opened_index(store: Path, names: Sequence[str]) -> Iterator[dict[str, IO[bytes]] | None]:
+def opened_index(store: Path, names: Sequence[str]) -> Iterator[Mapping[str, IO[bytes]] | None]:
     """Yield the open Parquet files of some of TABLES by name if they are fresh, otherwise None."""
     with contextlib.ExitStack() as stack:
-        files: dict[str, IO[bytes]] | None = None
+        files: Mapping[str, IO[bytes]] | None = None
         with contextlib.suppress(OSError, DamagedStoreError):  # no index, or one that was cut off
-            index = read_record(store / "index" / INDEX_STAMP)
+            index = record_file.read_record(store / "index" / layout.INDEX_STAMP)
             stamp = index.get("stamp")
             if stamp and stamp == _stamp(store, stamp.get("damaged", ())):
-                opened: dict[str, IO[bytes]] = {
-                    name: stack.enter_context(open(store / "index" / f"{name}.parquet", "rb"))
-                    for name in names
-                }
-                if all(_is_intact(file, index["files"][name]) for name, file in opened.items()):
+                paths = {name: store / "index" / f"{name}.parquet" for name in names}
+                opened = {name: stack.enter_context(open(paths[name], "rb")) for name in names}
+                if all(_hash_of(file) == index["files"][name] for name, file in opened.items()):
                     files = opened
         yield files
 
 
-def _is_intact(file: IO[bytes], digest: str) -> bool:
+def _hash_of(file: IO[bytes]) -> str:
     status = os.fstat(file.fileno())
-    return _hash_once(file.name, status.st_ino, status.st_size, status.st_mtime_ns) == digest
+    return _hash_once(file.name, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(64)
@@ -149,16 +131,14 @@ def consolidate(store: Path) -> dict[str, int]:
 
     They count only if meanwhile no record changed and no other process began to write them.
     """
-    token = {"building": uuid.uuid4().hex}
-    write_record(store / "index" / INDEX_STAMP, token)
+    token, stamp_file = {"building": uuid.uuid4().hex}, store / "index" / layout.INDEX_STAMP
+    record_file.write_record(stamp_file, token)
     stamp = _stamp(store, ())
-    names, damaged = record_names(store, "commits"), dict[str, str]()
+    names, damaged = record_file.record_names(store, "commits"), dict[str, str]()
     rows: dict[str, int] = dict.fromkeys(TABLES, 0)
     with contextlib.ExitStack() as stack:
-        files = {
-            name: stack.enter_context(replaced_file(store / "index" / f"{name}.parquet"))
-            for name in TABLES
-        }
+        paths = {name: store / "index" / f"{name}.parquet" for name in TABLES}
+        files = {name: stack.enter_context(replaced_file(paths[name])) for name in TABLES}
         videos = []
         with contextlib.ExitStack() as open_writers:
             writers: dict[str, pq.ParquetWriter] = {}
@@ -171,8 +151,8 @@ def consolidate(store: Path) -> dict[str, int]:
                         writers[name] = open_writers.enter_context(writer)
                     writers[name].write_table(part.cast(writers[name].schema))
                     rows[name] += len(part)
-        joined, failures = _join_videos(videos), _failures(store, names, damaged)
-        for name, table in (("videos", joined), ("failures", failures)):
+        joined = {"videos": _join_videos(videos), "failures": _failures(store, names, damaged)}
+        for name, table in joined.items():
             table.to_parquet(files[name], index=False)
             rows[name] = len(table)
         for file in files.values():
@@ -181,8 +161,8 @@ def consolidate(store: Path) -> dict[str, int]:
         hashes = {name: sha256_of_file(Path(file.name)) for name, file in files.items()}
     stamp["damaged"] = _digests(store, damaged)
     with contextlib.suppress(FileNotFoundError):
-        if read_record(store / "index" / INDEX_STAMP) == token:
-            write_record(store / "index" / INDEX_STAMP, {"stamp": stamp, "files": hashes})
+        if record_file.read_record(stamp_file) == token:
+            record_file.write_record(stamp_file, {"stamp": stamp, "files": hashes})
     return rows
 
 
@@ -190,7 +170,7 @@ def build_tables(store: Path, names: Sequence[str], columns: Columns | None = No
     """Return some of TABLES built from the records, each sorted by its key."""
     columns = columns or {}
     # Listed once: a video that is committed meanwhile is in one table as before, not in none.
-    committed, damaged = record_names(store, "commits"), dict[str, str]()
+    committed, damaged = record_file.record_names(store, "commits"), dict[str, str]()
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in names if name != "failures"}
     for commits in _read_commits(store, committed, damaged):
         for name, rows in parts.items():
@@ -208,46 +188,52 @@ def build_tables(store: Path, names: Sequence[str], columns: Columns | None = No
 def _read_commits(
     store: Path, committed: Sequence[str], damaged: dict[str, str]
 ) -> Iterator[list[CommitRecord]]:
-    """Yield the commits called `committed` in groups, by video_id; at least one list.
+    """Yield the commits called `committed` in groups, by video_id; at least one list."""
+    read = functools.partial(read_commit, store, digest=store_digest(store))
+    names = sorted(committed, key=lambda name: _id_in_name(store, name))
+    for first in range(0, max(1, len(names)), _VIDEOS_AT_A_TIME):
+        some = names[first : first + _VIDEOS_AT_A_TIME]
+        commits = _read_all(read, store / "commits", some, damaged)
+        yield [commit for commit in commits if commit is not None]
 
-    Those that cannot be used go into `damaged`, with the reason.
-    """
-    digest = store_digest(store)
 
-    def read(name: str) -> CommitRecord | None:
+def _read_all(
+    read: Callable[[str], Any], folder: Path, names: Sequence[str], damaged: dict[str, str]
+) -> list[Any]:
+    """Return read(name) of every record; None for one that goes into `damaged`, with the reason."""
+
+    def attempt(name: str) -> Any:
         try:
-            return read_commit(store, name, digest)
-        except (DamagedStoreError, OSError) as error:
-            damaged[f"commits/{name}"] = _reason(store / "commits" / name, error)
-            return None
+            return read(name)
+        except DamagedStoreError as error:
+            damaged[f"{folder.name}/{name}"] = str(error)
+        except OSError as error:
+            damaged[f"{folder.name}/{name}"] = f"{folder / name} cannot be read ({error.strerror})"
 
     with ThreadPoolExecutor(8) as pool:  # reading waits for the disk or the network
-        names = sorted(committed, key=lambda name: _id_in_name(store, name))
-        for first in range(0, max(1, len(names)), _VIDEOS_AT_A_TIME):
-            commits = pool.map(read, names[first : first + _VIDEOS_AT_A_TIME])
-            yield [commit for commit in commits if commit is not None]
+        return list(pool.map(attempt, names))
 
 
 def _id_in_name(store: Path, name: str) -> str:
     """Return the video_id in a record's name, or in the record if the name was cut."""
-    if CUT_MARK in name:
+    if layout.CUT_MARK in name:
         with contextlib.suppress(DamagedStoreError, OSError, KeyError):
-            return str(read_record(store / "commits" / name)["video_id"])
-    return id_of_record(name)
+            return str(record_file.read_record(store / "commits" / name)["video_id"])
+    return layout.id_of_record(name)
 
 
 def _rows(name: str, commits: Sequence[CommitRecord]) -> pd.DataFrame:
     if name == "videos":
         return _frame([_video_row(commit) for commit in commits])
     counter, dtypes = _LONG_TABLES[name]
-    records = [cast(dict[str, Any], commit) for commit in commits]
-    packed: list[PackedColumns] = [record[name] for record in records]
-    parts, counts = [unpack_columns(rows) for rows in packed], [rows["rows"] for rows in packed]
+    packed: list[PackedColumns] = [cast(dict[str, Any], commit)[name] for commit in commits]
+    parts, counts = (
+        [record_file.unpack_columns(rows) for rows in packed],
+        [rows["rows"] for rows in packed],
+    )
     ids = np.array([commit["video_id"] for commit in commits], object)
-    data: dict[str, Any] = {
-        "video_id": np.repeat(ids, counts),
-        counter: np.concatenate([np.zeros(0), *map(np.arange, counts)]),
-    }
+    numbers = np.concatenate([np.zeros(0), *map(np.arange, counts)])
+    data: dict[str, Any] = {"video_id": np.repeat(ids, counts), counter: numbers}
     for column, dtype in dtypes.items():
         data[column] = np.concatenate([np.zeros(0, dtype), *(part[column] for part in parts)])
     return pd.DataFrame(data).astype({"video_id": "str", counter: "int32"})
@@ -277,29 +263,25 @@ def _video_row(commit: CommitRecord) -> dict[str, Any]:
 
 
 def _failures(store: Path, committed: Sequence[str], damaged: dict[str, str]) -> pd.DataFrame:
-    """Return a row for every video without a commit (failed or pending) and every damaged record.
-
-    `damaged` holds the damaged commits; damaged failures are added to it.
-    """
-    failed = set(record_names(store, "failures"))
+    """Return a row per video without a commit and per damaged record; extends `damaged`."""
+    failed = set(record_file.record_names(store, "failures"))
     # A crash between a commit and the removal of an older failure leaves both; the commit counts.
     standing = sorted(failed.difference(committed))
 
     def read(name: str) -> dict[str, Any] | None:
-        try:
-            return read_record(store / "failures" / name)
-        except FileNotFoundError:  # a commit deleted the failure since it was listed
-            return None
-        except (DamagedStoreError, OSError) as error:
-            damaged[f"failures/{name}"] = _reason(store / "failures" / name, error)
-            return None
+        with contextlib.suppress(FileNotFoundError):  # a commit deleted it since it was listed
+            return record_file.read_record(store / "failures" / name)
+        return None
 
-    with ThreadPoolExecutor(8) as pool:
-        records = dict(zip(standing, pool.map(read, standing), strict=True))
+    records = dict(
+        zip(standing, _read_all(read, store / "failures", standing, damaged), strict=True)
+    )
     rows = [record for record in records.values() if record is not None]
     known = {*committed, *failed}  # what is gone by now is pending as far as these tables know
     known -= {n for n, row in records.items() if row is None and f"failures/{n}" not in damaged}
-    wanted = {record_name(video_id): video for video_id, video in read_dataset(store).items()}
+    wanted = {
+        layout.record_name(video_id): video for video_id, video in read_dataset(store).items()
+    }
     pending = {"kind": KIND_PENDING, "reason": "is not extracted yet"}
     rows += [{**video, **pending} for name, video in wanted.items() if name not in known]
     for path, reason in damaged.items():
@@ -312,10 +294,6 @@ def _failures(store: Path, committed: Sequence[str], damaged: dict[str, str]) ->
     return _with_dtypes(table).sort_values("video_id", ignore_index=True)
 
 
-def _reason(path: Path, error: Exception) -> str:
-    return f"{path} cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
-
-
 def _folds(columns: Iterable[str]) -> list[str]:
     return sorted({name for name in columns if name.startswith("fold") and name != "folds"})
 
@@ -326,8 +304,8 @@ def _with_dtypes(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _digests(store: Path, names: Iterable[str]) -> dict[str, str]:
-    is_file = {name: (store / name).is_file() for name in names}
-    return {name: sha256_of_file(store / name) if is_file[name] else "" for name in is_file}
+    paths = {name: store / name for name in names}
+    return {name: sha256_of_file(path) if path.is_file() else "" for name, path in paths.items()}
 
 
 def _stamp(store: Path, damaged: Iterable[str]) -> dict[str, Any]:
@@ -337,11 +315,11 @@ def _stamp(store: Path, damaged: Iterable[str]) -> dict[str, Any]:
     but a `damaged` record may have been restored under its name.
     """
     digest = hashlib.sha256()
-    for file in (store / STORE_FILE, store / DATASET_FILE):
+    for file in (store / layout.STORE_FILE, store / layout.DATASET_FILE):
         digest.update(file.read_bytes() if file.is_file() else b"")
     counts: dict[str, Any] = {"damaged": _digests(store, damaged)}
     for kind in ("commits", "failures"):
-        names = record_names(store, kind)
+        names = record_file.record_names(store, kind)
         counts[kind] = len(names)
         digest.update("\n".join([kind, *names]).encode())
     return {**counts, "names": digest.hexdigest()}

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
 SILENT_S = 60.0  # without a heartbeat for so long, a run is dead or its machine hangs
-Numerics = dict[str, Any]  # everything that decides a stored value; the solver has keys of its own
+# Everything that decides a stored value; the solver has keys of its own. store.json holds it next
+# to format, format_version and array_format ("zarr" or "hdf5").
+Numerics = dict[str, Any]
 
 
 class SourceRecord(TypedDict):
@@ -25,22 +27,6 @@ class SourceStamp(TypedDict, total=False):
 
     source_bytes: int | None
     source_mtime_ns: int | None
-
-
-class StoreRecord(TypedDict):
-    """store.json."""
-
-    format: str
-    format_version: int
-    array_format: str  # "zarr" or "hdf5"
-    numerics: Numerics
-
-
-class FileSum(TypedDict):
-    """Size and hash of one file of a generation."""
-
-    sha256: str
-    bytes: int
 
 
 class PackedColumns(TypedDict):
@@ -85,7 +71,7 @@ class CommitRecord(SourceRecord):
 
     generation: str
     numerics: str  # digest of the store's numerics
-    files: dict[str, FileSum]  # by path relative to the store
+    files: dict[str, dict[str, Any]]  # path relative to the store -> its sha256 and bytes
     chunks: PackedChunks
     jpegs: NotRequired[PackedChunks]
     video: VideoColumns
@@ -107,28 +93,25 @@ class FailureRecord(SourceRecord, SourceStamp, total=False):
 
 @dataclass(frozen=True)
 class WorkerState:
-    """A process that extracts. `videos` are in flight, the first `since` (s since the epoch)."""
+    """A process that extracts."""
 
     host: str
     pid: int
-    videos: tuple[str, ...]
-    since: float
+    videos: tuple[str, ...]  # in flight
+    since: float  # when the first of them began, seconds since the epoch
     pairs_per_second: float
 
 
 @dataclass(frozen=True)
 class RunState:
-    """The heartbeat of an extraction: of `videos` to extract, `settled` are stored or failed.
-
-    `began` and `time`, when this was written, are seconds since the epoch.
-    """
+    """The heartbeat of an extraction."""
 
     host: str
     pid: int
-    began: float
-    time: float
-    videos: int
-    settled: int
+    began: float  # seconds since the epoch
+    time: float  # when this was written
+    videos: int  # to extract
+    settled: int  # of these, stored or failed
     workers: tuple[WorkerState, ...]
 
     def is_live(self, now: float) -> bool:

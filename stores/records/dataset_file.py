@@ -16,10 +16,7 @@ def read_dataset(store: Path) -> dict[str, SourceRecord]:
 
 
 def whole_dataset(store: Path) -> int:
-    """Return the number of videos in the whole data set, including those never asked for.
-
-    0 if it is unknown. Raises DamagedStoreError.
-    """
+    """Return how many videos the whole data set has, those never asked for too; 0 if unknown."""
     return int(_dataset_record(store).get("whole", 0))
 
 
@@ -29,10 +26,9 @@ def _dataset_record(store: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except DamagedStoreError as error:
-        raise DamagedStoreError(
-            f"{store / DATASET_FILE} does not fit its checksum; delete it and run extract-flow "
-            "again with the lists of the data set"
-        ) from error
+        cure = "delete it and run extract-flow again with the lists of the data set"
+        message = f"{store / DATASET_FILE} does not fit its checksum; {cure}"
+        raise DamagedStoreError(message) from error
 
 
 def merge_dataset(store: Path, videos: Sequence[SourceRecord], all_ids: Collection[str]) -> None:

@@ -11,13 +11,8 @@ import pyarrow.parquet as pq
 from flowcpc.stores import layout
 from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX
 from flowcpc.stores.base.errors import DamagedStoreError
-from flowcpc.stores.base.locks import locked, locked_if_free
+from flowcpc.stores.base.locks import locked_if_free
 from flowcpc.stores.records.record_file import read_record, record_names
-
-
-def hold(store: Path) -> contextlib.AbstractContextManager[None]:
-    """Lock the store as one of its writers, so that nobody deletes what this process writes."""
-    return locked(store / layout.LOCK_FILE, shared=True)
 
 
 def collect(store: Path) -> int:

@@ -22,10 +22,7 @@ EVERY_S = 3.0
 
 
 class RunFile:
-    """The heartbeat file of a run that extracts `videos`; a context manager.
-
-    A file that cannot be written does not stop the run.
-    """
+    """The heartbeat file of a run over `videos`, a context manager. Errors do not stop the run."""
 
     def __init__(self, store: Path, videos: int) -> None:
         self._path = store / layout.RUNS_FOLDER / f"{uuid.uuid4().hex}.json"

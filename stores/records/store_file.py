@@ -1,17 +1,18 @@
 """store.json: what a store is, and how it differs from what a command asks for."""
 
+import contextlib
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from flowcpc.stores import layout
 from flowcpc.stores.base.errors import DamagedStoreError
 from flowcpc.stores.records import record_file
-from flowcpc.stores.records.contract import Numerics, StoreRecord
+from flowcpc.stores.records.contract import Numerics
 
 
-def read_store_file(root: Path) -> StoreRecord:
-    """Return store.json of the store at `root`.
+def read_store_file(root: Path) -> tuple[str, Numerics]:
+    """Return (array_format, numerics) of the store at `root`.
 
     Raises FileNotFoundError if there is no store, ValueError for another format or version.
     """
@@ -19,19 +20,20 @@ def read_store_file(root: Path) -> StoreRecord:
     if layout.is_remains(root):
         raise FileNotFoundError(without_store_file(root))
     if not file.is_file():
-        raise FileNotFoundError(
-            f"{root} is not a flowcpc store (it has no {layout.STORE_FILE}); "
-            f"create one with: flowcpc extract-flow VIDEOS {root}"
-        )
+        problem = f"{root} is not a flowcpc store (it has no {layout.STORE_FILE})"
+        cure = f"create one with: flowcpc extract-flow VIDEOS {root}"
+        raise FileNotFoundError(f"{problem}; {cure}")
     try:
         meta = record_file.read_record(file)
     except DamagedStoreError as error:
-        _refuse_old_formats(root, file)
-        raise DamagedStoreError(
-            f"{file} does not fit its checksum; restore it from a copy of the store"
-        ) from error
+        with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
+            old = json.loads(file.read_bytes())  # the first formats had no checksum
+            if isinstance(old, dict) and "checksum" not in old:
+                _check_format(root, old)
+        message = f"{file} does not fit its checksum; restore it from a copy of the store"
+        raise DamagedStoreError(message) from error
     _check_format(root, meta)
-    return cast(StoreRecord, meta)
+    return meta["array_format"], meta["numerics"]
 
 
 def without_store_file(root: Path) -> str:
@@ -42,38 +44,22 @@ def without_store_file(root: Path) -> str:
     )
 
 
-def _refuse_old_formats(root: Path, file: Path) -> None:
-    """Raise ValueError for a file of another format; the first formats had no checksum."""
-    try:
-        meta = json.loads(file.read_bytes())
-    except ValueError:
-        return
-    if isinstance(meta, dict) and "checksum" not in meta:
-        _check_format(root, meta)
-
-
 def _check_format(root: Path, meta: dict[str, Any]) -> None:
     if meta.get("format") != layout.FORMAT:
-        raise ValueError(
-            f"{root / layout.STORE_FILE} does not describe a flowcpc store; "
-            "give the folder that extract-flow wrote"
-        )
+        problem = f"{root / layout.STORE_FILE} does not describe a flowcpc store"
+        raise ValueError(f"{problem}; give the folder that extract-flow wrote")
     version = meta.get("format_version")
     if version != layout.FORMAT_VERSION:
         raise ValueError(
-            f"{root} has format version {version}, this release reads {layout.FORMAT_VERSION}; "
+            f"{root} has format version {version}, but this release reads {layout.FORMAT_VERSION}; "
             "use the release that wrote it, or extract into a new store"
         )
 
 
 def describe_differences(stored: Numerics, wanted: Numerics) -> list[str]:
-    """Return each difference between `stored` and `wanted` numerics as a phrase.
-
-    Values that only follow from another difference are left out.
-    """
+    """Return each difference of numerics as a phrase, without those that follow from another."""
     values_of = {name: values for name, *values in layout.differing_values(stored, wanted)}
-    if "encoding.name" in values_of:
-        names = values_of["encoding.name"]
+    if names := values_of.get("encoding.name"):
         rest = {name: v for name, v in values_of.items() if not name.startswith("encoding.")}
         values_of = {"encoding": names, **rest}
     if values_of.keys() & {"height", "width", "short_side"}:

@@ -41,10 +41,8 @@ class FrameFileWriter:
         if header != (_MODE, self._size):
             height, width = self._size
             found = f"{image.mode}, {image.height}x{image.width} px" if image else "no JPEG"
-            raise ValueError(
-                f"a frame of {self.path.name} must be a JPEG, {_MODE}, {height}x{width} px, "
-                f"got {found}"
-            )
+            needed = f"a JPEG, {_MODE}, {height}x{width} px"
+            raise ValueError(f"a frame of {self.path.name} must be {needed}, got {found}")
         self._file.write(jpeg)
         self._sizes.append(len(jpeg))
         self._checks.append(crc32c_of(jpeg))
@@ -123,10 +121,7 @@ class FrameFileReader:
 def _open_jpeg(
     data: bytes, *, load: bool = False
 ) -> tuple[Image.Image | None, tuple[str, tuple[int, int]] | None]:
-    """Return a JPEG as an image, with its mode and size (H, W); (None, None) for other data.
-
-    With `load`, the pixels are decoded too.
-    """
+    """Return a JPEG as an image, with its mode and size (H, W); (None, None) for other data."""
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG",))
         if load:

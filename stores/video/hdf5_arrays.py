@@ -12,7 +12,7 @@ import h5py
 import hdf5plugin
 from numcodecs.fletcher32 import Fletcher32
 
-from flowcpc.stores.base.atomic import sync_file
+from flowcpc.stores.base.atomic import sync
 from flowcpc.stores.codec.blosc import COMPRESSOR, LEVEL
 from flowcpc.stores.encoding import Encoding
 from flowcpc.stores.layout import ARRAY_NAME, DIMENSIONS
@@ -56,14 +56,12 @@ class Hdf5Writer:
 
     def close(self) -> None:
         """Finish the array and sync it."""
-        offsets: dict[int, int] = {}
+        chunks: list[tuple[int, int]] = []  # first flow and byte
         self._file.flush()
-        self._array.id.chunk_iter(
-            lambda chunk: offsets.update({chunk.chunk_offset[0]: chunk.byte_offset})
-        )
-        self.offsets = [offsets[start] for start in sorted(offsets)]
+        self._array.id.chunk_iter(lambda c: chunks.append((c.chunk_offset[0], c.byte_offset)))
+        self.offsets = [offset for _, offset in sorted(chunks)]
         self._file.close()
-        sync_file(self._path)
+        sync(self._path)
 
     def abort(self) -> None:
         """Close what is open; the caller removes the file."""

@@ -57,8 +57,7 @@ class VideoReader:
         Raises DamagedStoreError if bytes are missing or changed.
         """
         codes = out.view(np.uint8)
-        numbers = flows // self.flows_per_chunk
-        per_file = self.chunks.chunks_per_file
+        numbers, per_file = flows // self.flows_per_chunk, self.chunks.chunks_per_file
         most = max(1, min(_CHUNKS_PER_READ, _BYTES_PER_READ // self._chunk_bytes))
         done = 0
         while done < len(flows):
@@ -106,10 +105,11 @@ class _Buffers(threading.local):
     def get(self, raw_bytes: int, chunk_bytes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         if len(self._raw) < raw_bytes + SLACK:
             self._raw = np.empty(raw_bytes + SLACK, np.uint8)
-        if len(self._scratch) < scratch_bytes(chunk_bytes):
-            self._scratch = np.empty(scratch_bytes(chunk_bytes), np.uint8)
+        needed = scratch_bytes(chunk_bytes)
+        if len(self._scratch) < needed:
+            self._scratch = np.empty(needed, np.uint8)
         # The decoder takes the length of a chunk from the length of its buffer.
-        return self._raw, self._scratch[: scratch_bytes(chunk_bytes)]
+        return self._raw, self._scratch[:needed]
 
 
 _buffers = _Buffers()

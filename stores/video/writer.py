@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowcpc.stores import layout
-from flowcpc.stores.base.atomic import sync_folder
+from flowcpc.stores.base.atomic import sync
 from flowcpc.stores.base.errors import DamagedStoreError
 from flowcpc.stores.base.hashing import sha256_of_file
+from flowcpc.stores.base.locks import locked
 from flowcpc.stores.codec.blosc import compress, decompress
 from flowcpc.stores.codec.checksums import crc32c_of
 from flowcpc.stores.encoding import Encoding
 from flowcpc.stores.records import catalog, record_file
 from flowcpc.stores.records.chunk_map import ChunkMap
-from flowcpc.stores.records.contract import CommitRecord, FileSum, SourceRecord
-from flowcpc.stores.records.garbage import hold
+from flowcpc.stores.records.contract import CommitRecord, SourceRecord
 from flowcpc.stores.video.frames import FrameFileWriter
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ class VideoWriter:
         self.frames_path = self.store / layout.frames_path(*name)
 
     def __enter__(self) -> "VideoWriter":
-        self._lock.enter_context(hold(self.store))
+        # As one of the store's writers, so that nobody deletes what this process writes.
+        self._lock.enter_context(locked(self.store / layout.LOCK_FILE, shared=True))
         try:
             self.array = self._make_array()
             if self.with_frames:
@@ -77,10 +78,8 @@ class VideoWriter:
         DamagedStoreError if a chunk changes when it is compressed and decompressed.
         """
         if codes.shape[1:] != self.chunk[1:] or codes.dtype != self.encoding.dtype:
-            raise ValueError(
-                f"codes of {self.video_id} are {codes.dtype} {codes.shape}; "
-                f"this store takes {self.encoding.dtype} (n, *{self.chunk[1:]})"
-            )
+            rule = f"this store takes {self.encoding.dtype} (n, *{self.chunk[1:]})"
+            raise ValueError(f"codes of {self.video_id} are {codes.dtype} {codes.shape}; {rule}")
         self._pending.extend(codes)
         while len(self._pending) >= self.chunk[0]:
             self._write(self._pending[: self.chunk[0]])
@@ -89,10 +88,7 @@ class VideoWriter:
         self._pending = [flow.copy() for flow in self._pending]
 
     def append_frames(self, jpegs: Iterable[bytes]) -> None:
-        """Add frames, each a JPEG with three colours and the size of the flow.
-
-        Raises ValueError for other data or if the store holds no frames, and OSError.
-        """
+        """Add frames, RGB JPEGs of the flow's size. Raises ValueError for others, and OSError."""
         for jpeg in jpegs:
             if self._frames is None:
                 problem = f"{self.store} holds flow without frames"
@@ -119,13 +115,10 @@ class VideoWriter:
         self._read_back(chunks)
         if jpegs is not None:
             self._read_back(jpegs)
-        files: dict[str, FileSum] = {
-            str(path.relative_to(self.store)): {
-                "sha256": sha256_of_file(path),
-                "bytes": path.stat().st_size,
-            }
-            for path in self._files()
-        }
+        files: dict[str, dict[str, Any]] = {}
+        for path in self._files():
+            entry = {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
+            files[str(path.relative_to(self.store))] = entry
         size = {"flows": self._flows, "height": self.chunk[2], "width": self.chunk[3]}
         size["bytes"] = sum(entry["bytes"] for entry in files.values())
         values = {
@@ -138,11 +131,11 @@ class VideoWriter:
             **catalog.pack_tables(tables),
         }
         record = cast(CommitRecord, values)
-        sync_folder(self.path.parent)
+        sync(self.path.parent)
         if jpegs is not None:
             record["jpegs"] = jpegs.to_json()
             record["video"]["frame_bytes"] = files[jpegs.files[0]]["bytes"]
-            sync_folder(self.frames_path.parent)
+            sync(self.frames_path.parent)
         catalog.invalidate(self.store)
         record_file.write_record(layout.commit_path(self.store, self.video_id), record)
         self._committed = True
@@ -185,10 +178,8 @@ class VideoWriter:
         chunk[: len(codes)] = codes
         frame = compress(chunk)
         if decompress(frame, chunk.nbytes) != chunk.tobytes():
-            raise DamagedStoreError(
-                f"a chunk of {self.video_id} changes when it is compressed and decompressed; "
-                "check the memory and processor of this machine"
-            )
+            problem = f"a chunk of {self.video_id} changes when it is compressed and decompressed"
+            raise DamagedStoreError(f"{problem}; check this machine's memory and processor")
         check = crc32c_of(frame)
         self.array.write(frame, check, len(codes))
         self._sizes.append(len(frame))
@@ -206,10 +197,8 @@ class VideoWriter:
         self._frames.close()
         jpegs = self._frames.chunk_map(self.store)
         if not jpegs.holds(self._flows + 1, 1):
-            raise ValueError(
-                f"{len(jpegs.sizes)} frames of {self.video_id} were written for {self._flows} "
-                "flows; a video has one frame more than flows"
-            )
+            problem = f"{self.video_id} has {len(jpegs.sizes)} frames and {self._flows} flows"
+            raise ValueError(f"{problem}; a video has one frame more than flows")
         return jpegs
 
     def _read_back(self, chunks: ChunkMap) -> None:
@@ -221,9 +210,8 @@ class VideoWriter:
                 for offset, size, check in columns:
                     file.seek(offset)
                     if crc32c_of(file.read(size)) != check:
-                        raise DamagedStoreError(
-                            f"{name} reads back other bytes than were written; check the disk"
-                        )
+                        problem = f"{name} reads back other bytes than were written"
+                        raise DamagedStoreError(f"{problem}; check the disk")
 
     def _files(self) -> list[Path]:
         paths = [self.path] if self.path.is_file() else sorted(self.path.rglob("*"))

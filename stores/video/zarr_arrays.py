@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from flowcpc.stores.base.atomic import sync_file, sync_folder
+from flowcpc.stores.base.atomic import sync
 from flowcpc.stores.codec.blosc import COMPRESSOR, LEVEL
 from flowcpc.stores.codec.checksums import crc32c_of
 from flowcpc.stores.encoding import Encoding
@@ -78,8 +78,8 @@ class ZarrWriter:
         )
         for folder, _, names in os.walk(self._path):
             for name in names:
-                sync_file(Path(folder, name))
-            sync_folder(Path(folder))
+                sync(Path(folder, name))
+            sync(Path(folder))
 
     def abort(self) -> None:
         """Close what is open; the caller removes the files."""

@@ -125,7 +125,7 @@ def test_an_error_after_the_record_is_in_place_keeps_the_flow(
         if "commits" in path.parts:
             raise OSError(5, os.strerror(5))
 
-    monkeypatch.setattr("flowcpc.stores.base.atomic.sync_folder", broken)
+    monkeypatch.setattr("flowcpc.stores.base.atomic.sync", broken)
     with pytest.raises(OSError, match="Input/output error"):
         commit_flow(store, "v", some_flow(4))
     np.testing.assert_array_equal(store.read_codes("v"), store.encoding.encode(some_flow(4)))

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from flowcpc.stores.base.errors import counted
 from flowcpc.stores.base.listener import Listener
-from flowcpc.stores.base.plurals import counted
 from flowcpc.train.pretraining.execution import uses_bf16
 from flowcpc.train.pretraining.timing import bottleneck
 from flowcpc.train.pretraining.training_run import TrainingRun

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from flowcpc.stores.base.plurals import counted
+from flowcpc.stores.base.errors import counted
 from flowcpc.stores.embeddings import read_predictions
 from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM, SCRATCH, labels_in_words
 from flowcpc.train.evaluation.results import EVALUATE, read_results, unit_name

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flowcpc.stores.base.plurals import counted
+from flowcpc.stores.base.errors import counted
 from flowcpc.stores.flow_store import FlowStore
 from flowcpc.train.evaluation.config import SCHEDULES, EvaluationConfig
 from flowcpc.train.reproduction.paper_tables import UNSUPERVISED, Column

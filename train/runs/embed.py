@@ -14,9 +14,8 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from flowcpc.stores.base.errors import OperationError
+from flowcpc.stores.base.errors import OperationError, counted
 from flowcpc.stores.base.listener import SILENT, Listener
-from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.embedding_parts import EMBEDDING, PartsWriter, opened_parts, run_folder
 from flowcpc.stores.embeddings import embeddings_home, vectors_to_arrow
 from flowcpc.stores.flow_store import FlowStore, open_store

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowcpc.stores.base.atomic import replace_file, sync_file
+from flowcpc.stores.base.atomic import replace_file, sync
 from flowcpc.train.model.loss import InfoNCE
 
 METRICS_FILE = "metrics.jsonl"
@@ -168,7 +168,7 @@ class MetricsLog:
     def sync(self) -> None:
         """Flush the lines to the disk, before a checkpoint that comes after them."""
         if self._writes:
-            sync_file(self._path)
+            sync(self._path)
 
     def last(self, key: str) -> MetricsLine | None:
         """Return the last line that has `key`, or None."""

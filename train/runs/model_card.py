@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from flowcpc.stores.base.atomic import replace_file
-from flowcpc.stores.base.plurals import counted
+from flowcpc.stores.base.errors import counted
 from flowcpc.stores.flow_store import open_store
 from flowcpc.train.data.splits import videos_of
 from flowcpc.train.runs.checkpoint import Checkpoint, require_checkpoint

@@ -218,7 +218,7 @@ def test_an_unwritable_store_stops_the_whole_run(
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("flowcpc.stores.video.writer.sync_folder", full)
+    monkeypatch.setattr("flowcpc.stores.video.writer.sync", full)
     with pytest.raises(StoreWriteError, match="No space left"):
         extract(videos, tmp_path / "s")
 

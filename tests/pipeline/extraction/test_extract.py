@@ -130,7 +130,7 @@ def test_a_full_disk_is_no_video_s_fault(
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("flowcpc.stores.video.zarr_arrays.sync_file", full)
+    monkeypatch.setattr("flowcpc.stores.video.zarr_arrays.sync", full)
     with pytest.raises(
         StoreWriteError,
         match=r"cannot be written .No space left on device.; committed videos are safe",

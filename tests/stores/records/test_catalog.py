@@ -86,7 +86,7 @@ def test_a_damaged_failure_is_a_row_too(store: FlowStore) -> None:
     intact = path.read_bytes()
     path.write_bytes(b"")
     store.consolidate()
-    assert catalog.is_fresh(store.path, ["failures"])
+    assert store.is_indexed("failures")
     assert store.failures()[["video_id", "kind"]].values.tolist() == [["c", "damaged"]]
     path.write_bytes(intact)
     pd.testing.assert_frame_equal(store.failures(), whole)
@@ -117,7 +117,7 @@ def test_a_damaged_commit_is_a_row_in_failures_and_the_others_answer(
         assert damaged["kind"] == "damaged"
         assert str(path.with_name(f"{bad}.json")) in damaged["reason"]
         store.consolidate()
-    assert catalog.is_fresh(store.path, ["failures"])
+    assert store.is_indexed("failures")
     if spoil != "stray":  # put back, it counts at once
         path.write_bytes(intact)
         pd.testing.assert_frame_equal(store.videos(), whole)
@@ -159,7 +159,7 @@ def test_tables_do_not_depend_on_how_many_records_are_read_at_a_time(
     rows = store.consolidate()
     for name, table in whole.items():
         assert rows[name] == len(table)
-        assert catalog.is_fresh(store.path, [name])
+        assert store.is_indexed(name)
         pd.testing.assert_frame_equal(catalog.read_table(store.path, name), table)
 
 
@@ -196,7 +196,7 @@ def test_a_record_that_changes_while_the_index_is_made_leaves_none(
     monkeypatch.setattr(catalog, "_failures", meanwhile)
     catalog.consolidate(store.path)
     monkeypatch.undo()
-    assert not catalog.is_fresh(store.path, ["videos"])
+    assert not store.is_indexed("videos")
     assert store.videos()["flows"].tolist() == [3, 5]
 
 
@@ -205,14 +205,14 @@ def test_a_failure_that_goes_while_it_is_read_is_pending_and_not_nowhere(
 ) -> None:
     row = {"video_id": "c", "path": "c.avi", "label": None, "group": None, "folds": {}}
     store.set_dataset([row], {"a", "b", "c"})
-    real = catalog.read_record
+    real = catalog.record_file.read_record
 
     def gone(path: Path) -> dict[str, Any]:
         if "failures" in str(path):
             raise FileNotFoundError
         return real(path)
 
-    monkeypatch.setattr(catalog, "read_record", gone)
+    monkeypatch.setattr(catalog.record_file, "read_record", gone)
     tables = catalog.build_tables(store.path, ("videos", "failures"))
     assert tables["failures"][["video_id", "kind"]].values.tolist() == [["c", catalog.KIND_PENDING]]
 
