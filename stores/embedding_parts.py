@@ -22,9 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX, replace_file
+from flowcpc.stores.base.atomic import TEMPORARY_SUFFIX, replace_file, sha256_of_file
 from flowcpc.stores.base.errors import DamagedStoreError
-from flowcpc.stores.base.hashing import sha256_of_file
 from flowcpc.stores.base.locks import locked
 from flowcpc.stores.layout import WHOLE_VIDEO, hash_folder
 from flowcpc.stores.records.contract import EmbeddingManifest
@@ -74,8 +73,7 @@ def read_parts(
 ) -> tuple[EmbeddingManifest, pa.Table]:
     """Return the manifest and the rows by video_id and start.
 
-    `whole_videos` selects rows of whole videos or rows of segments; None means both.
-    Raises DamagedStoreError.
+    `whole_videos` selects those of whole videos or of segments (None: both). Raises as `read_part`.
     """
     manifest = read_manifest(folder)
     tables = [empty_part(manifest.about["size"])]

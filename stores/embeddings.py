@@ -128,14 +128,14 @@ def export_embeddings(
     """Write the embeddings of a run to one Parquet file and return its number of rows.
 
     Columns: run, video_id, path, start, stop, fps, step, embedding. The schema's metadata has JSON
-    under the key flowcpc: numerics of the flow, and `failures` (video_id -> reason) of the videos
-    without embeddings.
+    under the key flowcpc: the flow's numerics and `failures`, video_id -> why it has no embeddings.
     """
     rows, vectors = read_embeddings(store, run)
     videos = store.videos(["video_id", "path", "fps"])
     rows = rows.merge(videos, on="video_id", how="left", validate="many_to_one")
     columns = rows[["run", "video_id", "path", "start", "stop", "fps", "step"]]
-    table = _with_vectors(columns, vectors_to_arrow(vectors))
+    table = pa.Table.from_pandas(columns, preserve_index=False)
+    table = table.append_column(EMBEDDING, vectors_to_arrow(vectors))
     about = {"numerics": store.numerics, "failures": dict(failures)}
     with replaced_file(out) as file:
         pq.write_table(table.replace_schema_metadata({"flowcpc": json.dumps(about)}), file)
@@ -170,12 +170,9 @@ def described_table(store: FlowStore, folder: Path) -> tuple[pa.Table, str]:
     if not manifest.finished or _missing(rows, videos, column):
         remarks.append("some are missing")
     run, remark = manifest.about["run"], " and ".join(remarks)
-    joined = _with_vectors(rows, table[EMBEDDING]).filter(pa.array(~stale))
+    described = pa.Table.from_pandas(rows, preserve_index=False)
+    joined = described.append_column(EMBEDDING, table[EMBEDDING]).filter(pa.array(~stale))
     return joined, remark and f"embeddings of {run}: {remark}; run flowcpc embed again"
-
-
-def _with_vectors(rows: pd.DataFrame, vectors: pa.Array | pa.ChunkedArray) -> pa.Table:
-    return pa.Table.from_pandas(rows, preserve_index=False).append_column(EMBEDDING, vectors)
 
 
 def _described(table: pa.Table, videos: pd.DataFrame, column: str) -> pd.DataFrame:

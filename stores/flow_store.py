@@ -47,10 +47,8 @@ def create_store(
     `numerics` is everything that decides a stored value: `height` and `width`, or `short_side` if
     every video has a size of its own; `encoding` (Encoding.to_json); `frames` if frames are stored
     too; the settings of the solver. How arrays are chunked is added here. `array_format` is "zarr"
-    (the default of a new store) or "hdf5".
-
-    Raises ValueError if the numerics differ (each difference is named), or `path` is a folder of
-    something else.
+    (the default of a new store) or "hdf5". Raises ValueError if the numerics differ (each
+    difference is named), or `path` is a folder of something else.
     """
     root = Path(path)
     if array_format not in (None, *layout.ARRAY_FORMATS):
@@ -92,15 +90,12 @@ def _check_new_folder(root: Path) -> None:
 
 
 class FlowStore:
-    """Optical flow of many videos, with tables over them; `open_store` and `create_store` make one.
-
-    `numerics` is what decides the stored values, as in store.json.
-    """
+    """Optical flow of many videos, with tables over them; made by `open_store`, `create_store`."""
 
     def __init__(self, path: Path, array_format: str, numerics: Numerics) -> None:
         self.path = path
         self.array_format = array_format  # "zarr" or "hdf5"
-        self.numerics = numerics
+        self.numerics = numerics  # what decides the stored values, as in store.json
         self.digest = digest_of(array_format, numerics)  # as in every commit
         self.short_side: int | None = numerics.get("short_side")  # px, if videos differ in size
         # (height, width) of every flow, px; None if videos differ (see the columns of `videos`).

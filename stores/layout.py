@@ -110,8 +110,7 @@ def record_and_generation(path: Path) -> tuple[str, str]:
 def flows_per_chunk(height: int, width: int) -> int:
     """Return how many flows share a chunk: at most 10, a divisor of a shard, about 32 Ki codes.
 
-    A chunk has a fixed cost, so small flows share one. Large ones do not: a window would decode
-    flows that it does not need.
+    A chunk has a fixed cost, but in a chunk of many flows a window decodes more than it needs.
     """
     return max(n for n in (1, 2, 4, 5, 8, 10) if n == 1 or n * 2 * height * width <= 32 * 1024)
 
@@ -132,9 +131,7 @@ def is_remains(path: Path) -> bool:
 
 
 def differing_values(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield (dotted name, value in `one`, value in `other`) for each difference of nested dicts.
-
-    None means absent.
+    """Yield (dotted name, value in `one`, value in `other`) per difference of dicts; None: absent.
 
     >>> list(differing_values({"tvl1": {"tau": 0.25}}, {"tvl1": {"tau": 0.1}}))
     [('tvl1.tau', 0.25, 0.1)]

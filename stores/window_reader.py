@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 from flowcpc.stores.flow_store import FlowStore
 from flowcpc.stores.video.frames import FrameFileReader
-from flowcpc.stores.video.reader import VideoReader
-
-Integers = NDArray[np.int64]
+from flowcpc.stores.video.reader import Indices, Pair, VideoReader
 
 
 class WindowReader:
@@ -56,13 +54,13 @@ class WindowReader:
 
     def read_windows(
         self,
-        videos: Integers,
-        starts: Integers,
+        videos: Indices,
+        starts: Indices,
         count: int,
         *,
-        stops: Integers | None = None,
-        corners: Integers | None = None,
-        size: tuple[int, int] | None = None,
+        stops: Indices | None = None,
+        corners: Indices | None = None,
+        size: Pair | None = None,
         out: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
         """Return items [start, start + count) for every start, (B, T, count, C, h, w).
@@ -90,7 +88,7 @@ class WindowReader:
             given = f"out is {target.dtype} {target.shape}"
             raise ValueError(f"{given}; it must be C-contiguous {dtype} {shape}")
 
-        def read(segments: Sequence[tuple[int, int]]) -> None:
+        def read(segments: Sequence[Pair]) -> None:
             for b, t in segments:
                 video = self._open(int(videos[b]))
                 if self.store.size is None:  # otherwise all were checked above
@@ -124,7 +122,7 @@ class WindowReader:
             self._videos[number] = opened(self._video_ids[number])
         return self._videos[number]
 
-    def _whole_size(self, videos: Integers) -> tuple[int, int]:
+    def _whole_size(self, videos: Indices) -> Pair:
         """Return the one size (height, width) of some videos."""
         if self.store.size is not None:
             return self.store.size
@@ -137,9 +135,7 @@ class WindowReader:
             raise ValueError(f"{problem}; {rule}")
         return next(iter(sizes))
 
-    def _check(
-        self, videos: Integers, starts: Integers, count: int, stops: Integers | None
-    ) -> None:
+    def _check(self, videos: Indices, starts: Indices, count: int, stops: Indices | None) -> None:
         if os.getpid() != self._process:
             rule = "start loader processes by forkserver or spawn, and create it there"
             raise RuntimeError(f"a WindowReader does not survive a fork; {rule}")
@@ -156,9 +152,7 @@ class WindowReader:
             span = f"starts at {self._item} {starts[at]} and stops at {stops[at]}"
             raise ValueError(f"a segment must stop after it starts, but {span}")
 
-    def _check_crop(
-        self, corners: Integers, size: tuple[int, int], whole: tuple[int, int], owner: str = ""
-    ) -> None:
+    def _check_crop(self, corners: Indices, size: Pair, whole: Pair, owner: str = "") -> None:
         """Raise ValueError unless crops of `size` at `corners` (..., 2) lie within `whole`, px."""
         limit = (whole[0] - size[0], whole[1] - size[1])
         crop = f"a crop of {size[0]}x{size[1]}"

@@ -20,7 +20,7 @@ import cv2
 from flowcpc.pipeline.decoding.frames import FrameReader, VideoError
 from flowcpc.pipeline.decoding.memory import data_bytes, forget_peak, peak_bytes
 from flowcpc.pipeline.decoding.messages import Done, Failed, Frames, Opened, Request, pack
-from flowcpc.stores.base.hashing import sha256_of_file
+from flowcpc.stores.base.atomic import sha256_of_file
 
 _AHEAD = 2  # blocks that wait for the solver, besides one in the pipe and one being decoded
 _MAX_FILE_BYTES = 1 << 20  # a decoder writes no files; this stops one that an exploit controls

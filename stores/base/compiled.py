@@ -28,13 +28,11 @@ class _Cache(FunctionCache):
     """Numba's cache of a function, made optional: on a full disk or a torn file, compile again."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return the compiled function, or None if none can be read."""
         with contextlib.suppress(Exception):  # a torn file can raise anything
             return super().load_overload(sig, target_context)
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Save a compiled function if the disk takes it."""
         with contextlib.suppress(Exception):
             try:
                 super().save_overload(sig, data)

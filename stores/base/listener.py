@@ -43,7 +43,6 @@ class PartOfListener(Listener):
         self._fields = fields or {}
 
     def progress(self, done: int, total: int, fields: Fields) -> None:
-        """Report the step of the whole that belongs to step `done` of the part."""
         done = self._start + (self._stop - self._start) * done // max(total, 1)
         self._whole.progress(done, self._total, {**self._fields, **fields})
 
@@ -52,13 +51,10 @@ class PartOfListener(Listener):
         self._whole.begin(stage)
 
     def announce(self, message: str) -> None:
-        """Forward a message."""
         self._whole.announce(message)
 
     def show_lines(self, lines: Sequence[str]) -> None:
-        """Forward lines to show under the progress bar."""
         self._whole.show_lines(lines)
 
     def should_stop(self) -> bool:
-        """Return whether the whole should stop."""
         return self._whole.should_stop()

@@ -4,13 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowcpc.stores.base.compiled import kernel
-from flowcpc.stores.codec.raw_bytes import (
-    address_of,
-    crc32c_of_long,
-    has_crc32c_instruction,
-    load_byte,
-    load_long,
-)
+from flowcpc.stores.codec.raw_bytes import address_of, crc32c_of_long, load_byte, load_long
 
 _POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected (RFC 3720, appendix B.4)
 _ONES = 0xFFFFFFFF
@@ -54,17 +48,13 @@ def long_by_table(register, value):
     return register
 
 
-_after_long = crc32c_of_long if has_crc32c_instruction() else long_by_table
+_after_long = crc32c_of_long or long_by_table
 
 
 @kernel
 def _shifted(register, shifts):
-    return (
-        shifts[0, register & 0xFF]
-        ^ shifts[1, (register >> 8) & 0xFF]
-        ^ shifts[2, (register >> 16) & 0xFF]
-        ^ shifts[3, register >> 24]
-    )
+    low = shifts[0, register & 0xFF] ^ shifts[1, (register >> 8) & 0xFF]
+    return low ^ shifts[2, (register >> 16) & 0xFF] ^ shifts[3, register >> 24]
 
 
 @kernel

@@ -104,12 +104,8 @@ copy_1, copy_16, copy_32 = _copy(1), _copy(16), _copy(32)
 # equal_bytes_of_64(one, other): how many of the 64 bytes at two addresses agree before the first
 # that differs.
 equal_bytes_of_64 = _binary(_LONG_OF_TWO, _equal_bytes_of_64)
-# crc32c_of_long(checksum, value): the CRC32C register after the eight bytes of `value`; only where
-# has_crc32c_instruction().
-crc32c_of_long = _binary(_LONG_OF_TWO, _crc32c_of_long)
-
-
-def has_crc32c_instruction() -> bool:
-    """Return whether kernels are compiled for a processor (NUMBA_CPU_NAME) that has CRC32C."""
-    options = cpu_target.target_context.codegen().magic_tuple()
-    return any("+sse4.2" in str(option).split(",") for option in options)
+# crc32c_of_long(checksum, value): the CRC32C register after the eight bytes of `value`. None if the
+# processor that kernels are compiled for (NUMBA_CPU_NAME) lacks the instruction.
+_target = cpu_target.target_context.codegen().magic_tuple()
+_has_crc32c = any("+sse4.2" in str(option).split(",") for option in _target)
+crc32c_of_long = _binary(_LONG_OF_TWO, _crc32c_of_long) if _has_crc32c else None

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from flowcpc.stores import layout
+from flowcpc.stores.base.atomic import sha256_of_file
 from flowcpc.stores.base.errors import DamagedStoreError
-from flowcpc.stores.base.hashing import sha256_of_file
 from flowcpc.stores.base.listener import SILENT, Listener
 from flowcpc.stores.embedding_parts import read_parts
 from flowcpc.stores.embeddings import embedding_folders

@@ -23,9 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowcpc.stores import layout
-from flowcpc.stores.base.atomic import replaced_file
+from flowcpc.stores.base.atomic import replaced_file, sha256_of_file
 from flowcpc.stores.base.errors import DamagedStoreError, first_line
-from flowcpc.stores.base.hashing import sha256_of_file
 from flowcpc.stores.records import record_file
 from flowcpc.stores.records.commits import read_commit, store_digest
 from flowcpc.stores.records.contract import CommitRecord, PackedColumns
@@ -61,10 +60,8 @@ Columns = Mapping[str, list[str]]  # of each table; all of a table that is not n
 
 def pack_tables(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, PackedColumns]:
     """Return a video's rows in shots, segments and frames as its commit record keeps them."""
-    return {
-        name: record_file.pack_columns(tables[name], rest)
-        for name, (_, rest) in _LONG_TABLES.items()
-    }
+    dtypes = {name: dtypes for name, (_, dtypes) in _LONG_TABLES.items()}
+    return {name: record_file.pack_columns(tables[name], dtypes[name]) for name in dtypes}
 
 
 def read_table(store: Path, name: str, columns: list[str] | None = None) -> pd.DataFrame:
@@ -273,9 +270,8 @@ def _failures(store: Path, committed: Sequence[str], damaged: dict[str, str]) ->
             return record_file.read_record(store / "failures" / name)
         return None
 
-    records = dict(
-        zip(standing, _read_all(read, store / "failures", standing, damaged), strict=True)
-    )
+    found = _read_all(read, store / "failures", standing, damaged)
+    records = dict(zip(standing, found, strict=True))
     rows = [record for record in records.values() if record is not None]
     known = {*committed, *failed}  # what is gone by now is pending as far as these tables know
     known -= {n for n, row in records.items() if row is None and f"failures/{n}" not in damaged}

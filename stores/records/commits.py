@@ -32,9 +32,8 @@ def read_commit(store: Path, name: str, digest: str) -> CommitRecord:
     path = store / "commits" / name
     commit = read_record(path)
     if fault := find_fault(name, commit, digest):
-        raise DamagedStoreError(
-            f"{path} cannot be used: {fault}; flowcpc verify lists all damage and its repair"
-        )
+        cure = "flowcpc verify lists all damage and its repair"
+        raise DamagedStoreError(f"{path} cannot be used: {fault}; {cure}")
     return cast(CommitRecord, commit)
 
 

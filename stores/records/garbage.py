@@ -79,10 +79,7 @@ def find_leftovers(store: Path) -> list[Path]:
 
 
 def find_orphans(store: Path) -> set[Path]:
-    """Return the files of generations that the last index names and whose commit was lost.
-
-    What a killed writer leaves is in no index.
-    """
+    """Return the files of generations that the last index names and whose commit was lost."""
     try:
         columns = pq.read_table(
             store / "index" / "videos.parquet", columns=["video_id", "generation"]

@@ -26,9 +26,7 @@ class RunFile:
 
     def __init__(self, store: Path, videos: int) -> None:
         self._path = store / layout.RUNS_FOLDER / f"{uuid.uuid4().hex}.json"
-        self._began = time.time()
-        self._written = -EVERY_S
-        self._videos = videos
+        self._began, self._written, self._videos = time.time(), -EVERY_S, videos
 
     def __enter__(self) -> "RunFile":
         self.tell(0, ())

@@ -18,7 +18,7 @@ from PIL import Image
 
 from flowcpc.stores.codec.checksums import crc32c_of
 from flowcpc.stores.records.chunk_map import ChunkMap
-from flowcpc.stores.video.reader import damage, read_at
+from flowcpc.stores.video.reader import Indices, Pair, damage, read_at
 
 _BYTES_PER_READ = 16 << 20
 _MODE = "RGB"
@@ -81,13 +81,7 @@ class FrameFileReader:
         self.read_crop(np.arange(start, stop), (0, 0), self.shape[2:], out)
         return np.ascontiguousarray(out.transpose(0, 2, 3, 1))
 
-    def read_crop(
-        self,
-        frames: NDArray[np.int64],
-        corner: tuple[int, int],
-        size: tuple[int, int],
-        out: NDArray[np.uint8],
-    ) -> None:
+    def read_crop(self, frames: Indices, corner: Pair, size: Pair, out: NDArray[np.uint8]) -> None:
         """Write the crop of some frames into `out`, uint8 (N, 3, h, w), as VideoReader does."""
         (top, left), (height, width) = corner, size
         for number, image in enumerate(self._images(frames)):

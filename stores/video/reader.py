@@ -23,6 +23,8 @@ from flowcpc.stores.records.chunk_map import ChunkMap
 
 _CHUNKS_PER_READ, _BYTES_PER_READ = 128, 64 << 20
 _OPEN_FILES = 128
+Indices = NDArray[np.int64]
+Pair = tuple[int, int]
 _NO_DAMAGE = (errno.EMFILE, errno.ENFILE, errno.EACCES)
 
 
@@ -43,17 +45,11 @@ class VideoReader:
         self.read_crop(np.arange(start, stop), (0, 0), self.shape[2:], out)
         return out
 
-    def read_crop(
-        self,
-        flows: NDArray[np.int64],
-        corner: tuple[int, int],
-        size: tuple[int, int],
-        out: NDArray[Any],
-    ) -> None:
+    def read_crop(self, flows: Indices, corner: Pair, size: Pair, out: NDArray[Any]) -> None:
         """Write the crop of some flows into `out`, (N, 2, h, w), C-contiguous.
 
         `flows`, int64 (N,), ascends and may repeat; `corner` is (top, left) and `size` (h, w), px.
-        They must lie within the video; this is not checked.
+        They must lie within the video, which is not checked.
         Raises DamagedStoreError if bytes are missing or changed.
         """
         codes = out.view(np.uint8)
@@ -69,12 +65,7 @@ class VideoReader:
             done = stop
 
     def _read_piece(
-        self,
-        piece: slice,
-        flows: NDArray[np.int64],
-        corner: tuple[int, int],
-        size: tuple[int, int],
-        flat: NDArray[np.uint8],
+        self, piece: slice, flows: Indices, corner: Pair, size: Pair, flat: NDArray[np.uint8]
     ) -> None:
         """Read `flows` out of the chunks `piece`, which are neighbours in one file."""
         offsets, sizes = self.chunks.offsets[piece], self.chunks.sizes[piece]

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowcpc.stores import layout
-from flowcpc.stores.base.atomic import sync
+from flowcpc.stores.base.atomic import sha256_of_file, sync
 from flowcpc.stores.base.errors import DamagedStoreError
-from flowcpc.stores.base.hashing import sha256_of_file
 from flowcpc.stores.base.locks import locked
 from flowcpc.stores.codec.blosc import compress, decompress
 from flowcpc.stores.codec.checksums import crc32c_of
@@ -33,8 +32,7 @@ if TYPE_CHECKING:
 class VideoWriter:
     """Writes one generation of one video; a context manager that leaves no files without `commit`.
 
-    At most one incomplete chunk is buffered. `path` and `frames_path` are its files, `array` is the
-    writer of its chunks.
+    It buffers at most one chunk. `path` and `frames_path` are its files, `array` writes its chunks.
     """
 
     store: Path

@@ -89,8 +89,7 @@ class ZarrWriter:
     def _finish_shard(self, chunks: int) -> None:
         assert self._shard is not None
         index = np.full((chunks, 2), _ABSENT, "<u8")
-        index[: len(self._sizes), 0] = self.offsets[-len(self._sizes) :]
-        index[: len(self._sizes), 1] = self._sizes
+        index[: len(self._sizes)] = np.transpose([self.offsets[-len(self._sizes) :], self._sizes])
         data = index.tobytes()
         self._shard.write(data + crc32c_of(data).to_bytes(4, "little"))
         self._shard.close()

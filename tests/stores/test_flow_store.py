@@ -306,7 +306,7 @@ def test_the_first_format_is_refused_by_its_version(tmp_path: Path) -> None:
     (tmp_path / layout.STORE_FILE).write_text(
         json.dumps({"format": "flowcpc-store", "format_version": 1})
     )
-    with pytest.raises(ValueError, match="has format version 1, this release reads 3"):
+    with pytest.raises(ValueError, match="has format version 1, but this release reads 3"):
         open_store(tmp_path)
 
 

@@ -28,8 +28,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flowcpc.stores.base.atomic import replace_file
-from flowcpc.stores.base.hashing import sha256_of_file
+from flowcpc.stores.base.atomic import replace_file, sha256_of_file
 
 EVALUATE = "evaluate"
 RESULTS = "results.parquet"

@@ -1,8 +1,8 @@
 import hashlib
 from pathlib import Path
 
+from flowcpc.stores.base.atomic import sha256_of_file
 from flowcpc.stores.base.errors import first_line, nearest_name
-from flowcpc.stores.base.hashing import sha256_of_file
 
 
 def test_first_line() -> None:
