@@ -2,8 +2,7 @@
 
 The field's convention (`uint8-bound20`: clip to +-20 px, 255 even steps) has no code for zero and
 clips fast motion. The default, `companded8`, has small even steps for small flow and geometrically
-growing steps above, so nothing below 64 px is clipped. docs/stores/store.md has the measured errors
-and sizes of all four.
+growing steps up to 64 px. docs/stores/store.md has the measured errors and sizes of all four.
 """
 
 import functools

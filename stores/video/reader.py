@@ -48,9 +48,8 @@ class VideoReader:
     def read_crop(self, flows: Indices, corner: Pair, size: Pair, out: NDArray[Any]) -> None:
         """Write the crop of some flows into `out`, (N, 2, h, w), C-contiguous.
 
-        `flows`, int64 (N,), ascends and may repeat; `corner` is (top, left) and `size` (h, w), px.
-        They must lie within the video, which is not checked.
-        Raises DamagedStoreError if bytes are missing or changed.
+        `flows`, int64 (N,), ascends and may repeat; `corner` is (top, left) and `size` (h, w), px,
+        within the video (unchecked). Raises DamagedStoreError if bytes are missing or changed.
         """
         codes = out.view(np.uint8)
         numbers, per_file = flows // self.flows_per_chunk, self.chunks.chunks_per_file

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from flowcpc.stores.base.errors import DamagedStoreError
+from flowcpc.stores.base.errors import DamagedStoreError, counted
 from flowcpc.stores.base.listener import Listener
-from flowcpc.stores.base.plurals import counted
 from flowcpc.stores.embeddings import read_embeddings
 from flowcpc.stores.flow_store import FlowStore
 from flowcpc.train.evaluation.modes import MOTION, PRETRAINED, RANDOM

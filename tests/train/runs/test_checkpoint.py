@@ -273,7 +273,7 @@ def test_another_format_version_is_refused(tmp_path: Path) -> None:
     save(tmp_path, 5)
     meta = json.loads((tmp_path / "checkpoint.json").read_text())
     (tmp_path / "checkpoint.json").write_text(json.dumps(meta | {"format_version": 1}))
-    with pytest.raises(ValueError, match="format version 1, but this release reads 2"):
+    with pytest.raises(ValueError, match="format version 1, this release reads 2"):
         load_checkpoint(tmp_path)
 
 
