@@ -33,7 +33,7 @@ from flowcpc.train.data.shots import pack_shots
 from flowcpc.train.model.encoder import Encoder
 from flowcpc.train.settings.config import SELECTIONS, PretrainConfig
 
-HEIGHT, WIDTH, CROP, CLIPS, FLOWS, WARM, BATCHES, WORKERS = 256, 342, 224, 8, 60, 4, 12, 2
+HEIGHT, WIDTH, CROP, FLOWS, WARM, BATCHES, WORKERS = 256, 342, 224, 60, 4, 12, 2
 # The paper's segments and crops, in batches that a benchmark of minutes can read several of.
 CONFIG = PretrainConfig(num_segments=4, num_observed=3, batch_size=4, size=(CROP, CROP), width=16)
 STEP_MS = 31  # of the paper's size on an A100 (docs/training/feeding.md)
@@ -48,9 +48,9 @@ def like_ucf101(count: int) -> Spans:
     return [[(0, n // 3), (n // 3 + 1, n)] if rng.random() < 0.1 else [(0, n)] for n in lengths]
 
 
-def measure_samplers(rounds: int) -> str:
+def measure_samplers(rounds: int, videos: int) -> str:
     """Return a row per selection: microseconds a batch, share of a step, rate relative to loops."""
-    shots = like_ucf101(9_537)
+    shots = like_ucf101(videos)
     packed = pack_shots(shots)
     batches = len(shots) // 16
     rows = []
@@ -215,15 +215,15 @@ def kind_of(workers: int) -> str:
     )
 
 
-def measure_loaders(rounds: int) -> tuple[str, str, str]:
+def measure_loaders(rounds: int, clips: int) -> tuple[str, str, str]:
     """Return the loader relative to the raw reader, in training, and relative to one of JPEGs."""
-    flows = middle_flows(spread(CLIPS), FLOWS)
+    flows = middle_flows(spread(clips), FLOWS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         store = create_store(
             folder / "s", {"height": HEIGHT, "width": WIDTH, "encoding": DEFAULT.to_json()}
         )
-        ids = [f"v{n}" for n in range(CLIPS)]
+        ids = [f"v{n}" for n in range(clips)]
         for video_id, flow in zip(ids, flows, strict=True):
             commit_flow(store, video_id, flow)
         write_jpegs(folder / "jpeg", flows)
@@ -266,22 +266,22 @@ def measure_loaders(rounds: int) -> tuple[str, str, str]:
 
 def main() -> None:
     """Measure, print and record."""
-    arguments = make_parser(__doc__, "training", rounds=5).parse_args()
-    samplers = measure_samplers(arguments.rounds)
-    loaders, training, peer = measure_loaders(arguments.rounds)
+    arguments = make_parser(__doc__, "training", rounds=5, videos=9537, clips=8).parse_args()
+    samplers = measure_samplers(arguments.rounds, arguments.videos)
+    loaders, training, peer = measure_loaders(arguments.rounds, arguments.clips)
     size = f"B={CONFIG.batch_size}, T={CONFIG.num_segments}, N={CONFIG.num_flows}"
     write_record(
         arguments.out / "loader.md",
         "Feeding",
         f"`python -m benchmarks.training.bench_loader`, medians of {arguments.rounds} rounds in "
         "turns.",
-        "**Samplers**: an epoch of batches of B=16, T=8, N=10 out of 9,537 videos of UCF-101's "
-        "lengths, one in ten with a cut, against the loops that the tests compare them with, on "
-        "one thread.",
+        f"**Samplers**: an epoch of batches of B=16, T=8, N=10 out of {arguments.videos:,} videos "
+        "of UCF-101's lengths, one in ten with a cut, against the loops that the tests compare "
+        "them with, on one thread.",
         samplers,
         f"**Loaders**: batches of {size}, crops of {CROP}x{CROP} from {HEIGHT}x{WIDTH}, real flow "
-        f"of {CLIPS} UCF-101 clips, page cache warm: batches/s in parts of WindowReader's on the "
-        "same windows into one array.",
+        f"of {arguments.clips} UCF-101 clips, page cache warm: batches/s in parts of "
+        "WindowReader's on the same windows into one array.",
         loaders,
         f"**Training**: forward and backward of an encoder of width {CONFIG.width} on these "
         "batches, on the CPU with all cores.",
