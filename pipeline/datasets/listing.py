@@ -97,7 +97,7 @@ def group_of(video: Video) -> str:
 
 def sorted_by_id(videos: Iterable[Video]) -> list[Video]:
     """Return the videos sorted by video_id. Raises ValueError where two have the same."""
-    result = sorted(videos, key=lambda video: video.video_id)
+    result = sorted(videos, key=lambda video: (video.video_id, video.path))
     for one, other in itertools.pairwise(result):
         if one.video_id == other.video_id:
             names = f"{one.path} and {other.path} would both be called {one.video_id!r}; rename one"
