@@ -171,12 +171,6 @@ def command_line() -> str:
     return shlex.join(["flowcpc", *sys.argv[1:]])
 
 
-def ignore_stops() -> None:
-    """Ignore the signals that ask for a stop, while Python exits."""
-    for number in STOPS:
-        signal.signal(number, signal.SIG_IGN)
-
-
 class CommandListener(Listener):
     """Draws a progress bar, prints messages on stderr, and stops the work on a signal.
 

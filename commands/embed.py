@@ -50,10 +50,8 @@ def embed(
         text = f"--{name.replace('_', '-')} is for video files"
         raise ValueError(f"{text}; give --weights RUN too, or leave it out")
     if len(paths) != 2:
-        raise ValueError(
-            f"got {counted(len(paths), 'path')}; write flowcpc embed STORE RUN, "
-            "or flowcpc embed VIDEO... --weights RUN"
-        )
+        usage = "flowcpc embed STORE RUN, or flowcpc embed VIDEO... --weights RUN"
+        raise ValueError(f"got {counted(len(paths), 'path')}; write {usage}")
     listener = CommandListener("embed")
     from flowcpc.train.runs.embed import embed_store
 

@@ -1,10 +1,12 @@
 """The group of commands: `flowcpc X`, `python cli.py X` and `python -m flowcpc X` run it."""
 
 import os
+import signal
 
 import click
 
 from flowcpc.commands import console, embed, evaluate, extract, stores, train
+from flowcpc.stores.base.signals import STOPS
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
 
@@ -28,4 +30,5 @@ def run() -> None:
     try:
         main()
     finally:
-        console.ignore_stops()
+        for number in STOPS:
+            signal.signal(number, signal.SIG_IGN)

@@ -197,10 +197,8 @@ def import_command(
         say("without --fps, times count flows instead of seconds")
     with listener:
         summary = import_flow(settings, store, videos.videos, listener=listener)
-    say(
-        f"stored {counted(summary.stored, 'video')} in {store} ({counted(summary.pairs, 'flow')}); "
-        f"{summary.stored_before} stored already"
-    )
+    stored = f"{counted(summary.stored, 'video')} in {store} ({counted(summary.pairs, 'flow')})"
+    say(f"stored {stored}; {summary.stored_before} stored already")
     list_videos(summary.failed)
     report_outdated(summary)
     listener.leave_unless(summary.finished)

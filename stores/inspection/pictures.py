@@ -50,19 +50,25 @@ def colour_wheel() -> NDArray[np.float64]:
     return np.concatenate(hues) / 255
 
 
-def flow_to_rgb(flow: ArrayLike, max_magnitude: float) -> Pixels:
+def flow_to_rgb(flow: ArrayLike, max_magnitude: float | None = None) -> Pixels:
     """Return the colours of flow: white at zero, the full hue of its direction at `max_magnitude`.
 
     `flow` is float32 (2, H, W) or (N, 2, H, W): components (u, v), px per frame, v downwards.
-    `max_magnitude` is the speed of full saturation, above 0 px per frame; faster flow keeps its
-    hue and is darker. The result is RGB, uint8 (H, W, 3) or (N, H, W, 3). Raises ValueError for
-    flow that is not finite.
+    `max_magnitude` is the speed of full saturation, px per frame, by default the largest in `flow`;
+    faster flow keeps its hue and is darker. The result is RGB, uint8 (H, W, 3) or (N, H, W, 3).
+    Raises ValueError for flow of another shape or that is not finite, and a speed not above 0.
     """
     flow = np.asarray(flow, dtype=np.float64)
+    if flow.ndim not in (3, 4) or flow.shape[-3] != 2:
+        raise ValueError(f"flow must have shape (2, H, W) or (N, 2, H, W), got shape {flow.shape}")
     if not np.isfinite(flow).all():
         raise ValueError(f"flow of shape {flow.shape} has values that are not finite; mask them")
     u, v = flow[..., 0, :, :], flow[..., 1, :, :]
     speed = np.hypot(u, v)
+    if max_magnitude is None:
+        max_magnitude = float(speed.max(initial=0.0)) or 1.0
+    if not 0 < max_magnitude < np.inf:
+        raise ValueError(f"max_magnitude is {max_magnitude}, but must be above 0 px per frame")
     hues = colour_wheel()
     position = (np.arctan2(-v, -u) / np.pi + 1) / 2 * (len(hues) - 1)
     lower = np.floor(position).astype(np.intp)

@@ -69,8 +69,8 @@ def test_colours_are_those_of_the_published_loops(
 
 
 def test_zero_flow_is_white() -> None:
-    assert (flow_to_rgb(np.zeros((2, 5, 6)), 1.0) == 255).all()
-    assert (flow_to_rgb(np.full((2, 5, 6), -0.0), 1.0) == 255).all()
+    assert (flow_to_rgb(np.zeros((2, 5, 6))) == 255).all()
+    assert (flow_to_rgb(np.full((2, 5, 6), -0.0)) == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -95,16 +95,28 @@ def test_speed_is_saturation_and_faster_than_the_scale_is_darker() -> None:
 
 def test_a_batch_shares_its_scale() -> None:
     flow = np.concatenate([uniform(RIGHT, 1), 4 * uniform(RIGHT, 1)])
-    rgb = flow_to_rgb(flow, 4.0)
+    rgb = flow_to_rgb(flow)
     assert rgb.shape == (2, 12, 16, 3)
     assert rgb.dtype == np.uint8
     np.testing.assert_array_equal(rgb[0], flow_to_rgb(flow[0], 4.0))
     assert rgb[0, 0, 0, 1] > rgb[1, 0, 0, 1]
 
 
-def test_flow_that_is_not_finite_is_refused() -> None:
-    with pytest.raises(ValueError, match="not finite"):
-        flow_to_rgb(np.full((2, 1, 1), np.nan), 1.0)
+@pytest.mark.parametrize(
+    ("flow", "scale", "message"),
+    [
+        (np.zeros((3, 4, 5)), None, r"shape \(3, 4, 5\)"),
+        (np.zeros((2, 4)), None, r"shape \(2, 4\)"),
+        (np.full((2, 1, 1), np.nan), None, "not finite"),
+        (np.zeros((2, 1, 1)), 0.0, "max_magnitude is 0.0"),
+        (np.zeros((2, 1, 1)), np.inf, "max_magnitude is inf"),
+    ],
+)
+def test_what_has_no_colour_is_refused(
+    flow: NDArray[np.float64], scale: float | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        flow_to_rgb(flow, scale)
 
 
 def test_the_legend_shows_flow_from_the_centre_on_white() -> None:
