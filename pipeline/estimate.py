@@ -6,68 +6,42 @@ Writes nothing into the store.
 import contextlib
 import dataclasses
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from flowcpc.pipeline.cluster.places import (
-    ExistingScheduler,
-    LocalGpus,
-    LocalProcesses,
-    Place,
-    SlurmJobs,
-)
+from flowcpc.pipeline.cluster import places
+from flowcpc.pipeline.cluster.places import Place
 from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.decoding.decoder import DecoderError, borrowed_decoder
 from flowcpc.pipeline.decoding.frames import VideoError
 from flowcpc.pipeline.decoding.limits import LimitError, Watch
 from flowcpc.pipeline.decoding.messages import Request
-from flowcpc.pipeline.extraction.extract import ExtractionSettings, source_stamp
-from flowcpc.pipeline.extraction.segmentation import find_segments, find_shots, frame_statistics
-from flowcpc.pipeline.tvl1.solver import available_threads, compute_flow, prepare
+from flowcpc.pipeline.extraction import extract
+from flowcpc.pipeline.extraction.extract import ExtractionSettings
+from flowcpc.pipeline.tvl1.solver import available_threads, prepare
 from flowcpc.stores import layout
 from flowcpc.stores.base.listener import SILENT, Listener
 from flowcpc.stores.flow_store import create_store
 
 _MOST_HEADERS = 200
 _TIMED_FRAMES = 33
-_HEADER_LIMIT_S = 30.0
+_HEADER_LIMIT_S, _MEASURE_LIMIT_S = 30.0, 300.0
 _STAGES = ("decoding", "flow", "writing")
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What an extraction has to do, and what it takes.
+    """What an extraction has to do, and what it takes."""
 
-    Attributes
-    ----------
-    videos, stored, absent : int
-        Videos to do; with flow already; listed without a file.
-    headers : int
-        Videos whose headers were read; the frames of the others follow from their size in bytes.
-    unreadable : int
-        Of these, those whose header cannot be read, or gives no number of frames.
-    pairs : int
-    bytes : int
-        Expected size in the store, with the frames if these are stored too.
-    seconds : dict of float
-        By stage, on one thread of this machine.
-    workers : int, optional
-        Threads at the place; None if they are not known here.
-    """
-
-    videos: int
+    videos: int  # to do
     stored: int
-    absent: int
-    headers: int
-    unreadable: int
+    absent: int  # listed without a file
+    headers: int  # videos whose headers were read; frames of the others follow from their bytes
+    unreadable: int  # of these, without a usable header or a number of frames
     pairs: int
-    bytes: int
-    seconds: dict[str, float]
-    workers: int | None
+    bytes: int  # in the store, with the frames if these are stored too
+    seconds: dict[str, float]  # by stage, on one thread of this machine
+    workers: int | None  # threads at the place; None if they are not known here
 
     def to_text(self, dataset: str) -> str:
         """Return the estimate as lines for a person."""
@@ -91,10 +65,7 @@ class Estimate:
 
 
 def estimate(
-    settings: ExtractionSettings,
-    videos: Sequence[Video],
-    place: Place,
-    listener: Listener = SILENT,
+    settings: ExtractionSettings, videos: Sequence[Video], place: Place, listener: Listener = SILENT
 ) -> Estimate:
     """Return what it takes to extract those of `videos` that the store lacks.
 
@@ -105,14 +76,14 @@ def estimate(
         store = create_store(settings.store, settings.numerics(), settings.array_format)
         stored = set(store.videos(["video_id"])["video_id"])
     sizes = {
-        video.path: source_stamp(Path(settings.videos, video.path))["source_bytes"]
+        video.path: extract.source_stamp(Path(settings.videos, video.path))["source_bytes"]
         for video in videos
         if video.video_id not in stored
     }
     files = sorted((size, path) for path, size in sizes.items() if size is not None)
     headers = min(len(files), _MOST_HEADERS)
     sample = [files[(2 * number + 1) * len(files) // (2 * headers)] for number in range(headers)]
-    frames = {path: _read_start(settings, path, 0).header_frames for _, path in sample}
+    frames = {path: _header_frames(settings, path) for _, path in sample}
     readable_bytes = sum(size for size, path in sample if frames[path])
     pairs = 0
     if readable_bytes:
@@ -136,80 +107,45 @@ def estimate(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _VideoStart:
-    """The frames that a video's header gives, 0 if none, and its first frames.
-
-    `frames` are gray, uint8 (n, H, W), `jpegs` the same in colour.
-    """
-
-    header_frames: int = 0
-    frames: NDArray[np.uint8] | None = None
-    jpegs: Sequence[bytes] = ()
-
-
-def _read_start(settings: ExtractionSettings, path: str, frames: int) -> _VideoStart:
-    """Return the header of a video and at most `frames` frames."""
-    start = _VideoStart()
+def _header_frames(settings: ExtractionSettings, path: str) -> int:
+    """Return the number of frames that the header of a video gives, 0 if none."""
+    size, limit, frames = settings.size, settings.memory_limit, 0
+    request = Request(Path(settings.videos, path), size, 1, 1, limit, max_blocks=0)
     with contextlib.suppress(VideoError, DecoderError, LimitError), borrowed_decoder() as decoder:
-        request = Request(
-            Path(settings.videos, path),
-            settings.size,
-            block=max(1, frames),
-            threads=1,
-            memory_limit=settings.memory_limit,
-            max_blocks=min(1, frames),
-            with_jpegs=settings.with_frames,
-        )
         source = decoder.open(request, Watch(_HEADER_LIMIT_S, lambda: False))
-        start = _VideoStart(source.header_frames or 0)
-        for block in source.blocks():
-            start = dataclasses.replace(start, frames=block, jpegs=source.take_jpegs())
-    return start
+        frames = source.header_frames or 0
+        list(source.blocks())  # there are none; now the decoder is free for the next video
+    return frames
 
 
 def _measure(settings: ExtractionSettings, paths: Sequence[str]) -> tuple[dict[str, float], float]:
     """Return seconds per pair of each stage, and bytes per flow, of the first usable video."""
-    for path in paths:
-        began = time.perf_counter()
-        start = _read_start(settings, path, _TIMED_FRAMES)
-        if start.frames is None or len(start.frames) < 2:
-            continue
-        decoded = time.perf_counter()
-        flow = compute_flow(
-            start.frames, parameters=settings.parameters, backend=settings.backend, threads=1
-        )
-        solved = time.perf_counter()
-        _write(settings, flow[:1], start.jpegs[:2])  # loads what writing needs
-        loaded = time.perf_counter()
-        size = _write(settings, flow, start.jpegs)
-        times = (decoded - began, solved - decoded, time.perf_counter() - loaded)
-        seconds = {stage: value / len(flow) for stage, value in zip(_STAGES, times, strict=True)}
-        return seconds, size / len(flow)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = dataclasses.replace(settings, store=folder, threads=1, strict=False)
+        store = create_store(folder, settings.numerics(), settings.array_format)
+        for path in paths:
+            video = Video("v", path, None, None, {})
+            for most in (2, _TIMED_FRAMES):  # the first time loads what the second needs
+                start = dataclasses.replace(settings, max_frames=most, time_limit=_MEASURE_LIMIT_S)
+                outcome = extract.extract_video(start, video)
+            commit = store.commit_of("v")
+            if outcome.status == extract.STORED and commit is not None:
+                spent = {stage: value / outcome.flows for stage, value in outcome.stages.items()}
+                times = (spent["decode"], spent["flow"], spent["encode"] + spent["write"])
+                per_flow = commit["video"]["bytes"] / outcome.flows
+                return dict(zip(_STAGES, times, strict=True)), per_flow
     return dict.fromkeys(_STAGES, 0.0), 0.0
 
 
-def _write(settings: ExtractionSettings, flow: NDArray[np.float32], jpegs: Sequence[bytes]) -> int:
-    """Commit flow and frames into a temporary store and return their size in bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        store = create_store(folder, settings.numerics(), settings.array_format)
-        codes = store.encoding.encode(flow)
-        columns = frame_statistics(flow, codes, store.encoding)
-        columns["time_s"] = [float(number) for number in range(len(flow))]
-        columns["cut"] = [False] * len(flow)
-        shots = find_shots(columns, np.zeros(len(flow), bool))
-        source = Video("v", "v", None, None, {}).to_record()
-        with store.write_video("v", flow.shape[2:]) as writer:
-            writer.append(codes)
-            writer.append_frames(jpegs)
-            segments = find_segments(columns, shots)
-            record = writer.commit(source, {}, frames=columns, shots=shots, segments=segments)
-        return int(record["video"]["bytes"])
-
-
 def _threads(place: Place) -> int | None:
-    if isinstance(place, LocalProcesses):
+    if isinstance(place, places.LocalProcesses):
         return place.count
-    if isinstance(place, SlurmJobs):
-        return place.maximum * (place.cores or 1)
-    return None if isinstance(place, LocalGpus | ExistingScheduler) else available_threads()
+    if isinstance(place, places.SlurmJobs):
+        from flowcpc.pipeline.cluster.dask_cluster import slurm_options  # loads Dask
+
+        return place.maximum * int(slurm_options(place)["cores"])
+    return (
+        None
+        if isinstance(place, places.LocalGpus | places.ExistingScheduler)
+        else available_threads()
+    )

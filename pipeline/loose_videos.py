@@ -8,7 +8,6 @@ from typing import Any
 from flowcpc.pipeline.datasets import listing
 from flowcpc.pipeline.datasets.listing import VIDEO_SUFFIXES, Dataset, Video
 from flowcpc.pipeline.extraction.extract import ExtractionSettings
-from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
 
 
 def find_videos(paths: Sequence[Path]) -> tuple[Path, Dataset]:
@@ -54,19 +53,4 @@ def settings_like(
             "the encoder was trained on imported flow, which flowcpc cannot compute from videos; "
             "make a store of such flow for these videos, and run: flowcpc embed STORE RUN"
         )
-    sides = {name: numerics[name] for name in ("height", "width", "short_side") if name in numerics}
-    try:
-        return ExtractionSettings(
-            str(videos),
-            str(store),
-            **sides,
-            parameters=TVL1Parameters(**numerics["tvl1"]),
-            backend=backend,
-            encoding=numerics["encoding"]["name"],
-            with_frames="frames" in numerics,
-        )
-    except TypeError as error:
-        raise ValueError(
-            f"the encoder was trained on flow of another release of flowcpc ({error}); "
-            "use that release"
-        ) from error
+    return ExtractionSettings.like(numerics, videos, store, backend=backend)

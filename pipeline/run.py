@@ -12,25 +12,9 @@ from flowcpc.pipeline.cluster.preflight import made_probe
 from flowcpc.pipeline.cluster.shards import Shard, videos_of_shard
 from flowcpc.pipeline.cluster.workers import EndedTask, Extract, ThreadWorkers, Workers
 from flowcpc.pipeline.datasets.listing import Video
-from flowcpc.pipeline.extraction.extract import (
-    FAILED,
-    KIND_MACHINE,
-    STORED,
-    ExtractionSettings,
-    Outcome,
-    StoreWriteError,
-    extract_video,
-    record_failure,
-    source_stamp,
-)
-from flowcpc.pipeline.extraction.ledger import (
-    ExtractionPlan,
-    ExtractionSummary,
-    find_failed,
-    find_outdated,
-    plan_extraction,
-    refuse_other_names,
-)
+from flowcpc.pipeline.extraction import extract as extraction
+from flowcpc.pipeline.extraction import ledger
+from flowcpc.pipeline.extraction.extract import ExtractionSettings
 from flowcpc.pipeline.tvl1.solver import prepare
 from flowcpc.stores.base.errors import OperationError
 from flowcpc.stores.base.listener import SILENT, Listener
@@ -55,16 +39,15 @@ def run_extraction(
     again: Collection[str] = (),
     retry_failed: bool = False,
     max_failures: int | None = None,
-    extract: Extract = extract_video,
+    extract: Extract = extraction.extract_video,
     listener: Listener = SILENT,
-) -> ExtractionSummary:
+) -> ledger.ExtractionSummary:
     """Extract the flow of every video that the store lacks, at `place`, and rebuild the index.
 
     Parameters
     ----------
-    settings : ExtractionSettings
-    videos : sequence of Video
-    place : Place
+    settings, videos, place
+        How, what and where.
     shard : (int, int), optional
         (I, N): extract the I-th of N parts of `videos` only; the store is meant to hold all.
     whole_dataset : collection of str
@@ -80,12 +63,9 @@ def run_extraction(
     listener : Listener
         Its progress counts bytes of video files.
 
-    Raises
-    ------
-    ValueError
-        The store has other numerics, or the place is not available here.
-    OperationError
-        The cluster cannot be used or is lost; StoreWriteError when the store cannot be written.
+    Raises ValueError for a store with other numerics or a place that is not available here,
+    OperationError when the cluster cannot be used or is lost, StoreWriteError (one of these) when
+    the store cannot be written.
     """
     began = time.perf_counter()
     part = list(videos) if shard is None else videos_of_shard(videos, Path(settings.videos), shard)
@@ -95,41 +75,24 @@ def run_extraction(
         with store.in_use():
             # Again: a failed run that had created it may have removed it before this one held it.
             store = create_store(settings.store, settings.numerics(), settings.array_format)
-            refuse_other_names(store, videos)
+            ledger.refuse_other_names(store, videos)
             everything = whole_dataset or {video.video_id for video in videos}
             store.set_dataset([video.to_record() for video in videos], everything)
-            plan = plan_extraction(store, settings, part, again=again, retry_failed=retry_failed)
+            plan = ledger.plan_extraction(
+                store, settings, part, again=again, retry_failed=retry_failed
+            )
             listener.announce(plan.describe())
             run = _Run(store, settings, plan, max_failures, listener)
-            if plan.tasks and not listener.should_stop():
-                try:
-                    with (
-                        RunFile(store.path, len(plan.tasks)) as run_file,
-                        run.open_workers(place, extract) as workers,
-                    ):
-                        run.extract_videos(workers, run_file)
-                except StoreWriteError:
-                    raise
-                except OperationError:
-                    # Workers that start while everything is asked to stop fail in their own ways.
-                    if not listener.should_stop():
-                        raise
-            outdated, failed = find_outdated(store, plan), find_failed(store, part)
+            run.extract_at(place, extract)
+            run.summary.videos, run.summary.failed = len(part), ledger.find_failed(store, part)
+            # A commit removes the failure.
+            run.summary.outdated = ledger.find_reasons(store, plan.changed)
         with store.left_alone() as is_last:  # of shards that end together, one rebuilds the tables
             if is_last and not store.is_indexed():
                 store.consolidate()
-    return ExtractionSummary(
-        finished=run.remaining() == 0,
-        gave_up=run.has_given_up(),
-        videos=len(part),
-        stored_before=plan.stored,
-        stored=run.stored,
-        failed_now=run.failed,
-        pairs=run.pairs,
-        seconds=time.perf_counter() - began,
-        failed=failed,
-        outdated=outdated,
-    )
+    run.summary.finished, run.summary.gave_up = run.remaining() == 0, run.has_given_up()
+    run.summary.seconds = time.perf_counter() - began
+    return run.summary
 
 
 @contextlib.contextmanager
@@ -143,49 +106,56 @@ def _store_errors(path: str) -> Iterator[None]:
             with contextlib.suppress(OSError, OperationError):
                 take_back(Path(path))
         if isinstance(error, OSError):
-            raise StoreWriteError(
-                f"store {path} cannot be written ({error.strerror or error}); mend it and run again"
-            ) from error
+            raise extraction.StoreWriteError.of(path, error) from error
         raise
 
 
+@dataclasses.dataclass
 class _Run:
     """The tasks of a plan on their way through the workers, and what became of them so far."""
 
-    def __init__(
-        self,
-        store: FlowStore,
-        settings: ExtractionSettings,
-        plan: ExtractionPlan,
-        max_failures: int | None,
-        listener: Listener,
-    ) -> None:
-        self.stored = self.failed = self.pairs = 0
-        self._store = store
-        self._settings = settings
-        self._tasks = plan.tasks
-        self._total_bytes = sum(task.source_bytes for task in plan.tasks)
-        self._max_failures = max_failures
-        self._listener = listener
-        self._waiting = deque(plan.tasks)
+    store: FlowStore
+    settings: ExtractionSettings
+    plan: ledger.ExtractionPlan
+    max_failures: int | None
+    listener: Listener
+
+    def __post_init__(self) -> None:
+        self.summary = ledger.ExtractionSummary(stored_before=self.plan.stored)
+        self._waiting = deque(self.plan.tasks)
         self._tries: Counter[str] = Counter()
         self._suspects: set[str] = set()  # ids of videos that are tried again alone
         self._done_bytes = 0
+        self._total_bytes = sum(task.source_bytes for task in self.plan.tasks)
         self._shown = -_SHOW_INTERVAL_S
 
     def remaining(self) -> int:
         """Return how many videos are neither stored nor failed."""
-        return len(self._tasks) - self.stored - self.failed
+        return len(self.plan.tasks) - self.summary.stored - self.summary.failed_now
 
     def has_given_up(self) -> bool:
         """Return whether more videos have failed than may, and some remain."""
-        limit = self._max_failures
-        return limit is not None and self.failed > limit and self.remaining() > 0
+        limit = self.max_failures
+        return limit is not None and self.summary.failed_now > limit and self.remaining() > 0
+
+    def extract_at(self, place: Place, extract: Extract) -> None:
+        """Start workers at `place` and extract the videos, if there are any."""
+        if not self.plan.tasks or self.listener.should_stop():
+            return
+        try:
+            with (
+                RunFile(self.store.path, len(self.plan.tasks)) as run_file,
+                self._open_workers(place, extract) as workers,
+            ):
+                self.extract_videos(workers, run_file)
+        except OperationError as error:
+            # Workers that start while everything is asked to stop fail in their own ways.
+            if isinstance(error, extraction.StoreWriteError) or not self.listener.should_stop():
+                raise
 
     @contextlib.contextmanager
-    def open_workers(self, place: Place, extract: Extract) -> Iterator[Workers]:
-        """Yield the workers at `place`."""
-        settings, listener = self._settings, self._listener
+    def _open_workers(self, place: Place, extract: Extract) -> Iterator[Workers]:
+        settings, listener = self.settings, self.listener
         if isinstance(place, InProcess | LocalProcesses):
             prepare(settings.backend, listener.announce)  # compiled once, not by each process
         if isinstance(place, InProcess):
@@ -198,7 +168,7 @@ class _Run:
 
         videos, store = (str(Path(path).absolute()) for path in (settings.videos, settings.store))
         settings = dataclasses.replace(settings, videos=videos, store=store)
-        with made_probe(settings, self._tasks[0]) as probe:
+        with made_probe(settings, self.plan.tasks[0]) as probe:
             job = ClusterJob(settings, probe, extract, self.remaining, listener)
             with open_cluster(place, job) as cluster:
                 yield cluster
@@ -208,62 +178,54 @@ class _Run:
         began = time.perf_counter()
         self._show(workers, began, run_file)
         while self.remaining() and not self.has_given_up():
-            is_stopping = self._listener.should_stop()
+            is_stopping = self.listener.should_stop()
             if not is_stopping:
                 self._start_videos(workers)
             ended = list(workers.wait())
             for task in ended:
-                outcome = self._settle(task)
-                if outcome is not None and not self.has_given_up():
-                    self._count(task, outcome)
-                    self._show(workers, began, run_file)
-            if time.monotonic() - self._shown >= _SHOW_INTERVAL_S:
+                if not self.has_given_up():
+                    self._settle(task)
+            if ended or time.monotonic() - self._shown >= _SHOW_INTERVAL_S:
                 self._show(workers, began, run_file)
             if is_stopping and not ended:
                 break
 
     def _start_videos(self, workers: Workers) -> None:
         while self._waiting:
-            alone = self._waiting[0].video.video_id in self._suspects
-            if not workers.can_start(alone):
+            task = self._waiting[0]
+            if not workers.start(task, alone=task.video.video_id in self._suspects):
                 break
-            workers.start(self._waiting.popleft(), alone)
+            self._waiting.popleft()
 
-    def _settle(self, ended: EndedTask) -> Outcome | None:
-        """Return the outcome of a video, or None if it is tried again."""
+    def _settle(self, ended: EndedTask) -> None:
+        """Count a video that is stored or failed, or let it be tried again."""
         video, outcome = ended.task.video, ended.outcome
-        if outcome is not None and not outcome.may_pass:
-            return outcome
         if ended.is_suspect:
             self._suspects.add(video.video_id)
-        if outcome is not None or ended.cause_of_death is not None:
-            self._tries[video.video_id] += 1
-        if self._tries[video.video_id] < TRIES:
-            self._waiting.appendleft(ended.task)
-            return None
+        if outcome is None or outcome.may_pass:
+            self._tries[video.video_id] += bool(outcome or ended.cause_of_death)
+            if self._tries[video.video_id] < TRIES:
+                self._waiting.appendleft(ended.task)
+                return
         if outcome is None:
             cause = ended.cause_of_death() if ended.cause_of_death else "cause unknown"
             reason = f"killed its worker process {TRIES} times ({cause})"
-            stamp = source_stamp(Path(self._settings.videos, video.path))
-            record_failure(self._store, video, KIND_MACHINE, reason, stamp)
-            outcome = Outcome(video.video_id, FAILED, reason=reason)
-        return outcome
-
-    def _count(self, ended: EndedTask, outcome: Outcome) -> None:
+            stamp = extraction.source_stamp(Path(self.settings.videos, video.path))
+            extraction.record_failure(self.store, video, extraction.KIND_MACHINE, reason, stamp)
         self._done_bytes += ended.task.source_bytes
-        if outcome.status == STORED:
-            self.stored += 1
-            self.pairs += outcome.flows
+        if outcome is not None and outcome.status == extraction.STORED:
+            self.summary.stored += 1
+            self.summary.pairs += outcome.flows
         else:
-            self.failed += 1
+            self.summary.failed_now += 1
 
     def _show(self, workers: Workers, began: float, run_file: RunFile) -> None:
         self._shown = time.monotonic()
-        states = workers.states()
-        settled = self.stored + self.failed
+        states, videos = workers.states(), len(self.plan.tasks)
+        settled = videos - self.remaining()
         fields: dict[str, float | str] = {
-            "videos": f"{settled}/{len(self._tasks)}",
-            "failed": f"{self.failed}",
+            "videos": f"{settled}/{videos}",
+            "failed": f"{self.summary.failed_now}",
             "pairs/s": workers.pairs / (time.perf_counter() - began),
         }
         busy = [state for state in states if state.videos]
@@ -272,17 +234,15 @@ class _Run:
         longest = min(busy, key=lambda state: state.since, default=None)
         if longest is not None and (seconds := time.time() - longest.since) > _LONG_S:
             fields["longest"] = f"{longest.videos[0]} {seconds:.0f} s on {longest.host}"
-        self._listener.progress(self._done_bytes, self._total_bytes, fields)
-        self._listener.show_lines([_worker_line(state) for state in states])
+        self.listener.progress(self._done_bytes, self._total_bytes, fields)
+        self.listener.show_lines([_worker_line(state) for state in states])
         run_file.tell(settled, states)
 
 
 def _worker_line(worker: WorkerState) -> str:
+    name, rate = f"  {worker.host} {worker.pid}:", f"{worker.pairs_per_second:.3g} pairs/s"
     if not worker.videos:
-        return f"  {worker.host} {worker.pid}: idle, {worker.pairs_per_second:.3g} pairs/s"
+        return f"{name} idle, {rate}"
     more = f" and {len(worker.videos) - 1} more" if len(worker.videos) > 1 else ""
     seconds = max(0.0, time.time() - worker.since)
-    return (
-        f"  {worker.host} {worker.pid}: {worker.videos[0]}{more}, {seconds:.0f} s, "
-        f"{worker.pairs_per_second:.3g} pairs/s"
-    )
+    return f"{name} {worker.videos[0]}{more}, {seconds:.0f} s, {rate}"

@@ -10,16 +10,9 @@ import distributed
 from distributed import Client, SpecCluster
 from distributed.utils import silence_logging_cmgr
 
+from flowcpc.pipeline.cluster import places
 from flowcpc.pipeline.cluster.dask_workers import ClusterJob, DaskWorkers
-from flowcpc.pipeline.cluster.places import (
-    WAIT_S,
-    Cluster,
-    ExistingScheduler,
-    LocalProcesses,
-    SlurmJobs,
-    gpu_workers,
-    thread_limits,
-)
+from flowcpc.pipeline.cluster.places import Cluster
 from flowcpc.pipeline.cluster.preflight import check_scheduler, versions
 from flowcpc.pipeline.cluster.slurm import JobWatch, check_job, check_slurm, job_options
 from flowcpc.pipeline.tvl1.solver import available_threads, devices
@@ -56,39 +49,38 @@ def open_cluster(place: Cluster, job: ClusterJob) -> Iterator[DaskWorkers]:
         except OperationError:
             raise
         except (RuntimeError, OSError) as error:
-            reason = first_line(error)
-            raise OperationError(
-                f"the workers cannot be started ({reason}); mend it and run again"
-            ) from error
+            problem = f"the workers cannot be started ({first_line(error)})"
+            raise OperationError(f"{problem}; fix the cause and run again") from error
         yield workers
 
 
 def _connected_workers(place: Cluster, job: ClusterJob, stack: contextlib.ExitStack) -> DaskWorkers:
     trouble: Callable[[], str] = str  # returns "": there is none
-    if isinstance(place, ExistingScheduler):
+    if isinstance(place, places.ExistingScheduler):
         client = _connected(place)
     else:
         with held_back():  # also: a start that is interrupted leaves processes behind
-            cluster, trouble = _started_cluster(place, job)
+            if isinstance(place, places.SlurmJobs):
+                cluster, trouble = _slurm_cluster(place, job)
+            else:
+                cluster = _local_cluster(place, job)
             stack.callback(_close, cluster, timeout=_CLOSE_S)
             client = Client(cluster, set_as_default=False)
     stack.callback(_close, client, timeout=2)
     address = str(client.scheduler_info(n_workers=0)["address"])
     check_scheduler(address, lambda: client.run_on_scheduler(versions))
     job.listener.announce(f"scheduler {address}, dashboard {client.dashboard_link}")
-    wait_s = getattr(place, "wait_s", WAIT_S)
+    wait_s = getattr(place, "wait_s", places.WAIT_S)
     return DaskWorkers(client, f"the scheduler at {address}", job, wait_s, trouble)
 
 
-def _connected(place: ExistingScheduler) -> Client:
+def _connected(place: places.ExistingScheduler) -> Client:
     where = {"address": place.address} if place.address else {"scheduler_file": place.file}
     try:
         return Client(**where, timeout=min(place.wait_s, _CONNECT_S), set_as_default=False)
     except Exception as error:  # time-outs, refusals, other protocols
-        reason = first_line(error)
-        raise OperationError(
-            f"no Dask scheduler answers at {place} ({reason}); start it with: dask scheduler"
-        ) from error
+        problem = f"no Dask scheduler answers at {place} ({first_line(error)})"
+        raise OperationError(f"{problem}; start it with: dask scheduler") from error
 
 
 def _close(closable: Client | SpecCluster, **options: Any) -> None:
@@ -96,23 +88,25 @@ def _close(closable: Client | SpecCluster, **options: Any) -> None:
         closable.close(**options)
 
 
-def _started_cluster(place: Cluster, job: ClusterJob) -> tuple[SpecCluster, Callable[[], str]]:
-    """Return a new cluster, and a function that returns why it is in trouble ("" if it is not)."""
-    if isinstance(place, SlurmJobs):
-        return _slurm_cluster(place, job)
+def _local_cluster(place: places.LocalProcesses | places.LocalGpus, job: ClusterJob) -> SpecCluster:
     local: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
-    if isinstance(place, LocalProcesses):
+    if isinstance(place, places.LocalProcesses):
         count = min(place.count, job.remaining())
         threads = place.count // count  # few videos: the cores that remain serve as threads
-        local |= {"processes": True, "silence_logs": _SILENT, "env": thread_limits(threads)}
-        return distributed.LocalCluster(count, threads_per_worker=threads, **local), str
+        local |= {"processes": True, "silence_logs": _SILENT, "env": places.thread_limits(threads)}
+        return distributed.LocalCluster(count, threads_per_worker=threads, **local)
     shared = {"host": "127.0.0.1", "silence_logs": _SILENT}
     workers = {
         name: {"cls": distributed.Nanny, "options": options | shared}
-        for name, options in gpu_workers(devices(), available_threads()).items()
+        for name, options in places.gpu_workers(devices(), available_threads()).items()
     }
     scheduler = {"cls": distributed.Scheduler, "options": local}
-    return SpecCluster(workers, scheduler, silence_logs=_SILENT), str
+    return SpecCluster(workers, scheduler, silence_logs=_SILENT)
+
+
+def slurm_options(place: places.SlurmJobs) -> dict[str, Any]:
+    """Return the options of SLURMCluster, from `place` and dask-jobqueue's configuration."""
+    return job_options(place, dask.config.get("jobqueue.slurm", {}))
 
 
 class _AdaptToVideos(distributed.Adaptive):
@@ -126,7 +120,10 @@ class _AdaptToVideos(distributed.Adaptive):
         return self._remaining()
 
 
-def _slurm_cluster(place: SlurmJobs, job: ClusterJob) -> tuple[SpecCluster, Callable[[], str]]:
+def _slurm_cluster(
+    place: places.SlurmJobs, job: ClusterJob
+) -> tuple[SpecCluster, Callable[[], str]]:
+    """Return a new cluster, and a function that returns why it is in trouble ("" if it is not)."""
     check_slurm()
     handlers = {number: signal.getsignal(number) for number in STOPS}
     try:
@@ -138,18 +135,13 @@ def _slurm_cluster(place: SlurmJobs, job: ClusterJob) -> tuple[SpecCluster, Call
     finally:  # its import handles Ctrl-C in a way of its own
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    options = job_options(place, dask.config.get("jobqueue.slurm", {}))
+    options = slurm_options(place)
     cluster = SLURMCluster(**options, silence_logs=_SILENT)
     try:
         check_job(cluster.job_script())  # a job that the queue refuses later is not reported
     except BaseException:
         cluster.close()
         raise
-    cluster.adapt(
-        Adaptive=_AdaptToVideos,
-        minimum=place.minimum,
-        maximum=place.maximum,
-        remaining=job.remaining,
-        interval="2s",
-    )
+    limits = {"minimum": place.minimum, "maximum": place.maximum, "remaining": job.remaining}
+    cluster.adapt(Adaptive=_AdaptToVideos, interval="2s", **limits)
     return cluster, JobWatch(cluster, options["log_directory"])

@@ -1,10 +1,10 @@
-"""What runs in a Dask worker process: its examination, the extraction of a video, a clean stop."""
+"""A Dask worker process: its examination, extraction of a video, clean stop, and cause of death."""
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -23,6 +23,7 @@ from flowcpc.stores.base.signals import STOPS
 
 LEAVING_TOPIC = "flowcpc-leaving"
 _PAIRS_INTERVAL_S = 1.0
+_LOG_S = 3.0  # how long to wait for the log of a nanny
 _leaving = threading.Event()  # this worker process was asked to stop
 
 
@@ -37,7 +38,6 @@ class PairsDone:
 # Messages of a worker to the client. They travel as Dask events: no result has to be fetched from
 # a worker that may be gone.
 Message = WorkerReport | PairsDone | Outcome
-_CLASSES: dict[str, Any] = {cls.__name__: cls for cls in (WorkerReport, PairsDone, Outcome)}
 
 
 def decode_message(event: tuple[str, str, dict[str, Any]]) -> tuple[str, Message]:
@@ -46,8 +46,9 @@ def decode_message(event: tuple[str, str, dict[str, Any]]) -> tuple[str, Message
     A worker with another flowcpc may send other fields; its versions tell why it cannot be used.
     """
     name, address, values = event
-    known = {field.name for field in dataclasses.fields(_CLASSES[name])}
-    return address, _CLASSES[name](**{key: values[key] for key in values if key in known})
+    (kind,) = (kind for kind in (WorkerReport, PairsDone, Outcome) if kind.__name__ == name)
+    known = {field.name for field in dataclasses.fields(kind)}
+    return address, kind(**{key: values[key] for key in values if key in known})
 
 
 def _send(worker: distributed.Worker, topic: str, message: Message) -> None:
@@ -59,11 +60,10 @@ def examine_worker(topic: str, probe: Probe, backend: str) -> None:
     """Send a WorkerReport about this worker to `topic`."""
     worker = distributed.get_worker()
     report = examine(probe, backend)
-    slots = 1 if report.problem else videos_at_a_time(backend, worker.state.nthreads)
-    has_gpu = "GPU" in worker.state.total_resources
     nanny = str(worker.nanny) if worker.nanny else None  # its address
-    report = dataclasses.replace(report, nanny=nanny, slots=slots, has_gpu=has_gpu)
-    _send(worker, topic, report)
+    has_gpu = "GPU" in worker.state.total_resources
+    slots = 1 if report.problem else videos_at_a_time(backend, worker.state.nthreads)
+    _send(worker, topic, dataclasses.replace(report, nanny=nanny, slots=slots, has_gpu=has_gpu))
 
 
 def extract_on_worker(
@@ -71,7 +71,8 @@ def extract_on_worker(
 ) -> None:
     """Extract one video with this worker's share of threads and send PairsDone, then the Outcome.
 
-    Sends no Outcome when the worker stops, or the client released the task. Raises StoreWriteError.
+    Sends no Outcome when the worker leaves, or the client released the task; the client notes the
+    end of the video when the worker has left. Raises StoreWriteError.
     """
     worker = distributed.get_worker()
     key = worker.get_current_task()
@@ -91,8 +92,11 @@ def extract_on_worker(
     cores = worker.state.nthreads
     threads = cores // videos_at_a_time(settings.backend, cores)
     settings = dataclasses.replace(settings, threads=threads)
-    with contextlib.suppress(Preempted):
+    try:
         _send(worker, topic, extract(settings, video, on_pairs, should_stop=should_stop))
+    except Preempted:
+        if _leaving.is_set():
+            worker.log_event(LEAVING_TOPIC, worker.address)
 
 
 class StopCleanly(distributed.WorkerPlugin):
@@ -108,14 +112,11 @@ class StopCleanly(distributed.WorkerPlugin):
         """
         if threading.current_thread() is not threading.main_thread():
             return
-        close = functools.partial(
-            worker.loop.add_callback_from_signal, worker.close_gracefully, restart=False
-        )
 
         def handle(*_: object) -> None:
             _drop_videos()
             with contextlib.suppress(RuntimeError):  # the loop has been closed
-                close()
+                worker.loop.add_callback_from_signal(worker.close_gracefully, restart=False)
 
         signal.signal(signal.SIGUSR1, handle)
         if worker.nanny:
@@ -145,3 +146,23 @@ def _drop_videos() -> None:
     _leaving.set()
     for name in ("asyncio", "tornado.application"):  # connections that end are no error any more
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def cause_of_death(client: distributed.Client, worker: WorkerReport) -> str:
+    """Return how and where a worker process died, as far as the log of its nanny (if any) says."""
+    process = rf"(?:Worker process {worker.pid}|\(pid={worker.pid}\))"
+
+    async def read_log() -> str:
+        assert client.scheduler is not None
+        request = {"op": "get_logs", "n": 100}
+        answer = await client.scheduler.broadcast(msg=request, workers=[worker.nanny])
+        return "\n".join(line for _, line in answer[worker.nanny])
+
+    deadline = time.monotonic() + _LOG_S
+    while worker.nanny and time.monotonic() < deadline:
+        with contextlib.suppress(Exception):  # its machine may be gone too
+            log = client.sync(read_log, callback_timeout=_LOG_S)
+            if ends := re.findall(rf"{process} ((?:was killed|exited|exceeded)[^.\n]*)", log):
+                return f"{', '.join(dict.fromkeys(ends))}, on {worker.host}"
+        time.sleep(0.2)
+    return f"cause unknown, on {worker.host}"

@@ -30,14 +30,11 @@ class LocalGpus:
 
 @dataclasses.dataclass(frozen=True)
 class ExistingScheduler:
-    """The workers of a running scheduler, at `address` or as its `file` says.
-
-    `wait_s` is how long to wait for a worker, in seconds.
-    """
+    """The workers of a running scheduler, at `address` or as its `file` says."""
 
     address: str | None = None
     file: str | None = None
-    wait_s: float = WAIT_S
+    wait_s: float = WAIT_S  # how long to wait for a worker
 
     def __str__(self) -> str:
         return self.address or f"the address in {self.file}"
@@ -47,55 +44,35 @@ class ExistingScheduler:
 class SlurmJobs:
     """Between `minimum` and `maximum` SLURM jobs of one worker each, as many as videos remain.
 
-    What is None here is taken from dask-jobqueue's configuration. `cores` and `memory` ("8GB")
-    are those of each job; `directives` are additional #SBATCH lines, such as "--gres=gpu:1".
-    `wait_s` is how long to wait for a first worker; None waits as long as the queue takes.
+    What is None here is taken from dask-jobqueue's configuration.
     """
 
     minimum: int = 0
     maximum: int = 1
-    cores: int | None = None
-    memory: str | None = None
+    cores: int | None = None  # of each job
+    memory: str | None = None  # of each job, as "8GB"
     queue: str | None = None
     account: str | None = None
     walltime: str | None = None
-    directives: tuple[str, ...] = ()
-    wait_s: float | None = None
+    directives: tuple[str, ...] = ()  # more #SBATCH lines, as "--gres=gpu:1"
+    wait_s: float | None = None  # for a first worker; None: as long as the queue takes
 
 
 Cluster = LocalProcesses | LocalGpus | ExistingScheduler | SlurmJobs
 Place = InProcess | Cluster
 
-_SLURM_OPTIONS = {
-    "adapt": "--adapt",
-    "queue": "--queue",
-    "account": "--account",
-    "walltime": "--walltime",
-    "memory": "--memory",
-    "cores": "--cores",
-    "directives": "--directive",
-}
+_SLURM_OPTIONS = ("adapt", "queue", "account", "walltime", "memory", "cores", "directives")
 
 
 def choose_place(options: Mapping[str, Any], cores: int) -> Place:
     """Return the place that command-line `options` ask for; None and () mean not given.
 
     `cores` is the number of this machine's. Raises ValueError for options that exclude each other.
-
-    >>> choose_place({"workers": 0}, cores=8)
-    InProcess()
-    >>> choose_place({}, cores=8)
-    LocalProcesses(count=8)
-    >>> choose_place({"shard": (1, 4)}, cores=8)
-    InProcess()
     """
     given = {name: value for name, value in options.items() if value is not None and value != ()}
-    scheduler = "--scheduler" if "scheduler" in given else None
-    if "scheduler_file" in given:
-        scheduler = "--scheduler-file"
-    _refuse_conflicts(given, scheduler)
+    _refuse_conflicts(given)
     cluster, workers = given.get("cluster"), given.get("workers")
-    if scheduler:
+    if "scheduler" in given or "scheduler_file" in given:
         return _existing_scheduler(given)
     if cluster == "cuda":
         return LocalGpus()
@@ -109,30 +86,33 @@ def choose_place(options: Mapping[str, Any], cores: int) -> Place:
     return LocalProcesses(workers) if workers else InProcess()
 
 
-def _refuse_conflicts(given: Mapping[str, Any], scheduler: str | None) -> None:
+def _refuse_conflicts(given: Mapping[str, Any]) -> None:
     """Raise ValueError for options that exclude each other."""
-
-    def refuse(is_conflict: object, message: str) -> None:
+    schedulers = [f"--{name.replace('_', '-')}" for name in given if name.startswith("scheduler")]
+    cluster, workers, backend = given.get("cluster"), given.get("workers"), given.get("backend")
+    where = schedulers[-1] if schedulers else f"--cluster {cluster}"
+    is_gpu, is_slurm = cluster == "cuda", cluster == "slurm"
+    slurm_only = [name.removesuffix("s") for name in _SLURM_OPTIONS if name in given]
+    if slurm_only and not is_slurm:
+        raise ValueError(f"--{slurm_only[0]} needs --cluster slurm; give both, or leave it out")
+    if "wait" in given and not (schedulers or is_slurm):
+        raise ValueError("--wait is for workers that others start: --scheduler or --cluster slurm")
+    is_fixed = (schedulers or is_gpu) and workers is not None
+    is_elsewhere = "shard" in given and (schedulers or is_gpu or is_slurm)
+    is_on_cpu = is_gpu and backend in ("cpu", "opencv")
+    is_doubled = {"workers", "adapt"} <= given.keys()
+    conflicts = {
+        "--scheduler and --scheduler-file exclude each other": len(schedulers) > 1,
+        f"{where} finds a cluster, --cluster {cluster} starts one": schedulers and cluster,
+        f"{where} sets the number of workers, and so does --workers {workers}": is_fixed,
+        f"--shard needs no cluster, and {where} is one": is_elsewhere,
+        f"--cluster cuda computes on GPUs, --backend {backend} does not": is_on_cpu,
+        "--workers and --adapt both set the number of workers": is_doubled,
+        f"--workers 0 starts no process, --cluster {cluster} does": cluster and workers == 0,
+    }
+    for message, is_conflict in conflicts.items():
         if is_conflict:
             raise ValueError(f"{message}; leave one of them out")
-
-    cluster, workers, backend = given.get("cluster"), given.get("workers"), given.get("backend")
-    where = scheduler or f"--cluster {cluster}"
-    slurm_only = [option for name, option in _SLURM_OPTIONS.items() if name in given]
-    is_elsewhere = scheduler or cluster in ("cuda", "slurm")
-    refuse({"scheduler", "scheduler_file"} <= given.keys(), "--scheduler and --scheduler-file")
-    refuse(scheduler and cluster, f"{scheduler} finds a cluster, --cluster {cluster} starts one")
-    fixed = (scheduler or cluster == "cuda") and workers is not None
-    refuse(fixed, f"{where} decides how many workers there are, and so does --workers {workers}")
-    if slurm_only and cluster != "slurm":
-        raise ValueError(f"{slurm_only[0]} needs --cluster slurm; give both, or leave it out")
-    refuse("shard" in given and is_elsewhere, f"--shard needs no cluster, and {where} is one")
-    if "wait" in given and not (scheduler or cluster == "slurm"):
-        raise ValueError("--wait is for workers that others start: --scheduler or --cluster slurm")
-    on_cpu = cluster == "cuda" and backend in ("cpu", "opencv")
-    refuse(on_cpu, f"--cluster cuda computes on GPUs, --backend {backend} does not")
-    refuse("adapt" in given and workers is not None, "--workers and --adapt say how many workers")
-    refuse(cluster and workers == 0, f"--workers 0 starts no process, --cluster {cluster} does")
 
 
 def _existing_scheduler(given: Mapping[str, Any]) -> ExistingScheduler:
@@ -141,9 +121,8 @@ def _existing_scheduler(given: Mapping[str, Any]) -> ExistingScheduler:
         raise FileNotFoundError(
             f"--scheduler-file {file} does not exist; a scheduler writes it when it starts"
         )
-    if address is not None and not re.fullmatch(
-        r"(\w+://)?(\[[^\]\s]+\]|[^:/\s\[\]]+):\d+", address
-    ):
+    pattern = r"(\w+://)?(\[[^\]\s]+\]|[^:/\s\[\]]+):\d+"
+    if address is not None and not re.fullmatch(pattern, address):
         raise ValueError(f"--scheduler {address!r} is no address; write it as tcp://HOST:PORT")
     return ExistingScheduler(address, file and str(file), given.get("wait", WAIT_S))
 
@@ -156,9 +135,8 @@ def parse_adapt(text: str) -> tuple[int, int]:
     """
     match = re.fullmatch(r"(\d+):(\d+)", text)
     if match is None or not int(match[1]) <= int(match[2]) or int(match[2]) == 0:
-        raise ValueError(
-            f"--adapt {text!r} is not MIN:MAX; give two numbers of workers, for example 0:40"
-        )
+        expected = "give two numbers of workers, for example 0:40"
+        raise ValueError(f"--adapt {text!r} is not MIN:MAX; {expected}")
     return int(match[1]), int(match[2])
 
 
@@ -182,11 +160,5 @@ def gpu_workers(names: Sequence[str], cores: int) -> dict[str, dict[str, Any]]:
     visible = [name.strip() for name in listed if name.strip()]
     gpus = visible[: len(names)] or [str(number) for number in range(len(names))]
     threads = max(1, cores // len(gpus))
-    return {
-        f"gpu-{gpu}": {
-            "nthreads": threads,
-            "resources": {"GPU": 1},
-            "env": {**thread_limits(threads), "CUDA_VISIBLE_DEVICES": gpu},
-        }
-        for gpu in gpus
-    }
+    limits, shared = thread_limits(threads), {"nthreads": threads, "resources": {"GPU": 1}}
+    return {f"gpu-{gpu}": shared | {"env": limits | {"CUDA_VISIBLE_DEVICES": gpu}} for gpu in gpus}

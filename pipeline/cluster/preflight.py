@@ -52,18 +52,15 @@ def differences(remote: Mapping[str, str]) -> str:
 
 def check_scheduler(address: str, remote_versions: Callable[[], Mapping[str, str]]) -> None:
     """Raise OperationError if a scheduler cannot read our tasks; they would wait for ever."""
+    scheduler = f"the scheduler at {address}"
     try:
         different = differences(remote_versions())
     except Exception as error:
-        raise OperationError(
-            f"the scheduler at {address} cannot load flowcpc ({type(error).__name__}: {error}); "
-            "install the same flowcpc there"
-        ) from error
+        problem = f"{scheduler} cannot load flowcpc ({type(error).__name__}: {error})"
+        raise OperationError(f"{problem}; install the same flowcpc there") from error
     if different:
-        raise OperationError(
-            f"the scheduler at {address} has other software ({different}); "
-            "install the same versions there and restart it"
-        )
+        problem = f"{scheduler} has other software ({different})"
+        raise OperationError(f"{problem}; install the same versions there and restart it")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,9 +97,9 @@ def made_probe(settings: ExtractionSettings, task: VideoTask) -> Iterator[Probe]
 class WorkerReport:
     """What a worker says about itself before its first video.
 
-    `answer` is the file that it wrote into the store, "" if none; `problem` says, in words, why it
-    cannot work. `slots` is how many videos it processes at a time, `nanny` the address of the
-    process that restarts it.
+    `answer` is the file that it wrote into the store; `problem` says, in words, why it cannot work.
+    `slots` is how many videos it processes at a time, `nanny` the address of the process that
+    restarts it.
     """
 
     host: str
@@ -117,58 +114,46 @@ class WorkerReport:
 
 def examine(probe: Probe, backend: str) -> WorkerReport:
     """Return the report of this worker process, after compiling or loading the solver."""
-    answer, problem = "", ""
-    try:
-        if not _will_hold(probe.file, probe.token):
-            raise ValueError(f"does not see the client's store {probe.store}; {_SAME_PATHS}")
-        answer = f".{probe.token}-{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
-        _check_files(probe, answer)
-        _check_solver(backend)
-    except ValueError as error:
-        problem = str(error)
+    answer = f".{probe.token}-{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+    problem = _problem(probe, answer, backend)
     return WorkerReport(platform.node(), os.getpid(), versions(), answer, problem)
 
 
-def _check_files(probe: Probe, answer: str) -> None:
-    """Write the answer into the store and compare the video; raise ValueError with a problem."""
+def _problem(probe: Probe, answer: str, backend: str) -> str:
+    """Write the answer into the store; return why this process cannot work, "" if it can."""
+    if not _will_hold(probe.file, probe.token):
+        return f"does not see the client's store {probe.store}; {_SAME_PATHS}"
     try:
         Path(probe.store, answer).write_text(probe.token)
     except OSError as error:
-        raise ValueError(f"cannot write into the store {probe.store} ({error.strerror})") from error
+        return f"cannot write into the store {probe.store} ({error.strerror})"
     try:
         size = os.stat(probe.video).st_size
     except OSError as error:
-        raise ValueError(f"does not see {probe.video} ({error.strerror}); {_SAME_PATHS}") from error
+        return f"does not see {probe.video} ({error.strerror}); {_SAME_PATHS}"
     if size != probe.video_bytes:
         sees = f"sees {size} bytes in {probe.video}, which has {probe.video_bytes} here"
-        raise ValueError(f"{sees}; {_SAME_PATHS}")
-
-
-def _check_solver(backend: str) -> None:
-    """Compile or load the solver; raise ValueError with a problem."""
+        return f"{sees}; {_SAME_PATHS}"
     try:
         prepare(backend)
     except ValueError as error:
-        raise ValueError(f"cannot compute flow ({error})") from error
+        return f"cannot compute flow ({error})"
+    return ""
 
 
 def judge(probe: Probe, report: WorkerReport) -> str:
     """Return why the worker of `report` cannot be used, in words; else "". Removes its answer."""
-    answer = Path(probe.store, report.answer) if report.answer else None
-    try:
-        if different := differences(report.versions):
-            return f"has other software ({different}); install the same versions there"
-        if report.problem or answer is None:
-            return report.problem
-        if not _will_hold(answer, probe.token):
-            return (
-                f"wrote into another {probe.store} than this one; "
-                "the store must be one folder that all machines share"
-            )
-        return ""
-    finally:
-        if answer is not None:
-            answer.unlink(missing_ok=True)
+    answer = Path(probe.store, report.answer)
+    if different := differences(report.versions):
+        problem = f"has other software ({different}); install the same versions there"
+    elif report.problem or _will_hold(answer, probe.token):
+        problem = report.problem
+    else:
+        shared = "the store must be one folder that all machines share"
+        problem = f"sees another folder at {probe.store}; {shared}"
+    with contextlib.suppress(OSError):
+        answer.unlink()
+    return problem
 
 
 def _will_hold(file: Path, token: str) -> bool:

@@ -31,14 +31,13 @@ def videos_of_shard(videos: Sequence[Video], folder: Path, shard: Shard) -> list
     matter: every job, and every rerun, divides the same files in the same way.
     """
     shard_number, count = shard
-    sizes = {
-        video.video_id: source_stamp(folder / video.path)["source_bytes"] or 0 for video in videos
-    }
     loads = [(0, number) for number in range(1, count + 1)]
     chosen = []
-    for video in sorted(videos, key=lambda video: (-sizes[video.video_id], video.video_id)):
-        load, number = heapq.heappop(loads)
-        heapq.heappush(loads, (load + max(1, sizes[video.video_id]), number))
+    sizes = [source_stamp(folder / video.path)["source_bytes"] or 0 for video in videos]
+    sized = zip(sizes, videos, strict=True)
+    for size, video in sorted(sized, key=lambda pair: (-pair[0], pair[1].video_id)):
+        load, number = loads[0]
+        heapq.heapreplace(loads, (load + max(1, size), number))
         if number == shard_number:
             chosen.append(video)
     return sorted(chosen, key=lambda video: video.video_id)

@@ -16,19 +16,18 @@ _ACTIVE = "PENDING,RUNNING,CONFIGURING,COMPLETING,SUSPENDED"
 
 def check_slurm() -> None:
     """Raise ValueError if jobs cannot be submitted from this machine."""
-    for command in ("sbatch", "squeue", "scancel"):
-        if shutil.which(command) is None:
-            raise ValueError(
-                f"--cluster slurm needs {command}, which is not on this machine's PATH; "
-                "run it where jobs are submitted, or use --cluster local"
-            )
+    missing = [name for name in ("sbatch", "squeue", "scancel") if shutil.which(name) is None]
+    if missing:
+        raise ValueError(
+            f"--cluster slurm needs {missing[0]}, which is not on this machine's PATH; "
+            "run it where jobs are submitted, or use --cluster local"
+        )
 
 
 def job_options(place: SlurmJobs, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of dask-jobqueue's SLURMCluster.
+    """Return the options of SLURMCluster, from `place` and, where it has none, from `config`.
 
-    `config` is the section jobqueue.slurm of Dask's configuration, which sets all that `place`
-    does not set.
+    This is the section jobqueue.slurm of Dask's configuration.
     """
     cores = place.cores or config.get("cores") or 1
     exports = [f"export {name}={value}" for name, value in thread_limits(cores).items()]
@@ -49,9 +48,8 @@ def job_options(place: SlurmJobs, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_job(script: str) -> None:
     """Raise OperationError with SLURM's message if it would refuse a job with this script."""
-    answer = subprocess.run(
-        ["sbatch", "--test-only"], input=script, capture_output=True, text=True, check=False
-    )
+    command = ["sbatch", "--test-only"]
+    answer = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
     if answer.returncode:
         lines = filter(None, map(str.strip, answer.stderr.splitlines()))
         reasons = "; ".join(line.partition("error: ")[2] or line for line in lines)
@@ -82,10 +80,8 @@ class JobWatch:
     """
 
     def __init__(self, cluster: Any, logs: str) -> None:
-        self._cluster = cluster
-        self._logs = logs
-        self._checked = time.monotonic()
-        self._lost = 0
+        self._cluster, self._logs = cluster, logs
+        self._checked, self._lost = time.monotonic(), 0
 
     def __call__(self) -> str:
         if time.monotonic() - self._checked < _INTERVAL_S:
@@ -104,7 +100,5 @@ class JobWatch:
         self._lost = 0 if self._cluster.observed else self._lost + len(ended)
         if self._lost < _MOST_LOST_JOBS:
             return ""
-        return (
-            f"{self._lost} SLURM jobs ended before their workers connected; "
-            f"read their output in {self._logs}"
-        )
+        ended_early = f"{self._lost} SLURM jobs ended before their workers connected"
+        return f"{ended_early}; read their output in {self._logs}"

@@ -1,6 +1,5 @@
 """Workers that extract videos: their interface, and threads of this process; see `dask_workers`."""
 
-import contextlib
 import dataclasses
 import os
 import platform
@@ -8,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Protocol
 
 from flowcpc.pipeline.decoding.limits import Preempted
@@ -26,15 +25,9 @@ _TICK_S = 0.2
 class EndedTask:
     """A video that no worker processes any more.
 
-    Attributes
-    ----------
-    task : VideoTask
-    outcome : Outcome, optional
-        None where the video was dropped: its worker was asked to stop, or died.
-    is_suspect : bool
-        The worker died while it was processing this video and others.
-    cause_of_death : callable, optional
-        The worker died while this was its only video; returns how it died, in words.
+    `outcome` is None where the video was dropped: its worker was asked to stop, or died. If it died
+    while this was its only video, `cause_of_death` returns how, in words; `is_suspect` if it was
+    processing others too.
     """
 
     task: VideoTask
@@ -46,19 +39,16 @@ class EndedTask:
 class Workers(Protocol):
     """Workers that each process one video or, on a GPU, several at a time.
 
-    Attributes
-    ----------
-    pairs : int
-        Pairs computed so far, including those of videos in flight.
+    `pairs` is the number of pairs computed so far, including those of videos in flight.
     """
 
     pairs: int
 
-    def can_start(self, alone: bool) -> bool:
-        """Return whether a worker has a free slot, or, for a video that runs `alone`, is idle."""
+    def start(self, task: VideoTask, alone: bool) -> bool:
+        """Give a video to a worker with a free slot; return whether there was one.
 
-    def start(self, task: VideoTask, alone: bool) -> None:
-        """Give a video to a worker after `can_start`; an `alone` video shares it with no other."""
+        A video that runs `alone` needs an idle worker, and shares it with no other.
+        """
 
     def wait(self) -> Iterable[EndedTask]:
         """Return the videos that have ended, after a short wait if there is none.
@@ -68,7 +58,7 @@ class Workers(Protocol):
         """
 
     def states(self) -> list[WorkerState]:
-        """Return which videos each worker is processing, and its throughput."""
+        """Return which videos each worker is processing, and its throughput since it was ready."""
 
 
 class ThreadWorkers:
@@ -88,10 +78,10 @@ class ThreadWorkers:
         self._pool = ThreadPoolExecutor(self._slots, "extract")
         self._closed = threading.Event()
         self._should_stop = lambda: should_stop() or self._closed.is_set()
-        self._ended: queue.SimpleQueue[tuple[VideoTask, Future[Outcome]]] = queue.SimpleQueue()
         self._new_pairs: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._opened = time.monotonic()
-        self._started: dict[str, float] = {}  # videos in flight: seconds since the epoch
+        # Videos in flight, and when they were started in seconds since the epoch.
+        self._videos: dict[Future[Outcome], tuple[VideoTask, float]] = {}
 
     def __enter__(self) -> "ThreadWorkers":
         return self
@@ -100,31 +90,23 @@ class ThreadWorkers:
         self._closed.set()
         self._pool.shutdown()
 
-    def can_start(self, alone: bool) -> bool:
-        """Return whether a slot is free. Only this process can die, so `alone` has no effect."""
-        return len(self._started) < self._slots
-
-    def start(self, task: VideoTask, alone: bool) -> None:
-        """Give a video to a thread."""
-        self._started[task.video.video_id] = time.time()
-        future = self._pool.submit(
-            self._extract,
-            self._settings,
-            task.video,
-            self._new_pairs.put,
-            should_stop=self._should_stop,
-        )
-        future.add_done_callback(lambda future: self._ended.put((task, future)))
+    def start(self, task: VideoTask, alone: bool) -> bool:
+        """Give a video to a free thread, if any. Only this process can die, whatever `alone` is."""
+        if len(self._videos) >= self._slots:
+            return False
+        arguments = (self._settings, task.video, self._new_pairs.put)
+        future = self._pool.submit(self._extract, *arguments, should_stop=self._should_stop)
+        self._videos[future] = task, time.time()
+        return True
 
     def wait(self) -> Iterator[EndedTask]:
-        """Yield a video that has ended, after a short wait if there is none.
+        """Yield the videos that have ended, after a short wait if there is none.
 
         After a stop, wait until one of the videos in flight ends: it may be stored by then.
         """
-        timeout = None if self._started and self._should_stop() else _TICK_S
-        with contextlib.suppress(queue.Empty):
-            task, future = self._ended.get(timeout=timeout)
-            del self._started[task.video.video_id]
+        timeout = None if self._should_stop() else _TICK_S
+        for future in wait(self._videos, timeout, FIRST_COMPLETED).done:
+            task, _ = self._videos.pop(future)
             try:
                 yield EndedTask(task, future.result())
             except Preempted:
@@ -135,5 +117,6 @@ class ThreadWorkers:
     def states(self) -> list[WorkerState]:
         """Return the videos in flight, and the throughput since the beginning."""
         rate = self.pairs / max(time.monotonic() - self._opened, 1e-3)
-        since = min(self._started.values(), default=time.time())
-        return [WorkerState(platform.node(), os.getpid(), tuple(self._started), since, rate)]
+        since = min((started for _, started in self._videos.values()), default=time.time())
+        videos = tuple(task.video.video_id for task, _ in self._videos.values())
+        return [WorkerState(platform.node(), os.getpid(), videos, since, rate)]

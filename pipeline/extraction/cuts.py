@@ -17,27 +17,14 @@ _NEIGHBOURS = 3
 _PIXELS = 3  # every third row and column is enough
 
 
+@kernel
 def cut_scores(frames: NDArray[np.uint8], flow: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the residual of every flow's prediction relative to the contrast, float32 (n,).
 
-    0 is a perfect prediction, 1 an unrelated frame.
-
-    Parameters
-    ----------
-    frames : uint8 (n + 1, H, W)
-        Gray.
-    flow : float32 (n, 2, H, W)
-        From each frame to the next, px.
+    0 is a perfect prediction, 1 an unrelated frame. `frames` are gray, uint8 (n + 1, H, W); `flow`
+    leads from each frame to the next, float32 (n, 2, H, W), px.
     """
     scores = np.zeros(len(flow), np.float32)
-    _measure(frames, flow, scores)
-    return scores
-
-
-@kernel
-def _measure(
-    frames: NDArray[np.uint8], flow: NDArray[np.float32], scores: NDArray[np.float32]
-) -> None:
     height, width = frames.shape[1:]
     for n in range(len(flow)):
         # Means are subtracted: a change of exposure is no cut.
@@ -52,10 +39,8 @@ def _measure(
         moved, stayed, contrast = 0.0, 0.0, 0.0
         for y in range(0, height, _PIXELS):
             for x in range(0, width, _PIXELS):
-                to_x = x + int(np.rint(flow[n, 0, y, x]))
-                to_y = y + int(np.rint(flow[n, 1, y, x]))
-                to_x = min(max(to_x, 0), width - 1)
-                to_y = min(max(to_y, 0), height - 1)
+                to_x = min(max(x + int(np.rint(flow[n, 0, y, x])), 0), width - 1)
+                to_y = min(max(y + int(np.rint(flow[n, 1, y, x])), 0), height - 1)
                 old = frames[n, y, x] - before
                 new = frames[n + 1, y, x] - after
                 moved += abs(frames[n + 1, to_y, to_x] - after - old)
@@ -64,6 +49,7 @@ def _measure(
         # Where the light changes, the flow is wrong but the image stays the same. The difference
         # of two unrelated images is about as large as the contrast of one.
         scores[n] = 2 * min(moved, stayed) / (contrast + 2 * count)
+    return scores
 
 
 def find_cuts(scores: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,8 @@ from flowcpc.pipeline.decoding.frame_size import FrameSize
 from flowcpc.pipeline.decoding.frames import FRAME_CODEC, RESIZE_RULE, VideoError
 from flowcpc.pipeline.decoding.limits import LimitError, Preempted, Watch
 from flowcpc.pipeline.decoding.messages import Request
+from flowcpc.pipeline.extraction import segmentation
 from flowcpc.pipeline.extraction.cuts import cut_scores, find_cuts
-from flowcpc.pipeline.extraction.segmentation import (
-    find_gaps,
-    find_segments,
-    find_shots,
-    frame_statistics,
-)
 from flowcpc.pipeline.extraction.stage_times import Stages
 from flowcpc.pipeline.tvl1.batching import shared_solver
 from flowcpc.pipeline.tvl1.constants import SOLVER_VERSION
@@ -36,12 +31,10 @@ from flowcpc.pipeline.tvl1.solver import check_backend, compute_flow, resolve_ba
 from flowcpc.stores.base.errors import DamagedStoreError, OperationError, first_line
 from flowcpc.stores.encoding import DEFAULT, encoding_by_name
 from flowcpc.stores.flow_store import FlowStore, open_store
-from flowcpc.stores.records.contract import SourceStamp
+from flowcpc.stores.records.contract import FailureRecord, SourceStamp
 
-_MAX_FRAMES = {"cuda": 256}  # in a block, by backend; with the others:
-_MAX_FRAMES_CPU = 32
-STORED = "stored"
-FAILED = "failed"
+_MAX_FRAMES_CPU, _MAX_FRAMES_GPU = 32, 256  # in a block
+STORED, FAILED = "stored", "failed"
 KIND_MISSING = "missing"  # a listed video that does not exist
 KIND_FILE = "file"  # the video is to blame: another try gives the same result
 KIND_MACHINE = "machine"  # memory, time, a crash: the next run tries again
@@ -52,51 +45,23 @@ MIN_MEMORY = 256 << 20  # half of it is the decoder itself
 
 @dataclasses.dataclass(frozen=True)
 class ExtractionSettings:
-    """How videos become flow; sent to worker processes.
+    """How videos become flow; sent to worker processes. Raises ValueError for impossible values."""
 
-    Attributes
-    ----------
-    videos : str
-        Folder that the videos' paths are relative to.
-    store : str
-    height, width : int
-        Size of the frames from which flow is computed, px; unused with `short_side`.
-    parameters : TVL1Parameters
-    backend : str
-        Flow solver; recorded per video, no part of the numerics.
-    encoding : str
-        Name of the store's encoding.
-    array_format : str, optional
-        "zarr" (default of a new store) or "hdf5"; no part of the numerics.
-    threads : int
-        Threads of the solver and the decoder, in one process.
-    short_side : int, optional
-        Length of the shorter side of the frames, px; the longer one keeps the aspect ratio.
-    time_limit : float, optional
-        Seconds that a video may take; no limit by default, because a long video takes long.
-    memory_limit : int
-        Bytes that decoding a video may take.
-    strict : bool
-        Refuse a video whose number of decoded frames differs from its header by more than
-        STRICT_FRAMES and STRICT_SHARE.
-    with_frames : bool
-        Store the frames too; part of the numerics.
-    """
-
-    videos: str
+    videos: str  # folder that the videos' paths are relative to
     store: str
-    height: int = 256
+    height: int = 256  # of the frames from which flow is computed, px
     width: int = 342
     parameters: TVL1Parameters = TVL1Parameters()
-    backend: str = "auto"
+    backend: str = "auto"  # flow solver; recorded per video, no part of the numerics
     encoding: str = DEFAULT.name
-    array_format: str | None = None
-    threads: int = 1
-    short_side: int | None = None
-    time_limit: float | None = None
-    memory_limit: int = 4 << 30
-    strict: bool = False
-    with_frames: bool = False
+    array_format: str | None = None  # "zarr" (default of a new store) or "hdf5"; no numerics
+    threads: int = 1  # of the solver and the decoder, in one process
+    short_side: int | None = None  # of frames that keep their aspect ratio, px; replaces the size
+    time_limit: float | None = None  # seconds per video; a long video takes long
+    memory_limit: int = 4 << 30  # bytes that decoding a video may take
+    strict: bool = False  # refuse more or fewer frames than the header says: STRICT_*
+    with_frames: bool = False  # store the frames too; part of the numerics
+    max_frames: int | None = None  # extract only so many, for an estimate
 
     def __post_init__(self) -> None:
         self.size  # noqa: B018  (raises ValueError for an impossible size)
@@ -107,6 +72,25 @@ class ExtractionSettings:
             raise ValueError(f"memory limit must be {limits}, got {self.memory_limit >> 20}M")
         check_backend(self.backend, self.parameters)
         encoding_by_name(self.encoding)
+
+    @classmethod
+    def like(
+        cls, numerics: Mapping[str, Any], videos: Path, store: Path, **options: Any
+    ) -> "ExtractionSettings":
+        """Return settings that extract `videos` into `store` with the `numerics` of some store.
+
+        `options` are the other fields. Raises ValueError for numerics of another release.
+        """
+        sides = ("height", "width", "short_side")
+        options |= {name: numerics[name] for name in sides if name in numerics}
+        options |= {"encoding": numerics["encoding"]["name"], "with_frames": "frames" in numerics}
+        try:
+            parameters = TVL1Parameters(**numerics["tvl1"])
+        except TypeError as error:
+            raise ValueError(
+                f"the flow was computed by another release of flowcpc ({error}); use that release"
+            ) from error
+        return cls(str(videos), str(store), parameters=parameters, **options)
 
     @property
     def size(self) -> FrameSize:
@@ -129,20 +113,10 @@ class ExtractionSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Result of one video.
+    """Result of one video: its status is STORED or FAILED, for a `reason`.
 
-    Attributes
-    ----------
-    video_id : str
-    status : str
-        STORED or FAILED.
-    flows : int
-    reason : str
-        Why it failed.
-    may_pass : bool
-        Whether another try may succeed: after a crash or a lack of memory, not after a limit.
-    stages : dict of float
-        Seconds of each stage.
+    `may_pass` says whether another try may succeed: after a crash or a lack of memory, not after a
+    limit. `stages` are the seconds of each stage.
     """
 
     video_id: str
@@ -155,6 +129,12 @@ class Outcome:
 
 class StoreWriteError(OperationError):
     """The store cannot be written (disk full, read-only), so the whole extraction stops."""
+
+    @classmethod
+    def of(cls, store: str | Path, error: BaseException) -> "StoreWriteError":
+        """Return the error that tells the user why the disk of `store` refused."""
+        reason = f"store {store} cannot be written ({_reason(error)})"
+        return cls(f"{reason}; committed videos are safe: fix the cause and run again")
 
 
 def source_stamp(path: Path) -> SourceStamp:
@@ -184,27 +164,24 @@ def extract_video(
     store = open_store(settings.store)
     path = Path(settings.videos, video.path)
     stamp = source_stamp(path)
-    may_pass = False
     try:
         with borrowed_decoder() as decoder:
-            return _Extraction(settings, store, video, path, stamp, decoder, watch).run(on_pairs)
+            return _extract(settings, store, video, stamp, decoder, watch, on_pairs)
     except Preempted:
         raise
     except VideoError as error:
-        kind, reason = KIND_FILE if path.exists() else KIND_MISSING, str(error)
-    except LimitError as error:
-        kind, reason = KIND_MACHINE, str(error)
-    except DecoderError as error:
-        kind, reason, may_pass = KIND_MACHINE, str(error), True
+        kind, reason, may_pass = KIND_FILE if path.exists() else KIND_MISSING, str(error), False
+    except (LimitError, DecoderError) as error:
+        kind, reason, may_pass = KIND_MACHINE, str(error), isinstance(error, DecoderError)
     except (OSError, DamagedStoreError) as error:
-        raise _unwritable(store, error) from error
+        raise StoreWriteError.of(store.path, error) from error
     except Exception as error:  # whatever happens to one video, the others continue
         kind, reason, may_pass = KIND_MACHINE, f"{type(error).__name__}: {_reason(error)}", True
     seconds = round(watch.seconds, 3)
     try:
         record_failure(store, video, kind, reason, stamp, host=platform.node(), seconds=seconds)
     except OSError as error:
-        raise _unwritable(store, error) from error
+        raise StoreWriteError.of(store.path, error) from error
     return Outcome(video.video_id, FAILED, reason=reason, may_pass=may_pass)
 
 
@@ -218,114 +195,103 @@ def record_failure(
     host: str | None = None,
     seconds: float | None = None,
 ) -> None:
-    """Record that `video` has no flow, why, and the number of attempts.
-
-    `host` made the last one, which took `seconds`.
-    """
+    """Record why `video` has no flow; `host` made the last attempt, which took `seconds`."""
     earlier = store.failure_of(video.video_id)
-    attempts = 1 + (earlier["attempts"] if earlier else 0)
-    store.record_failure(
-        {
-            **video.to_record(),
-            **stamp,
-            "kind": kind,
-            "reason": reason,
-            "attempts": attempts,
-            "time": time.time(),
-            "host": host,
-            "seconds": seconds,
-        }
+    record: FailureRecord = {
+        **video.to_record(),
+        **stamp,
+        "kind": kind,
+        "reason": reason,
+        "attempts": 1 + (earlier["attempts"] if earlier else 0),
+        "time": time.time(),
+        "host": host,
+        "seconds": seconds,
+    }
+    store.record_failure(record)
+
+
+def _extract(
+    settings: ExtractionSettings,
+    store: FlowStore,
+    video: Video,
+    stamp: SourceStamp,
+    decoder: Decoder,
+    watch: Watch,
+    on_pairs: Callable[[int], None],
+) -> Outcome:
+    """Decode `video`, compute its flow and commit it, or raise what prevents that."""
+    encoding, stages = store.encoding, Stages()
+    backend = resolve_backend(settings.backend)
+    path = Path(settings.videos, video.path)
+    request = Request(
+        path,
+        settings.size,
+        block=settings.max_frames or (_MAX_FRAMES_GPU if backend == "cuda" else _MAX_FRAMES_CPU),
+        threads=settings.threads,
+        memory_limit=settings.memory_limit,
+        max_blocks=1 if settings.max_frames else None,
+        with_jpegs=settings.with_frames,
     )
-
-
-def _unwritable(store: FlowStore, error: BaseException) -> StoreWriteError:
-    reason = f"store {store.path} cannot be written ({_reason(error)})"
-    return StoreWriteError(f"{reason}; committed videos are safe: fix the cause and run again")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Extraction:
-    """One video on its way into the store."""
-
-    settings: ExtractionSettings
-    store: FlowStore
-    video: Video
-    path: Path
-    stamp: SourceStamp
-    decoder: Decoder
-    watch: Watch
-
-    def run(self, on_pairs: Callable[[int], None]) -> Outcome:
-        settings, encoding, stages = self.settings, self.store.encoding, Stages()
-        backend = resolve_backend(settings.backend)
-        request = Request(
-            self.path,
-            settings.size,
-            block=_MAX_FRAMES.get(backend, _MAX_FRAMES_CPU),
-            threads=settings.threads,
-            memory_limit=settings.memory_limit,
-            with_jpegs=settings.with_frames,
-        )
-        with stages.timed("decode"):
-            source = self.decoder.open(request, self.watch)
-        solve = _solver(settings, backend)
-        columns: dict[str, list[Any]] = {}
-        scores: list[NDArray[np.float32]] = []
-        with self.store.write_video(self.video.video_id, (source.height, source.width)) as writer:
-            for frames in stages.waiting("decode", source.overlapping_blocks()):
-                with stages.timed("flow"):
-                    flow = solve(frames)
-                with stages.timed("encode"):
-                    if not np.isfinite(flow).all():
-                        raise VideoError(
-                            f"its flow is not finite near frame {source.decoded_frames}"
-                        )
-                    scores.append(cut_scores(frames, flow))
-                    codes = encoding.encode(flow)
-                    for name, values in frame_statistics(flow, codes, encoding).items():
-                        columns.setdefault(name, []).extend(values)
-                with stages.timed("write"):
-                    writer.append(codes)
-                    writer.append_frames(source.take_jpegs())
-                on_pairs(len(flow))
-                self.watch.check()
-            self._check(source)
-            flows = source.decoded_frames - 1
+    with stages.timed("decode"):
+        source = decoder.open(request, watch)
+    solve = _solver(settings, backend)
+    columns: dict[str, list[Any]] = {}
+    scores: list[NDArray[np.float32]] = []
+    with store.write_video(video.video_id, (source.height, source.width)) as writer:
+        for frames in stages.waiting("decode", source.overlapping_blocks()):
+            with stages.timed("flow"):
+                flow = solve(frames)
             with stages.timed("encode"):
-                columns["time_s"] = [round(float(value), 6) for value in source.times[:-1]]
-                cuts = find_cuts(np.concatenate(scores))
-                columns["cut"] = cuts.tolist()
-                shots = find_shots(columns, cuts | find_gaps(source.times))
-                segments = find_segments(columns, shots)
-            described = {
-                **self.stamp,
-                **source.columns(),
-                "magnitude": round(float(np.mean(columns["magnitude"])), 6),
-                "clip_rate": round(float(np.mean(columns["clip_rate"])), 9),
-                "encoding_error": round(float(np.mean(columns["error"])), 6),
-                "backend": backend,
-                "versions": _versions(),
-                **stages.columns(flows, self.watch.seconds, source.peak_bytes),
-            }
-            record = self.video.to_record()
+                if not np.isfinite(flow).all():
+                    raise VideoError(f"its flow is not finite near frame {source.decoded_frames}")
+                scores.append(cut_scores(frames, flow))
+                codes = encoding.encode(flow)
+                for name, values in segmentation.frame_statistics(flow, codes, encoding).items():
+                    columns.setdefault(name, []).extend(values)
             with stages.timed("write"):
-                writer.commit(record, described, frames=columns, shots=shots, segments=segments)
-        return Outcome(self.video.video_id, STORED, flows, stages=stages.seconds)
-
-    def _check(self, source: DecodedVideo) -> None:
-        """Raise VideoError unless the whole video was read and did not change meanwhile."""
-        decoded, header = source.decoded_frames, source.header_frames
-        if decoded < 2:
-            raise VideoError("has 1 frame; flow needs at least 2")
-        if source_stamp(self.path) != self.stamp:
+                writer.append(codes)
+                writer.append_frames(source.take_jpegs())
+            on_pairs(len(flow))
+            watch.check()
+        _check_frames(source, settings.strict)
+        if source_stamp(path) != stamp:
             raise VideoError("changed while it was read")
-        difference = 0 if header is None else abs(decoded - header)
-        if self.settings.strict and difference > max(STRICT_FRAMES, STRICT_SHARE * (header or 0)):
-            raise VideoError(
-                f"decodes to {decoded} frames and its header says {header}; --strict allows a "
-                f"difference of {STRICT_FRAMES} frame or {STRICT_SHARE:.0%}; to store it marked, "
-                "leave --strict out and give --retry-failed"
-            )
+        flows = source.decoded_frames - 1
+        with stages.timed("encode"):
+            columns["time_s"] = [round(float(value), 6) for value in source.times[:-1]]
+            cuts = find_cuts(np.concatenate(scores))
+            columns["cut"] = cuts.tolist()
+            shots = segmentation.find_shots(columns, cuts | segmentation.find_gaps(source.times))
+            segments = segmentation.find_segments(columns, shots)
+        described = {
+            **stamp,
+            **source.columns(),
+            "magnitude": round(float(np.mean(columns["magnitude"])), 6),
+            "clip_rate": round(float(np.mean(columns["clip_rate"])), 9),
+            "encoding_error": round(float(np.mean(columns["error"])), 6),
+            "backend": backend,
+            "versions": _versions(),
+            **stages.columns(flows, watch.seconds, source.peak_bytes),
+        }
+        record = video.to_record()
+        with stages.timed("write"):
+            writer.commit(record, described, frames=columns, shots=shots, segments=segments)
+    return Outcome(video.video_id, STORED, flows, stages=stages.seconds)
+
+
+def _check_frames(source: DecodedVideo, strict: bool) -> None:
+    """Raise VideoError for a video without flow, or one that `strict` refuses."""
+    decoded, header = source.decoded_frames, source.header_frames
+    if decoded < 2:
+        raise VideoError("has 1 frame; flow needs at least 2")
+    if not strict or header is None:
+        return
+    if abs(decoded - header) > max(STRICT_FRAMES, STRICT_SHARE * header):
+        raise VideoError(
+            f"decodes to {decoded} frames and its header says {header}; --strict allows a "
+            f"difference of {STRICT_FRAMES} frame or {STRICT_SHARE:.0%}; to store it marked, "
+            "leave --strict out and give --retry-failed"
+        )
 
 
 def _solver(

@@ -26,32 +26,16 @@ def frame_statistics(
 ) -> Columns:
     """Return statistics of every flow as equally long lists.
 
-    Parameters
-    ----------
-    flow : float32 (n, 2, H, W)
-        As computed, px.
-    codes : (n, 2, H, W) of the encoding's dtype
-        As stored.
-    encoding : Encoding
-        Of the codes.
-    bound : float, optional
-        Magnitude from which a component counts as clipped, px; by default the encoding's.
-
-    Returns
-    -------
-    mean_u, mean_v, magnitude
-        Means over the decoded codes, px: subtracting them is exact for what is read back.
-    clip_rate
-        Share of the components of `flow` beyond +-`bound`.
-    error
-        Mean of |decoded - flow|, px.
+    `flow` is as computed, float32 (n, 2, H, W), px; `codes` are as stored, of the encoding's dtype.
+    mean_u, mean_v and magnitude are means over the decoded codes, px: subtracting them is exact for
+    what is read back. clip_rate is the share of the components of `flow` beyond +-`bound`, px, by
+    default the encoding's. error is the mean of |decoded - flow|, px.
     """
     bound = encoding.bound if bound is None else bound
     sums = np.zeros((len(flow), 5))
     for n in range(len(flow)):  # one flow at a time stays in the processor's cache
         _add_up(np.ascontiguousarray(flow[n]), encoding.decode(codes[n]), bound, sums[n])
-    pixels = flow.shape[2] * flow.shape[3]
-    means = sums / (pixels, pixels, pixels, 2 * pixels, 2 * pixels)
+    means = sums / (np.array([1, 1, 1, 2, 2]) * flow.shape[2] * flow.shape[3])
     return {
         name: [round(float(value), _DIGITS.get(name, _MICRO)) for value in means[:, k]]
         for k, name in enumerate((*_MEANS, "error"))
@@ -62,11 +46,8 @@ def frame_statistics(
 def _add_up(
     flow: NDArray[np.float32], decoded: NDArray[np.float32], bound: float, sums: NDArray[np.float64]
 ) -> None:
-    """Set (u, v, |(u, v)|, clipped components, |error|) of one flow, (2, H, W).
-
-    Each column is added up separately first: independent sums can be vectorised.
-    """
-    columns = np.zeros((5, flow.shape[2]))
+    """Set (u, v, |(u, v)|, clipped components, |error|) of one flow, (2, H, W)."""
+    columns = np.zeros((5, flow.shape[2]))  # independent sums can be vectorised
     for y in range(flow.shape[1]):
         for x in range(flow.shape[2]):
             u, v = decoded[0, y, x], decoded[1, y, x]
@@ -93,14 +74,9 @@ def find_shots(
 ) -> Columns:
     """Return the maximal runs of flows without a break as equally long lists.
 
-    The columns are start and stop (half open, flows), their times in seconds, and means.
-
-    Parameters
-    ----------
-    frames : mapping
-        Columns of `frame_statistics`, and time_s, the time of each flow's first frame in seconds.
-    breaks : bool (n,)
-        Flows that span a cut or a gap; they belong to no shot.
+    The columns are start and stop (half open, flows), their times in seconds, and means. `frames`
+    are the columns of `frame_statistics` and time_s, the time of each flow's first frame in
+    seconds. `breaks`, bool (n,), are flows that span a cut or a gap; they belong to no shot.
     """
     broken = np.r_[True, np.asarray(breaks, bool), True]
     edges = np.flatnonzero(broken[1:] != broken[:-1])
@@ -112,9 +88,9 @@ def find_segments(
     shots: Mapping[str, Sequence[int]],
     length: int = SEGMENT_FLOWS,
 ) -> Columns:
-    """Return windows of `length` flows within each shot, with the index of the shot.
+    """Return windows of `length` flows (or fewer, at its end) of each shot, and the shot's index.
 
-    The last window of a shot may be shorter. The other columns are those of `find_shots`.
+    The other columns are those of `find_shots`.
     """
     windows = [
         (shot, start, min(start + length, last))

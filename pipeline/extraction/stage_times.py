@@ -39,11 +39,7 @@ class Stages:
             yield item  # type: ignore[misc]
 
     def columns(self, flows: int, seconds: float, decoder_peak_bytes: int) -> dict[str, Any]:
-        """Return what a video of `flows` took so far, as columns of the videos table.
-
-        `seconds` is the time since its beginning, `decoder_peak_bytes` the largest memory of the
-        decoding process.
-        """
+        """Return what a video of `flows` took in `seconds`, as columns of the videos table."""
         return {
             "host": platform.node(),
             "pid": os.getpid(),

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import dask
 import pytest
 from builders import write_class_folders
 from command_cases import SMALL, flowcpc
 
 from flowcpc.pipeline import estimate as module
-from flowcpc.pipeline.cluster.places import ExistingScheduler, InProcess, LocalProcesses
+from flowcpc.pipeline.cluster.places import ExistingScheduler, InProcess, LocalProcesses, SlurmJobs
 from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.datasets.sources import read_dataset
 from flowcpc.pipeline.estimate import estimate
@@ -56,3 +57,9 @@ def test_the_command_prints_and_writes_nothing(tmp_path: Path) -> None:
     assert result.stdout.startswith("data set ")
     assert "2 to do, 0 stored already, 0 absent" in result.stdout
     assert not (tmp_path / "s").exists()
+
+
+def test_jobs_of_slurm_have_the_cores_of_dask_jobqueue_s_configuration() -> None:
+    with dask.config.set({"jobqueue.slurm": {"cores": 6}}):
+        assert module._threads(SlurmJobs(maximum=4)) == 24
+        assert module._threads(SlurmJobs(maximum=4, cores=2)) == 8

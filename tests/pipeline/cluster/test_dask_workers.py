@@ -11,9 +11,14 @@ from recorder import Recorder
 
 from flowcpc.pipeline import run as run_module
 from flowcpc.pipeline.cluster import dask_workers
-from flowcpc.pipeline.cluster.dask_tasks import LEAVING_TOPIC, examine_worker
+from flowcpc.pipeline.cluster.dask_tasks import (
+    LEAVING_TOPIC,
+    PairsDone,
+    cause_of_death,
+    examine_worker,
+)
 from flowcpc.pipeline.cluster.dask_workers import ClusterJob, DaskWorkers
-from flowcpc.pipeline.cluster.preflight import examine, made_probe
+from flowcpc.pipeline.cluster.preflight import WorkerReport, examine, made_probe
 from flowcpc.pipeline.cluster.workers import EndedTask
 from flowcpc.pipeline.datasets.sources import read_dataset
 from flowcpc.pipeline.extraction.extract import (
@@ -61,12 +66,13 @@ class FakeClient:
         self.subscribe_topic = self.handlers.__setitem__
         self.unsubscribe_topic = self.handlers.get
         self.register_plugin = print
+        self.log = "\n".join(f"Worker process {pid} was killed by signal 9" for pid in range(2))
 
     def scheduler_info(self, n_workers: int) -> dict[str, Any]:
         return {"workers": dict.fromkeys(self.addresses)}
 
-    def sync(self, *_: object, **__: object) -> list[str]:
-        return [f"Worker process {pid} was killed by signal 9" for pid in range(2)]
+    def sync(self, *_: object, **__: object) -> str:
+        return self.log
 
     def happens(self, action: str, address: str, *, expected: bool = False) -> None:
         self.handlers["all"]((0, {"action": action, "worker": address, "expected": expected}))
@@ -98,6 +104,7 @@ class FakeClient:
             future = FakeFuture("pending")
         elif habit == "leaves":
             self.handlers[LEAVING_TOPIC]((0, address))
+            self.happens("remove-worker", address)
         elif habit == "unwritable":
             future = FakeFuture("error", StoreWriteError("disk full"))
         else:
@@ -144,7 +151,7 @@ class Run:
 
                 workers.wait = recorded
                 run.extract_videos(workers, RunFile(self.store.path, 6))
-        settled = [run._settle(ended) for ended in self.ended if ended.outcome is not None]
+        settled = [ended.outcome for ended in self.ended if ended.outcome is not None]
         outcomes = {outcome.video_id: outcome.status for outcome in settled}
         failures = self.store.failures()
         return {**outcomes, **dict(zip(failures["video_id"], failures["reason"], strict=True))}
@@ -258,6 +265,15 @@ def test_every_worker_says_what_it_is_processing_and_its_throughput(tmp_path: Pa
     assert run.workers.pairs == 30
 
 
+def test_the_cause_of_a_death_is_in_the_log_of_the_nanny() -> None:
+    client = FakeClient({}, 1)
+    worker = WorkerReport("h", 12, {}, nanny="n")
+    client.log = "Worker process 12 was killed by signal 11\nRestarting worker"
+    assert cause_of_death(client, worker) == "was killed by signal 11, on h"
+    client.log = "Worker tcp://a:1 (pid=12) exceeded 95% memory budget. Restarting..."
+    assert cause_of_death(client, worker) == "exceeded 95% memory budget, on h"
+
+
 def test_news_of_a_worker_that_died_do_not_touch_the_next_one_at_its_address(
     tmp_path: Path,
 ) -> None:
@@ -269,5 +285,7 @@ def test_news_of_a_worker_that_died_do_not_touch_the_next_one_at_its_address(
     run.workers._join("a")
     (died,) = run.workers.wait()
     assert died.cause_of_death is not None
-    run.workers._end_video(old, "v", None)
+    for message in (Outcome("v", STORED, 5), PairsDone("v", 5)):
+        run.workers._receive("a", message)
     assert run.workers._ended == []
+    assert run.workers.pairs == 30
