@@ -1,7 +1,4 @@
-"""Estimate of an extraction: frames from headers, time and size from a few frames of one video.
-
-Writes nothing into the store.
-"""
+"""Estimate of an extraction: frames from headers, time and size from a few frames of one video."""
 
 import contextlib
 import dataclasses
@@ -67,7 +64,7 @@ class Estimate:
 def estimate(
     settings: ExtractionSettings, videos: Sequence[Video], place: Place, listener: Listener = SILENT
 ) -> Estimate:
-    """Return what it takes to extract those of `videos` that the store lacks.
+    """Return what it takes to extract those of `videos` that the store lacks; write nothing there.
 
     Raises ValueError when the store has other numerics.
     """
@@ -138,14 +135,10 @@ def _measure(settings: ExtractionSettings, paths: Sequence[str]) -> tuple[dict[s
 
 
 def _threads(place: Place) -> int | None:
-    if isinstance(place, places.LocalProcesses):
-        return place.count
+    if isinstance(place, places.LocalGpus | places.ExistingScheduler):
+        return None
     if isinstance(place, places.SlurmJobs):
         from flowcpc.pipeline.cluster.dask_cluster import slurm_options  # loads Dask
 
         return place.maximum * int(slurm_options(place)["cores"])
-    return (
-        None
-        if isinstance(place, places.LocalGpus | places.ExistingScheduler)
-        else available_threads()
-    )
+    return place.count if isinstance(place, places.LocalProcesses) else available_threads()

@@ -18,13 +18,10 @@ from flowcpc.stores.records.dataset_file import read_dataset
 
 
 class Repair(NamedTuple):
-    """What was repaired: the summary of the damaged videos, None if there was nothing to extract.
+    """What was repaired."""
 
-    `skipped` are (id, reason) of damaged videos that were not extracted.
-    """
-
-    summary: ExtractionSummary | None
-    skipped: list[tuple[str, str]]
+    summary: ExtractionSummary | None  # of the damaged videos; None: there was nothing to extract
+    skipped: list[tuple[str, str]]  # (id, reason) of damaged videos that were not extracted
 
 
 def repair(
@@ -54,9 +51,9 @@ def repair(
     dataset = read_dataset(store.path)
     again: list[Video] = []
     skipped = []
-    damaged = {problem.video_id: problem.path for problem in verification.harmful}
-    for video_id in sorted(video_id for video_id in damaged if video_id is not None):
-        file = store.path / damaged[video_id]
+    damaged = {found.video_id: found.path for found in verification.harmful if found.video_id}
+    for video_id, path in sorted(damaged.items()):
+        file = store.path / path
         if video_id not in dataset:
             reason = "is not in the store's list of videos; run extract-flow with the data set's"
             reason += " lists, or delete the file if it is no record"

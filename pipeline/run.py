@@ -6,11 +6,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flowcpc.pipeline.cluster.places import InProcess, LocalProcesses, Place
 from flowcpc.pipeline.cluster.preflight import made_probe
 from flowcpc.pipeline.cluster.shards import Shard, videos_of_shard
-from flowcpc.pipeline.cluster.workers import EndedTask, Extract, ThreadWorkers, Workers
+from flowcpc.pipeline.cluster.workers import EndedTask, Extract, ThreadWorkers
 from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.extraction import extract as extraction
 from flowcpc.pipeline.extraction import ledger
@@ -23,6 +24,11 @@ from flowcpc.stores.layout import STORE_FILE
 from flowcpc.stores.records.contract import WorkerState
 from flowcpc.stores.records.garbage import take_back
 from flowcpc.stores.records.run_files import RunFile
+
+if TYPE_CHECKING:
+    from flowcpc.pipeline.cluster.dask_workers import DaskWorkers
+
+    Workers = ThreadWorkers | DaskWorkers
 
 TRIES = 3  # of a video that kills its worker, or fails in a way that may pass
 _SHOW_INTERVAL_S = 0.5
@@ -44,24 +50,12 @@ def run_extraction(
 ) -> ledger.ExtractionSummary:
     """Extract the flow of every video that the store lacks, at `place`, and rebuild the index.
 
-    Parameters
-    ----------
-    settings, videos, place
-        How, what and where.
-    shard : (int, int), optional
-        (I, N): extract the I-th of N parts of `videos` only; the store is meant to hold all.
-    whole_dataset : collection of str
-        Ids of all videos of the data set, when `videos` are a part of it (`--limit`).
-    again : collection of str
-        Ids of videos to extract even if the store has them.
-    retry_failed : bool
-        Try again those that failed because of their file.
-    max_failures : int, optional
-        Stop when more than this number of videos have failed in this run.
-    extract : callable
-        What is done with a video, with the arguments of `extract_video`.
-    listener : Listener
-        Its progress counts bytes of video files.
+    A `shard` (I, N) is the I-th of N parts of `videos`, all of which the store is meant to hold.
+    `whole_dataset` are the ids of all videos of the data set, when `videos` are a part of it
+    (`--limit`). Videos in `again` are extracted even if the store has them; `retry_failed` tries
+    again those that failed because of their file. The run stops when more than `max_failures`
+    videos have failed in it. `extract` is what is done with a video, with the arguments of
+    `extract_video`. The progress of `listener` counts bytes of video files.
 
     Raises ValueError for a store with other numerics or a place that is not available here,
     OperationError when the cluster cannot be used or is lost, StoreWriteError (one of these) when
@@ -130,16 +124,13 @@ class _Run:
         self._shown = -_SHOW_INTERVAL_S
 
     def remaining(self) -> int:
-        """Return how many videos are neither stored nor failed."""
         return len(self.plan.tasks) - self.summary.stored - self.summary.failed_now
 
     def has_given_up(self) -> bool:
-        """Return whether more videos have failed than may, and some remain."""
         limit = self.max_failures
         return limit is not None and self.summary.failed_now > limit and self.remaining() > 0
 
     def extract_at(self, place: Place, extract: Extract) -> None:
-        """Start workers at `place` and extract the videos, if there are any."""
         if not self.plan.tasks or self.listener.should_stop():
             return
         try:
@@ -154,12 +145,13 @@ class _Run:
                 raise
 
     @contextlib.contextmanager
-    def _open_workers(self, place: Place, extract: Extract) -> Iterator[Workers]:
+    def _open_workers(self, place: Place, extract: Extract) -> Iterator["Workers"]:
         settings, listener = self.settings, self.listener
         if isinstance(place, InProcess | LocalProcesses):
             prepare(settings.backend, listener.announce)  # compiled once, not by each process
         if isinstance(place, InProcess):
-            with ThreadWorkers(settings, extract, listener.should_stop) as workers:
+            workers = ThreadWorkers(settings, extract, listener.should_stop)
+            with contextlib.closing(workers):
                 yield workers
             return
         # Dask is loaded here only. Its workers may have been started in any folder.
@@ -173,14 +165,17 @@ class _Run:
             with open_cluster(place, job) as cluster:
                 yield cluster
 
-    def extract_videos(self, workers: Workers, run_file: RunFile) -> None:
+    def extract_videos(self, workers: "Workers", run_file: RunFile) -> None:
         """Keep the workers busy until no video remains, too many have failed, or it must stop."""
         began = time.perf_counter()
         self._show(workers, began, run_file)
         while self.remaining() and not self.has_given_up():
             is_stopping = self.listener.should_stop()
-            if not is_stopping:
-                self._start_videos(workers)
+            while self._waiting and not is_stopping:
+                next_task = self._waiting[0]
+                if not workers.start(next_task, next_task.video.video_id in self._suspects):
+                    break
+                self._waiting.popleft()
             ended = list(workers.wait())
             for task in ended:
                 if not self.has_given_up():
@@ -189,13 +184,6 @@ class _Run:
                 self._show(workers, began, run_file)
             if is_stopping and not ended:
                 break
-
-    def _start_videos(self, workers: Workers) -> None:
-        while self._waiting:
-            task = self._waiting[0]
-            if not workers.start(task, alone=task.video.video_id in self._suspects):
-                break
-            self._waiting.popleft()
 
     def _settle(self, ended: EndedTask) -> None:
         """Count a video that is stored or failed, or let it be tried again."""
@@ -219,7 +207,7 @@ class _Run:
         else:
             self.summary.failed_now += 1
 
-    def _show(self, workers: Workers, began: float, run_file: RunFile) -> None:
+    def _show(self, workers: "Workers", began: float, run_file: RunFile) -> None:
         self._shown = time.monotonic()
         states, videos = workers.states(), len(self.plan.tasks)
         settled = videos - self.remaining()
@@ -244,5 +232,4 @@ def _worker_line(worker: WorkerState) -> str:
     if not worker.videos:
         return f"{name} idle, {rate}"
     more = f" and {len(worker.videos) - 1} more" if len(worker.videos) > 1 else ""
-    seconds = max(0.0, time.time() - worker.since)
-    return f"{name} {worker.videos[0]}{more}, {seconds:.0f} s, {rate}"
+    return f"{name} {worker.videos[0]}{more}, {max(0.0, time.time() - worker.since):.0f} s, {rate}"

@@ -57,7 +57,13 @@ def open_cluster(place: Cluster, job: ClusterJob) -> Iterator[DaskWorkers]:
 def _connected_workers(place: Cluster, job: ClusterJob, stack: contextlib.ExitStack) -> DaskWorkers:
     trouble: Callable[[], str] = str  # returns "": there is none
     if isinstance(place, places.ExistingScheduler):
-        client = _connected(place)
+        where = {"address": place.address} if place.address else {"scheduler_file": place.file}
+        timeout = min(place.wait_s, _CONNECT_S)
+        try:
+            client = Client(**where, timeout=timeout, set_as_default=False)
+        except Exception as error:  # time-outs, refusals, other protocols
+            problem = f"no Dask scheduler answers at {place} ({first_line(error)})"
+            raise OperationError(f"{problem}; start it with: dask scheduler") from error
     else:
         with held_back():  # also: a start that is interrupted leaves processes behind
             if isinstance(place, places.SlurmJobs):
@@ -72,15 +78,6 @@ def _connected_workers(place: Cluster, job: ClusterJob, stack: contextlib.ExitSt
     job.listener.announce(f"scheduler {address}, dashboard {client.dashboard_link}")
     wait_s = getattr(place, "wait_s", places.WAIT_S)
     return DaskWorkers(client, f"the scheduler at {address}", job, wait_s, trouble)
-
-
-def _connected(place: places.ExistingScheduler) -> Client:
-    where = {"address": place.address} if place.address else {"scheduler_file": place.file}
-    try:
-        return Client(**where, timeout=min(place.wait_s, _CONNECT_S), set_as_default=False)
-    except Exception as error:  # time-outs, refusals, other protocols
-        problem = f"no Dask scheduler answers at {place} ({first_line(error)})"
-        raise OperationError(f"{problem}; start it with: dask scheduler") from error
 
 
 def _close(closable: Client | SpecCluster, **options: Any) -> None:
@@ -120,10 +117,7 @@ class _AdaptToVideos(distributed.Adaptive):
         return self._remaining()
 
 
-def _slurm_cluster(
-    place: places.SlurmJobs, job: ClusterJob
-) -> tuple[SpecCluster, Callable[[], str]]:
-    """Return a new cluster, and a function that returns why it is in trouble ("" if it is not)."""
+def _slurm_cluster(place: places.SlurmJobs, job: ClusterJob) -> tuple[SpecCluster, JobWatch]:
     check_slurm()
     handlers = {number: signal.getsignal(number) for number in STOPS}
     try:

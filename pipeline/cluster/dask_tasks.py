@@ -125,7 +125,6 @@ class StopCleanly(distributed.WorkerPlugin):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # held back while the process started
 
     def teardown(self, worker: distributed.Worker) -> None:
-        """Drop the videos in flight if the worker closes."""
         if worker.status in (Status.closing, Status.closing_gracefully):
             worker.log_event(LEAVING_TOPIC, worker.address)
             _drop_videos()
@@ -137,7 +136,6 @@ class StopOnUserSignal(distributed.NannyPlugin):
     name = "flowcpc-stop-on-user-signal"
 
     def setup(self, nanny: distributed.Nanny) -> None:
-        """Handle the signal if the nanny is a process of its own."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
 

@@ -38,15 +38,12 @@ _OTHERS_S = 20.0  # how long the first worker that is ready waits for the examin
 
 @dataclasses.dataclass(frozen=True)
 class ClusterJob:
-    """What the workers of a cluster are to do: `extract` videos with `settings`.
-
-    They must pass the test with `probe` first. `remaining` returns how many videos are not done.
-    """
+    """What the workers of a cluster are to do: `extract` videos with `settings`."""
 
     settings: ExtractionSettings
-    probe: Probe
+    probe: Probe  # a test that they must pass first
     extract: Extract
-    remaining: Callable[[], int]
+    remaining: Callable[[], int]  # returns how many videos are not done
     listener: Listener
 
 
@@ -85,7 +82,7 @@ class _Worker:
 
 @dataclasses.dataclass(eq=False)
 class DaskWorkers:
-    """The workers of a scheduler. A context manager."""
+    """The workers of a scheduler, with the methods of `ThreadWorkers`. A context manager."""
 
     client: Client
     name: str  # of the scheduler, in messages
@@ -145,13 +142,18 @@ class DaskWorkers:
         resources = None
         if worker.report.has_gpu:  # Dask adds shares up in floating point, so a little less
             resources = {"GPU": (1 - 1e-6) / worker.report.slots}
-        name, job = ("extract", task.video.video_id), self.job
-        arguments = (dask_tasks.extract_on_worker, job.extract, job.settings, task.video)
-        future = self._submit(worker.address, name, *arguments, resources=resources)
+        arguments = (dask_tasks.extract_on_worker, self.job.extract, self.job.settings, task.video)
+        options: dict[str, Any] = {"key": ("extract", task.video.video_id), "resources": resources}
+        future = self._submit(worker.address, *arguments, **options)
         worker.videos[task.video.video_id] = _InFlight(task, future, alone)
         return True
 
     def wait(self) -> list[EndedTask]:
+        """Return the videos that have ended, after a short wait for events if there is none.
+
+        Raises OperationError when the workers are lost, StoreWriteError when the store cannot be
+        written.
+        """
         if time.monotonic() - self._checked >= _TICK_S:  # however many events there are
             self._check()
         with contextlib.suppress(queue.Empty):
@@ -169,17 +171,10 @@ class DaskWorkers:
         """Let the client's own thread handle an event."""
         self._events.put(functools.partial(handle, *arguments))
 
-    def _submit(
-        self,
-        address: str,
-        name: tuple[str, str],
-        function: Callable[..., None],
-        *arguments: Any,
-        resources: dict[str, float] | None = None,
-    ) -> Future[None]:
+    def _submit(self, address: str, function: Any, *arguments: Any, **options: Any) -> Future[None]:
         """Run `function` on a worker. It sends its result to the topic; here are only errors."""
-        key = (*name, next(self._numbers), self._topic)  # differs from those of other runs
-        options = {"key": key, "workers": [address], "resources": resources, "pure": False}
+        options["key"] = (*options["key"], next(self._numbers), self._topic)  # no other run has it
+        options |= {"workers": [address], "pure": False}
         future: Future[None] = self.client.submit(function, self._topic, *arguments, **options)
         future.add_done_callback(lambda future: self._put(self._fail, address, future))
         return future
@@ -194,7 +189,7 @@ class DaskWorkers:
     def _join(self, address: str) -> None:
         if address not in self._workers and address not in self._joining:
             arguments = (dask_tasks.examine_worker, self.job.probe, self.job.settings.backend)
-            self._joining[address] = self._submit(address, ("examine", address), *arguments)
+            self._joining[address] = self._submit(address, *arguments, key=("examine", address))
             self._last_usable = time.monotonic()
 
     def _fail(self, address: str, future: Future[None]) -> None:

@@ -118,9 +118,8 @@ def _refuse_conflicts(given: Mapping[str, Any]) -> None:
 def _existing_scheduler(given: Mapping[str, Any]) -> ExistingScheduler:
     file, address = given.get("scheduler_file"), given.get("scheduler")
     if file is not None and not Path(file).is_file():
-        raise FileNotFoundError(
-            f"--scheduler-file {file} does not exist; a scheduler writes it when it starts"
-        )
+        cure = "a scheduler writes it when it starts"
+        raise FileNotFoundError(f"--scheduler-file {file} does not exist; {cure}")
     pattern = r"(\w+://)?(\[[^\]\s]+\]|[^:/\s\[\]]+):\d+"
     if address is not None and not re.fullmatch(pattern, address):
         raise ValueError(f"--scheduler {address!r} is no address; write it as tcp://HOST:PORT")

@@ -52,23 +52,19 @@ def differences(remote: Mapping[str, str]) -> str:
 
 def check_scheduler(address: str, remote_versions: Callable[[], Mapping[str, str]]) -> None:
     """Raise OperationError if a scheduler cannot read our tasks; they would wait for ever."""
-    scheduler = f"the scheduler at {address}"
     try:
         different = differences(remote_versions())
+        problem = f"has other software ({different}); install the same there and restart it"
     except Exception as error:
-        problem = f"{scheduler} cannot load flowcpc ({type(error).__name__}: {error})"
-        raise OperationError(f"{problem}; install the same flowcpc there") from error
+        different = f"{type(error).__name__}: {error}"
+        problem = f"cannot load flowcpc ({different}); install the same flowcpc there"
     if different:
-        problem = f"{scheduler} has other software ({different})"
-        raise OperationError(f"{problem}; install the same versions there and restart it")
+        raise OperationError(f"the scheduler at {address} {problem}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """A file in the store with a random token, and a video, which every worker must see.
-
-    A killed run leaves the file as a temporary one, and the next run collects it.
-    """
+    """A (temporary) file in the store with a random token, and a video, which all must see."""
 
     store: str
     token: str
@@ -95,20 +91,15 @@ def made_probe(settings: ExtractionSettings, task: VideoTask) -> Iterator[Probe]
 
 @dataclasses.dataclass(frozen=True)
 class WorkerReport:
-    """What a worker says about itself before its first video.
-
-    `answer` is the file that it wrote into the store; `problem` says, in words, why it cannot work.
-    `slots` is how many videos it processes at a time, `nanny` the address of the process that
-    restarts it.
-    """
+    """What a worker says about itself before its first video."""
 
     host: str
     pid: int
     versions: dict[str, str]
-    answer: str = ""
-    problem: str = ""
-    nanny: str | None = None
-    slots: int = 1
+    answer: str = ""  # the file that it wrote into the store
+    problem: str = ""  # why it cannot work, in words
+    nanny: str | None = None  # address of the process that restarts it
+    slots: int = 1  # how many videos it processes at a time
     has_gpu: bool = False
 
 

@@ -18,10 +18,9 @@ def check_slurm() -> None:
     """Raise ValueError if jobs cannot be submitted from this machine."""
     missing = [name for name in ("sbatch", "squeue", "scancel") if shutil.which(name) is None]
     if missing:
-        raise ValueError(
-            f"--cluster slurm needs {missing[0]}, which is not on this machine's PATH; "
-            "run it where jobs are submitted, or use --cluster local"
-        )
+        cure = "run it where jobs are submitted, or use --cluster local"
+        problem = f"--cluster slurm needs {missing[0]}, which is not on this machine's PATH"
+        raise ValueError(f"{problem}; {cure}")
 
 
 def job_options(place: SlurmJobs, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,9 +52,8 @@ def check_job(script: str) -> None:
     if answer.returncode:
         lines = filter(None, map(str.strip, answer.stderr.splitlines()))
         reasons = "; ".join(line.partition("error: ")[2] or line for line in lines)
-        raise OperationError(
-            f"SLURM refuses the workers' jobs: {reasons}; change the options of --cluster slurm"
-        )
+        cure = "change the options of --cluster slurm"
+        raise OperationError(f"SLURM refuses the workers' jobs: {reasons}; {cure}")
 
 
 def jobs_in_queue(jobs: Collection[str]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Workers that extract videos: their interface, and threads of this process; see `dask_workers`."""
+"""Threads of this process that extract videos; `dask_workers.DaskWorkers` has the same methods."""
 
 import dataclasses
 import os
@@ -6,9 +6,8 @@ import platform
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Protocol
 
 from flowcpc.pipeline.decoding.limits import Preempted
 from flowcpc.pipeline.extraction.extract import ExtractionSettings, Outcome
@@ -23,48 +22,19 @@ _TICK_S = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class EndedTask:
-    """A video that no worker processes any more.
-
-    `outcome` is None where the video was dropped: its worker was asked to stop, or died. If it died
-    while this was its only video, `cause_of_death` returns how, in words; `is_suspect` if it was
-    processing others too.
-    """
+    """A video that no worker processes any more."""
 
     task: VideoTask
-    outcome: Outcome | None = None
-    is_suspect: bool = False
-    cause_of_death: Callable[[], str] | None = None
-
-
-class Workers(Protocol):
-    """Workers that each process one video or, on a GPU, several at a time.
-
-    `pairs` is the number of pairs computed so far, including those of videos in flight.
-    """
-
-    pairs: int
-
-    def start(self, task: VideoTask, alone: bool) -> bool:
-        """Give a video to a worker with a free slot; return whether there was one.
-
-        A video that runs `alone` needs an idle worker, and shares it with no other.
-        """
-
-    def wait(self) -> Iterable[EndedTask]:
-        """Return the videos that have ended, after a short wait if there is none.
-
-        Raises OperationError when the workers are lost, StoreWriteError when the store cannot be
-        written.
-        """
-
-    def states(self) -> list[WorkerState]:
-        """Return which videos each worker is processing, and its throughput since it was ready."""
+    outcome: Outcome | None = None  # None: its worker was asked to stop, or died
+    is_suspect: bool = False  # its worker died while it was processing others too
+    cause_of_death: Callable[[], str] | None = None  # returns how a worker died with this video
 
 
 class ThreadWorkers:
     """One worker: this process, with as many videos at a time as the backend can use.
 
-    A context manager; videos in flight are dropped at its end and when `should_stop` returns true.
+    Videos in flight are dropped when it is closed and when `should_stop` returns true.
+    `pairs` is the number of pairs computed so far, including those of videos in flight.
     """
 
     def __init__(
@@ -80,18 +50,18 @@ class ThreadWorkers:
         self._should_stop = lambda: should_stop() or self._closed.is_set()
         self._new_pairs: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._opened = time.monotonic()
-        # Videos in flight, and when they were started in seconds since the epoch.
-        self._videos: dict[Future[Outcome], tuple[VideoTask, float]] = {}
+        self._videos: dict[Future[Outcome], tuple[VideoTask, float]] = {}  # in flight, since
 
-    def __enter__(self) -> "ThreadWorkers":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Drop the videos in flight."""
         self._closed.set()
         self._pool.shutdown()
 
     def start(self, task: VideoTask, alone: bool) -> bool:
-        """Give a video to a free thread, if any. Only this process can die, whatever `alone` is."""
+        """Give a video to a worker with a free slot; return whether there was one.
+
+        One that runs `alone` shares its worker with no other; here, only this process can die.
+        """
         if len(self._videos) >= self._slots:
             return False
         arguments = (self._settings, task.video, self._new_pairs.put)
@@ -115,7 +85,7 @@ class ThreadWorkers:
             self.pairs += self._new_pairs.get()
 
     def states(self) -> list[WorkerState]:
-        """Return the videos in flight, and the throughput since the beginning."""
+        """Return which videos each worker is processing, and its throughput since it was ready."""
         rate = self.pairs / max(time.monotonic() - self._opened, 1e-3)
         since = min((started for _, started in self._videos.values()), default=time.time())
         videos = tuple(task.video.video_id for task, _ in self._videos.values())

@@ -31,15 +31,14 @@ from flowcpc.pipeline.tvl1.solver import check_backend, compute_flow, resolve_ba
 from flowcpc.stores.base.errors import DamagedStoreError, OperationError, first_line
 from flowcpc.stores.encoding import DEFAULT, encoding_by_name
 from flowcpc.stores.flow_store import FlowStore, open_store
-from flowcpc.stores.records.contract import FailureRecord, SourceStamp
+from flowcpc.stores.records.contract import SourceStamp
 
 _MAX_FRAMES_CPU, _MAX_FRAMES_GPU = 32, 256  # in a block
 STORED, FAILED = "stored", "failed"
 KIND_MISSING = "missing"  # a listed video that does not exist
 KIND_FILE = "file"  # the video is to blame: another try gives the same result
 KIND_MACHINE = "machine"  # memory, time, a crash: the next run tries again
-STRICT_FRAMES = 1
-STRICT_SHARE = 0.01
+STRICT_FRAMES, STRICT_SHARE = 1, 0.01
 MIN_MEMORY = 256 << 20  # half of it is the decoder itself
 
 
@@ -87,9 +86,8 @@ class ExtractionSettings:
         try:
             parameters = TVL1Parameters(**numerics["tvl1"])
         except TypeError as error:
-            raise ValueError(
-                f"the flow was computed by another release of flowcpc ({error}); use that release"
-            ) from error
+            problem = f"the flow was computed by another release of flowcpc ({error})"
+            raise ValueError(f"{problem}; use that release") from error
         return cls(str(videos), str(store), parameters=parameters, **options)
 
     @property
@@ -113,18 +111,14 @@ class ExtractionSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Result of one video: its status is STORED or FAILED, for a `reason`.
-
-    `may_pass` says whether another try may succeed: after a crash or a lack of memory, not after a
-    limit. `stages` are the seconds of each stage.
-    """
+    """Result of one video."""
 
     video_id: str
-    status: str
+    status: str  # STORED or FAILED
     flows: int = 0
     reason: str = ""
-    may_pass: bool = False
-    stages: dict[str, float] = dataclasses.field(default_factory=dict)
+    may_pass: bool = False  # another try may succeed: after a crash or no memory, not after a limit
+    stages: dict[str, float] = dataclasses.field(default_factory=dict)  # seconds of each
 
 
 class StoreWriteError(OperationError):
@@ -186,28 +180,14 @@ def extract_video(
 
 
 def record_failure(
-    store: FlowStore,
-    video: Video,
-    kind: str,
-    reason: str,
-    stamp: SourceStamp,
-    *,
-    host: str | None = None,
-    seconds: float | None = None,
+    store: FlowStore, video: Video, kind: str, reason: str, stamp: SourceStamp, **attempt: Any
 ) -> None:
-    """Record why `video` has no flow; `host` made the last attempt, which took `seconds`."""
+    """Record why `video` has no flow; `attempt` is the host and seconds of the last attempt."""
     earlier = store.failure_of(video.video_id)
-    record: FailureRecord = {
-        **video.to_record(),
-        **stamp,
-        "kind": kind,
-        "reason": reason,
-        "attempts": 1 + (earlier["attempts"] if earlier else 0),
-        "time": time.time(),
-        "host": host,
-        "seconds": seconds,
-    }
-    store.record_failure(record)
+    attempts = 1 + (earlier["attempts"] if earlier else 0)
+    record: Any = {**video.to_record(), **stamp, "kind": kind, "reason": reason}
+    record |= {"attempts": attempts, "time": time.time(), "host": None, "seconds": None}
+    store.record_failure(record | attempt)
 
 
 def _extract(
@@ -223,18 +203,15 @@ def _extract(
     encoding, stages = store.encoding, Stages()
     backend = resolve_backend(settings.backend)
     path = Path(settings.videos, video.path)
-    request = Request(
-        path,
-        settings.size,
-        block=settings.max_frames or (_MAX_FRAMES_GPU if backend == "cuda" else _MAX_FRAMES_CPU),
-        threads=settings.threads,
-        memory_limit=settings.memory_limit,
-        max_blocks=1 if settings.max_frames else None,
-        with_jpegs=settings.with_frames,
-    )
+    block = settings.max_frames or (_MAX_FRAMES_GPU if backend == "cuda" else _MAX_FRAMES_CPU)
+    limits = (settings.threads, settings.memory_limit, 1 if settings.max_frames else None)
+    request = Request(path, settings.size, block, *limits, with_jpegs=settings.with_frames)
     with stages.timed("decode"):
         source = decoder.open(request, watch)
-    solve = _solver(settings, backend)
+    solve = shared_solver(settings.parameters).compute
+    if backend != "cuda":
+        options: Any = {"parameters": settings.parameters, "threads": settings.threads}
+        solve = functools.partial(compute_flow, backend=backend, **options)
     columns: dict[str, list[Any]] = {}
     scores: list[NDArray[np.float32]] = []
     with store.write_video(video.video_id, (source.height, source.width)) as writer:
@@ -284,24 +261,13 @@ def _check_frames(source: DecodedVideo, strict: bool) -> None:
     decoded, header = source.decoded_frames, source.header_frames
     if decoded < 2:
         raise VideoError("has 1 frame; flow needs at least 2")
-    if not strict or header is None:
-        return
-    if abs(decoded - header) > max(STRICT_FRAMES, STRICT_SHARE * header):
+    difference = 0 if header is None else abs(decoded - header)
+    if strict and difference > max(STRICT_FRAMES, STRICT_SHARE * (header or 0)):
         raise VideoError(
             f"decodes to {decoded} frames and its header says {header}; --strict allows a "
             f"difference of {STRICT_FRAMES} frame or {STRICT_SHARE:.0%}; to store it marked, "
             "leave --strict out and give --retry-failed"
         )
-
-
-def _solver(
-    settings: ExtractionSettings, backend: str
-) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    if backend == "cuda":
-        return shared_solver(settings.parameters).compute
-    return functools.partial(
-        compute_flow, parameters=settings.parameters, backend=backend, threads=settings.threads
-    )
 
 
 def _versions() -> str:

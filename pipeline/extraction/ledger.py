@@ -93,8 +93,9 @@ def plan_extraction(
         may_skip = not retry_failed and video.video_id not in again
         if size is None:
             plan.skipped.append(video.video_id)
-            if kind != (missing := extract.KIND_MISSING):
-                extract.record_failure(store, video, missing, "the file does not exist", stamp)
+            if kind != extract.KIND_MISSING:
+                reason = "the file does not exist"
+                extract.record_failure(store, video, extract.KIND_MISSING, reason, stamp)
         elif kind == extract.KIND_FILE and may_skip and _is_same_source(failure, stamp):
             plan.skipped.append(video.video_id)
         else:

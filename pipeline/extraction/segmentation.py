@@ -103,8 +103,7 @@ def find_segments(
 
 def _spans(frames: Mapping[str, Sequence[Any]], starts: list[int], stops: list[int]) -> Columns:
     times = frames["time_s"]
-    # The last flow is assumed to last as long as the one before it.
-    last_interval = times[-1] - times[-2] if len(times) > 1 else 0.0
+    last_interval = times[-1] - times[-2] if len(times) > 1 else 0.0  # as long as the one before
     ends = [*times[1:], times[-1] + last_interval]
     columns: Columns = {
         "start": starts,
