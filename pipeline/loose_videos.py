@@ -35,7 +35,7 @@ def find_videos(paths: Sequence[Path]) -> tuple[Path, Dataset]:
             "give video files, or folders of them"
         )
     folder = Path(os.path.commonpath([file.parent for file in files]))
-    names = [file.relative_to(folder).as_posix() for file in files]
+    names = [file.relative_to(folder).as_posix() for file in sorted(files)]
     videos = [Video(os.path.splitext(name)[0], name, None, None, {}) for name in names]
     remarks = [f"files without a video extension are left out ({others})"] if others else []
     return folder, Dataset(listing.sorted_by_id(videos), remarks)
