@@ -57,7 +57,7 @@ def image_pair(*paths: Path) -> Frames:
 
 def real_pairs() -> Iterator[tuple[str, Frames]]:
     """Pairs of real frames: quiet and fast motion, a cut, packed B-frames, stills of other sets."""
-    for path in sorted((CLIPS).glob("*/*.avi"))[::12]:
+    for path in sorted(CLIPS.glob("*/*.avi"))[::12]:
         yield path.stem, clip_frames(path, *SIZES[0], None, 2)
     for n, path in enumerate(sorted((DATA / "clips").rglob("*.*"))):
         yield f"{path.parent.name} clip {n + 1}", clip_frames(path, *SIZES[0], None, 2)

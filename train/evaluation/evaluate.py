@@ -51,8 +51,8 @@ def evaluate(
     Parameters
     ----------
     run_path, out : path, optional
-        A run, and where its results go. [default: RUN] A second data set needs another `out`, and
-        so do the modes `scratch` and `random` without a run.
+        A run; results go to OUT/evaluate. [default: RUN/evaluate] A run that is evaluated on a
+        second data set needs `out`, and so do the modes `scratch` and `random` without a run.
     mode : str
         A name of flowcpc.train.evaluation.modes.MODES. `linear` and the modes on features also
         evaluate an untrained encoder.

@@ -49,7 +49,10 @@ def score_predictions(
 
 
 def score_classes(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """Return rows: encoder, protocol, label, videos, top1, most_often (predicted class)."""
+    """Return one row per encoder, protocol and tested class: label, videos, top1, most_often.
+
+    `most_often` is the class that is predicted most for its videos.
+    """
     rows = []
     columns = ["encoder", "protocol", "label", "videos", "top1", "most_often"]
     for encoder, protocol, mine in _by_encoder(predictions):

@@ -23,8 +23,8 @@ class Execution:
     compile: bool = False  # the model, by torch.compile
     # Compile it and replay its kernels as CUDA graphs, for models bound by kernel launches.
     cuda_graphs: bool = False
-    tensorboard: bool = False  # write the lines of metrics there too
-    wandb: bool = False  # and there
+    tensorboard: bool = False  # write the lines of metrics to TensorBoard, too
+    wandb: bool = False  # write them to Weights & Biases
 
     def __post_init__(self) -> None:
         if self.workers < 0:

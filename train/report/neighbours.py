@@ -1,6 +1,6 @@
 """The embeddings of a run in a report: a map of its test videos, and their nearest neighbours."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,23 @@ _PERPLEXITY = 30
 _QUERIES, _NEIGHBOURS = 6, 5
 _THUMBNAIL, _WHEEL = 160, 96  # px
 _SEED = 0
+
+
+class Search(TypedDict):
+    """Test videos, each followed by its nearest training videos: pictures of their flow.
+
+    `first_right` and `chance` are shares of all `tests` videos whose nearest of the `gallery`, or a
+    random one, has their class; full colour is a flow of `speed` px per frame.
+    """
+
+    run: Run
+    queries: list[list[dict[str, Any]]]  # video_id, label, picture; of neighbours similarity, right
+    speed: float
+    wheel: str
+    first_right: float
+    chance: float
+    tests: int
+    gallery: int
 
 
 def class_map(run: Run, rows: pd.DataFrame, vectors: NDArray[np.float32]) -> Chart | None:
@@ -46,12 +63,10 @@ def class_map(run: Run, rows: pd.DataFrame, vectors: NDArray[np.float32]) -> Cha
 
 def search(
     store: FlowStore, run: Run, rows: pd.DataFrame, vectors: NDArray[np.float32]
-) -> dict[str, Any] | None:
+) -> Search | None:
     """Return one test video of each of some classes, and the training videos nearest by cosine.
 
-    `first_right` and `chance` are shares of all `tests` videos whose nearest of the `gallery`, or a
-    random one, has their class; full colour is a flow of `speed` px per frame. Returns None where
-    the store has no embedded test videos, or no embedded training videos.
+    Returns None where the store has no embedded test videos, or no embedded training videos.
     """
     if "split" not in rows:
         return None
@@ -73,7 +88,7 @@ def search(
     flows = {row: _middle_flow(store, str(rows["video_id"][row])) for row in sorted(shown)}
     speed = fitting_scale(list(flows.values()))
 
-    def thumbnail(row: int, **neighbour: object) -> dict[str, object]:
+    def thumbnail(row: int, **neighbour: object) -> dict[str, Any]:
         picture = picture_uri(flow_to_rgb(flows[row], speed), _THUMBNAIL)
         video = {"video_id": str(rows["video_id"][row]), "label": str(labels[row])}
         return {**video, "picture": picture, **neighbour}

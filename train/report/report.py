@@ -22,7 +22,7 @@ _BLUE, _ORANGE = "#0072b2", "#d55e00"  # colour-blind readers can tell them apar
 def draw_curve(run_path: str | os.PathLike[str]) -> Path:
     """Draw loss and unsupervised accuracy over the steps of a run and return RUN/curve.png.
 
-    Raises FileNotFoundError without a run, ValueError without metrics.
+    Raises FileNotFoundError when there is no run, ValueError when it has no metrics yet.
     """
     from matplotlib.figure import Figure  # takes most of a second to load
 

@@ -1,9 +1,9 @@
 """What a report reads of each run: settings, metrics, results and predictions."""
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from flowcpc.train.settings.presets import Preset
 MODES = ("linear", "finetune", "scratch", "knn", "probe", "random", "retrieval")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Run:
     """A run, or a folder of evaluations that need no run."""
 
@@ -76,10 +76,11 @@ def read_runs(paths: Sequence[str | os.PathLike[str]]) -> list[Run]:
                 f"{folder} holds neither a checkpoint nor results; {where_a_run_is(folder)}"
             )
         name, metrics = "/".join(parts[-depth:]), pd.DataFrame(read_metrics(folder))
-        about: tuple[Any, Any, Any] = (None, 0, {})
+        run = Run(name, folder, None, 0, {}, metrics, results, colour)
         if checkpoint is not None:
-            about = (checkpoint.config, checkpoint.step, checkpoint.numerics)
-        runs.append(Run(name, folder, *about, metrics, results, colour))
+            config, step, numerics = checkpoint.config, checkpoint.step, checkpoint.numerics
+            run = dataclasses.replace(run, config=config, step=step, numerics=numerics)
+        runs.append(run)
     return runs
 
 

@@ -1,7 +1,7 @@
 """The health of a store: videos without flow, short videos, videos that decoded unexpectedly."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import pandas as pd
 
@@ -15,12 +15,26 @@ from flowcpc.train.settings.config import PretrainConfig
 _MOST_NAMED = 40
 
 
-def health(store: FlowStore, runs: Sequence[Run]) -> dict[str, Any]:
-    """Return the health of a store, and which videos are too short for the settings of `runs`.
+class Listing(TypedDict):
+    """A finding about `count` videos, of which `names` are some, each with a remark."""
 
-    `tiles` are (what, value, style); `miscounted` and each of `short` are findings about `count`
-    videos, of which `names` are some, each with a remark.
-    """
+    summary: str
+    count: int
+    names: list[tuple[str, str]]
+    note: str
+
+
+class Health(TypedDict):
+    """The state of a store; `tiles` are (what, value, style)."""
+
+    tiles: list[tuple[str, str, str]]
+    failures: Table | None
+    miscounted: Listing
+    short: list[Listing]
+
+
+def health(store: FlowStore, runs: Sequence[Run]) -> Health:
+    """Return the health of a store, and which videos are too short for the settings of `runs`."""
     tables = store.tables("videos", "failures", "shots")
     videos, failures = tables["videos"], tables["failures"]
     longest = shots_of(tables["shots"], videos["video_id"].tolist()).longest
@@ -65,7 +79,7 @@ def _failures(store: FlowStore, failures: pd.DataFrame) -> Table:
     return Table("Videos without flow", caption, columns, rows)
 
 
-def _miscounted(videos: pd.DataFrame) -> dict[str, Any]:
+def _miscounted(videos: pd.DataFrame) -> Listing:
     """Return the videos that did not decode to the number of frames in their header."""
     wrong = videos[:0]
     if "decoded_is_header" in videos:
@@ -80,8 +94,8 @@ def _miscounted(videos: pd.DataFrame) -> dict[str, Any]:
     return {"summary": summary, "count": len(wrong), "names": names, "note": ""}
 
 
-def _short(run: str, config: PretrainConfig, shots: pd.DataFrame) -> dict[str, Any]:
-    """Return the videos whose longest shot is shorter than a sequence; `shots` are in order."""
+def _short(run: str, config: PretrainConfig, shots: pd.DataFrame) -> Listing:
+    """Return the videos whose longest shot is shorter than a sequence; `shots`: shortest first."""
     span = config.shortest_span
     widest = config.num_flows + (config.num_segments - 1) * asked_strides(config)[1]
     short = shots[shots["longest"] < span]

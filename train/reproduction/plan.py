@@ -178,8 +178,9 @@ def cpu_scale(config: PretrainConfig, store: FlowStore, most: int) -> PretrainCo
     flows = max(1, round(share * config.num_flows))
     spacing = max(1, round(share * config.spacing)) if config.spacing else 0
     selection = config.selection
-    if selection == "overlap" and (spacing := min(spacing, flows - 1)) == 0:
-        selection = "consecutive"
+    if selection == "overlap":
+        spacing = min(spacing, flows - 1)
+        selection = selection if spacing else "consecutive"
     tiny = ("width", "steps", "checkpoint_every", "log_every")
     return dataclasses.replace(
         config,

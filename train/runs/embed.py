@@ -63,8 +63,8 @@ def embed_store(
 
     The call can be killed at any time; only complete parts are kept. A batch holds segments of one
     video only, so a vector never depends on which other videos are embedded. The size of a batch,
-    at most `batch_size` segments, changes memory use, and values within rounding. `splits` limits
-    the videos to these SPLITS of the run's fold.
+    at most `batch_size` segments, changes memory use, and values within rounding. With `splits`
+    ("train", "val", "test"), only videos of these splits of the run's fold are embedded.
 
     Raises ValueError if `splits` selects no video, the store's numerics differ from the run's, or
     another process is writing the same embeddings; FileNotFoundError if the store or the run does

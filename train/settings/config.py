@@ -50,7 +50,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainConfig(Settings):
-    """Settings of one run; the defaults are of Lorre et al. 2019, sections 4.3 and 5, table 1."""
+    """Settings of one run; the defaults are those of Lorre et al. 2019 (4.3, 5 and table 1)."""
 
     preset: str = "table1-flow"  # name of the preset that the settings started from
     # model1: one context from the first segments predicts each later one. model2: a context after

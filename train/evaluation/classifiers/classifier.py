@@ -30,7 +30,7 @@ class Classifier(nn.Module):
     """Dense layers, called `heads`, on the averaged features of an encoder.
 
     The heads share the features, and each learns its own labels; `seed` decides their initial
-    weights. A `frozen` encoder is not trained.
+    weights. A `frozen` encoder is not trained and stays in eval mode.
     """
 
     def __init__(
@@ -42,6 +42,13 @@ class Classifier(nn.Module):
         size = encoder.config.latent_size
         self.heads = nn.ModuleDict({name: nn.Linear(size, classes) for name in heads})
         self.frozen = frozen
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """Set the mode; a frozen encoder stays in eval mode."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
 
     def forward(self, segments: Tensor, dropout: float = 0.0) -> dict[str, Tensor]:
         """Return scores (B, classes) by head for segments (B, T, planes, h, w).
@@ -83,8 +90,6 @@ def train_classifier(
     fields: dict[str, float | str] = {}
     draws = named_seed(seed, purpose)
     classifier.train()
-    if frozen:
-        classifier.encoder.eval()
     with features.random_batches(reader, draws, evaluation, range(first, steps)) as batches:
         for done, batch in enumerate(batches, start=first + 1):
             for group in optimizer.param_groups:

@@ -54,7 +54,10 @@ def random_batches(
 def every_video_once(
     reader: SegmentReader, protocol: str, seed: int, evaluation: EvaluationConfig
 ) -> Batches:
-    """Return a context with batches of all videos: segments of a protocol, centre-cropped."""
+    """Return a context with an iterator over batches of all videos in order, read ahead.
+
+    `protocol` chooses the segments; they are cropped at the centre.
+    """
     videos = np.arange(len(reader.flows))
     counts = {"num_segments": evaluation.segments, "num_flows": reader.num_flows}
     if protocol == protocols(evaluation.segments)[0]:
@@ -85,9 +88,9 @@ def estimate_statistics(
     evaluation: EvaluationConfig,
     listener: Listener = SILENT,
 ) -> None:
-    """Set the batch-norm statistics of `encoder` to means over random segments; leave it in eval.
+    """Set the batch-norm statistics of `encoder` to means over random segments of the videos.
 
-    Those of an untrained encoder fit no data. Raises Stopped.
+    Those of an untrained encoder fit no data. The encoder is left in eval mode. Raises Stopped.
     """
     norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]

@@ -83,6 +83,17 @@ def test_a_trained_dense_layer_is_scikit_learn_s_logistic_regression(
             np.testing.assert_allclose(found[head, protocol], expected, atol=2e-3)
 
 
+def test_a_frozen_encoder_stays_in_eval_mode(encoder: Encoder) -> None:
+    """Otherwise a training loop of a user would change the statistics of its batch norm."""
+    classifier = Classifier(encoder, ("head",), 3, seed=0, frozen=True)
+    assert classifier.train().training
+    assert not any(part.training for part in encoder.modules())
+    assert all(
+        part.training
+        for part in Classifier(encoder, ("head",), 3, seed=0, frozen=False).train().modules()
+    )
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 13])
 def test_logits_do_not_depend_on_the_batch(
     reader: SegmentReader, encoder: Encoder, batch_size: int
