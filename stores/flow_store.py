@@ -82,26 +82,31 @@ def _check_new_folder(root: Path) -> None:
     above = next(path for path in (root, *root.absolute().parents) if path.exists())
     if above != root and not above.is_dir():
         raise ValueError(f"{root} cannot be a store, because {above} is a file; give another path")
-    entries = root.iterdir() if root.is_dir() else filter(Path.exists, [root])
-    # A store that another process is making has a lock and temporary files.
-    foreign = (e for e in entries if e.name != layout.LOCK_FILE and e.suffix != TEMPORARY_SUFFIX)
-    if any(foreign) and not (root / layout.STORE_FILE).exists():
+    foreign = root.exists()
+    if root.is_dir():  # a store that another process is making has a lock and temporary files
+        names = (entry.name for entry in root.iterdir())
+        foreign = any(n != layout.LOCK_FILE and not n.endswith(TEMPORARY_SUFFIX) for n in names)
+    if foreign and not (root / layout.STORE_FILE).exists():
         raise ValueError(f"{root} exists and is not a flowcpc store; give a new or empty folder")
 
 
 class FlowStore:
-    """Optical flow of many videos, with tables over them; made by `open_store`, `create_store`."""
+    """Optical flow of many videos, with tables over them; made by `open_store`, `create_store`.
+
+    Every flow has the `size` (height, width), px. If videos differ in size, it is None, and
+    `short_side` is what they share, px; the columns of `videos` have the sizes. `encoding` turns
+    codes into px. `has_frames` says whether the frames that flow was computed from are stored too.
+    """
 
     def __init__(self, path: Path, array_format: str, numerics: Numerics) -> None:
         self.path = path
         self.array_format = array_format  # "zarr" or "hdf5"
         self.numerics = numerics  # what decides the stored values, as in store.json
         self.digest = digest_of(array_format, numerics)  # as in every commit
-        self.short_side: int | None = numerics.get("short_side")  # px, if videos differ in size
-        # (height, width) of every flow, px; None if videos differ (see the columns of `videos`).
+        self.short_side: int | None = numerics.get("short_side")
         self.size = None if self.short_side else (numerics["height"], numerics["width"])
         self.encoding = encoding_from_json(numerics["encoding"])
-        self.has_frames = "frames" in numerics  # those that flow was computed from
+        self.has_frames = "frames" in numerics
 
     # With `columns`, only these columns are read; an unknown one raises KeyError.
 
@@ -251,8 +256,15 @@ class FlowStore:
             problem = f"the flow of {video_id} is {given}, but {self.path} takes {rule}"
             raise ValueError(f"{problem}; resize it")
         per_chunk = self.numerics.get("flows_per_chunk") or layout.flows_per_chunk(*size)
-        store = (self.path, self.array_format, self.digest, self.encoding, self.has_frames)
-        return VideoWriter(*store, video_id, (per_chunk, 2, *size))
+        return VideoWriter(
+            self.path,
+            video_id,
+            array_format=self.array_format,
+            digest=self.digest,
+            encoding=self.encoding,
+            with_frames=self.has_frames,
+            chunk=(per_chunk, 2, *size),
+        )
 
     def relabel(self, commit: CommitRecord, source: SourceRecord) -> None:
         """Replace label, group and folds in the commit of a stored video; its arrays stay."""
@@ -274,7 +286,10 @@ class FlowStore:
         return locked(self.path / layout.LOCK_FILE, shared=True)
 
     def left_alone(self) -> contextlib.AbstractContextManager[bool]:
-        """Lock the store; get True if no other process holds it, as the last of several does."""
+        """Lock the store; the block gets True if no other process holds it.
+
+        When several writers finish at the same time, only the last one gets True.
+        """
         return shared_by_last(self.path / layout.LOCK_FILE)
 
     def collect_garbage(self) -> int:

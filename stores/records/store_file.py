@@ -26,10 +26,11 @@ def read_store_file(root: Path) -> tuple[str, Numerics]:
     try:
         meta = record_file.read_record(file)
     except DamagedStoreError as error:
-        with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
-            old = json.loads(file.read_bytes())  # the first formats had no checksum
-            if isinstance(old, dict) and "checksum" not in old:
-                _check_format(root, old)
+        old = None
+        with contextlib.suppress(ValueError):
+            old = json.loads(file.read_bytes())
+        if isinstance(old, dict) and "checksum" not in old:  # as the first formats
+            _check_format(root, old)
         message = f"{file} does not fit its checksum; restore it from a copy of the store"
         raise DamagedStoreError(message) from error
     _check_format(root, meta)

@@ -317,6 +317,20 @@ def test_a_changed_store_file_is_refused(store: FlowStore) -> None:
         open_store(store.path)
 
 
+def test_a_store_file_that_python_cannot_read_is_damaged(tmp_path: Path) -> None:
+    """Python refuses integers of so many digits by a ValueError that is no JSONDecodeError."""
+    (tmp_path / layout.STORE_FILE).write_text('{"format": ' + "1" * 5000 + "}")
+    with pytest.raises(DamagedStoreError, match=r"store\.json does not fit its checksum"):
+        open_store(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "notes.tmp", layout.LOCK_FILE])
+def test_a_file_is_no_place_for_a_store(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="exists and is not a flowcpc store"):
+        create_store(tmp_path / name, NUMERICS)
+
+
 def test_no_store_and_a_folder_of_something_else(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="is not a flowcpc store"):
         open_store(tmp_path)
