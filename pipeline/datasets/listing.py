@@ -7,7 +7,7 @@ import itertools
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import cast
 
 from flowcpc.stores.base.errors import OperationError
@@ -149,8 +149,7 @@ def merge_folds(lines: Iterable[ListedUse], group: Callable[[str, str], str]) ->
             raise ValueError(f"{where}: {problem}; a video has one split in a fold")
     videos = []
     for path, of_path in splits.items():
-        folder, name = os.path.split(path)
-        stem, label = os.path.splitext(name)[0], os.path.basename(folder)
+        stem, label = os.path.splitext(os.path.basename(path))[0], PurePosixPath(path).parent.name
         folds = {fold: split for fold, split in sorted(of_path.items()) if split}
         videos.append(Video(stem, path, label, group(stem, label), folds))
     return videos

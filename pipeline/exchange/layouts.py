@@ -100,7 +100,9 @@ def encode_flow(
     full = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     for kind, channels in layout.kinds.items():
         image = np.ascontiguousarray(planes[..., channels])
-        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, layout.quality, *full])
+        valid, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, layout.quality, *full])
+        if not valid:
+            raise FolderError(f"OpenCV cannot write a JPEG of {_size(image)} px")
         yield kind, data.tobytes()
 
 

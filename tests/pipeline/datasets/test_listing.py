@@ -9,7 +9,7 @@ from builders import touch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowcpc.pipeline.datasets.listing import list_files, read_columns
+from flowcpc.pipeline.datasets.listing import list_files, merge_folds, read_columns
 from flowcpc.pipeline.datasets.sources import read_dataset
 from flowcpc.stores.base.errors import OperationError
 
@@ -76,3 +76,9 @@ def test_columns_may_stand_beside_spaces(tmp_path: Path) -> None:
         (f"{tmp_path / 'list.csv'}, line 2", {"path": "a.avi", "label": "X"}),
         (f"{tmp_path / 'list.csv'}, line 4", {"path": "b.avi", "label": ""}),
     ]
+
+
+@pytest.mark.parametrize("path", ["A/x.y.avi", "./A/x.y.avi", "A/./x.y.avi", "A//x.y.avi"])
+def test_the_label_is_the_name_of_the_folder(path: str) -> None:
+    (video,) = merge_folds([("line 1", path, "fold1", "train")], lambda stem, label: stem)
+    assert (video.video_id, video.label) == ("x.y", "A")

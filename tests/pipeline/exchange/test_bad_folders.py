@@ -32,6 +32,10 @@ def spoil(folder: Path, how: str) -> None:
         files[0].with_name("flow_x_1.jpg").write_bytes(files[0].read_bytes())
     elif how == "colour":
         cv2.imwrite(str(files[0]), np.tile(np.uint8([0, 128, 255]), (32, 48, 1)))
+    elif how == "grown":
+        for path in folder.glob("*_00003.jpg"):
+            cv2.imwrite(str(path), np.zeros((30, 48), np.uint8))
+        (folder / "flow_x_00004.jpg").write_bytes(b"junk")  # not read any more
     elif how == "late":
         for number in (1, 2):
             (folder / f"flow_x_{number:05d}.jpg").unlink()
@@ -54,6 +58,7 @@ def spoil(folder: Path, how: str) -> None:
         ),
         ("twins", "has both flow_x_00001.jpg and flow_x_1.jpg"),
         ("colour", "flow_x_00001.jpg is a colour image"),
+        ("grown", "flow_x_00003.jpg is 30x48, but the flow before it is 32x48"),
         ("late", "begins with number 3, but the first flow here is 1"),
         ("size", "flow_y_00005.jpg is 30x48 and flow_x_00005.jpg is 32x48"),
     ],

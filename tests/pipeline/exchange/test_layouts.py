@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from flowcpc.pipeline.exchange.layouts import LAYOUTS, dequantise, quantise
+from flowcpc.pipeline.exchange.layouts import (
+    LAYOUTS,
+    FolderError,
+    dequantise,
+    encode_flow,
+    quantise,
+)
 from flowcpc.stores.encoding import DEFAULT
 from flowcpc.stores.flow_store import FlowStore, create_store, open_store
 
@@ -67,6 +73,12 @@ def test_others_read_what_is_exported(
     found = as_a_denseflow_user_reads(tmp_path / "out" / "Right" / "b", first, 40)
     assert np.abs(found - store.read_flow("Right/b")).max() < JPEG_STEPS[layout] * STEP
     assert len(list((tmp_path / "out" / "Right" / "b").glob("*.jpg"))) == 80
+
+
+def test_flow_that_is_too_large_for_a_jpeg_is_refused() -> None:
+    flow = np.zeros((2, 1, 65501), np.float32)
+    with pytest.raises(FolderError, match="cannot write a JPEG of 1x65501 px"):
+        list(encode_flow(LAYOUTS["tsn"], flow, 20.0))
 
 
 def test_memdpc_has_u_in_blue_and_v_in_green(store: FlowStore, tmp_path: Path) -> None:
