@@ -6,17 +6,18 @@ from numpy.typing import NDArray
 
 from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
 
-_SAME = ("tau", "lambda_", "theta", "warps", "epsilon")  # names that are OpenCV's too
-
 
 def compute_flow(frames: NDArray[np.uint8], parameters: TVL1Parameters) -> NDArray[np.float32]:
     """Return flow of the profile "opencv-cpu", uint8 (T, H, W) -> float32 (T-1, 2, H, W) px."""
     create = cv2.optflow.DualTVL1OpticalFlow_create  # type: ignore[attr-defined]
     # OpenCV's object keeps a pyramid that a small frame cut short, so each call makes a new one.
-    same = {name: getattr(parameters, name) for name in _SAME}
     solver = create(
-        **same,
+        tau=parameters.tau,
+        lambda_=parameters.lambda_,
+        theta=parameters.theta,
         nscales=parameters.scales,
+        warps=parameters.warps,
+        epsilon=parameters.epsilon,
         innnerIterations=parameters.inner_iterations,
         outerIterations=parameters.outer_iterations,
         scaleStep=parameters.scale_step,

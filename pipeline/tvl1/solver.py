@@ -153,6 +153,6 @@ def devices() -> list[str]:
     """Return the names of the CUDA devices here; empty without any, or without numba-cuda."""
     try:
         from flowcpc.pipeline.tvl1.cuda import solve as cuda
-    except Exception:  # _cuda_problem reports it
+    except Exception:  # a broken installation of numba-cuda raises anything
         return []
     return cuda.device_names()

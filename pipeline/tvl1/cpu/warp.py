@@ -21,13 +21,13 @@ def interleave(frame, size, repeat, out):
     height, width = size
     line = (width + 2 * BORDER) * CHANNELS
     half = np.float32(0.5)
+    out[: (height + 2 * BORDER) * line] = 0
     for row in range(height + 2 * BORDER):
         y = min(max(row - BORDER, 0), height - 1)
         above, below = max(y - 1, 0) * width, min(y + 1, height - 1) * width
         for column in range(width + 2 * BORDER):
             x = min(max(column - BORDER, 0), width - 1)
             i = row * line + column * CHANNELS
-            out[i : i + CHANNELS] = 0
             if repeat or (x == column - BORDER and y == row - BORDER):
                 out[i] = frame[y * width + x]
                 left, right = max(x - 1, 0), min(x + 1, width - 1)

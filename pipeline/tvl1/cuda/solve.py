@@ -23,9 +23,8 @@ from flowcpc.pipeline.tvl1.parameters import TVL1Parameters
 from flowcpc.pipeline.tvl1.pyramid import Pyramid, make_pyramid
 
 Floats = NDArray[np.float32]
-_MAX_PAIRS = (
-    512  # they fill any device several times; with more, fast ones would wait for slow ones
-)
+# They fill any device several times; with more, fast pairs would wait for slow ones.
+_MAX_PAIRS = 512
 _MEMORY_SHARE = 0.85
 _ROUNDS_AHEAD = 4  # of the host: the queue never runs dry, and few empty rounds end a warp
 _STREAMS = 2
