@@ -104,8 +104,7 @@ def extract_flow(
 
     size, max_failures = options["size"], options["max_failures"]
     if options["fail_fast"] and max_failures is not None:
-        rule = f"--fail-fast stops at the first failure, --max-failures {max_failures} later"
-        raise ValueError(f"{rule}; give one of them")
+        raise ValueError("--fail-fast means --max-failures 0; give one of them")
     if size and options["short_side"]:
         raise ValueError("--size and --short-side both give the size of frames; give one of them")
     shard = None if options["shard"] is None else parse_shard(options["shard"])

@@ -27,7 +27,7 @@ _WORKERS_HELP = "Threads that read and processes that repair.  [default: number 
 _FORM_HELP = "Format of the rows.  [default: by the suffix of --out, or table]"
 _DATASET_HELP = "Source of labels and splits: the folders, or the official lists of a data set."
 _ANNOTATIONS_HELP = "ucf101, hmdb51: folder of the official lists; kinetics: the CSV."
-_SHORT_SIDE_HELP = "Accept all sizes whose shorter side is PX.  [default: as the first video]"
+_SHORT_SIDE_HELP = "Accept sizes whose shorter side is PX.  [default: the first video's size only]"
 _FORM = click.Choice(["table", "csv", "parquet"])  # as inspection.query, which loads DuckDB
 _DATASET = click.Choice([name for name in DATASETS if name != "csv"])
 _LAYOUT = click.Choice(["denseflow", "tsn", "memdpc"])  # as exchange.layouts, which loads OpenCV

@@ -245,8 +245,8 @@ class _Importer:
                 "committed": time.time(),
             }
             shots = find_shots(columns, columns["cut"])
-            tables = {"frames": columns, "shots": shots, "segments": find_segments(columns, shots)}
-            writer.commit(video.to_record(), described, **tables)
+            record, segments = video.to_record(), find_segments(columns, shots)
+            writer.commit(record, described, frames=columns, shots=shots, segments=segments)
 
     def _size_of(self, files: tuple[Path, ...]) -> tuple[int, int]:
         """Return (height, width) of a flow. Raises FolderError unless the store accepts it."""
@@ -260,9 +260,10 @@ class _Importer:
         return height, width
 
     def _read_block(self, files: list[tuple[Path, ...]], size: tuple[int, int]) -> Flow:
-        flows = [read_flow(self.settings.layout, pair, self.settings.bound) for pair in files]
-        for (path, *_), flow in zip(files, flows, strict=True):
-            if flow.shape[1:] != size:
-                found, other = ("{}x{}".format(*shape) for shape in (flow.shape[1:], size))
-                raise FolderError(f"{path.name} is {found}, but the flow before it is {other}")
+        flows = []
+        for pair in files:
+            flows.append(read_flow(self.settings.layout, pair, self.settings.bound))
+            if flows[-1].shape[1:] != size:  # before others are read: they may fill the memory
+                found, other = ("{}x{}".format(*shape) for shape in (flows[-1].shape[1:], size))
+                raise FolderError(f"{pair[0].name} is {found}, but the flow before it is {other}")
         return np.stack(flows)

@@ -60,11 +60,7 @@ class SyntheticParameters:
             ("groups", 2 <= self.groups <= 99, "2 to 99, because names have two digits"),
             ("clips_per_group", 1 <= self.clips_per_group <= 99, "1 to 99"),
             ("frames", self.frames >= 3, "at least 3 for a motion there and back"),
-            (
-                "size",
-                min(self.size) >= _MIN_SIDE,
-                f"at least {_MIN_SIDE} px on each side",
-            ),
+            ("size", min(self.size) >= _MIN_SIDE, f"at least {_MIN_SIDE} px on each side"),
             ("size", height % 2 == width % 2 == 0, f"even on each side for the codec; try {even}"),
             ("fps", 1 <= self.fps <= 1000, "1 to 1000"),
             ("seed", self.seed >= 0, "0 or more"),

@@ -46,7 +46,7 @@ class StoreStatus:
     runs: tuple[RunState, ...]  # active ones, and those without a recent heartbeat
     last: float | None  # when a video was last stored or failed
     recent_videos: int  # in the last RECENT_S seconds (before `last` if no run is active)
-    recent_pairs_per_second: float  # of all workers together while any of them worked in these
+    recent_pairs_per_second: float  # of all workers, while any worked in these seconds
     eta_seconds: float | None  # until the active runs are done at that rate
     seconds: dict[str, float]  # of all workers over all stored videos: each of STAGES and `other`
     hosts: pd.DataFrame

@@ -4,7 +4,7 @@ A TypedDict is a JSON file, or a part of one, as `record_file` writes and reads 
 """
 
 from dataclasses import dataclass, field
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, Required, TypedDict
 
 SILENT_S = 60.0  # without a heartbeat for so long, a run is dead or its machine hangs
 # Everything that decides a stored value; the solver has keys of its own. store.json holds it next
@@ -27,6 +27,13 @@ class SourceStamp(TypedDict, total=False):
 
     source_bytes: int | None
     source_mtime_ns: int | None
+
+
+class FileSum(TypedDict):
+    """Size and hash of one file of a generation."""
+
+    sha256: str
+    bytes: int
 
 
 class PackedColumns(TypedDict):
@@ -71,7 +78,7 @@ class CommitRecord(SourceRecord):
 
     generation: str
     numerics: str  # digest of the store's numerics
-    files: dict[str, dict[str, Any]]  # path relative to the store -> its sha256 and bytes
+    files: dict[str, FileSum]  # by path relative to the store
     chunks: PackedChunks
     jpegs: NotRequired[PackedChunks]
     video: VideoColumns
@@ -81,11 +88,11 @@ class CommitRecord(SourceRecord):
 
 
 class FailureRecord(SourceRecord, SourceStamp, total=False):
-    """failures/<hh>/<key>.json: why a video has no flow. Always there: kind, reason, attempts."""
+    """failures/<hh>/<key>.json: why a video has no flow."""
 
-    kind: str
-    reason: str
-    attempts: int
+    kind: Required[str]
+    reason: Required[str]
+    attempts: Required[int]
     time: float  # seconds since the epoch
     host: str | None
     seconds: float | None

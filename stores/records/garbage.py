@@ -66,7 +66,7 @@ def find_leftovers(store: Path) -> list[Path]:
     for name, paths in generations.items():
         if name not in committed:
             unnamed += [path for _, path in paths]
-        elif len(dict(paths)) > 1:  # else no record is read
+        elif len({generation for generation, _ in paths}) > 1:  # else no record is read
             with contextlib.suppress(DamagedStoreError):  # any of them may be whole: they stay
                 named = read_record(store / "commits" / name)["generation"]
                 unnamed += [path for generation, path in paths if generation != named]

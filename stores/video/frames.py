@@ -77,9 +77,10 @@ class FrameFileReader:
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Return frames [start, stop), uint8 (n, H, W, 3), RGB. Raises DamagedStoreError."""
-        out = np.empty((stop - start, self.shape[1], *self.shape[2:]), np.uint8)
-        self.read_crop(np.arange(start, stop), (0, 0), self.shape[2:], out)
-        return np.ascontiguousarray(out.transpose(0, 2, 3, 1))
+        out = np.empty((stop - start, *self.shape[2:], self.shape[1]), np.uint8)
+        planes = out.transpose(0, 3, 1, 2)
+        self.read_crop(np.arange(start, stop), (0, 0), self.shape[2:], planes)
+        return out
 
     def read_crop(self, frames: Indices, corner: Pair, size: Pair, out: NDArray[np.uint8]) -> None:
         """Write the crop of some frames into `out`, uint8 (N, 3, h, w), as VideoReader does."""
@@ -97,17 +98,17 @@ class FrameFileReader:
         while first < len(frames):
             within = int(np.searchsorted(ends, begins[first] + _BYTES_PER_READ, side="right"))
             stop = max(first + 1, within)
+            named = f"frames [{frames[first]}, {frames[stop - 1] + 1}) of {self.video_id}"
             raw = np.empty(ends[stop - 1] - begins[first], np.uint8)
-            fault = read_at(path, int(begins[first]), raw)
+            if fault := read_at(path, int(begins[first]), raw):
+                raise damage(named, path, fault)
             for k in range(first, stop):
                 jpeg = raw[begins[k] - begins[first] : ends[k] - begins[first]].tobytes()
-                if not fault and crc32c_of(jpeg) != checks[k]:
-                    fault = "a checksum fails"
-                image, header = (None, None) if fault else _open_jpeg(jpeg, load=True)
+                if crc32c_of(jpeg) != checks[k]:
+                    raise damage(named, path, "a checksum fails")
+                image, header = _open_jpeg(jpeg, load=True)
                 if image is None or header != (_MODE, self.shape[2:]):
-                    span = f"frames [{frames[first]}, {frames[stop - 1] + 1})"
-                    fault = fault or "it is not such a JPEG"
-                    raise damage(f"{span} of {self.video_id}", path, fault)
+                    raise damage(named, path, "it is not such a JPEG")
                 yield from itertools.repeat(image, repeats[k])
             first = stop
 

@@ -20,7 +20,7 @@ from flowcpc.stores.codec.checksums import crc32c_of
 from flowcpc.stores.encoding import Encoding
 from flowcpc.stores.records import catalog, record_file
 from flowcpc.stores.records.chunk_map import ChunkMap
-from flowcpc.stores.records.contract import CommitRecord, SourceRecord
+from flowcpc.stores.records.contract import CommitRecord, FileSum, SourceRecord
 from flowcpc.stores.video.frames import FrameFileWriter
 
 if TYPE_CHECKING:
@@ -36,11 +36,12 @@ class VideoWriter:
     """
 
     store: Path
+    video_id: str
+    _: dataclasses.KW_ONLY
     array_format: str  # "zarr" or "hdf5"
     digest: str  # of the store's numerics
     encoding: Encoding
     with_frames: bool  # then `append_frames` takes one more than flows
-    video_id: str
     chunk: tuple[int, int, int, int]  # shape, (flows, 2, H, W)
 
     def __post_init__(self) -> None:
@@ -94,12 +95,18 @@ class VideoWriter:
             self._frames.write(jpeg)
 
     def commit(
-        self, source: SourceRecord, video: Mapping[str, Any], **tables: Mapping[str, Any]
+        self,
+        source: SourceRecord,
+        video: Mapping[str, Any],
+        *,
+        frames: Mapping[str, Any],
+        shots: Mapping[str, Any],
+        segments: Mapping[str, Any],
     ) -> CommitRecord:
         """Sync and check what was appended, then make it the video's flow. Returns the commit.
 
-        `video` has VideoColumns except size and bytes. `tables` are `frames` (a row per flow),
-        `shots` and `segments`, each as equally long lists by column.
+        `video` has VideoColumns except size and bytes. The tables are equally long lists by
+        column; `frames` has a row per flow.
         Raises DamagedStoreError if the disk returns other bytes than were written, and ValueError
         if there is no flow or the number of frames is not the number of flows plus one.
         """
@@ -113,10 +120,10 @@ class VideoWriter:
         self._read_back(chunks)
         if jpegs is not None:
             self._read_back(jpegs)
-        files: dict[str, dict[str, Any]] = {}
+        files: dict[str, FileSum] = {}
         for path in self._files():
-            entry = {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
-            files[str(path.relative_to(self.store))] = entry
+            name = str(path.relative_to(self.store))
+            files[name] = {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
         size = {"flows": self._flows, "height": self.chunk[2], "width": self.chunk[3]}
         size["bytes"] = sum(entry["bytes"] for entry in files.values())
         values = {
@@ -126,7 +133,7 @@ class VideoWriter:
             "files": files,
             "chunks": {**chunks.to_json(), "flows_per_chunk": self.chunk[0]},
             "video": {**video, **size},
-            **catalog.pack_tables(tables),
+            **catalog.pack_tables({"frames": frames, "shots": shots, "segments": segments}),
         }
         record = cast(CommitRecord, values)
         sync(self.path.parent)
@@ -203,9 +210,9 @@ class VideoWriter:
         """Raise DamagedStoreError unless every chunk is in its file as it was compressed."""
         for number, name in enumerate(chunks.files):
             part = slice(number * chunks.chunks_per_file, (number + 1) * chunks.chunks_per_file)
-            columns = np.stack([chunks.offsets, chunks.sizes, chunks.checks], 1)[part]
+            columns = (chunks.offsets[part], chunks.sizes[part], chunks.checks[part])
             with open(self.store / name, "rb") as file:
-                for offset, size, check in columns:
+                for offset, size, check in zip(*columns, strict=True):
                     file.seek(offset)
                     if crc32c_of(file.read(size)) != check:
                         problem = f"{name} reads back other bytes than were written"

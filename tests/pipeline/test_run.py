@@ -189,7 +189,7 @@ def test_options_of_places_reach_the_user_in_words(videos: Path, tmp_path: Path)
     store = tmp_path / "s"
     refused(
         flowcpc("extract-flow", videos, store, "--fail-fast", "--max-failures", "3"),
-        "--fail-fast stops at the first failure",
+        "--fail-fast means --max-failures 0",
     )
     refused(
         flowcpc("extract-flow", videos, store, "--queue", "short"), "--queue", "--cluster slurm"
