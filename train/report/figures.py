@@ -20,9 +20,10 @@ _MOST_POINTS = 400  # of a line; more cannot be told apart
 _MOST_LETTERS = 24  # of a class name in a legend
 _MARKERS = "os^vDPX*_d"  # ten that differ without colour, too
 # Colours that are drawn, and the CSS variables that replace them: the page is light or dark.
-_VARIABLES = {f"#0001{number:02x}": f"var(--s{number})" for number in range(COLOURS)}
-_VARIABLES |= {"#000200": "var(--soft)", "#000201": "var(--rule)", "#000202": "var(--paper)"}
-*_SERIES, _SOFT, _RULE, _PAPER = _VARIABLES
+_SERIES = [f"#0001{number:02x}" for number in range(COLOURS)]
+_SOFT, _RULE, _PAPER = "#000200", "#000201", "#000202"
+_VARIABLES = {colour: f"var(--s{number})" for number, colour in enumerate(_SERIES)}
+_VARIABLES |= {_SOFT: "var(--soft)", _RULE: "var(--rule)", _PAPER: "var(--paper)"}
 # Of a tag: identifiers of groups, clipping, matplotlib's fonts, the size in points.
 _UNUSED = r'(?<=^<g) id=".*?"| clip-path=".*?"|font-family: .*?; |\b(width|height)="\S*pt" '
 _STYLE: Any = {

@@ -42,13 +42,21 @@ def summarise_rows(
     for row in plan.rows:
         for column in plan.columns(row):
             cell = _cell(measured, Side(row.name, column))
-            paper = row.paper(column) or math.nan
-            reason = failed.get(row.name, "" if len(cell) else "not run yet")
-            about = (plan.table.name, plan.scale, row.name, *column)
-            found = (cell["ours"].std(), int(cell["ours"].count()), paper / 100)
-            rows.append((*about, *cell[_SHARES].mean(), *found, row.shared, reason))
-    columns = ["table", "scale", "preset", "measure", "labels_per_class", *_SHARES]
-    return pd.DataFrame(rows, columns=[*columns, "std", "units", "paper", "run", "reason"])
+            found = {
+                "table": plan.table.name,
+                "scale": plan.scale,
+                "preset": row.name,
+                "measure": column.mode,
+                "labels_per_class": column.labels,
+                **cell[_SHARES].mean().to_dict(),
+                "std": cell["ours"].std(),
+                "units": int(cell["ours"].count()),
+                "paper": (row.paper(column) or math.nan) / 100,
+                "run": row.shared,
+                "reason": failed.get(row.name, "" if len(cell) else "not run yet"),
+            }
+            rows.append(found)
+    return pd.DataFrame(rows)
 
 
 def compare(
@@ -75,13 +83,21 @@ def compare(
         difference = round(float(points.mean()), 9) + 0.0
         lacking = " and ".join(side.preset for side in sides.values() if side.preset in failed)
         reason = f"{lacking} failed" if lacking else "not run yet"
-        means = (pairs["higher"].mean(), pairs["lower"].mean(), difference, points.std())
-        agree = sum(_holds(finding, one) for one in points)
-        asked = (finding.points, _paper_points(plan, finding))
-        verdict = (_holds(finding, difference), "") if len(pairs) else (None, reason)
-        rows.append((finding.claim, *means, len(pairs), agree, *asked, *verdict))
-    columns = ["finding", "higher", "lower", "difference", "std", "units", "agree", "asked"]
-    return pd.DataFrame(rows, columns=[*columns, "paper", "holds", "reason"])
+        found = {
+            "finding": finding.claim,
+            "higher": pairs["higher"].mean(),
+            "lower": pairs["lower"].mean(),
+            "difference": difference,
+            "std": points.std(),
+            "units": len(pairs),
+            "agree": sum(_holds(finding, one) for one in points),
+            "asked": finding.points,
+            "paper": _paper_points(plan, finding),
+            "holds": _holds(finding, difference) if len(pairs) else None,
+            "reason": "" if len(pairs) else reason,
+        }
+        rows.append(found)
+    return pd.DataFrame(rows)
 
 
 def units_written(path: Path) -> int:
