@@ -16,7 +16,7 @@ from flowcpc.commands import main
 from flowcpc.stores import layout
 from flowcpc.stores.flow_store import FlowStore, create_store, open_store
 from flowcpc.stores.inspection.status import read_status
-from flowcpc.stores.records import catalog
+from flowcpc.stores.records import record_file
 from flowcpc.stores.records import record_file as store_records
 from flowcpc.stores.records.contract import SILENT_S, RunState, WorkerState
 
@@ -188,7 +188,7 @@ def test_a_finished_store_has_nothing_to_wait_for(store: FlowStore) -> None:
 
 def test_no_answer_needs_the_long_lists(store: FlowStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the middle of an extraction no index fits, and most of a record is lists."""
-    monkeypatch.setattr(catalog, "unpack_columns", lambda value: pytest.fail("lists were unpacked"))
+    monkeypatch.setattr(record_file, "unpack_columns", lambda value: pytest.fail("unpacked"))
     assert read_status(store, NOW).stored == 4
 
 
@@ -228,7 +228,7 @@ def test_the_command_prints_text_and_json(store: FlowStore) -> None:
 
 
 def test_it_answers_while_an_extraction_runs(tmp_path: Path) -> None:
-    videos = write_class_folders(tmp_path / "videos", {"Left": (-1.0, 0.0)}, clips=6, frames=30)
+    videos = write_class_folders(tmp_path / "videos", {"Left": (-1.0, 0.0)}, clips=4, frames=24)
     command = extraction_command(
         videos, tmp_path / "s", size="256x342"
     )  # workers are told of every three seconds
@@ -239,7 +239,7 @@ def test_it_answers_while_an_extraction_runs(tmp_path: Path) -> None:
                 answers.append(read_status(open_store(tmp_path / "s")))
             time.sleep(0.01)
     assert process.returncode == 0
-    assert all(answer.stored + answer.pending == 6 for answer in answers)
+    assert all(answer.stored + answer.pending == 4 for answer in answers)
     between = [
         answer
         for answer in answers
@@ -250,7 +250,7 @@ def test_it_answers_while_an_extraction_runs(tmp_path: Path) -> None:
     hands = [row for answer in between for row in answer.workers().to_dict("records")]
     assert {row["pid"] for row in hands} == {process.pid}
     assert {row["video"] for row in hands if isinstance(row["video"], str)} <= {
-        f"Left/v_Left_g{n:02d}_c01" for n in range(1, 7)
+        f"Left/v_Left_g{n:02d}_c01" for n in range(1, 5)
     }
     assert read_status(open_store(tmp_path / "s")).runs == ()
     assert [answer.stored for answer in answers] == sorted(answer.stored for answer in answers)
