@@ -12,9 +12,10 @@ from builders import FRAMES, commit_flow
 from checkout import real_data_folder
 from numpy.typing import NDArray
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # as cli.main does, for the tests that call train/ directly
+# As the command line does, for tests that call train/ directly; and as many threads as there are
+# cores for a test process. Every process that a test starts inherits both.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 with contextlib.suppress(ImportError):  # a GPU machine may lack it
     import hypothesis

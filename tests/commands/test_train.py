@@ -62,6 +62,7 @@ def wait_for_step(run: Path, step: int) -> None:
     raise TimeoutError(f"{run} has not reached step {step}")
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_the_run_becomes_the_undisturbed_one(
     store: Path, tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def again(store: Path, run: Path, steps: int) -> str:
     return said
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_it(store: Path, tmp_path: Path) -> None:
     process = start(store, tmp_path / "run", "--steps", 100_000)
     wait_for_step(tmp_path / "run", 3)

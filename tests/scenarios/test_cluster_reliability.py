@@ -131,6 +131,7 @@ def test_kill_9_of_the_scheduler(site: Site) -> None:
     assert_undisturbed(site.videos, site.store, site.folder)
 
 
+@pytest.mark.slow
 def test_kill_9_of_the_client(site: Site) -> None:
     for number in range(4):
         shutil.copy(site.folder / "Left.avi", site.videos / "Left" / f"slow{number}.avi")
@@ -145,9 +146,8 @@ def test_kill_9_of_the_client(site: Site) -> None:
     assert_undisturbed(site.videos, site.store, site.folder)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_worker_that_is_asked_to_go_drops_its_video_and_another_does_it(
     site: Site, number: int
 ) -> None:

@@ -77,7 +77,8 @@ def test_a_pickle_in_place_of_the_weights_is_refused_and_not_executed(
     refused(store, tmp_path / "weights.pt", "holds no checkpoint of a run")
 
 
-@pytest.mark.parametrize("mode", ["linear", pytest.param("scratch", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["linear", "scratch"])
 def test_a_process_killed_at_any_moment_goes_on(
     store: Path, run: Path, mode: str, tmp_path: Path
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_process_killed_at_any_moment_goes_on(
         )
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_75(store: Path, run: Path) -> None:
     command = [
         sys.executable,

@@ -14,7 +14,7 @@ from flowcpc.commands import console
 from flowcpc.stores.flow_store import open_store
 
 # `make chaos` sets this to 30.
-SIGNALS = int(os.environ.get("FLOWCPC_SIGNALS", "3"))
+SIGNALS = int(os.environ.get("FLOWCPC_SIGNALS", "6"))
 
 
 def listens(pid: int) -> bool:
@@ -58,6 +58,7 @@ def run_group(
     return process.returncode, stderr, time.monotonic() - began
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_whole_group_is_asked_to_stop_at_any_moment(tmp_path: Path) -> None:
     """Only our own messages are printed, whenever it comes, and the command can be resumed."""

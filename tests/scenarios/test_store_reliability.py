@@ -70,7 +70,11 @@ def run_writer(path: Path, form: tuple[str, ...], kill_after: float | None = Non
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("form", FORMS, ids=" ".join)
+@pytest.mark.parametrize(
+    "form",
+    [pytest.param(form, marks=pytest.mark.slow) if "zarr" in form else form for form in FORMS],
+    ids=" ".join,
+)
 def test_a_storm_of_kills_then_the_store_is_an_undisturbed_one(
     tmp_path: Path, form: tuple[str, ...]
 ) -> None:
@@ -93,7 +97,7 @@ def test_a_storm_of_kills_then_the_store_is_an_undisturbed_one(
         assert rounds < 10 * KILLS, "the kills come too late"
 
 
-@pytest.mark.parametrize("array_format", FORMATS)
+@pytest.mark.parametrize("array_format", ["zarr", pytest.param("hdf5", marks=pytest.mark.slow)])
 def test_two_extractions_at_once(tmp_path: Path, array_format: str) -> None:
     videos = write_class_folders(
         tmp_path / "videos", {"Left": (-1.0, 0.0), "Right": (1.0, 0.0)}, clips=4, frames=12

@@ -138,6 +138,7 @@ def test_a_pipe_in_a_list_is_a_row_and_the_rest_is_done(tmp_path: Path) -> None:
     assert open_store(tmp_path / "s").videos()["video_id"].tolist() == ["good"]
 
 
+@pytest.mark.slow
 def test_a_memory_hog_is_a_row_and_the_rest_is_done(tmp_path: Path) -> None:
     videos = write_class_folders(tmp_path / "videos", CLASSES, clips=1)
     write_huge(videos / "Left" / "huge.avi")
@@ -149,13 +150,14 @@ def test_a_memory_hog_is_a_row_and_the_rest_is_done(tmp_path: Path) -> None:
     assert len(open_store(tmp_path / "s").videos()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "workers"),
     [
         (signal.SIGSEGV, 0),
+        (signal.SIGSEGV, 2),
+        (signal.SIGSTOP, 0),
         (signal.SIGSTOP, 2),
-        pytest.param(signal.SIGSEGV, 2, marks=pytest.mark.slow),
-        pytest.param(signal.SIGSTOP, 0, marks=pytest.mark.slow),
     ],
 )
 def test_a_decoder_that_dies_or_hangs_costs_one_video(

@@ -223,7 +223,8 @@ def test_an_unwritable_store_stops_the_whole_run(
         extract(videos, tmp_path / "s")
 
 
-@pytest.mark.parametrize("moments", [(2,), pytest.param((1, 4, 8), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("moments", [(2,), (1, 4, 8)])
 def test_kill_9_in_the_middle_then_the_same_command(
     tmp_path: Path, moments: tuple[int, ...]
 ) -> None:

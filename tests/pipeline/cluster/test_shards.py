@@ -82,6 +82,7 @@ def test_shards_that_start_at_once_make_the_store_of_one_run(tmp_path: Path) -> 
     assert verify(store).problems == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_shard_that_is_preempted_exits_75_and_the_rerun_goes_on(
     tmp_path: Path, number: int

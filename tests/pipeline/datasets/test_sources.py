@@ -178,6 +178,7 @@ def flowcpc(*words: object, code: int = 0) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_the_nastiest_names_of_hmdb51_go_all_the_way(tmp_path: Path) -> None:
     lists = tmp_path / "lists"
     lists.mkdir()
@@ -198,7 +199,7 @@ def test_the_nastiest_names_of_hmdb51_go_all_the_way(tmp_path: Path) -> None:
         "--size",
         "24x32",
         "--workers",
-        1,
+        0,
     ]
     assert flowcpc(*extract, "--dataset", "hmdb51", "--annotations", lists) == ""
     store = open_store(tmp_path / "s")

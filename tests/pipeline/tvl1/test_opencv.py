@@ -17,7 +17,13 @@ from flowcpc.pipeline.tvl1.solver import compute_flow
 MIDDLEBURY = ("Dimetrodon", "Grove2", "RubberWhale", "Venus")
 
 
-@pytest.mark.parametrize("name", MIDDLEBURY)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "RubberWhale" else pytest.param(name, marks=pytest.mark.slow)
+        for name in MIDDLEBURY
+    ],
+)
 def test_endpoint_error_is_opencvs(real_data: Path, name: str) -> None:
     frames, truth = middlebury(real_data, name)
     ours = compute_flow(frames, backend="cpu")[0]
@@ -41,7 +47,12 @@ def test_flow_is_the_one_that_was_kept(real_data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["v_HorseRace_g14_c01", "v_PlayingPiano_g07_c01", "v_Surfing_g05_c01"]
+    "name",
+    [
+        "v_HorseRace_g14_c01",
+        pytest.param("v_PlayingPiano_g07_c01", marks=pytest.mark.slow),
+        pytest.param("v_Surfing_g05_c01", marks=pytest.mark.slow),
+    ],
 )
 def test_flow_of_a_real_clip_is_opencvs(real_data: Path, name: str) -> None:
     path = real_data / "ucf6" / "videos" / name.split("_")[1] / f"{name}.avi"

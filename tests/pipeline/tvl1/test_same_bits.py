@@ -104,13 +104,8 @@ def test_real_flow_is_the_one_that_was_written_down(real_frames_file: Path) -> N
     assert hashes(real_frames_file)["opencv-cpu RubberWhale"] == RUBBER_WHALE_SHA256
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        target if target == "x86-64" else pytest.param(target, marks=pytest.mark.slow)
-        for target in TARGETS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
 def test_every_processor_gives_the_same_bits(target: str, frames_file: Path) -> None:
     expected = {f"{profile} noise": value for profile, value in NOISE_SHA256.items()}
     assert hashes(frames_file, **environment(target)) == expected

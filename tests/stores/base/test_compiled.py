@@ -47,6 +47,7 @@ def files(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*.nb?")}
 
 
+@pytest.mark.slow
 def test_a_second_process_loads_what_the_first_one_compiled(tmp_path: Path) -> None:
     first = run(SOLVE, NUMBA_CACHE_DIR=str(tmp_path))
     kept = files(tmp_path)
@@ -76,7 +77,9 @@ def test_another_processor_has_a_folder_of_its_own(tmp_path: Path) -> None:
     assert len(list((tmp_path / "flowcpc").iterdir())) == 2
 
 
-@pytest.mark.parametrize("folder", ["/proc/nowhere", "/dev/null"])
+@pytest.mark.parametrize(
+    "folder", ["/proc/nowhere", pytest.param("/dev/null", marks=pytest.mark.slow)]
+)
 def test_without_a_folder_every_process_compiles(folder: str) -> None:
     assert [run(CHECKSUM, NUMBA_CACHE_DIR=folder)[1] for _ in range(2)] == ["0", "0"]
 

@@ -37,7 +37,7 @@ def filled(step: int) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 5])
-@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("workers", [0, 1, pytest.param(3, marks=pytest.mark.slow)])
 def test_loading_changes_nothing_but_time(workers: int, ahead: int) -> None:
     with loading(square, range(7), workers=workers, ahead=ahead) as loaded:
         assert list(loaded) == [step * step for step in range(7)]

@@ -54,6 +54,7 @@ def test_two_processes_compute_the_gradient_of_one(tmp_path: Path) -> None:
                 )
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_and_the_run_goes_on_bit_for_bit(
     store: Path, tmp_path: Path
 ) -> None:
@@ -70,6 +71,7 @@ def test_a_signal_to_one_process_stops_both_and_the_run_goes_on_bit_for_bit(
     assert lines[-1]["held_out_videos"] == 4
 
 
+@pytest.mark.slow
 def test_a_killed_process_takes_the_other_along(store: Path, tmp_path: Path) -> None:
     answer = two_processes(ROOT / "tests/support/training/two_ranks.py", "die", tmp_path)
     assert answer.returncode != 0

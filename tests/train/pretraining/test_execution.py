@@ -86,6 +86,7 @@ def test_a_refusal_leaves_no_folder(tmp_path: Path, make_store: Callable[..., Pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_loader_processes_change_nothing(tmp_path: Path, make_store: Callable[..., Path]) -> None:
     store = small_store(tmp_path, make_store)
     config = dataclasses.replace(CONFIG, steps=4)

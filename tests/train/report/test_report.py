@@ -63,10 +63,13 @@ def hostile_store(tmp_path: Path, make_store: Callable[..., Path]) -> Path:
     return path
 
 
-@pytest.fixture
-def whole(tmp_path: Path, make_store: Callable[..., Path]) -> tuple[Path, Path]:
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, make_store: Callable[..., Path]
+) -> tuple[Path, Path]:
     """A store of hostile names and a run that was pretrained, evaluated and embedded."""
-    store, run = hostile_store(tmp_path, make_store), tmp_path / "run"
+    folder = tmp_path_factory.mktemp("whole")
+    store, run = hostile_store(folder, make_store), folder / "run"
     pretrain(store, run, CONFIG)
     for mode in ("linear", "retrieval"):
         evaluate(store, run, mode=mode, seeds=(0, 1), evaluation=EvaluationConfig(linear_steps=4))

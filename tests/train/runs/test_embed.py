@@ -307,7 +307,7 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(long_store: Path, run: 
     [
         (signal.SIGTERM, 75),
         pytest.param(signal.SIGUSR1, 75, marks=pytest.mark.slow),
-        (signal.SIGINT, 130),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_saves_and_says_how_to_go_on(

@@ -100,6 +100,7 @@ def accuracy(store: FlowStore, classes: tuple[str, str], values: pd.DataFrame) -
     return float(hits.mean()), len(hits)
 
 
+@pytest.mark.slow
 def test_motion_statistics_do_not_tell_the_order_classes_apart(synthetic: FlowStore) -> None:
     """Within three standard errors of chance; steady motion, and half a clip, are easy."""
     videos = synthetic.videos()
