@@ -6,6 +6,7 @@ docs/benchmarks/flow/tvl1.md. Both sides get the same gray frames and parameters
 turns in the same process; figures are medians over rounds of ratios within a round.
 """
 
+import functools
 import json
 import os
 import statistics
@@ -46,8 +47,10 @@ def speed(rounds: int, pairs: int) -> str:
                 for clip, frames in enumerate(clips):
                     times = {}
                     for backend in ("opencv", "cpu") if number % 2 else ("cpu", "opencv"):
-                        options = {"backend": backend, "threads": threads}
-                        times[backend] = seconds(lambda: compute_flow(frames, **options))  # noqa: B023
+                        solve = functools.partial(
+                            compute_flow, frames, backend=backend, threads=threads
+                        )
+                        times[backend] = seconds(solve)
                         totals[backend] += times[backend]
                     ratios[clip].append(times["opencv"] / times["cpu"])
                 for backend, total in totals.items():
