@@ -193,7 +193,7 @@ def test_conda_sections_are_marked_and_have_content() -> None:
 def test_public_ci_runs_make_test_on_every_declared_python() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     job = workflow["jobs"]["test"]
-    assert job["steps"][-1]["run"] == "make test"
+    assert {"test", "test-all"} <= set(re.findall(r"[\w-]+", job["steps"][-1]["run"]))
     declared = [text.rpartition(" ")[2] for text in PROJECT["project"]["classifiers"]]
     assert job["strategy"]["matrix"]["python"] == [text for text in declared if "3." in text]
 
