@@ -3,8 +3,9 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -26,6 +27,13 @@ with contextlib.suppress(ImportError):  # a GPU machine may lack it
 
 Flows = Mapping[str, NDArray[np.float32]]
 Names = Mapping[str, str]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_waiting_for_the_disk() -> Iterator[None]:
+    """No test survives a power cut, and waiting for a busy disk takes longer than most tests."""
+    with mock.patch("os.fsync"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -107,10 +107,11 @@ def test_two_extractions_at_once(tmp_path: Path, array_format: str) -> None:
         command = extraction_command(
             videos, tmp_path / store, "--format", array_format, size="24x32"
         )
-        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
 
     both = [extract("s"), extract("s")]
-    assert [process.wait() for process in both] == [0, 0]
+    said = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
     assert extract("alone").wait() == 0
     store = open_store(tmp_path / "s")
     assert {problem.kind for problem in verify(store).problems} <= {EXTRA}
