@@ -77,7 +77,7 @@ class SharedBlocks:
         return self._in_hand.get(tensor.data_ptr()) if tensor.is_contiguous() else None
 
     def hand_over(self, sent: set[int]) -> tuple[list[tuple[int, int, int]], list[int]]:
-        """Keep the blocks that were sent until they come back; others in hand are free again.
+        """Keep the blocks that were sent until they come back; the other blocks become free.
 
         Return (number, descriptor, size) of the blocks that the other process has not heard of, and
         the numbers of those that it may forget.

@@ -6,7 +6,7 @@ from flowcpc.stores.base.listener import Fields, Listener
 
 
 class Recorder(Listener):
-    """Records progress in `calls`, messages in `said` and lines in `lines`.
+    """Records progress in `calls`, messages in `said`, lines in `lines` and stages in `stages`.
 
     `stop` answers `should_stop`; `on_progress` is called as `progress` is.
     """
@@ -19,12 +19,16 @@ class Recorder(Listener):
         self.calls: list[tuple[int, int, Fields]] = []
         self.said: list[str] = []
         self.lines: list[Sequence[str]] = []
+        self.stages: list[str] = []
         self._stop = stop
         self._on_progress = on_progress
 
     def progress(self, done: int, total: int, fields: Fields) -> None:
         self.calls.append((done, total, dict(fields)))
         self._on_progress(done, total, fields)
+
+    def begin(self, stage: str) -> None:
+        self.stages.append(stage)
 
     def announce(self, message: str) -> None:
         self.said.append(message)
