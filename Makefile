@@ -11,7 +11,8 @@ SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-PIP := PYTHONUNBUFFERED=1 $(BIN)/python -m pip --disable-pip-version-check install
+# --no-compile: most modules of torch are never imported, and need not be compiled either.
+PIP := PYTHONUNBUFFERED=1 $(BIN)/python -m pip --disable-pip-version-check install --no-compile
 DEMO := demo
 LEARNING := learning
 GPU_BENCHES := %/bench_gpu_tvl1.py %/bench_gpu_extract.py %/bench_gpu_train.py

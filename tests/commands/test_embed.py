@@ -232,13 +232,10 @@ def long_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "workers"),
-    [
-        (signal.SIGTERM, 75, 0),
-        pytest.param(signal.SIGINT, 130, 0, marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, 130, 2, marks=pytest.mark.slow),
-    ],
+    [(signal.SIGTERM, 75, 0), (signal.SIGINT, 130, 0), (signal.SIGINT, 130, 2)],
 )
 def test_a_signal_leaves_nothing(
     place: Path, long_videos: Path, tmp_path: Path, number: int, code: int, workers: int

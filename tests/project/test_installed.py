@@ -83,6 +83,7 @@ def test_a_script_resolves_every_name(installed: Path, hostile: Path) -> None:
     assert run(installed, hostile, sys.executable, "script.py").split() == RESOLVED
 
 
+@pytest.mark.slow
 def test_a_notebook_kernel_resolves_every_name(installed: Path, hostile: Path) -> None:
     """A kernel, like `python -c`, has '' in front of sys.path: the working folder."""
     code = "import sys\nassert sys.path[0] == ''\n" + SCRIPT.format(installed=str(installed))

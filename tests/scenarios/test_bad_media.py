@@ -8,6 +8,8 @@ import pytest
 from bad_media import extract_all, to_markdown
 from checkout import ROOT
 
+pytestmark = pytest.mark.slow  # all files are extracted once
+
 Result = tuple[int, pd.DataFrame, pd.DataFrame]
 
 
@@ -54,7 +56,6 @@ def test_what_stops_short_is_marked(result: Result) -> None:
     assert {"truncated_half.avi", "truncated_90.avi", "mp4parse_no_timescale.mp4"} <= set(marked)
 
 
-@pytest.mark.slow
 def test_strict_refuses_what_stops_short(real_data: Path, result: Result, tmp_path: Path) -> None:
     _, loose, failed = result
     _, videos, failures = extract_all(real_data / "bad", tmp_path, "--strict")

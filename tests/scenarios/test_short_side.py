@@ -117,6 +117,7 @@ def test_the_commands_that_look_after_a_store(videos: Path, store: Path, tmp_pat
         assert picture.size == (factor * (32 + 24), factor * 32 + 34)
 
 
+@pytest.mark.slow
 def test_damage_is_mended_at_the_same_sizes(videos: Path, store: Path) -> None:
     before = {name: open_store(store).read_codes(name) for name in SHAPES}
     for name in ("A/tall", "B/strip"):
@@ -191,6 +192,7 @@ def test_the_default_size_is_the_short_side_of_256_of_a_4_to_3_video() -> None:
     )
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_store(videos: Path, store: Path, tmp_path: Path) -> None:
     flowcpc("extract-flow", videos, tmp_path / "w", "--short-side", 24, "--workers", 2)
     assert_same_store(store, tmp_path / "w")

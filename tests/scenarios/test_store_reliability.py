@@ -97,7 +97,8 @@ def test_a_storm_of_kills_then_the_store_is_an_undisturbed_one(
         assert rounds < 10 * KILLS, "the kills come too late"
 
 
-@pytest.mark.parametrize("array_format", ["zarr", pytest.param("hdf5", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("array_format", FORMATS)
 def test_two_extractions_at_once(tmp_path: Path, array_format: str) -> None:
     videos = write_class_folders(
         tmp_path / "videos", {"Left": (-1.0, 0.0), "Right": (1.0, 0.0)}, clips=4, frames=12

@@ -193,9 +193,8 @@ def test_a_decoder_that_dies_or_hangs_costs_one_video(
     assert_same_store(tmp_path / "s", tmp_path / "calm")
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_sigterm_drops_the_video_in_hand(tmp_path: Path, number: signal.Signals) -> None:
     """Even while its decoder hangs: nothing is recorded, and the exit code asks for a requeue."""
     videos = write_class_folders(tmp_path / "videos", CLASSES, clips=1)

@@ -145,6 +145,7 @@ def test_the_estimate_counts_frames(videos: Path, tmp_path: Path) -> None:
 SMALL = ["--size", "24x32", "--workers"]
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_found_and_mended(tmp_path: Path) -> None:
     folders = write_class_folders(
         tmp_path / "videos", {"Left": (-1.0, 0.0), "Right": (1.0, 0.0)}, clips=1

@@ -102,6 +102,7 @@ def test_a_video_taken_out_of_the_data_set_is_forgotten_and_one_left_out_by_a_li
     assert len(open_store(tmp_path / "s").videos()) == 9
 
 
+@pytest.mark.slow
 def test_a_video_that_kills_its_worker_is_recorded_with_its_name(
     videos: Path, tmp_path: Path
 ) -> None:
@@ -166,6 +167,7 @@ def _die_on_one_video(
     return extract_video(settings, video, on_pairs, **options)
 
 
+@pytest.mark.slow
 def test_each_gpu_has_a_worker_that_announces_it(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from builders import touch, write_video
 from checkout import ROOT, real_data_folder
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from textures import moving_texture
 
@@ -107,6 +107,7 @@ def official_names() -> list[str]:
 OFFICIAL = official_names()
 
 
+@settings(max_examples=25)
 @given(
     st.lists(
         st.one_of(file_names, st.sampled_from(OFFICIAL)) if OFFICIAL else file_names,

@@ -32,7 +32,7 @@ def videos(tmp_path: Path) -> Path:
     )
 
 
-@pytest.mark.parametrize("array_format", FORMATS)
+@pytest.mark.parametrize("array_format", ["zarr", pytest.param("hdf5", marks=pytest.mark.slow)])
 def test_the_command_names_and_mends(videos: Path, tmp_path: Path, array_format: str) -> None:
     path, whole = tmp_path / "s", tmp_path / "whole"
     common = ["--size", "24x32", "--workers", 0, "--format", array_format]
@@ -134,6 +134,7 @@ def test_many_videos_that_are_only_pending_are_one_line(store: FlowStore) -> Non
     assert result.stdout == "pending\t\t\t11 videos of the data set are not extracted yet\n"
 
 
+@pytest.mark.slow
 def test_a_stray_record_does_not_block_the_repair_of_the_rest(videos: Path, tmp_path: Path) -> None:
     common = ["--size", "24x32", "--workers", 0]
     assert flowcpc("extract-flow", videos, tmp_path / "s", *common, "--limit", 3).exit_code == 0

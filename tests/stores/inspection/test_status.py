@@ -227,6 +227,7 @@ def test_the_command_prints_text_and_json(store: FlowStore) -> None:
     assert missing.exit_code == 2
 
 
+@pytest.mark.slow
 def test_it_answers_while_an_extraction_runs(tmp_path: Path) -> None:
     videos = write_class_folders(tmp_path / "videos", {"Left": (-1.0, 0.0)}, clips=4, frames=24)
     command = extraction_command(

@@ -78,6 +78,7 @@ def test_a_killed_process_takes_the_other_along(store: Path, tmp_path: Path) -> 
     assert require_checkpoint(tmp_path / "dead").step == 3
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(store: Path, tmp_path: Path) -> None:
     """Begun alone, gone on with two processes through the command line, against all of it alone."""
     config = dataclasses.replace(CONFIG, norm="gn", negatives="global")

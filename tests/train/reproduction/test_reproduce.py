@@ -49,6 +49,7 @@ def table_of(out: Path, number: int) -> pd.DataFrame:
     return pd.read_parquet(out / f"table{number}-cpu.parquet")
 
 
+@pytest.mark.slow
 def test_a_table_from_the_first_command_to_the_last_number(store: Path, tmp_path: Path) -> None:
     result = run(store, tmp_path / "out", 3, "--seeds", "0,1")
     assert result.exit_code == 0, result.output
