@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neighbors import NearestNeighbors
 
 RANKS = (1, 5, 10, 20, 50)  # the k of recall at k
 
@@ -15,6 +14,8 @@ def nearest(gallery: Floats, queries: Floats, count: int) -> Integers:
 
     The nearest by cosine distance is first.
     """
+    from sklearn.neighbors import NearestNeighbors  # takes a second to load
+
     count = min(count, len(gallery))
     search = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute").fit(gallery)
     rows: Integers = search.kneighbors(queries, return_distance=False)
