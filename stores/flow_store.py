@@ -63,8 +63,11 @@ def create_store(
         _check_new_folder(root)
         meta = {"format": layout.FORMAT, "format_version": layout.FORMAT_VERSION}
         meta |= {"array_format": array_format or "zarr", "numerics": wanted}
-        if not file.exists():  # another process may have been faster
-            record_file.write_record(file, meta)
+        root.mkdir(parents=True, exist_ok=True)
+        # In use: garbage collection by another process that is creating it would delete this file.
+        with locked(root / layout.LOCK_FILE, shared=True):
+            if not file.exists():  # the other process may have been faster
+                record_file.write_record(file, meta)
     store = open_store(root)
     if array_format not in (None, store.array_format):
         problem = f"store {root} is {store.array_format}, but format {array_format} was given"

@@ -23,7 +23,7 @@ def collect(store: Path) -> int:
             if path.is_dir():
                 shutil.rmtree(path)
             else:
-                path.unlink()
+                path.unlink(missing_ok=True)
         return len(garbage)
 
 

@@ -329,6 +329,24 @@ def test_no_store_and_a_folder_of_something_else(tmp_path: Path) -> None:
             create_store(path, NUMERICS)
 
 
+def test_a_store_that_is_being_created_is_no_garbage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two extractions that start together both create the store; one may be a moment ahead."""
+    replace = os.replace
+
+    def overtaken(temporary: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        shutil.copy(temporary, target)
+        assert open_store(tmp_path / "s").collect_garbage() == 0
+        replace(temporary, target)
+
+    monkeypatch.setattr(os, "replace", overtaken)
+    store = create_store(tmp_path / "s", NUMERICS)
+    assert os.replace is replace
+    assert store.collect_garbage() == 0
+
+
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from flowcpc.stores.base.atomic import replace_file
 
