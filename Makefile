@@ -5,6 +5,8 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# Tests start hundreds of processes; each would compile every module that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo test test-all test-slurm coverage lint chaos presets bench bench-gpu \
     learning-store learning findings clean
 
