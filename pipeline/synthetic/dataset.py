@@ -31,7 +31,8 @@ MANIFEST = "synth.json"
 # Beside videos/, so that a listing of videos does not find one that is half written.
 _UNFINISHED = ".unfinished"
 _GENERATOR = 1  # raise it when the same parameters give other pictures
-_MIN_SIDE = 32
+_SIDES = (32, 4096)  # px
+_MAX_FRAMES = 100_000
 _TEST_SHARE = 0.28  # 7 of UCF-101's 25 groups
 
 
@@ -60,7 +61,9 @@ class SyntheticParameters:
             ("groups", 2 <= self.groups <= 99, "2 to 99, because names have two digits"),
             ("clips_per_group", 1 <= self.clips_per_group <= 99, "1 to 99"),
             ("frames", self.frames >= 3, "at least 3 for a motion there and back"),
-            ("size", min(self.size) >= _MIN_SIDE, f"at least {_MIN_SIDE} px on each side"),
+            ("frames", self.frames <= _MAX_FRAMES, f"at most {_MAX_FRAMES}"),
+            ("size", _SIDES[0] <= min(self.size), f"at least {_SIDES[0]} px on each side"),
+            ("size", max(self.size) <= _SIDES[1], f"at most {_SIDES[1]} px on each side"),
             ("size", height % 2 == width % 2 == 0, f"even on each side for the codec; try {even}"),
             ("fps", 1 <= self.fps <= 1000, "1 to 1000"),
             ("seed", self.seed >= 0, "0 or more"),

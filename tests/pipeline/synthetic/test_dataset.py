@@ -192,6 +192,8 @@ def test_a_stop_after_the_last_video_is_a_finish(tmp_path: Path) -> None:
         ({"groups": 100}, "groups is 100, but"),
         ({"clips_per_group": 0}, "clips_per_group is 0, but"),
         ({"frames": 2}, "frames is 2, but"),
+        ({"frames": 10**11}, "frames is 100000000000, but must be at most 100000"),
+        ({"size": (64, 10**9)}, "size is 64x1000000000, but must be at most 4096 px"),
         ({"size": (30, 64)}, "size is 30x64, but.*at least 32"),
         ({"size": (33, 64)}, "size is 33x64, but.*try 34x64"),
         ({"fps": 0}, "fps is 0, but"),
