@@ -1,7 +1,4 @@
-import contextlib
-import fcntl
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -173,40 +170,6 @@ def test_nothing_is_visible_before_the_commit_and_nothing_left_after_an_error(
     assert list((store.path / "flow").glob("*/*")) == []
 
 
-def test_a_recommit_replaces_and_the_old_generation_is_collected(store: FlowStore) -> None:
-    commit_flow(store, "v", some_flow(4))
-    commit_flow(store, "v", some_flow(6, seed=1))
-    assert store.read_flow("v").shape[0] == 6
-    assert len(list((store.path / "flow").glob("*/*"))) == 2
-    assert store.collect_garbage() == 1
-    assert store.read_flow("v").shape[0] == 6
-
-
-def test_a_kill_in_the_middle_leaves_garbage_that_the_next_run_collects(store: FlowStore) -> None:
-    commit_flow(store, "v", some_flow(4))
-    killed = contextlib.ExitStack()
-    writer = killed.enter_context(store.write_video("w"))
-    writer.append(DEFAULT.encode(some_flow(4)))
-    (store.path / "commits" / "ab").mkdir(exist_ok=True)
-    (store.path / "commits" / "ab" / ".x.tmp").write_bytes(b"torn")
-    assert store.collect_garbage() == 0, "another process, or this writer, still holds the store"
-    leftover = store.path / "kept"
-    writer.path.rename(leftover)
-    killed.close()
-    leftover.rename(writer.path)  # as after kill -9
-    assert store.collect_garbage() == 2
-    assert store.videos()["video_id"].tolist() == ["v"]
-
-
-def test_garbage_is_left_alone_while_another_writer_holds_the_store(store: FlowStore) -> None:
-    (store.path / "flow" / "00").mkdir(parents=True)
-    (store.path / "flow" / "00" / "v.0").mkdir()
-    with open(store.path / layout.LOCK_FILE, "ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        assert store.collect_garbage() == 0
-    assert store.collect_garbage() == 1
-
-
 def test_a_moved_store_reads_the_same(store: FlowStore, tmp_path: Path) -> None:
     commit_flow(store, "v", some_flow(4))
     store.consolidate()
@@ -327,36 +290,3 @@ def test_no_store_and_a_folder_of_something_else(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "thesis.tex", tmp_path / "notes.tmp"):
         with pytest.raises(ValueError, match="exists and is not a flowcpc store"):
             create_store(path, NUMERICS)
-
-
-def test_a_store_that_is_being_created_is_no_garbage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two extractions that start together both create the store; one may be a moment ahead."""
-    replace = os.replace
-
-    def overtaken(temporary: Path, target: Path) -> None:
-        monkeypatch.setattr(os, "replace", replace)
-        shutil.copy(temporary, target)
-        assert open_store(tmp_path / "s").collect_garbage() == 0
-        replace(temporary, target)
-
-    monkeypatch.setattr(os, "replace", overtaken)
-    store = create_store(tmp_path / "s", NUMERICS)
-    assert os.replace is replace
-    assert store.collect_garbage() == 0
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flowcpc.stores.base.atomic import replace_file
-
-    replace_file(tmp_path / "f", b"old")
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, os.strerror(28))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        replace_file(tmp_path / "f", b"new")
-    assert (tmp_path / "f").read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [tmp_path / "f"]

@@ -21,6 +21,7 @@ from flowcpc.pipeline.cluster.preflight import (
 from flowcpc.pipeline.datasets.listing import Video
 from flowcpc.pipeline.extraction.extract import ExtractionSettings
 from flowcpc.pipeline.extraction.ledger import VideoTask
+from flowcpc.stores import layout
 from flowcpc.stores.flow_store import create_store
 
 VIDEO = Video("Left/v_Left_g01_c01", "Left/v_Left_g01_c01.avi", "Left", "g", {})
@@ -40,9 +41,8 @@ def probe(tmp_path: Path) -> Iterator[Probe]:
     create_store(settings.store, settings.numerics())
     with made_probe(settings, VideoTask(VIDEO, (videos / VIDEO.path).stat().st_size)) as probe:
         yield probe
-    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["store.json"], (
-        "nothing is left behind"
-    )
+    left = {path.name for path in (tmp_path / "s").iterdir()}
+    assert left == {layout.LOCK_FILE, layout.STORE_FILE}, "no probe and no answer are left behind"
 
 
 def test_the_same_machine_may_work(probe: Probe) -> None:
