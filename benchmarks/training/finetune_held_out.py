@@ -19,12 +19,12 @@ from flowcpc.stores.base.listener import Fields, Listener
 from flowcpc.stores.flow_store import open_store
 from flowcpc.train.data.batches import choose_device
 from flowcpc.train.data.splits import labelled_split
-from flowcpc.train.evaluation.classifiers.probe import hold_out
+from flowcpc.train.evaluation.classifiers.probe import cross_validation_parts
 from flowcpc.train.evaluation.config import SCHEDULES
 from flowcpc.train.evaluation.label_subsets import choose_labelled
 from flowcpc.train.evaluation.modes import MODES
 from flowcpc.train.evaluation.predictions import predict_by_training
-from flowcpc.train.evaluation.scores import score_predictions
+from flowcpc.train.evaluation.scoring.scores import score_predictions
 from flowcpc.train.evaluation.unit import EncoderSource, EvaluationUnit
 from flowcpc.train.runs.checkpoint import require_checkpoint
 
@@ -68,7 +68,7 @@ def main() -> None:
     store, checkpoint = open_store(arguments.store), require_checkpoint(arguments.run)
     config, seed = with_settings(SCHEDULES["cpu"], arguments.settings), arguments.seed
     train = labelled_split(store, 1, allow_missing=False)[0]
-    held = hold_out(train, seed)
+    held = cross_validation_parts(train, seed) == 0  # a fifth of the groups
     kept, judged = (train[chosen].reset_index(drop=True) for chosen in (~held, held))
     cells, losses = [], []
     for mode, labels in itertools.product(("finetune", "scratch"), (None, 5)):

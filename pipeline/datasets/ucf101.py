@@ -1,4 +1,8 @@
-"""UCF-101: the official lists classInd.txt, trainlist01.txt, testlist01.txt and so on."""
+"""UCF-101: the official lists classInd.txt, trainlist01.txt, testlist01.txt and so on.
+
+A list groups.txt, `VIDEO GROUP` per line, may name groups that several classes share: clips of one
+synthetic scene. UCF-101 itself has none, because its groups are numbered anew in every class.
+"""
 
 import itertools
 import re
@@ -9,6 +13,7 @@ from flowcpc.pipeline.datasets import listing
 from flowcpc.pipeline.datasets.listing import ListedUse, Video
 
 LISTS = "the folder of classInd.txt, trainlist01.txt, testlist01.txt ..."
+GROUPS = "groups.txt"
 _GROUP = re.compile(r"_(g\d+)_c\d+$")
 
 
@@ -18,7 +23,10 @@ def list_ucf101(annotations: Path) -> list[Video]:
     Raises ValueError or FileNotFoundError for lists that are absent or contradict themselves.
     """
     listing.check_annotations(annotations, "folder", LISTS)
-    videos = listing.merge_folds(_read_lists(annotations), lambda stem, label: ucf_group(stem))
+    shared = _read_groups(annotations / GROUPS)
+    videos = listing.merge_folds(
+        _read_lists(annotations), lambda stem, label: shared.get(stem) or ucf_group(stem)
+    )
     if not videos:
         raise FileNotFoundError(f"{annotations} has no train and test lists; give {LISTS}")
     return videos
@@ -40,6 +48,17 @@ def _read_lists(annotations: Path) -> Iterator[ListedUse]:
                 problem = f"class {label!r} of {path} is not in classInd.txt"
                 raise ValueError(f"{where}: {problem}; add it")
             yield where, path, f"fold{fold}", split
+
+
+def _read_groups(file: Path) -> dict[str, str]:
+    """Return the group of each video of the list `file`, which need not exist."""
+    groups = {}
+    for where, line in listing.read_lines(file) if file.is_file() else ():
+        video, _, group = line.partition(" ")
+        if not group.strip():
+            raise ValueError(f"{where}: {line!r} is not 'VIDEO GROUP'; add the group")
+        groups[PurePosixPath(video).stem] = group.strip()
+    return groups
 
 
 def ucf_group(stem: str) -> str:

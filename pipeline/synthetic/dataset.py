@@ -5,9 +5,10 @@ OUT/synth.json                                   the parameters that made it
 OUT/videos/<Class>/v_<Class>_gGG_cCC.avi         Motion JPEG
 OUT/annotations/classInd.txt                     `1 LeftThenRight`
 OUT/annotations/{trainlist,testlist}0{1,2,3}.txt three splits by group
+OUT/annotations/groups.txt                       `<Class>/v_<Class>_gGG_cCC.avi gGG`
 ```
 Clips gGG_cCC of all classes share background, objects, start positions, speed and camera drift, and
-so their first frame.
+so their first frame. A group is the same in all classes: a statistic must not count it as several.
 """
 
 import contextlib
@@ -145,6 +146,10 @@ def annotation_files(parameters: SyntheticParameters) -> dict[str, str]:
     """Return the text of every annotation file by name."""
     classes = list(enumerate(sorted(parameters.classes), start=1))
     files = {"classInd.txt": "".join(f"{number} {name}\n" for number, name in classes)}
+    files["groups.txt"] = "".join(
+        f"{_video_path(name, group, clip)} g{group:02d}\n"
+        for (_, name), (group, clip) in itertools.product(classes, _numbers(parameters))
+    )
     held_out = max(1, round(_TEST_SHARE * parameters.groups))
     for split in (1, 2, 3):
         lines = {"train": "", "test": ""}

@@ -26,7 +26,7 @@ class EvaluationConfig(Settings):
     dropout: float = 0.8  # of a feature before the dense layer when the encoder is trained too
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    # Inverse regularisations C among which the probe chooses on held-out training videos.
+    # Inverse regularisations C; the probe chooses by cross-validation on training videos.
     strengths: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0)
     neighbours: int = 5  # k of kNN
 

@@ -18,9 +18,17 @@ from flowcpc.train.evaluation.classifiers.features import Stopped
 from flowcpc.train.evaluation.config import SCHEDULES, EvaluationConfig, schedule_of
 from flowcpc.train.evaluation.label_subsets import labelled_subset
 from flowcpc.train.evaluation.modes import MODES, RANDOM, SCRATCH, Mode
-from flowcpc.train.evaluation.results import EVALUATE, check_same_videos, read_table, write_table
-from flowcpc.train.evaluation.scoreboard import Evaluation
-from flowcpc.train.evaluation.scores import confusion, score_classes, score_predictions
+from flowcpc.train.evaluation.results import (
+    EVALUATE,
+    PREDICTIONS,
+    check_same_videos,
+    labels_text,
+    read_table,
+    write_table,
+)
+from flowcpc.train.evaluation.scoring.scoreboard import NOTHING, Evaluation
+from flowcpc.train.evaluation.scoring.scores import confusion, score_classes, score_predictions
+from flowcpc.train.evaluation.scoring.uncertainty import HIT_COLUMNS, hits_of
 from flowcpc.train.evaluation.unit import EncoderSource, EvaluationUnit
 from flowcpc.train.runs.checkpoint import check_numerics, require_checkpoint
 from flowcpc.train.settings.config import PretrainConfig
@@ -96,9 +104,12 @@ def evaluate(
             done += unit.cost
             listener.progress(done, total, {"unit": unit.name})
     except Stopped:
-        return Evaluation(False, pd.DataFrame(), pd.DataFrame(), source.folder)
+        return Evaluation(False, NOTHING, NOTHING, source.folder)
     table = pd.concat(tables, ignore_index=True)
-    return Evaluation(True, table, _baselines_of_other_modes(units), source.folder)
+    beside = list(_baselines_of_other_modes(units))
+    baselines = pd.concat([rows for _, rows in beside] or [NOTHING], ignore_index=True)
+    hits = pd.concat([_hits(unit) for unit in [*units, *(other for other, _ in beside)]])
+    return Evaluation(True, table, baselines, source.folder, hits)
 
 
 def _open_source(
@@ -203,11 +214,21 @@ def _compute(unit: EvaluationUnit, listener: Listener) -> pd.DataFrame:
     return results
 
 
-def _baselines_of_other_modes(units: Sequence[EvaluationUnit]) -> pd.DataFrame:
-    """Return results of untrained encoders that other modes have for the same units."""
-    baselines = []
+def _baselines_of_other_modes(
+    units: Sequence[EvaluationUnit],
+) -> Iterator[tuple[EvaluationUnit, pd.DataFrame]]:
+    """Yield the results of untrained encoders that other modes have for the same units."""
     for unit, name in itertools.product(units, ("linear", "random", "scratch")):
         other = dataclasses.replace(unit, mode=MODES[name])
         if name != unit.mode.name and (table := other.finished_results()) is not None:
-            baselines.append(table[table["encoder"].isin([RANDOM, SCRATCH])])
-    return pd.concat(baselines, ignore_index=True) if baselines else pd.DataFrame()
+            yield other, table[table["encoder"].isin([RANDOM, SCRATCH])]
+
+
+def _hits(unit: EvaluationUnit) -> pd.DataFrame:
+    """Return whether each test video of a finished unit was predicted right."""
+    table = read_table(unit.folder.path / PREDICTIONS)
+    if table is None:
+        return NOTHING
+    about = {"mode": unit.mode.name, "labels_per_class": labels_text(unit.labels)}
+    groups = unit.test.set_index("video_id")["group"]
+    return hits_of(table.select(HIT_COLUMNS).to_pandas(), groups).assign(**about)

@@ -20,7 +20,11 @@ from flowcpc.train.evaluation.classifiers.feature_cache import FeatureCache
 from flowcpc.train.evaluation.classifiers.features import protocols
 from flowcpc.train.evaluation.classifiers.finetuned import save_finetuned
 from flowcpc.train.evaluation.classifiers.motion_statistics import forest_shares, motion_statistics
-from flowcpc.train.evaluation.classifiers.probe import choose_strength, hold_out, probe_shares
+from flowcpc.train.evaluation.classifiers.probe import (
+    choose_strength,
+    cross_validation_parts,
+    probe_shares,
+)
 from flowcpc.train.evaluation.classifiers.retrieval import Floats, Integers
 from flowcpc.train.evaluation.modes import MOTION
 from flowcpc.train.evaluation.unit import EvaluationUnit
@@ -68,9 +72,9 @@ def predict_from_features(unit: EvaluationUnit, name: str, listener: Listener) -
     train = cache.features(unit.train, PartOfListener(listener, 0, count, total))
     heads = unit.targets_by_head(name)
     if unit.mode.name == "probe":
-        held_out = hold_out(unit.train, unit.seed)
+        parts = cross_validation_parts(unit.train, unit.seed)
         strengths = {
-            head: choose_strength(train, targets, held_out, evaluation.strengths)
+            head: choose_strength(train, targets, parts, evaluation.strengths)
             for head, targets in heads.items()
         }
     test = cache.features(unit.test, PartOfListener(listener, count, total, total))

@@ -47,6 +47,13 @@ def test_ucf101_lists_become_rows(tmp_path: Path, lists: Path) -> None:
     assert found.remarks == [f"video files in no list are left out (1 under {root})"]
 
 
+def test_a_list_of_groups_may_name_those_that_classes_share(tmp_path: Path, lists: Path) -> None:
+    root = touch(tmp_path / "videos", "Bow/v_Bow_g01_c01.avi")
+    (lists / "groups.txt").write_text("Bow/v_Bow_g02_c01.avi g02\nRun/v_Run_g02_c01.avi g02\n")
+    found = {video.video_id: video.group for video in read_dataset(root, "ucf101", lists).videos}
+    assert found == {"v_Bow_g01_c01": "v_Bow_g01", "v_Bow_g02_c01": "g02", "v_Run_g02_c01": "g02"}
+
+
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
@@ -57,6 +64,7 @@ def test_ucf101_lists_become_rows(tmp_path: Path, lists: Path) -> None:
         ),
         ("testlist01.txt", "Bow/v_Bow_g02_c01.avi\n", "in test of fold1 here, and in train before"),
         ("classInd.txt", "Bow\n", "is not 'NUMBER CLASS'"),
+        ("groups.txt", "Bow/v_Bow_g01_c01.avi\n", r"groups.txt, line 1: .* is not 'VIDEO GROUP'"),
     ],
 )
 def test_ucf101_lists_that_are_wrong(

@@ -63,6 +63,7 @@ def test_files_have_the_names_and_lists_of_ucf101(tmp_path: Path) -> None:
         [
             "synth.json",
             "annotations/classInd.txt",
+            "annotations/groups.txt",
             *(f"annotations/{name}" for name in annotations),
             *videos,
         ]
@@ -85,6 +86,9 @@ def test_the_data_set_is_read_as_ucf101(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "synth", SMALL).path
     videos = read_dataset(root / "videos", "ucf101", root / "annotations").videos
     assert len(videos) == 6
+    # Clips of one scene are one group, whatever their class.
+    groups = {video.video_id: video.group for video in videos}
+    assert groups == {name: name.split("_")[2] for name in groups}
     assert {video.label for video in videos} == {"Shear", "ZoomIn"}
     assert {video.folds["fold1"] for video in videos if video.video_id.endswith("g01_c01")} == {
         "test"

@@ -12,7 +12,7 @@ from train_cases import EVALUATION
 from flowcpc.stores.embeddings import vectors_from_arrow
 from flowcpc.train.evaluation.config import EvaluationConfig
 from flowcpc.train.evaluation.evaluate import evaluate
-from flowcpc.train.evaluation.scoreboard import Evaluation
+from flowcpc.train.evaluation.scoring.scoreboard import Evaluation
 from flowcpc.train.settings.presets import find_preset
 
 TINY = dataclasses.replace(find_preset("tiny").config, num_flows=2, size=(16, 16), width=2)

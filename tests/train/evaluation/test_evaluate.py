@@ -140,8 +140,8 @@ def test_combinations_are_units_of_their_own(store: Path, run: Path) -> None:
         subset = pd.read_parquet(run / "evaluate" / "labels" / f"2-fold1-seed{seed}.parquet")
         assert subset.groupby("label")["group"].nunique().tolist() == [2, 2]
     text = result.to_text()
-    assert "labels per class: 2; mean ± standard deviation over 1 fold x 2 seeds" in text
-    assert " ± " in text
+    assert "labels per class: 2; means over 1 fold x 2 seeds" in text
+    assert "± seeds (n)" in text
 
 
 def test_scratch_and_random_need_no_run(store: Path, tmp_path: Path) -> None:

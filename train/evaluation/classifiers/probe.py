@@ -1,5 +1,6 @@
 """Logistic regression on cached features: a linear probe in seconds."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,28 +14,28 @@ from sklearn.preprocessing import StandardScaler
 
 from flowcpc.train.settings.config import named_seed
 
-_PARTS = 5  # one of them is held out
+PARTS = 5  # each is held out once
 _ITERATIONS = 10_000
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 
-def hold_out(train: pd.DataFrame, seed: int) -> NDArray[np.bool_]:
-    """Return which training videos (label, group) to hold out, bool (V,): a fifth of the groups.
+def cross_validation_parts(train: pd.DataFrame, seed: int) -> Labels:
+    """Return in which of five parts each training video (label, group) is held out, int64 (V,).
 
-    Groups of every class are held out; a video without group is a group of its own. No video is
-    held out if a class has a single group.
+    A part has whole groups, and about a fifth of the videos of every class; a video without group
+    is a group of its own. There are fewer parts if a class has fewer groups, and only the part 0
+    if it has one: then no class can be recognised without its own videos.
     """
     groups = train["group"].fillna(train["video_id"])
-    fewest = int(groups.groupby(train["label"]).nunique().min())
-    held_out = np.zeros(len(train), bool)
-    if fewest >= 2:
+    count = min(PARTS, int(groups.groupby(train["label"]).nunique().min()))
+    parts = np.zeros(len(train), np.int64)
+    if count >= 2:
         draws = named_seed(seed, "hold out") % 2**32
-        folds = StratifiedGroupKFold(min(_PARTS, fewest), shuffle=True, random_state=draws)
-        _, rows = next(folds.split(held_out, train["label"], groups))
-        held_out[rows] = True
-    has_all_classes = set(train.loc[~held_out, "label"]) == set(train["label"])
-    return held_out if has_all_classes else np.zeros(len(train), bool)
+        folds = StratifiedGroupKFold(count, shuffle=True, random_state=draws)
+        for part, (_, rows) in enumerate(folds.split(parts, train["label"], groups)):
+            parts[rows] = part
+    return parts
 
 
 def build_probe(strength: float) -> Pipeline:
@@ -43,19 +44,24 @@ def build_probe(strength: float) -> Pipeline:
 
 
 def choose_strength(
-    features: Features, labels: Labels, held_out: NDArray[np.bool_], strengths: Sequence[float]
+    features: Features, labels: Labels, parts: Labels, strengths: Sequence[float]
 ) -> float:
-    """Return the best of `strengths` on the videos that are held out, (V,), by fits to the others.
+    """Return the best of `strengths` by cross-validation over `parts`, (V,).
 
-    Of equals, return the smallest. Return the middle one if none is held out, or if the others are
-    of one class, which happens with a few shuffled labels.
+    The best is right on most videos when each part is predicted by a fit to the others. Of equals,
+    return the smallest. Return the middle one if there is nothing to compare: a single part, or
+    no part whose others have two classes, which happens with a few shuffled labels.
     """
-    ordered, fitted = sorted(strengths), ~held_out
-    if not held_out.any() or len(ordered) == 1 or len(set(labels[fitted])) < 2:
+    ordered = sorted(strengths)
+    held_out = [parts == part for part in np.unique(parts)]
+    held_out = [rows for rows in held_out if len(set(labels[~rows])) > 1]
+    if not held_out or len(ordered) == 1:
         return ordered[len(ordered) // 2]
-    probes = [build_probe(one).fit(features[fitted], labels[fitted]) for one in ordered]
-    scores = [probe.score(features[held_out], labels[held_out]) for probe in probes]
-    return ordered[int(np.argmax(scores))]
+    right = np.zeros(len(ordered))
+    for rows, (place, one) in itertools.product(held_out, enumerate(ordered)):
+        probe = build_probe(one).fit(features[~rows], labels[~rows])
+        right[place] += np.sum(probe.predict(features[rows]) == labels[rows])
+    return ordered[int(np.argmax(right))]
 
 
 def probe_shares(

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
+from sklearn.model_selection import PredefinedSplit, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -20,7 +21,7 @@ from flowcpc.stores.flow_store import open_store
 from flowcpc.stores.window_reader import WindowReader
 from flowcpc.train.evaluation import predictions
 from flowcpc.train.evaluation.classifiers import probe
-from flowcpc.train.evaluation.classifiers.probe import choose_strength, hold_out
+from flowcpc.train.evaluation.classifiers.probe import choose_strength, cross_validation_parts
 from flowcpc.train.evaluation.config import EvaluationConfig
 from flowcpc.train.evaluation.evaluate import evaluate
 
@@ -105,7 +106,7 @@ def test_a_search_never_opens_a_test_video(
     assert set(videos.loc[opened, "fold1"]) == {"train", "test"}
 
 
-def test_a_hold_out_takes_whole_groups_of_every_class() -> None:
+def test_every_part_has_whole_groups_of_every_class() -> None:
     rows = [
         (f"v{c}{g}{n}", label, f"g{g}")
         for c, label in enumerate("AB")
@@ -115,34 +116,43 @@ def test_a_hold_out_takes_whole_groups_of_every_class() -> None:
     train = pd.DataFrame(rows, columns=["video_id", "label", "group"])
     draws = set()
     for seed in range(4):
-        held = hold_out(train, seed)
-        assert not set(train.loc[held, "group"]) & set(train.loc[~held, "group"])
-        assert train[held].groupby("label")["group"].nunique().tolist() == [2, 2]
-        draws.add(tuple(held))
+        parts = cross_validation_parts(train, seed)
+        assert train.assign(part=parts).groupby("group")["part"].nunique().eq(1).all()
+        counts = train.groupby([parts, "label"])["group"].nunique()
+        assert counts.tolist() == [2] * 10  # five parts, two groups of each class
+        draws.add(tuple(parts))
     assert len(draws) > 1
     alone = train.assign(group=None)
-    assert hold_out(alone, 0).sum() == 12
+    assert np.bincount(cross_validation_parts(alone, 0)).tolist() == [12] * 5
+    two = train[train["group"].isin(["g0", "g1"])]
+    assert set(cross_validation_parts(two, 0)) == {0, 1}
     single = train[train["group"] == "g0"]
-    assert not hold_out(single, 0).any()
+    assert not cross_validation_parts(single, 0).any()
 
 
-def test_the_strength_that_tells_held_out_videos_apart_is_chosen() -> None:
+def test_the_strength_that_is_right_most_often_over_all_parts_is_chosen() -> None:
     """One informative feature among forty of noise: a weak regularisation fits the noise."""
     rng = np.random.default_rng(1)
-    labels = np.tile([0, 1], 30)
+    labels, parts = np.tile([0, 1], 30), np.repeat(np.arange(5), 12)
     features = rng.normal(size=(60, 40)).astype(np.float32)
     features[:, 0] += 2 * labels
-    held = np.arange(60) >= 40
-    choice = choose_strength(features, labels, held, [1e-2, 1e2])
+    choice = choose_strength(features, labels, parts, [1e2, 1e-2])
     scores = {
-        C: accuracy_score(
-            labels[held],
-            probe.build_probe(C).fit(features[~held], labels[~held]).predict(features[held]),
-        )
+        C: cross_val_score(
+            make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=10_000)),
+            features,
+            labels,
+            cv=PredefinedSplit(parts),
+        ).mean()
         for C in (1e-2, 1e2)
     }
     assert scores[1e-2] != scores[1e2]
     assert choice == max(scores, key=scores.get)
-    assert choose_strength(features, labels, np.zeros(60, bool), [1.0, 0.1, 10.0]) == 1.0
-    few, held = np.array([0, 1, 1, 0]), np.array([True, False, False, True])
-    assert choose_strength(features[:4], few, held, [1, 2, 3]) == 2
+
+
+def test_where_nothing_can_be_compared_the_middle_strength_is_taken() -> None:
+    features = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    labels, one_part = np.tile([0, 1], 30), np.zeros(60, np.int64)
+    assert choose_strength(features, labels, one_part, [1.0, 0.1, 10.0]) == 1.0
+    few, parts = np.array([0, 1, 1, 0]), np.array([0, 1, 1, 0])  # one class beside each part
+    assert choose_strength(features[:4], few, parts, [1, 2, 3]) == 2

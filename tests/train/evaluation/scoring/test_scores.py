@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
-from flowcpc.train.evaluation.scores import (
+from flowcpc.train.evaluation.scoring.scores import (
     confusion,
     rank_of_label,
     score_classes,

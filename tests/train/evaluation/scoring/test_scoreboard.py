@@ -5,7 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flowcpc.train.evaluation.scoreboard import Evaluation, comparisons, summarise
+from flowcpc.train.evaluation.scoring.scoreboard import (
+    Evaluation,
+    comparisons,
+    spreads,
+    summarise,
+)
+from flowcpc.train.evaluation.scoring.uncertainty import difference
 
 
 def row(encoder: str, share: float, **changes: Any) -> dict[str, Any]:
@@ -32,26 +38,38 @@ def table(*rows: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(list(rows))
 
 
-def test_mean_and_standard_deviation_over_folds_and_seeds() -> None:
+def test_each_repeat_has_a_spread_of_its_own() -> None:
+    """Seeds repeat the evaluation of one run, but give an untrained encoder new weights."""
+    shares = {(1, 0): 0.4, (1, 1): 0.5, (1, 2): 0.6, (2, 0): 0.8, (2, 1): 0.9, (2, 2): 0.7}
     found = [
-        row("pretrained", share, fold=fold, seed=seed)
-        for share, fold, seed in ((0.4, 1, 0), (0.5, 1, 1), (0.9, 2, 0))
+        row(name, share, fold=fold, seed=seed)
+        for name in ("pretrained", "random")
+        for (fold, seed), share in shares.items()
     ]
-    (pretrained, random) = summarise(table(*found, row("random", 0.3))).to_dict("records")
-    assert pretrained["units"] == 3
-    assert pretrained["top1"] == pytest.approx(0.6)
-    assert pretrained["top1_std"] == pytest.approx(np.std([0.4, 0.5, 0.9], ddof=1))
-    assert random["units"] == 1
-    assert np.isnan(random["top1_std"])
+    pretrained, random = summarise(table(*found)).to_dict("records")
+    over_seeds = pytest.approx(np.std([0.6, 0.7, 0.65], ddof=1))
+    for one, name, other in ((pretrained, "seeds", "weights"), (random, "weights", "seeds")):
+        assert one["top1"] == pytest.approx(0.65)
+        assert (one[name], one[other], one["folds"]) == (3, 1, 2)
+        assert one[f"{name}_std"] == over_seeds
+        assert np.isnan([one[f"{other}_std"], one["folds_std"]]).all()  # fewer than three
     text = Evaluation(True, table(*found), pd.DataFrame(), Path("x")).to_text()
-    assert "60.0 ± 26.5 %" in text
-    text = Evaluation(
-        True,
-        table(row("pretrained", 0.4), row("pretrained", 0.5, seed=1)),
-        pd.DataFrame(),
-        Path("x"),
-    ).to_text()
-    assert "mean ± standard deviation over 1 fold x 2 seeds" in text
+    assert "means over 2 folds x 3 seeds" in text
+    assert text.count("5.0 (3)") == 2
+    assert text.count("- (2)") == 2
+    one_seed = Evaluation(True, table(row("pretrained", 0.4)), pd.DataFrame(), Path("x"))
+    assert "±" not in one_seed.to_text()
+
+
+def test_a_layer_on_an_untrained_encoder_and_its_shuffled_labels_have_new_weights() -> None:
+    for mode, name, weights in (
+        ("random", "shuffled labels", 3),
+        ("scratch", "scratch", 3),
+        ("linear", "shuffled labels", 1),
+        ("finetune", "pretrained", 1),
+    ):
+        found = spreads(table(*(row(name, 0.4, seed=seed, mode=mode) for seed in (0, 1, 2))))
+        assert (found["weights"], found["seeds"]) == (weights, 4 - weights)
 
 
 def test_every_accuracy_is_set_beside_its_baselines() -> None:
@@ -64,9 +82,9 @@ def test_every_accuracy_is_set_beside_its_baselines() -> None:
     lines = comparisons(rows, table(row("scratch", 0.59, mode="scratch")))
     assert lines == [
         "pretrained is 6.0 times chance.",
-        "pretrained - random: +10.0 points (standard error 7.0).",
-        "pretrained - scratch: +1.0 points (standard error 6.9), within that error.",
-        "pretrained - motion statistics: -5.0 points (standard error 6.8), within that error.",
+        "pretrained - random: +10.0 points, without predictions to compare.",
+        "pretrained - scratch: +1.0 points, without predictions to compare.",
+        "pretrained - motion statistics: -5.0 points, without predictions to compare.",
         "shuffled labels: 12.0%, chance is 10.0%: at chance, as expected.",
     ]
     (leak,) = [
@@ -102,19 +120,35 @@ def test_guessing_the_largest_class_is_chance() -> None:
     )
 
 
-def test_only_folds_add_test_videos() -> None:
-    """Another seed tests the same videos again, so the standard error stays the same."""
-    pairs = [(1, 0), (1, 1), (1, 2)]
-    rows = table(
-        *(
-            row(name, share, fold=f, seed=s)
-            for f, s in pairs
-            for name, share in (("pretrained", 0.6), ("random", 0.5))
-        )
-    )
-    assert "(standard error 7.0)" in comparisons(rows, pd.DataFrame())[1]
-    rows["fold"] = [1, 1, 2, 2, 3, 3]
-    assert "(standard error 4.0)" in comparisons(rows, pd.DataFrame())[1]
+def test_a_difference_has_an_interval_over_groups_of_the_same_videos() -> None:
+    """Seeds add no videos; hits of other modes, labels and random segments do not count."""
+    rows = table(*(row(name, 0.5, seed=s) for name in ("pretrained", "random") for s in (0, 1)))
+    beside = table(row("scratch", 0.4, mode="scratch"))
+    videos = [(f"g{n // 2}", f"v{n:02d}") for n in range(24)]
+
+    def hits(encoder: str, right: range, mode: str = "linear", **changes: Any) -> pd.DataFrame:
+        found = pd.DataFrame(videos, columns=["group", "video_id"])
+        about = {"fold": 1, "labels_per_class": "all", "protocol": "uniform8", "seed": 0}
+        hit = found.index.isin(right).astype(float)
+        return found.assign(hit=hit, encoder=encoder, mode=mode, **(about | changes))
+
+    every = [
+        *(hits("pretrained", range(12), seed=seed) for seed in (0, 1)),
+        *(hits("random", range(6, 12), seed=seed) for seed in (0, 1)),
+        hits("scratch", range(0), "scratch"),
+    ]
+    lines = comparisons(rows, beside, pd.concat(every))
+    found = difference(every[0], every[2])
+    assert lines[1] == f"pretrained - random: {found}."
+    assert "+25.0 points, 95 % interval [" in lines[1]
+    assert "(12 groups)" in lines[1]
+    assert "pretrained - scratch: +50.0 points, 95 % interval [" in lines[2]
+    others = [
+        hits("random", range(24), "random"),
+        hits("random", range(24), labels_per_class="5"),
+        hits("random", range(24), protocol="random8"),
+    ]
+    assert comparisons(rows, beside, pd.concat([*every, *others])) == lines
 
 
 def test_retrieval_is_judged_by_its_first_neighbour() -> None:
@@ -166,5 +200,5 @@ def test_another_mode_s_baseline_is_never_the_encoder_that_is_judged() -> None:
     lines = comparisons(rows, table(row("scratch", 0.7, mode="scratch")))
     assert lines[:2] == [
         "random is 5.0 times chance.",
-        "random - scratch: -20.0 points (standard error 6.8).",
+        "random - scratch: -20.0 points, without predictions to compare.",
     ]

@@ -1,0 +1,1 @@
+"""Predictions -> accuracies, and how sure the differences between encoders are."""
