@@ -1,6 +1,6 @@
 """Parts of the installation that only training needs: pip install 'flowcpc[train]'."""
 
-_TRAIN = {"torch", "safetensors", "sklearn", "jinja2"}
+_TRAIN = {"torch", "safetensors", "sklearn", "scipy", "jinja2"}
 
 
 def missing_extra(error: ModuleNotFoundError) -> str | None:
