@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from builders import write_class_folders
-from dask_site import Site
+from dask_site import Site, until
 
 from flowcpc.commands import console
 from flowcpc.pipeline.cluster import preflight
@@ -108,6 +108,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
 def test_a_worker_without_the_package(site: Site) -> None:
     site.preload.write_text(HIDDEN)
     site.start_workers(1)
+    # One that connects later ends by itself, as it cannot load what the scheduler hands it.
+    until(lambda: "Registered to" in (site.folder / "dask.log").read_text())
     failed(
         site.extract(),
         "the worker at tcp://",
