@@ -169,6 +169,7 @@ def test_a_flipped_bit_is_found_and_mended(tmp_path: Path) -> None:
     assert flowcpc("verify", tmp_path / "s").exit_code == 0
 
 
+@pytest.mark.slow
 def test_real_clips_through_the_command(real_data: Path, tmp_path: Path) -> None:
     lists = [
         "--dataset",

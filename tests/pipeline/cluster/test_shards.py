@@ -58,6 +58,7 @@ def shard(videos: Path, store: Path, which: str) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.slow
 def test_shards_that_start_at_once_make_the_store_of_one_run(tmp_path: Path) -> None:
     videos = write_class_folders(tmp_path / "videos", CLASSES, clips=9, frames=12)
     (videos / "Left" / "broken.avi").write_bytes(b"junk")

@@ -61,6 +61,7 @@ def test_the_command_names_and_mends(videos: Path, tmp_path: Path, array_format:
     assert flowcpc("verify", path).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_signal_while_a_repaired_store_is_verified_again_stops_the_command(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
